@@ -1,0 +1,93 @@
+"""What the three programs share: flags, help, one-sentence errors.
+
+Each program owns a `FlagValues`, so that importing two of them in one process
+does not define a flag twice. Nothing here imports TensorFlow: `--help` and a
+mistyped flag answer at once.
+"""
+
+import os
+import sys
+import textwrap
+import traceback
+
+from absl import flags
+
+
+def flag_values():
+    """A program's own flags, with `--help`, `--verbosity`, `--flagfile`."""
+    values = flags.FlagValues()
+    flags.DEFINE_bool(
+        "help", False, "Show this text and stop.", flag_values=values
+    )
+    flags.DEFINE_integer(
+        "verbosity",
+        0,
+        "0: results and progress; 1: also TensorFlow's own messages, and the "
+        "traceback behind an error.",
+        lower_bound=0,
+        upper_bound=1,
+        flag_values=values,
+    )
+    flags.DEFINE_string(
+        "flagfile",
+        None,
+        "File of flags, one a line; flags given after it win.",
+        flag_values=values,
+    )
+    return values
+
+
+def run(name, summary, values, main, argv=None):
+    """Parses the command line and runs a program.
+
+    A `ValueError` or `OSError` that reaches this point is bad input: its one
+    sentence is printed and the process ends with status 1, without a
+    traceback unless `--verbosity=1`.
+
+    Args:
+        name: The program's name, as the user typed it.
+        summary: What the program does, shown by `--help`.
+        values: The program's `FlagValues`.
+        main: Called without arguments once the flags are parsed.
+        argv: The command line; default: `sys.argv`.
+    """
+    argv = [name, *(sys.argv if argv is None else argv)[1:]]
+    try:
+        extra = values(argv)[1:]
+        if values.help:
+            print(_help(name, summary, values))
+            sys.exit(0)
+        if extra:
+            raise ValueError(
+                f"Unexpected argument {extra[0]!r}; every setting is a flag, "
+                "such as --epochs=10."
+            )
+        if values.verbosity == 0:
+            os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        main()
+    except (flags.Error, ValueError, OSError) as error:
+        if "verbosity" in values and values.is_parsed() and values.verbosity:
+            traceback.print_exc()
+        sentence = " ".join(str(error).split())
+        print(f"{name}: {sentence}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print(f"{name}: stopped by Ctrl-C.", file=sys.stderr)
+        sys.exit(130)
+
+
+def _help(name, summary, values):
+    lines = [f"{name}: {summary}", "", "Flags:"]
+    for flag_name in sorted(values):
+        flag = values[flag_name]
+        default = "" if flag.default is None else f" (default: {flag.default})"
+        lines.append(f"  --{flag_name}")
+        lines.extend(
+            textwrap.wrap(
+                flag.help + default,
+                78,
+                initial_indent="      ",
+                subsequent_indent="      ",
+            )
+        )
+    return "\n".join(lines)

@@ -1,0 +1,56 @@
+"""Images and labels: sources by name, and the input pipeline.
+
+`DATASETS` is the table of names and of the settings that each data set asks
+for; nothing is read, and no TensorFlow imported, until a set is loaded.
+"""
+
+import dataclasses
+
+from mart_tf import options
+
+SOURCES = {
+    "digits": "mart_tf.data.digits:load",
+    "tfds": "mart_tf.data.tfds:load",
+    "folder": "mart_tf.data.folder:load",
+    "npz": "mart_tf.data.npz:load",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Defaults:
+    """What a data set asks for where the user says nothing.
+
+    `epsilon` is in units of the pixel range [0, 1]; `augment` asks for the
+    4-pixel pad, random crop and horizontal flip of CIFAR-10 training.
+    """
+
+    model: str = "resnet18"
+    epsilon: float = 8 / 255
+    augment: bool = False
+    epochs: int = 120
+    batch_size: int = 128
+    learning_rate: float = 0.01
+    schedule: str = "constant"
+    weight_decay: float = 0.0
+    epsilon_warmup_epochs: float = 0.0
+
+
+_CIFAR = Defaults(
+    augment=True, schedule="piecewise:epochs=75+90", weight_decay=3.5e-3
+)
+_MNIST = Defaults(model="small_cnn", epsilon=0.3, epochs=18)
+
+DEFAULTS = {
+    "digits": Defaults(model="digits_cnn", epsilon=0.15, epochs=30),
+    "mnist": _MNIST,
+    "fashion_mnist": dataclasses.replace(_MNIST, epsilon=0.1),
+    "kmnist": dataclasses.replace(_MNIST, epsilon=0.3),
+    "cifar10": _CIFAR,
+    "cifar100": _CIFAR,
+    "svhn_cropped": dataclasses.replace(_CIFAR, augment=False),
+}
+
+
+def defaults(spec):
+    """The `Defaults` of a data set spec such as "mnist" or "folder:PATH"."""
+    return DEFAULTS.get(options.parse(spec).name, Defaults())

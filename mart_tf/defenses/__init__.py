@@ -1,0 +1,38 @@
+"""Methods of adversarial training, one class each.
+
+`DEFENSES` is the table of names; a class is imported when it is first used.
+"""
+
+from mart_tf import options
+
+DEFENSES = {
+    "natural": "mart_tf.defenses.natural:Natural",
+    "standard": "mart_tf.defenses.standard:Standard",
+    "mart": "mart_tf.defenses.mart:MART",
+}
+
+_CLASSES = {
+    target.split(":")[1]: target
+    for target in [*DEFENSES.values(), "mart_tf.defenses.base:Defense"]
+}
+
+
+def get(defense):
+    """The defense named by a spec such as "mart:regularization=6".
+
+    Args:
+        defense: A name, a spec, or a `Defense`, which is returned as it is.
+
+    Raises:
+        ValueError: On an unknown name or option.
+    """
+    if not isinstance(defense, str):
+        return defense
+    spec = options.resolve(defense, DEFENSES, "defense")
+    return options.load(DEFENSES[spec.name])(**spec.options)
+
+
+def __getattr__(name):
+    if name in _CLASSES:
+        return options.load(_CLASSES[name])
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,1 @@
+"""Robust accuracy: attacks by name, one engine, reports and plots."""

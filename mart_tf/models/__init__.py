@@ -1,0 +1,21 @@
+"""Keras classifiers that return float32 logits, by name.
+
+`MODELS` is the table of names; each target is a function
+`(input_shape, num_classes, **options) -> keras.Model`, imported on first use.
+"""
+
+from mart_tf import options
+
+MODELS = {
+    "digits_cnn": "mart_tf.models.small:digits_cnn",
+    "small_cnn": "mart_tf.models.small:small_cnn",
+    "resnet18": "mart_tf.models.resnet:resnet18",
+}
+
+
+def __getattr__(name):
+    if name in MODELS:
+        return options.load(MODELS[name])
+    if name == "build":
+        return options.load("mart_tf.models.loading:build")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

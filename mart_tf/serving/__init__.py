@@ -1,0 +1,1 @@
+"""SavedModel versions for TF Serving: written, run and compared."""

@@ -1,0 +1,1 @@
+"""The Keras model that trains a robust classifier, and what a run needs."""
