@@ -12,6 +12,8 @@ import traceback
 
 from absl import flags
 
+from mart_tf import options
+
 
 def flag_values():
     """A program's own flags, with `--help`, `--verbosity`, `--flagfile`."""
@@ -91,3 +93,15 @@ def _help(name, summary, values):
             )
         )
     return "\n".join(lines)
+
+
+def number(name, text):
+    """The number that a flag's text says, such as 0.3 or 8/255, or None."""
+    if text is None:
+        return None
+    try:
+        return options.read_number(text)
+    except ValueError:
+        raise ValueError(
+            f"{name} is {text!r}; expected a number, such as 0.3 or 8/255."
+        ) from None

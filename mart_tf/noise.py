@@ -30,9 +30,7 @@ def seeds(seed, examples):
 
 def fold(seed, number):
     """A new int64 seed from a seed and a number (a step, a stream)."""
-    return tf.bitcast(
-        _mix(_mix(_unsigned(seed)) + _unsigned(number)), tf.int64
-    )
+    return tf.bitcast(_mix(_mix(_unsigned(seed)) + _unsigned(number)), tf.int64)
 
 
 def uniform(seeds, shape):

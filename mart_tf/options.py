@@ -232,8 +232,8 @@ def _read_bool(text):
     return values[text.lower()]
 
 
-def _read_float(text):
-    # 8/255 is how the field writes a radius.
+def read_number(text):
+    """The number of "0.3" or "8/255", as the field writes a radius."""
     numerator, _, denominator = text.partition("/")
     try:
         return float(numerator) / float(denominator or 1)
@@ -244,7 +244,7 @@ def _read_float(text):
 _READERS = {
     "bool": (_read_bool, "true or false"),
     "int": (int, "a whole number"),
-    "float": (_read_float, "a number, such as 0.5 or 8/255"),
+    "float": (read_number, "a number, such as 0.5 or 8/255"),
     "tuple[int, ...]": (
         lambda text: tuple(int(part) for part in text.split("+")),
         "whole numbers joined by +, such as 75+90",

@@ -82,9 +82,7 @@ class ThreatModel:
         An entry that is not finite gives no step, where sign(NaN) would be
         NaN for ever.
         """
-        return tf.where(
-            tf.math.is_finite(gradient), tf.sign(gradient), 0.0
-        )
+        return tf.where(tf.math.is_finite(gradient), tf.sign(gradient), 0.0)
 
     def random_start(self, images, seeds, epsilon=None, kind="uniform"):
         """A random allowed example for each natural one.
@@ -117,4 +115,4 @@ class ThreatModel:
         epsilon = tf.convert_to_tensor(epsilon, tf.float32)
         if epsilon.shape.rank == 0:
             return epsilon
-        return tf.reshape(epsilon, [-1] + [1] * (images.shape.rank - 1))
+        return tf.reshape(epsilon, [-1] + [1] * (len(images.shape) - 1))

@@ -1,6 +1,6 @@
 """Images and labels: sources by name, and the input pipeline.
 
-`DATASETS` is the table of names and of the settings that each data set asks
+`SOURCES` and `DEFAULTS` are the tables of names and of what each set asks
 for; nothing is read, and no TensorFlow imported, until a set is loaded.
 """
 
@@ -36,7 +36,7 @@ class Defaults:
 
 
 _CIFAR = Defaults(
-    augment=True, schedule="piecewise:epochs=75+90", weight_decay=3.5e-3
+    augment=True, schedule="piecewise:at=75+90", weight_decay=3.5e-3
 )
 _MNIST = Defaults(model="small_cnn", epsilon=0.3, epochs=18)
 
@@ -54,3 +54,20 @@ DEFAULTS = {
 def defaults(spec):
     """The `Defaults` of a data set spec such as "mnist" or "folder:PATH"."""
     return DEFAULTS.get(options.parse(spec).name, Defaults())
+
+
+_PUBLIC = {
+    "check": "mart_tf.data.sources:check",
+    "load": "mart_tf.data.sources:load",
+    "Dataset": "mart_tf.data.splits:Dataset",
+    "arrays": "mart_tf.data.pipeline:arrays",
+    "evaluation_batches": "mart_tf.data.pipeline:evaluation_batches",
+    "steps_per_epoch": "mart_tf.data.pipeline:steps_per_epoch",
+    "training_batches": "mart_tf.data.pipeline:training_batches",
+}
+
+
+def __getattr__(name):
+    if name in _PUBLIC:
+        return options.load(_PUBLIC[name])
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,1 +1,120 @@
-"""Robust accuracy: attacks by name, one engine, reports and plots."""
+"""Robust accuracy: attacks by name, one engine, reports and plots.
+
+`ATTACKS` is the table of names. An attack is one class, imported when it is
+first used; its parameters `classify` and `threat` are filled in here, all
+others are options that a spec may set, such as "pgd:steps=100".
+"""
+
+import dataclasses
+import math
+
+from mart_tf import options
+
+ATTACKS = {
+    "fgsm": "mart_tf.evaluation.gradient_attacks:FGSM",
+    "pgd": "mart_tf.evaluation.gradient_attacks:PGD",
+    "cw": "mart_tf.evaluation.gradient_attacks:CW",
+    "cleverhans:fgm": "mart_tf.evaluation.cleverhans_attacks:FastGradient",
+    "cleverhans:pgd": "mart_tf.evaluation.cleverhans_attacks:ProjectedGradient",
+    "cleverhans:bim": "mart_tf.evaluation.cleverhans_attacks:BasicIterative",
+    "cleverhans:mim": "mart_tf.evaluation.cleverhans_attacks:MomentumIterative",
+}
+
+DEFAULT = (
+    "fgsm",
+    "pgd:steps=20",
+    "pgd:steps=100",
+    "cw",
+    "cleverhans:fgm",
+    "cleverhans:pgd",
+    "cleverhans:bim",
+    "cleverhans:mim",
+)
+
+# Always measured: a list of attacks may name it or not.
+NATURAL = "natural"
+
+_LIBRARY = "cleverhans"
+_FILLED_IN = ("classify", "threat")
+
+
+def resolve(attacks=DEFAULT):
+    """Checks a list of attacks without importing TensorFlow.
+
+    Args:
+        attacks: Specs, as a sequence or as one comma-separated string. The
+            name "natural" may stand among them and is dropped.
+
+    Returns:
+        A list of `options.Spec`: `text` as given, `name` a key of `ATTACKS`,
+        option values of the types that the attack's signature asks for.
+
+    Raises:
+        ValueError: On an unknown name or option, an attack listed twice, a
+            count below 1, or a number that is negative or not finite.
+    """
+    if isinstance(attacks, str):
+        attacks = options.split_list(attacks)
+    texts = [str(text).strip() for text in attacks]
+    repeated = [text for text in texts if texts.count(text) > 1]
+    if repeated:
+        raise ValueError(
+            f"The attack {repeated[0]!r} is listed twice; list it once."
+        )
+    return [_resolve(text) for text in texts if text != NATURAL]
+
+
+def create(spec, classify, threat):
+    """The attack of a resolved spec.
+
+    Args:
+        spec: One of what `resolve` returned.
+        classify: Images to logits; the same object for every attack, so that
+            CleverHans traces it once.
+        threat: The `ThreatModel`.
+
+    Raises:
+        ValueError: If the options do not fit the threat model.
+    """
+    attack = options.load(ATTACKS[spec.name])
+    try:
+        return attack(classify, threat, **spec.options)
+    except ValueError as error:
+        raise ValueError(f"Attack {spec.text!r}: {error}") from error
+
+
+def _resolve(text):
+    name = options.parse(text).name
+    if name == _LIBRARY:
+        table = {
+            key.partition(":")[2]: target
+            for key, target in ATTACKS.items()
+            if key.startswith(f"{_LIBRARY}:")
+        }
+        # "cleverhans" alone leaves nothing, which is in no table either.
+        rest = text.partition(":")[2] or _LIBRARY
+        spec = options.resolve(rest, table, "cleverhans attack", _FILLED_IN)
+        spec = dataclasses.replace(
+            spec, text=text, name=f"{_LIBRARY}:{spec.name}"
+        )
+    elif name not in ATTACKS:
+        raise options.unknown("attack", name, [*ATTACKS, NATURAL])
+    else:
+        spec = options.resolve(text, ATTACKS, "attack", _FILLED_IN)
+    for key, value in spec.options.items():
+        _check_number(text, key, value)
+    return spec
+
+
+def _check_number(text, key, value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return
+    if isinstance(value, int) and value < 1:
+        raise ValueError(
+            f"Attack {text!r}: {key} is {value}; expected at least 1."
+        )
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(
+            f"Attack {text!r}: {key} is {value}; expected a finite number, "
+            "not negative."
+        )

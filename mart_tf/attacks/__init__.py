@@ -1,0 +1,25 @@
+"""Attacks: pure functions that find adversarial examples.
+
+    attack(classify, images, labels, threat, ...) -> adversarial images
+
+`classify` maps images `[batch, ...]` to logits `[batch, classes]`; images are
+float32 inside the threat model's pixel range; labels are integers `[batch]`.
+"""
+
+from mart_tf.attacks.gradient import ascent_step
+from mart_tf.attacks.gradient import check_settings
+from mart_tf.attacks.gradient import fgsm
+from mart_tf.attacks.gradient import pgd
+from mart_tf.attacks.objectives import dlr
+from mart_tf.attacks.objectives import margin
+from mart_tf.attacks.objectives import objective
+
+__all__ = [
+    "ascent_step",
+    "check_settings",
+    "dlr",
+    "fgsm",
+    "margin",
+    "objective",
+    "pgd",
+]

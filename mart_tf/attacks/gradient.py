@@ -1,0 +1,199 @@
+"""Attacks along the gradient: FGSM and PGD."""
+
+import tensorflow as tf
+
+from mart_tf import noise
+from mart_tf import options
+from mart_tf.attacks import objectives
+
+RANDOM_STARTS = ("uniform", "gaussian", "none")
+
+# Up to here the steps are unrolled: 8 to 15 % faster on a CPU than a loop in
+# the graph, at the price of a graph that grows with the steps.
+_UNROLLED_STEPS = 16
+
+
+def fgsm(classify, images, labels, threat):
+    """Fast gradient sign method (Goodfellow et al., ICLR 2015).
+
+        x' = project(x + epsilon * sign(grad_x CE(p(x), y)))
+
+    No random start.
+
+    Args:
+        classify: Maps images to logits `[batch, classes]`.
+        images: Natural examples, float32 `[batch, ...]`.
+        labels: Integer classes `[batch]`.
+        threat: The `ThreatModel`.
+
+    Returns:
+        Adversarial examples, float32, of the images' shape.
+    """
+    images = tf.convert_to_tensor(images, tf.float32)
+    return ascent_step(
+        classify, images, images, labels, threat, threat.epsilon
+    )[0]
+
+
+def pgd(
+    classify,
+    images,
+    labels,
+    threat,
+    *,
+    steps=10,
+    step_size=None,
+    objective="cross_entropy",
+    random_start="uniform",
+    epsilon=None,
+    seed=None,
+    best_iterate=False,
+):
+    """Projected gradient descent (Madry et al., ICLR 2018).
+
+        x_0 = project(x + start)
+        x_{k+1} = project(x_k + step_size * sign(grad L(p(x_k), y)))
+
+    Args:
+        classify: Maps images to logits `[batch, classes]`.
+        images: Natural examples, float32 `[batch, ...]`.
+        labels: Integer classes `[batch]`.
+        threat: The `ThreatModel`.
+        steps: Number of gradient steps, at least 1.
+        step_size: In units of the pixels; default: epsilon / 4.
+        objective: L: "cross_entropy", "margin" (CW), "dlr", or a callable
+            `(labels, logits) -> [batch]`.
+        random_start: "uniform", "gaussian" or "none", see
+            `ThreatModel.random_start`.
+        epsilon: Overrides the threat model's radius: a scalar, or a tensor
+            `[batch]`.
+        seed: An integer; or one seed per example, an integer tensor
+            `[batch, 2]`, so that a batch can be re-packed without changing
+            anybody's noise; or None for fresh noise at every call.
+        best_iterate: Return the iterate of the highest objective instead of
+            the last one, at the price of one more forward pass.
+
+    Returns:
+        Adversarial examples, float32, of the images' shape.
+
+    Raises:
+        ValueError: On an unknown objective or start, or steps below 1.
+    """
+    check_settings(steps, step_size, random_start)
+    maximised = objectives.objective(objective)
+    images = tf.convert_to_tensor(images, tf.float32)
+    radius = threat.epsilon if epsilon is None else epsilon
+    step_size = radius / 4.0 if step_size is None else step_size
+    start = threat.random_start(
+        images, _example_seeds(seed, images), epsilon, random_start
+    )
+
+    def advance(adversarial):
+        return ascent_step(
+            classify,
+            adversarial,
+            images,
+            labels,
+            threat,
+            step_size,
+            maximised,
+            epsilon,
+        )
+
+    if not best_iterate:
+        adversarial = _repeat(
+            lambda iterate: (advance(iterate)[0],), (start,), steps
+        )[0]
+        return tf.stop_gradient(adversarial)
+
+    def advance_and_compare(iterate, best, best_value):
+        following, value, _ = advance(iterate)
+        return following, *_better(iterate, value, best, best_value)
+
+    lowest = tf.fill(tf.shape(images)[:1], tf.float32.min)
+    last, best, best_value = _repeat(
+        advance_and_compare, (start, start, lowest), steps
+    )
+    value = maximised(labels, classify(last))
+    return tf.stop_gradient(_better(last, value, best, best_value)[0])
+
+
+def ascent_step(
+    classify,
+    adversarial,
+    images,
+    labels,
+    threat,
+    step_size,
+    objective="cross_entropy",
+    epsilon=None,
+):
+    """One projected step of steepest ascent.
+
+    The gradient is that of the images alone: variables are not watched.
+
+    Args:
+        classify: Maps images to logits `[batch, classes]`.
+        adversarial: The present iterate, float32 `[batch, ...]`.
+        images: Natural examples, of the same shape.
+        labels: Integer classes `[batch]`.
+        threat: The `ThreatModel`.
+        step_size: In units of the pixels: a scalar or a tensor `[batch]`.
+        objective: What is maximised, as in `pgd`.
+        epsilon: Overrides the radius: a scalar or a tensor `[batch]`.
+
+    Returns:
+        The next iterate; then, at the present one, the objective `[batch]`
+        and the logits `[batch, classes]`, which cost nothing more.
+    """
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(adversarial)
+        logits = classify(adversarial)
+        values = objectives.objective(objective)(labels, logits)
+        # The sum, not the mean: a mean shrinks gradients towards zero.
+        total = tf.reduce_sum(values)
+    direction = threat.ascent(tape.gradient(total, adversarial))
+    step = threat.radius(images, step_size) * direction
+    return threat.project(adversarial + step, images, epsilon), values, logits
+
+
+def check_settings(steps, step_size=None, random_start="uniform"):
+    """Raises a `ValueError` for settings that no attack can run with."""
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise ValueError(
+            f"Attack steps is {steps!r}; expected a whole number of at least 1."
+        )
+    if isinstance(step_size, (int, float)) and not step_size > 0:
+        raise ValueError(
+            f"Attack step size is {step_size!r}; expected a number above 0."
+        )
+    if random_start not in RANDOM_STARTS:
+        raise options.unknown("random start", str(random_start), RANDOM_STARTS)
+
+
+def _repeat(body, state, steps):
+    if steps <= _UNROLLED_STEPS:
+        for _ in range(steps):
+            state = body(*state)
+        return state
+    return tf.while_loop(lambda *_: True, body, state, maximum_iterations=steps)
+
+
+def _better(iterate, value, best, best_value):
+    wins = value > best_value
+    shape = [-1] + [1] * (iterate.shape.rank - 1)
+    return (
+        tf.where(tf.reshape(wins, shape), iterate, best),
+        tf.where(wins, value, best_value),
+    )
+
+
+def _example_seeds(seed, images):
+    count = tf.shape(images)[0]
+    if seed is None:
+        return tf.random.uniform(
+            [count, 2], maxval=tf.int64.max, dtype=tf.int64
+        )
+    if isinstance(seed, int):
+        return noise.seeds(seed, tf.range(count))
+    return seed

@@ -1,0 +1,80 @@
+"""Bad images and labels, refused with one sentence before work starts."""
+
+import numpy as np
+
+
+def images(values, threat, what="images"):
+    """Refuses images that the threat model's pixel range does not fit.
+
+    Args:
+        values: Array `[n, ...]`.
+        threat: The `ThreatModel`.
+        what: How the message names the array.
+
+    Raises:
+        ValueError: On integer pixels, values that are not finite, or values
+            outside the pixel range.
+    """
+    values = np.asarray(values)
+    expected = (
+        f"expected floats in [{threat.pixel_min:g}, {threat.pixel_max:g}]"
+    )
+    if not np.issubdtype(values.dtype, np.floating):
+        raise ValueError(
+            f"The {what} are {values.dtype}; {expected}: convert them, for "
+            "example images.astype('float32') / 255."
+        )
+    if not values.size:
+        raise ValueError(f"There are no {what}; expected at least one.")
+    least, greatest = float(values.min()), float(values.max())
+    if not np.isfinite([least, greatest]).all():
+        raise ValueError(f"The {what} hold NaN or infinite pixels; {expected}.")
+    # Rounding of a resize or a division may step a hair outside.
+    slack = 1e-6 * (threat.pixel_max - threat.pixel_min)
+    if least < threat.pixel_min - slack or greatest > threat.pixel_max + slack:
+        raise ValueError(
+            f"The {what} lie in [{least:g}, {greatest:g}]; {expected}: scale "
+            "them, or give ThreatModel their pixel_min and pixel_max."
+        )
+
+
+def labels(values, classes, what="labels"):
+    """Refuses labels that do not name one of the classes.
+
+    Args:
+        values: Integer classes `[n]` or `[n, 1]`, or one-hot `[n, classes]`.
+        classes: Number of classes.
+        what: How the message names the array.
+
+    Returns:
+        The labels as int32 `[n]`.
+
+    Raises:
+        ValueError: On another shape, soft labels, fractions, or a label
+            outside the classes.
+    """
+    values = np.asarray(values)
+    if values.ndim == 2 and values.shape[1] == 1:
+        values = values[:, 0]
+    if values.ndim == 2 and values.shape[1] == classes:
+        if not (np.isin(values, (0, 1)).all() and (values.sum(1) == 1).all()):
+            raise ValueError(
+                f"The {what} of shape {values.shape} are soft; expected one 1 "
+                "and zeros in each row, or integer classes: soft labels have "
+                "no class to attack."
+            )
+        return values.argmax(1).astype("int32")
+    if values.ndim != 1:
+        raise ValueError(
+            f"The {what} have shape {values.shape}; expected [n], [n, 1] or "
+            f"one-hot [n, {classes}]."
+        )
+    if values.size and not (values == np.floor(values)).all():
+        raise ValueError(f"The {what} hold fractions; expected whole numbers.")
+    if values.size and not (values.min() >= 0 and values.max() < classes):
+        outside = values[(values < 0) | (values >= classes)][0]
+        raise ValueError(
+            f"The {what} hold {outside:g}; the network has {classes} outputs, "
+            f"so expected classes from 0 to {classes - 1}."
+        )
+    return values.astype("int32")

@@ -1,0 +1,204 @@
+"""A tree of images, one folder for each class."""
+
+import concurrent.futures
+import dataclasses
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+import tensorflow as tf
+
+from mart_tf.data import checks
+from mart_tf.data import splits
+
+# Pillow's kinds of pixels and what they are read as; reading transparency or 16
+# bits so would lose them.
+_READ_AS = {
+    "1": "L",
+    "L": "L",
+    "P": "RGB",
+    "RGB": "RGB",
+    "CMYK": "RGB",
+    "YCbCr": "RGB",
+}
+_CHANNELS = {"L": 1, "RGB": 3}
+_WORDS = {"L": "greyscale", "RGB": "in colour"}
+
+# What Pillow raises on a file that is damaged or no image.
+_UNREADABLE = (OSError, SyntaxError, ValueError)
+
+
+def load(
+    path,
+    *,
+    size: int | None = None,
+    mode: Literal["memory", "streaming"] | None = None,
+):
+    """Reads `train/<class>/` and `test/<class>/`, or `<class>/`.
+
+    Classes, and the images of a class, are numbered in the order of their
+    names. Images are greyscale or colour, all of one kind.
+
+    Args:
+        path: The folder.
+        size: Height and width that every image is resized to (bilinear,
+            antialiased); default: the images' own, which must agree.
+        mode: "memory" or "streaming"; default: streaming above 2 GiB.
+
+    Raises:
+        ValueError: If an image cannot be read, or the images differ in size
+            or in kind.
+    """
+    train, test = checks.class_folders(path)
+    listed = [_list(half, list(train)) for half in (train, test) if half]
+    paths = [image for names, _ in listed for image in names]
+    kind, shape = _common(paths, size)
+    mode = splits.choose_mode(len(paths), shape, mode)
+    halves = [
+        FolderSplit(
+            paths=np.array(names, object),
+            labels=labels,
+            indices=np.arange(len(labels), dtype=np.int64),
+            kind=kind,
+            image_shape=shape,
+        )
+        for names, labels in listed
+    ]
+    if mode == "memory":
+        halves = [half.in_memory() for half in halves]
+    return splits.Source(
+        class_names=tuple(train),
+        train=halves[0],
+        test=halves[1] if test else None,
+        mode=mode,
+    )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FolderSplit(splits.RandomAccess):
+    """A split whose images are decoded each time they are asked for.
+
+    Args:
+        paths: The files, an array of strings.
+        labels: Int32 `[n]`.
+        indices: Int64 `[n]`: rows of the source's training or test set.
+        kind: Pillow's mode, "L" or "RGB".
+        image_shape: Height, width, channels.
+    """
+
+    paths: np.ndarray
+    labels: np.ndarray
+    indices: np.ndarray
+    kind: str
+    image_shape: tuple[int, int, int]
+
+    def __len__(self):
+        return len(self.labels)
+
+    def select(self, positions):
+        """The split of the examples at `positions`."""
+        return dataclasses.replace(
+            self,
+            paths=self.paths[positions],
+            labels=self.labels[positions],
+            indices=self.indices[positions],
+        )
+
+    def read(self, positions, batch_size):
+        """Maps batches of positions to batches of examples."""
+        with tf.device("CPU:0"):
+            paths, labels, indices = (
+                tf.constant(array)
+                for array in (self.paths, self.labels, self.indices)
+            )
+
+        def example(place):
+            image = tf.numpy_function(
+                lambda path: self.pixels(path.decode()),
+                [paths[place]],
+                tf.uint8,
+            )
+            image = tf.ensure_shape(image, self.image_shape)
+            return image, labels[place], indices[place]
+
+        whole = positions.element_spec.shape[0] is not None
+        return (
+            positions.unbatch()
+            .map(example, num_parallel_calls=tf.data.AUTOTUNE)
+            .batch(batch_size, drop_remainder=whole)
+        )
+
+    def in_memory(self):
+        """The same split with its images decoded once."""
+        images = np.empty([len(self), *self.image_shape], np.uint8)
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            for row, image in enumerate(pool.map(self.pixels, self.paths)):
+                images[row] = image
+        return splits.MemorySplit(images, self.labels, self.indices)
+
+    def pixels(self, path):
+        """One image, uint8 of `image_shape`."""
+        height, width, _ = self.image_shape
+        try:
+            with Image.open(path) as image:
+                image = image.convert(self.kind)
+        except _UNREADABLE as error:
+            raise _unreadable(path) from error
+        if image.size != (width, height):
+            image = image.resize((width, height), Image.Resampling.BILINEAR)
+        return np.asarray(image).reshape(self.image_shape)
+
+
+def _list(folders, classes):
+    """Paths and int32 labels of the images in the folders, in order."""
+    paths, labels = [], []
+    for name, folder in folders.items():
+        names = sorted(checks.image_names(folder))
+        paths += [str(folder / image) for image in names]
+        labels += [classes.index(name)] * len(names)
+    return paths, np.array(labels, np.int32)
+
+
+def _common(paths, size):
+    """The kind and the shape that all images have, from their headers."""
+    found = {}
+    for path in paths:
+        try:
+            with Image.open(path) as image:
+                kind, (width, height) = image.mode, image.size
+        except _UNREADABLE as error:
+            raise _unreadable(path) from error
+        if kind not in _READ_AS:
+            raise ValueError(
+                f"{path} has pixels of the kind {kind}; expected greyscale or "
+                "colour of 8 bits without transparency: convert it."
+            )
+        # The first image of each kind and size stands for the others.
+        shape = (size or height, size or width)
+        found.setdefault((_READ_AS[kind], shape), path)
+        if len(found) > 1:
+            raise _unlike(found)
+    kind, shape = next(iter(found))
+    return kind, (*shape, _CHANNELS[kind])
+
+
+def _unlike(found):
+    """The one sentence for two images that differ in kind or in size."""
+    (one, (height, width)), (other, (rows, columns)) = found
+    path, other_path = found.values()
+    if one != other:
+        return ValueError(
+            f"{path} is {_WORDS[one]} and {other_path} is {_WORDS[other]}; "
+            "expected one kind: convert the images."
+        )
+    return ValueError(
+        f"{path} has {height}x{width} pixels and {other_path} has "
+        f"{rows}x{columns}; give all images one size with the option size, "
+        "such as :size=64."
+    )
+
+
+def _unreadable(path):
+    return ValueError(
+        f"{path} cannot be read as an image; replace or remove it."
+    )

@@ -1,0 +1,112 @@
+"""Reading a split from tfrecord shards, without holding it in memory."""
+
+from collections.abc import Callable
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from mart_tf import noise
+from mart_tf.data import splits
+
+SHUFFLE_BUFFER = 8192  # Encoded examples held while shuffling.
+
+_INTERLEAVED, _BLOCK = 16, 16  # Shards read at once, records at a time.
+_STREAM = 0x425546  # A stream of its own in the seed's numbers.
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ShardedSplit:
+    """Rows of a TFDS split; a row is a record's place in the shards' order.
+
+    Args:
+        shards: The files, in order.
+        starts: The row of each shard's first record.
+        keep: Bool, one for each row of the TFDS split: whether it belongs to
+            this split.
+        decode: Serialized example -> image uint8, label int32.
+        image_shape: Height, width, channels.
+    """
+
+    shards: tuple[str, ...]
+    starts: tuple[int, ...]
+    keep: np.ndarray
+    decode: Callable
+    image_shape: tuple[int, int, int]
+
+    def __len__(self):
+        return int(np.count_nonzero(self.keep))
+
+    @property
+    def indices(self):
+        """The rows, int64, in order."""
+        return np.flatnonzero(self.keep)
+
+    def select(self, rows):
+        """The split of some rows of a whole TFDS split."""
+        keep = np.zeros_like(self.keep)
+        keep[rows] = True
+        return dataclasses.replace(self, keep=keep)
+
+    def ordered(self, batch_size):
+        """Every example once, in order; the last batch may be smaller."""
+        order = tf.range(len(self.shards), dtype=tf.int64)
+        return self._examples(self._records(order, 1)).batch(batch_size)
+
+    def shuffled(self, batch_size, seed, start_step):
+        """Endless whole batches: permuted shards, then a shuffle buffer."""
+        steps = len(self) // batch_size
+        if start_step % steps:
+            raise ValueError(
+                "Data that streams from TFDS resumes at the start of an epoch; "
+                f"step {start_step} is no multiple of the {steps} steps per "
+                "epoch."
+            )
+        stream = noise.fold(tf.constant(seed, tf.int64), _STREAM)
+
+        def epoch_records(epoch):
+            shards = tf.range(len(self.shards), dtype=tf.int64)
+            order = splits.permute(shards, len(self.shards), seed, epoch)
+            # Dataset.shuffle mixes the graph's seed in, which is otherwise
+            # what the user gave to tf.random.set_seed.
+            tf.compat.v1.set_random_seed(1)
+            return (
+                self._records(order, _INTERLEAVED)
+                .shuffle(SHUFFLE_BUFFER, noise.fold(stream, epoch))
+                .take(steps * batch_size)
+            )
+
+        epochs = tf.data.Dataset.counter(start_step // steps)
+        return self._examples(epochs.flat_map(epoch_records)).batch(
+            batch_size, drop_remainder=True
+        )
+
+    def _records(self, order, shards_at_once):
+        """Pairs of row and serialized example, shards in the given order."""
+        with tf.device("CPU:0"):
+            shards = tf.constant(self.shards)
+            starts = tf.constant(self.starts, tf.int64)
+            keep = tf.constant(self.keep)
+
+        def records(shard):
+            return tf.data.TFRecordDataset(shards[shard]).enumerate(
+                starts[shard]
+            )
+
+        return (
+            tf.data.Dataset.from_tensor_slices(order)
+            .interleave(
+                records,
+                cycle_length=shards_at_once,
+                block_length=_BLOCK,
+                num_parallel_calls=tf.data.AUTOTUNE,
+            )
+            .filter(lambda row, record: keep[row])
+        )
+
+    def _examples(self, records):
+        def example(row, record):
+            image, label = self.decode(record)
+            return image, label, row
+
+        return records.map(example, num_parallel_calls=tf.data.AUTOTUNE)

@@ -1,0 +1,224 @@
+"""Image classification sets of TensorFlow Datasets (TFDS)."""
+
+import dataclasses
+import os
+from typing import Literal
+
+import numpy as np
+import tensorflow as tf
+import tensorflow_datasets as tfds
+
+from mart_tf.data import shards
+from mart_tf.data import splits
+
+
+def download(name, data_dir):
+    """Lets TFDS fetch and prepare a set; returns its directory.
+
+    Raises:
+        ValueError: If TFDS does not know the set or cannot prepare it.
+    """
+    try:
+        builder = tfds.builder(name, data_dir=os.fspath(data_dir))
+        builder.download_and_prepare(file_format="tfrecord")
+    except Exception as error:
+        # Whatever a network, an archive or a builder of TFDS may raise.
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ValueError(
+            f"TFDS cannot prepare {name!r} in {data_dir}: {reason}"
+        ) from error
+    return builder.data_path
+
+
+def load(
+    path,
+    *,
+    size: int | None = None,
+    mode: Literal["memory", "streaming"] | None = None,
+):
+    """Reads a prepared set: its train split, and its test split.
+
+    Where TFDS has no test split with labels, its validation split is the test
+    split; where it has neither, one is carved from train.
+
+    Args:
+        path: The directory of one version, which holds `dataset_info.json`.
+        size: Height and width that every image is resized to (bilinear,
+            antialiased); default: the images' own, which must agree.
+        mode: "memory" or "streaming"; default: streaming above 2 GiB.
+
+    Raises:
+        ValueError: If the set is not one of uint8 images with a class label
+            each, or its images differ in size and `size` is not given.
+    """
+    reader = _reader(tfds.builder_from_directory(path), size)
+    try:
+        return _source(reader, mode)
+    except tf.errors.OpError as error:
+        raise ValueError(
+            f"{path} cannot be read: a file is missing or damaged; prepare the "
+            "set again."
+        ) from error
+
+
+def _source(reader, mode):
+    names = reader.split_names()
+    infos = [reader.builder.info.splits[name] for name in names]
+    count = sum(info.num_examples for info in infos)
+    mode = splits.choose_mode(count, reader.image_shape, mode)
+    if mode == "memory":
+        read = [reader.in_memory(name) for name in names]
+    else:
+        read = [reader.streaming(name) for name in names]
+    return splits.Source(
+        class_names=reader.class_names,
+        train=read[0],
+        test=read[1] if len(read) > 1 else None,
+        mode=mode,
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Reader:
+    """A prepared set, and which of its features are image and label."""
+
+    builder: tfds.core.DatasetBuilder
+    image: str
+    label: str
+    image_shape: tuple[int, int, int]
+
+    @property
+    def class_names(self):
+        return tuple(self.builder.info.features[self.label].names)
+
+    @property
+    def decoders(self):
+        """Leaves images that are not asked for, such as masks, undecoded."""
+        return {
+            name: tfds.decode.SkipDecoding()
+            for name, feature in self.builder.info.features.items()
+            if isinstance(feature, tfds.features.Image) and name != self.image
+        }
+
+    def pair(self, example):
+        """The image, uint8 of `image_shape`, and the label, int32."""
+        image = example[self.image]
+        if image.shape != self.image_shape:
+            image = tf.image.resize(image, self.image_shape[:2], antialias=True)
+            image = tf.saturate_cast(tf.round(image), tf.uint8)
+            image = tf.ensure_shape(image, self.image_shape)
+        return image, tf.cast(example[self.label], tf.int32)
+
+    def decode(self, serialized):
+        """The pair of a serialized example."""
+        return self.pair(
+            self.builder.info.features.deserialize_example(
+                serialized, decoders=self.decoders
+            )
+        )
+
+    def pairs(self, split):
+        """The pairs of a split in the order of its records."""
+        order = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
+        return self.builder.as_dataset(
+            split=split,
+            shuffle_files=False,
+            read_config=order,
+            decoders=self.decoders,
+        ).map(self.pair, num_parallel_calls=tf.data.AUTOTUNE)
+
+    def split_names(self):
+        """The names of the train split and, if there is one, the test split."""
+        present = self.builder.info.splits
+        if "train" not in present or not present["train"].num_examples:
+            raise ValueError(
+                f"{self.builder.name} has no train split; expected one with "
+                f"images (its splits: {', '.join(present)})."
+            )
+        for name in ("test", "validation"):
+            if name in present and present[name].num_examples:
+                # Competitions publish test images with the label -1.
+                _, label = next(iter(self.pairs(f"{name}[:1]")))
+                if label >= 0:
+                    return ["train", name]
+        return ["train"]
+
+    def in_memory(self, split):
+        """The split, decoded once by TFDS's reader."""
+        count = self.builder.info.splits[split].num_examples
+        images = np.empty([count, *self.image_shape], np.uint8)
+        labels = np.empty([count], np.int32)
+        start = 0
+        for some_images, some_labels in self.pairs(split).batch(256):
+            stop = start + len(some_labels)
+            images[start:stop], labels[start:stop] = some_images, some_labels
+            start = stop
+        strange = labels[(labels < 0) | (labels >= len(self.class_names))]
+        if strange.size:
+            raise ValueError(
+                f"The split {split} of {self.builder.name} holds the label "
+                f"{strange[0]}; expected labels from 0 to "
+                f"{len(self.class_names) - 1}."
+            )
+        return splits.memory_split(images, labels)
+
+    def streaming(self, split):
+        """The split, read again from its shards each time."""
+        info = self.builder.info.splits[split]
+        starts = np.cumsum([0, *info.shard_lengths])
+        return shards.ShardedSplit(
+            shards=tuple(os.fspath(shard) for shard in info.filepaths),
+            starts=tuple(starts[:-1].tolist()),
+            keep=np.ones([info.num_examples], bool),
+            decode=self.decode,
+            image_shape=self.image_shape,
+        )
+
+
+def _reader(builder, size):
+    """Finds image and label, and checks that they can be used."""
+    info = builder.info
+    if info.file_format is not tfds.core.FileFormat.TFRECORD:
+        raise ValueError(
+            f"{builder.name} is stored as {info.file_format.value} files; "
+            "expected tfrecord: prepare it with file_format='tfrecord'."
+        )
+    image, label = _keys(info)
+    feature = info.features[image]
+    height, width, channels = feature.shape
+    if feature.np_dtype != np.uint8 or channels is None:
+        raise ValueError(
+            f"The images of {builder.name} are {feature.np_dtype.__name__} of "
+            f"shape {feature.shape}; expected uint8 with a fixed number of "
+            "channels."
+        )
+    if size is None and None in feature.shape:
+        raise ValueError(
+            f"The images of {builder.name} differ in size; give them one with "
+            "the option size, such as "
+            f"{builder.name}:size=64."
+        )
+    shape = (size or height, size or width, channels)
+    return _Reader(builder, image, label, shape)
+
+
+def _keys(info):
+    """The names of the features that are the image and its class label."""
+    features = info.features
+    kinds = (tfds.features.Image, tfds.features.ClassLabel)
+    named = info.supervised_keys
+    if named and len(named) == 2:
+        pairs = zip(named, kinds, strict=True)
+        if all(isinstance(features[name], kind) for name, kind in pairs):
+            return named
+    found = [
+        [name for name in features if isinstance(features[name], kind)]
+        for kind in kinds
+    ]
+    if [len(names) for names in found] != [1, 1]:
+        raise ValueError(
+            f"{info.name} has not one image and one class label for each "
+            f"example (its features: {', '.join(features)}); expected an image "
+            "classification set."
+        )
+    return found[0][0], found[1][0]

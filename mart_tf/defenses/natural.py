@@ -1,0 +1,19 @@
+"""Natural training: no attack."""
+
+import keras
+
+from mart_tf import losses
+from mart_tf.defenses import base
+
+
+@keras.saving.register_keras_serializable(package="mart_tf")
+class Natural(base.Defense):
+    """Ordinary training on natural examples, CE(p(x), y)."""
+
+    def attack(self, classify, batch, inner):
+        return batch.image
+
+    def loss(self, classify, batch, adversarial):
+        logits = classify(batch.image)
+        values = losses.cross_entropy(batch.label, logits)
+        return base.Losses(values, natural_logits=logits)

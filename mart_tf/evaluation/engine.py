@@ -1,0 +1,251 @@
+"""The loop that every attack runs in: work is spent on what still stands.
+
+An example counts as broken as soon as any iterate of the attack is
+misclassified: the attacker keeps that iterate. A broken example needs no more
+steps, so every few steps the broken ones are dropped and the others re-packed
+into full batches of one static shape. Examples at different steps may share a
+batch, because noise and step count belong to the example, not to its place.
+"""
+
+import abc
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+# Re-packing costs under 1 ms on a CPU, a step tens; on a GPU each re-packing
+# is also a wait for the device, so not after every step.
+_STEPS_BETWEEN_PACKINGS = 2
+
+# The class of an image whose logits hold NaN: never the right one.
+NO_CLASS = -1
+
+
+class Attack(abc.ABC):
+    """What the engine asks of an attack.
+
+    An attack holds no state of its own: what it remembers of an example
+    between steps are tensors `[batch, ...]` in a dict, among them
+    "adversarial", the present iterate, always inside the threat model.
+
+    An attack of `steps` above 0 has a method
+
+        step(images, labels, state, taken) -> (next state, logits)
+
+    with `taken` `[batch]` the steps that each example has behind it, and
+    `logits` `[batch, classes]` those of the iterate in `state`, not of the
+    next one: the gradient has computed them anyway. The engine compiles it.
+
+    An attack of 0 steps does all its work in `start`, which runs eagerly: one
+    that belongs to another library.
+
+    Attributes:
+        parameters: Every setting by name, as the report lists them.
+        steps: How many steps an example takes.
+    """
+
+    parameters = {}
+    steps = 0
+
+    @abc.abstractmethod
+    def start(self, images, labels, seeds):
+        """The state before the first step.
+
+        Args:
+            images: Natural examples, float32 `[batch, ...]`.
+            labels: Integer classes `[batch]`.
+            seeds: Integer tensor `[batch, 2]`, one seed per example.
+
+        Returns:
+            A dict of tensors `[batch, ...]`, "adversarial" among them.
+        """
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What an attack made of each example.
+
+    adversarial: float32 `[n, ...]`: the iterate that broke the example, or
+    the last one. predictions: its class, int32 `[n]`, `NO_CLASS` for NaN.
+    broken: bool `[n]`.
+    """
+
+    adversarial: np.ndarray
+    predictions: np.ndarray
+    broken: np.ndarray
+
+
+class Engine:
+    """Runs attacks against one classifier.
+
+    Args:
+        classify: Maps images float32 `[batch, ...]` to logits
+            `[batch, classes]`, in inference mode.
+        batch_size: The one batch size of every forward and backward pass.
+    """
+
+    def __init__(self, classify, batch_size):
+        self.batch_size = batch_size
+
+        @tf.function(reduce_retracing=False)
+        def predict(images):
+            return _predicted(classify(images))
+
+        self._predict = predict
+
+    def predict(self, images):
+        """Predicted classes, int32 `[n]`, of images `[n, ...]`."""
+        parts = [
+            self._predict(tf.constant(images[self.padded(rows)]))[: len(rows)]
+            for rows in self.batches(np.arange(len(images)))
+        ]
+        return np.concatenate([np.zeros(0, np.int32), *parts])
+
+    def run(self, attack, images, labels, seeds, observe=None):
+        """Runs an attack on examples that are classified correctly.
+
+        Args:
+            attack: An `Attack`.
+            images: Natural examples, float32 array `[n, ...]`.
+            labels: int32 array `[n]`.
+            seeds: Integer array `[n, 2]`, one seed per example.
+            observe: Called as `observe(done, broken)` with the share of the
+                work done, in examples, and the number broken so far.
+
+        Returns:
+            An `Outcome`.
+        """
+        return _Run(self, attack, images, labels, seeds, observe).outcome()
+
+    def batches(self, rows):
+        for first in range(0, len(rows), self.batch_size):
+            yield rows[first : first + self.batch_size]
+
+    def padded(self, rows):
+        # Repeated examples fill up the one static shape.
+        return np.resize(rows, self.batch_size)
+
+
+class _Run:
+    """One attack on one set of examples; arrays hold a row per example."""
+
+    def __init__(self, engine, attack, images, labels, seeds, observe):
+        self.engine = engine
+        self.attack = attack
+        self.images = images
+        self.labels = labels
+        self.seeds = seeds
+        self.observe = observe or (lambda done, broken: None)
+        self.state = {}
+        self.taken = np.zeros(len(labels), np.int32)
+        self.checked = np.zeros(len(labels), bool)
+        self.predictions = labels.copy()
+
+    def outcome(self):
+        self.start()
+        if self.attack.steps:
+            self.advance()
+        adversarial = self.state.get("adversarial", self.images)
+        return Outcome(
+            adversarial, self.predictions, self.predictions != self.labels
+        )
+
+    def start(self):
+        # Eagerly: tracing the noise costs more than drawing it.
+        for rows in self.engine.batches(np.arange(len(self.labels))):
+            natural = self.batch(rows, self.images, self.labels, self.seeds)
+            self.write(rows, self.attack.start(*natural))
+            if not self.attack.steps:
+                self.check(rows)
+                self.tell()
+
+    def advance(self):
+        step = _compiled_step(self.attack)
+        while True:
+            going = np.flatnonzero(
+                (self.predictions == self.labels)
+                & (self.taken < self.attack.steps)
+            )
+            if not going.size:
+                break
+            # Those with most steps ahead first: no half-empty batches before
+            # the very end.
+            order = np.argsort(self.taken[going], kind="stable")
+            rows = going[order[: self.engine.batch_size]]
+            images, labels, taken, predictions = self.batch(
+                rows, self.images, self.labels, self.taken, self.predictions
+            )
+            state = dict(
+                zip(
+                    self.state,
+                    self.batch(rows, *self.state.values()),
+                    strict=True,
+                )
+            )
+            for _ in range(_STEPS_BETWEEN_PACKINGS):
+                state, taken, predictions = step(
+                    images, labels, state, taken, predictions
+                )
+            self.write(rows, state)
+            self.taken[rows] = taken[: len(rows)]
+            self.predictions[rows] = predictions[: len(rows)]
+            self.check(
+                rows[
+                    (self.taken[rows] == self.attack.steps)
+                    & (self.predictions[rows] == self.labels[rows])
+                ]
+            )
+            self.tell()
+
+    def check(self, rows):
+        """Looks at the last iterate, which no gradient is taken at."""
+        if rows.size:
+            self.predictions[rows] = self.engine.predict(
+                self.state["adversarial"][rows]
+            )
+            self.checked[rows] = True
+
+    def batch(self, rows, *arrays):
+        rows = self.engine.padded(rows)
+        return [tf.constant(array[rows]) for array in arrays]
+
+    def write(self, rows, state):
+        for name, values in state.items():
+            values = values.numpy()
+            if name not in self.state:
+                shape = (len(self.labels), *values.shape[1:])
+                self.state[name] = np.zeros(shape, values.dtype)
+            self.state[name][rows] = values[: len(rows)]
+
+    def tell(self):
+        broken = self.predictions != self.labels
+        share = self.taken / max(self.attack.steps, 1)
+        done = np.where(broken | self.checked, 1.0, share).sum()
+        self.observe(float(done), int(broken.sum()))
+
+
+def _compiled_step(attack):
+    @tf.function(reduce_retracing=False)
+    def step(images, labels, state, taken, predictions):
+        following, logits = attack.step(images, labels, state, taken)
+        going = (predictions == labels) & (taken < attack.steps)
+        predictions = tf.where(going, _predicted(logits), predictions)
+        # What is broken or done stays as it is until it is dropped.
+        moving = going & (predictions == labels)
+        state = {
+            name: tf.where(_column(moving, values), following[name], values)
+            for name, values in state.items()
+        }
+        return state, taken + tf.cast(moving, taken.dtype), predictions
+
+    return step
+
+
+def _predicted(logits):
+    classes = tf.argmax(logits, axis=-1, output_type=tf.int32)
+    missing = tf.reduce_any(tf.math.is_nan(logits), axis=-1)
+    return tf.where(missing, NO_CLASS, classes)
+
+
+def _column(values, like):
+    return tf.reshape(values, [-1] + [1] * (like.shape.rank - 1))

@@ -1,0 +1,132 @@
+"""This project's gradient attacks, as the engine runs them."""
+
+import functools
+from typing import Literal
+
+from mart_tf import attacks
+from mart_tf.attacks import gradient
+from mart_tf.evaluation import engine
+
+
+class _Ascent(engine.Attack):
+    """Projected steps of steepest ascent on one objective."""
+
+    def __init__(
+        self, classify, threat, *, steps, step_size, objective, random_start
+    ):
+        gradient.check_settings(steps, step_size, random_start)
+        self.classify = classify
+        self.threat = threat
+        self.steps = steps
+        self.step_size = step_size
+        self.objective = attacks.objective(objective)
+        self.random_start = random_start
+
+    def start(self, images, labels, seeds):
+        return {
+            "adversarial": self.threat.random_start(
+                images, seeds, kind=self.random_start
+            )
+        }
+
+    def step(self, images, labels, state, taken):
+        adversarial, _, logits = attacks.ascent_step(
+            self.classify,
+            state["adversarial"],
+            images,
+            labels,
+            self.threat,
+            self.step_size,
+            self.objective,
+        )
+        return {"adversarial": adversarial}, logits
+
+
+class FGSM(_Ascent):
+    """Fast gradient sign method (Goodfellow et al., ICLR 2015).
+
+    One step of size epsilon on the cross-entropy, from the natural example.
+    """
+
+    def __init__(self, classify, threat):
+        super().__init__(
+            classify,
+            threat,
+            steps=1,
+            step_size=threat.epsilon,
+            objective="cross_entropy",
+            random_start="none",
+        )
+        self.parameters = {"step_size": self.step_size}
+
+
+class PGD(_Ascent):
+    """Projected gradient descent (Madry et al., ICLR 2018).
+
+    Args:
+        steps: Number of gradient steps, at least 1.
+        step_size: In units of the pixels; default: epsilon / 10, as in the
+            tests of the MART paper.
+        objective: What is maximised.
+        random_start: See `ThreatModel.random_start`.
+    """
+
+    def __init__(
+        self,
+        classify,
+        threat,
+        steps: int = 20,
+        step_size: float | None = None,
+        objective: Literal["cross_entropy", "margin", "dlr"] = "cross_entropy",
+        random_start: Literal["uniform", "gaussian", "none"] = "uniform",
+    ):
+        super().__init__(
+            classify,
+            threat,
+            steps=steps,
+            step_size=threat.epsilon / 10 if step_size is None else step_size,
+            objective=objective,
+            random_start=random_start,
+        )
+        self.parameters = {
+            "steps": steps,
+            "step_size": self.step_size,
+            "objective": objective,
+            "random_start": random_start,
+        }
+
+
+class CW(_Ascent):
+    """CW_inf: projected steps on the margin of Carlini and Wagner (S&P 2017).
+
+    Args:
+        steps: Number of gradient steps, at least 1.
+        step_size: In units of the pixels; default: epsilon / 10.
+        kappa: Confidence past which there is nothing to gain. The code that
+            the MART authors released uses 0 and does not mask the true class.
+        random_start: See `ThreatModel.random_start`.
+    """
+
+    def __init__(
+        self,
+        classify,
+        threat,
+        steps: int = 20,
+        step_size: float | None = None,
+        kappa: float = 50.0,
+        random_start: Literal["uniform", "gaussian", "none"] = "uniform",
+    ):
+        super().__init__(
+            classify,
+            threat,
+            steps=steps,
+            step_size=threat.epsilon / 10 if step_size is None else step_size,
+            objective=functools.partial(attacks.margin, kappa=kappa),
+            random_start=random_start,
+        )
+        self.parameters = {
+            "steps": steps,
+            "step_size": self.step_size,
+            "kappa": kappa,
+            "random_start": random_start,
+        }

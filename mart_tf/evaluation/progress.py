@@ -1,0 +1,46 @@
+"""A progress bar per attack: rate, time left, running robust accuracy."""
+
+import contextlib
+
+import rich.progress
+
+
+@contextlib.contextmanager
+def bar(shown):
+    """Opens the bars.
+
+    Args:
+        shown: Whether to show anything.
+
+    Yields:
+        A function `(name, attacked, examples) -> observe` that opens the bar
+        of an attack on `attacked` of all `examples`, and returns what
+        `Engine.run` calls.
+    """
+    columns = (
+        rich.progress.TextColumn("{task.description}"),
+        rich.progress.BarColumn(),
+        rich.progress.TaskProgressColumn(),
+        rich.progress.TextColumn("{task.fields[rate]:>6.0f} images/s"),
+        rich.progress.TimeRemainingColumn(),
+        rich.progress.TextColumn("robust {task.fields[robust]:6.2%}"),
+    )
+    with rich.progress.Progress(*columns, disable=not shown) as progress:
+
+        def opened(name, attacked, examples):
+            task = progress.add_task(
+                name, total=attacked, rate=0.0, robust=attacked / examples
+            )
+
+            def observe(done, broken):
+                elapsed = progress.tasks[task].elapsed or 0.0
+                progress.update(
+                    task,
+                    completed=done,
+                    rate=done / elapsed if elapsed else 0.0,
+                    robust=(attacked - broken) / examples,
+                )
+
+            return observe
+
+        yield opened

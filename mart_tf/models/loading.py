@@ -1,0 +1,285 @@
+"""A classifier from what a user names, and in the precision that is asked."""
+
+import contextlib
+import importlib
+
+import keras
+import numpy as np
+
+from mart_tf import models
+from mart_tf import options
+from mart_tf.models import names
+
+PRECISIONS = ("float32", "mixed_bfloat16")
+
+_HALF = ("bfloat16", "float16")
+_FLOAT_POLICIES = ("float32", "mixed_bfloat16", "mixed_float16", *_HALF)
+
+
+def build(spec, input_shape, num_classes, *, seed=0, precision="float32"):
+    """The classifier that a spec names, for a data set's images and classes.
+
+    Args:
+        spec: A name of `mart_tf.models.MODELS` with options, the path of a
+            `.keras` file, or `package.module:function`, which is called as
+            `function(input_shape, num_classes)`.
+        input_shape: Shape of an image, `(height, width, channels)`.
+        num_classes: Number of classes.
+        seed: Determines the initial weights of a network of the table.
+        precision: "float32" or "mixed_bfloat16", what the layers compute in;
+            the weights and the logits are float32 in both. A user's network
+            is rebuilt from its configuration where its precision is another.
+
+    Returns:
+        A `keras.Model` from images to scores `[batch, num_classes]`.
+
+    Raises:
+        ValueError: On a spec that names nothing, or a network that does not
+            fit the images, the classes or the precision.
+    """
+    if precision not in PRECISIONS:
+        raise options.unknown("precision", str(precision), PRECISIONS)
+    kind, target = names.check(spec)
+    input_shape = tuple(int(size) for size in input_shape)
+    if kind == "table":
+        if len(input_shape) != 3:
+            raise ValueError(
+                f"Model {spec!r} needs images of shape (height, width, "
+                f"channels); the data set's have shape {input_shape}."
+            )
+        function = options.load(models.MODELS[target.name])
+        with _policy(precision):
+            return function(
+                input_shape, num_classes, seed=seed, **target.options
+            )
+    # A user's code may set a policy of its own: it does not outlive this.
+    with _policy("float32"):
+        if kind == "file":
+            model = _read(spec)
+        else:
+            model = _call(spec, *target, input_shape, num_classes)
+    _check_fit(spec, model, input_shape, num_classes)
+    return with_precision(model, precision)
+
+
+def with_precision(model, precision):
+    """The same network with the same weights, computing in `precision`.
+
+    In "mixed_bfloat16" the last layer with weights and what follows it stay
+    in float32, so that the logits do.
+
+    Args:
+        model: A built `keras.Model`.
+        precision: "float32" or "mixed_bfloat16".
+
+    Returns:
+        The model itself if it computes so already (one layer in bfloat16 and
+        none in float16 is mixed_bfloat16), else a new `keras.Model`, rebuilt
+        from its configuration.
+
+    Raises:
+        ValueError: If the model cannot be rebuilt from its configuration.
+    """
+    if _computes_in(model, precision):
+        return model
+    head = () if precision == "float32" else _head(model)
+    try:
+        config = keras.saving.serialize_keras_object(model)
+        with _policy(precision):
+            # Safe mode guards against configurations from elsewhere; this
+            # one comes from an object of this process.
+            rebuilt = keras.saving.deserialize_keras_object(
+                _rewritten(config, precision, head), safe_mode=False
+            )
+        rebuilt.set_weights(model.get_weights())
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise _no_rebuild(model, precision) from error
+    if not _computes_in(rebuilt, precision):
+        raise _no_rebuild(model, precision)
+    return rebuilt
+
+
+def float32_copy(model):
+    """The same network with the same weights, all of it in float32.
+
+    Args:
+        model: A built `keras.Model`, its layers in any precision.
+
+    Returns:
+        The model itself if nothing in it is mixed, else a new `keras.Model`.
+
+    Raises:
+        ValueError: If the model cannot be rebuilt from its configuration.
+    """
+    return with_precision(model, "float32")
+
+
+def ends_in_softmax(model, images=None):
+    """Whether a network returns probabilities rather than logits.
+
+    True if its last operation is a softmax, or else if every row of its
+    output for `images` is non-negative and sums to 1.
+
+    Args:
+        model: A built `keras.Model`.
+        images: A small float32 batch in the model's pixel range; default: 8
+            random images in [0, 1], where the model tells their shape.
+    """
+    last = _last_operation(model)
+    if type(last).__name__ == "Softmax":
+        return True
+    if getattr(last, "activation", None) is keras.activations.softmax:
+        return True
+    if images is None:
+        shape = getattr(model, "input_shape", None)
+        if not shape or None in shape[1:]:
+            return False
+        images = np.random.default_rng(0).random((8, *shape[1:]), "float32")
+    outputs = np.asarray(model(images, training=False), "float32")
+    # A softmax in bfloat16 sums to 1 within 0.4 %.
+    sums_to_one = np.abs(outputs.sum(-1) - 1.0) < 1e-2
+    return bool((outputs >= 0.0).all() and sums_to_one.all())
+
+
+def _read(path):
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except Exception as error:
+        # Keras raises a different class for each kind of damage.
+        raise ValueError(
+            f"Model file {path!r} cannot be read; expected a file that "
+            "keras.Model.save wrote, its custom layers registered: "
+            f"{_first_line(error)}"
+        ) from error
+
+
+def _call(spec, module, name, input_shape, num_classes):
+    try:
+        function = getattr(importlib.import_module(module), name, None)
+    except ImportError as error:
+        raise ValueError(
+            f"Model {spec!r}: importing {module!r} failed: {error}."
+        ) from error
+    if not callable(function):
+        raise ValueError(
+            f"Model {spec!r}: module {module!r} has no function {name!r}."
+        )
+    model = function(input_shape, num_classes)
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            f"Model {spec!r} returned a {type(model).__name__}; expected "
+            "function(input_shape, num_classes) to return a keras.Model."
+        )
+    return model
+
+
+def _check_fit(spec, model, input_shape, num_classes):
+    """Refuses a network that does not fit the images or the classes."""
+    expected = getattr(model, "input_shape", None)
+    if expected is not None and not _shapes_agree(expected, input_shape):
+        raise ValueError(
+            f"Model {spec!r} takes inputs of shape {expected}; the data set's "
+            f"images have shape {input_shape}: choose another model, or build "
+            "it for these images."
+        )
+    try:
+        outputs = model(np.zeros((1, *input_shape), "float32"), training=False)
+    except Exception as error:
+        # Whatever a layer of the user's raises for a shape that it cannot take.
+        raise ValueError(
+            f"Model {spec!r} fails on the data set's images, of shape "
+            f"{input_shape}: {_first_line(error)}"
+        ) from error
+    shape = getattr(outputs, "shape", None)
+    if shape is None or len(shape) != 2:
+        returned = type(outputs).__name__ if shape is None else tuple(shape)
+        raise ValueError(
+            f"Model {spec!r} returns {returned} for one image; expected one "
+            "output of shape [batch, classes]."
+        )
+    if outputs.shape[1] != num_classes:
+        raise ValueError(
+            f"Model {spec!r} has {outputs.shape[1]} outputs and the data set "
+            f"{num_classes} classes; expected as many outputs as classes."
+        )
+
+
+def _shapes_agree(expected, input_shape):
+    if not isinstance(expected, tuple) or len(expected) != len(input_shape) + 1:
+        return False
+    pairs = zip(expected[1:], input_shape, strict=True)
+    return all(size in (None, given) for size, given in pairs)
+
+
+@contextlib.contextmanager
+def _policy(name):
+    """Keras's policy for new layers, put back afterwards."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _flatten(layer):
+    """The layers of a model in order, those of nested models included."""
+    inner = getattr(layer, "layers", None)
+    if not inner:
+        return [layer]
+    return [leaf for child in inner for leaf in _flatten(child)]
+
+
+def _computes_in(model, precision):
+    dtypes = {layer.compute_dtype for layer in _flatten(model)}
+    if precision == "float32":
+        return dtypes.isdisjoint(_HALF)
+    return "bfloat16" in dtypes and "float16" not in dtypes
+
+
+def _head(model):
+    """Names of the last layer with weights and of those that follow it."""
+    found = set()
+    for layer in reversed(_flatten(model)):
+        found.add(layer.name)
+        if layer.weights:
+            break
+    return found
+
+
+def _rewritten(config, policy, head):
+    """A serialized model with every float policy replaced by `policy`."""
+    if isinstance(config, (list, tuple)):
+        return type(config)(_rewritten(c, policy, head) for c in config)
+    if not isinstance(config, dict):
+        return config
+    inner = config.get("config")
+    if config.get("class_name") == "DTypePolicy":
+        known = inner["name"] in _FLOAT_POLICIES
+        return {**config, "config": {"name": policy}} if known else config
+    if isinstance(inner, dict) and inner.get("name") in head:
+        policy = "float32"
+    if policy == "float32" and config.get("dtype") in _HALF:
+        config = {**config, "dtype": policy}
+    return {k: _rewritten(value, policy, head) for k, value in config.items()}
+
+
+def _last_operation(model):
+    """What makes a model's output; a subclassed model does not tell."""
+    while isinstance(model, keras.Sequential) or hasattr(model, "operations"):
+        sequential = isinstance(model, keras.Sequential)
+        model = (model.layers if sequential else model.operations)[-1]
+    return model
+
+
+def _first_line(error):
+    return str(error).strip().split("\n")[0][:200]
+
+
+def _no_rebuild(model, precision):
+    return ValueError(
+        f"Model {model.name!r} cannot be rebuilt in {precision} from its "
+        "configuration; register its custom classes with "
+        "keras.saving.register_keras_serializable and give them get_config, "
+        f"or build it in {precision}."
+    )

@@ -1,0 +1,304 @@
+"""A SavedModel version run by TensorFlow's C++ runtime, without its Python.
+
+TF Serving's default runtime ends in the same LoadSavedModel and Session::Run.
+They are called here through the C API of the installed wheel's libraries, with
+ctypes: the `tensorflow` package is located and never imported.
+
+The verifier runs this file as a program in a process of its own:
+
+    python -m mart_tf.serving.c_api FOLDER
+
+FOLDER holds `request.json`, the arguments of `Session`, and the batches
+`inputs_0.npz`, `inputs_1.npz`, ...; the results are left beside them as
+`outputs_0.npz`, `outputs_1.npz`, ... An error is one sentence on standard
+output (standard error belongs to TensorFlow's log) and exit status 1.
+"""
+
+import contextlib
+import ctypes
+import functools
+import importlib.util
+import json
+import pathlib
+import sys
+
+import numpy as np
+
+# TF_DataType in tensorflow/c/tf_datatype.h.
+_NUMBERS = {"float32": 1, "float64": 2, "int32": 3, "uint8": 4, "int64": 9}
+_TYPES = {number: name for name, number in _NUMBERS.items()}
+
+# TF_Code in tensorflow/c/tf_status.h, in order.
+_CODES = [
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+]
+
+
+_pointer, _number, _size = ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t
+_text = ctypes.c_char_p
+_many = [_pointer, _pointer, _number]
+# Name, type of the result and of the arguments, from tensorflow/c/*.h.
+_FUNCTIONS = (
+    ("TF_NewStatus", _pointer, []),
+    ("TF_DeleteStatus", None, [_pointer]),
+    ("TF_GetCode", _number, [_pointer]),
+    ("TF_Message", _text, [_pointer]),
+    ("TF_NewGraph", _pointer, []),
+    ("TF_DeleteGraph", None, [_pointer]),
+    ("TF_GraphOperationByName", _pointer, [_pointer, _text]),
+    ("TF_NewSessionOptions", _pointer, []),
+    ("TF_DeleteSessionOptions", None, [_pointer]),
+    (
+        "TF_LoadSessionFromSavedModel",
+        _pointer,
+        [_pointer, _pointer, _text, _pointer, _number, *[_pointer] * 3],
+    ),
+    ("TF_DeleteSession", None, [_pointer, _pointer]),
+    (
+        "TF_SessionRun",
+        None,
+        [
+            _pointer,
+            _pointer,
+            *_many,
+            *_many,
+            _pointer,
+            _number,
+            *[_pointer] * 2,
+        ],
+    ),
+    ("TF_AllocateTensor", _pointer, [_number, _pointer, _number, _size]),
+    ("TF_DeleteTensor", None, [_pointer]),
+    ("TF_TensorData", _pointer, [_pointer]),
+    ("TF_TensorType", _number, [_pointer]),
+    ("TF_TensorByteSize", _size, [_pointer]),
+    ("TF_NumDims", _number, [_pointer]),
+    ("TF_Dim", ctypes.c_int64, [_pointer, _number]),
+)
+
+
+class StatusError(RuntimeError):
+    """A call that TensorFlow refused: `code` is the name of its status."""
+
+    def __init__(self, code, message):
+        super().__init__(f"{code}: {message}")
+        self.code = code
+
+
+class Session:
+    """A SavedModel version, loaded and ready to run; close it after use.
+
+    Args:
+        directory: The version's directory, such as "export/1".
+        inputs: Maps each input's name to its tensor in the graph, such as
+            `{"images": "serving_default_images:0"}`.
+        outputs: The same for the outputs.
+
+    Raises:
+        StatusError: If TensorFlow cannot load the version.
+        ValueError: If the wheel's libraries or a named tensor are missing.
+    """
+
+    def __init__(self, directory, inputs, outputs):
+        self._library = _library()
+        with contextlib.ExitStack() as owned:
+            self._status = self._own(owned, "Status")
+            self._graph = self._own(owned, "Graph")
+            options = self._own(owned, "SessionOptions")
+            self._session = self._library.TF_LoadSessionFromSavedModel(
+                options,
+                None,
+                str(directory).encode(),
+                (ctypes.c_char_p * 1)(b"serve"),
+                1,
+                self._graph,
+                None,
+                self._status,
+            )
+            self._check()
+            owned.callback(
+                self._library.TF_DeleteSession, self._session, self._status
+            )
+            self._inputs = self._find(inputs)
+            self._outputs = self._find(outputs)
+            self._owned = owned.pop_all()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *unused):
+        self.close()
+
+    def close(self):
+        """Gives back what the runtime holds."""
+        self._owned.close()
+
+    def run(self, arrays):
+        """Runs the graph once.
+
+        Args:
+            arrays: Maps every input's name to a numpy array of type float32,
+                float64, int32, int64 or uint8.
+
+        Returns:
+            A dict from each output's name to a numpy array.
+
+        Raises:
+            StatusError: If TensorFlow refuses the arrays, or the run fails.
+            ValueError: If the names are not those of the inputs.
+        """
+        if set(arrays) != set(self._inputs):
+            raise ValueError(
+                f"Got arrays for {sorted(arrays)}; expected "
+                f"{sorted(self._inputs)}."
+            )
+        delete = self._library.TF_DeleteTensor
+        results = (ctypes.c_void_p * len(self._outputs))()
+        with contextlib.ExitStack() as owned:
+            values = (ctypes.c_void_p * len(arrays))()
+            for place, name in enumerate(self._inputs):
+                values[place] = self._tensor(arrays[name])
+                owned.callback(delete, values[place])
+            self._library.TF_SessionRun(
+                self._session,
+                None,
+                (_Output * len(values))(*self._inputs.values()),
+                values,
+                len(values),
+                (_Output * len(results))(*self._outputs.values()),
+                results,
+                len(results),
+                None,
+                0,
+                None,
+                self._status,
+            )
+            self._check()
+            for result in results:
+                owned.callback(delete, result)
+            return {
+                name: self._array(result)
+                for name, result in zip(self._outputs, results, strict=True)
+            }
+
+    def _own(self, owned, kind):
+        handle = getattr(self._library, f"TF_New{kind}")()
+        owned.callback(getattr(self._library, f"TF_Delete{kind}"), handle)
+        return handle
+
+    def _check(self):
+        code = self._library.TF_GetCode(self._status)
+        if code:
+            message = self._library.TF_Message(self._status).decode()
+            raise StatusError(_CODES[code], message)
+
+    def _find(self, names):
+        found = {}
+        for name, tensor in names.items():
+            operation, _, index = tensor.partition(":")
+            handle = self._library.TF_GraphOperationByName(
+                self._graph, operation.encode()
+            )
+            if handle is None:
+                raise ValueError(f"The graph has no tensor {tensor!r}.")
+            found[name] = _Output(handle, int(index or 0))
+        return found
+
+    def _tensor(self, array):
+        array = np.asarray(array, order="C")
+        if array.dtype.name not in _NUMBERS:
+            raise ValueError(
+                f"Got an array of type {array.dtype}; expected one of "
+                f"{', '.join(_NUMBERS)}."
+            )
+        tensor = self._library.TF_AllocateTensor(
+            _NUMBERS[array.dtype.name],
+            (ctypes.c_int64 * array.ndim)(*array.shape),
+            array.ndim,
+            array.nbytes,
+        )
+        data = self._library.TF_TensorData(tensor)
+        ctypes.memmove(data, array.ctypes.data, array.nbytes)
+        return tensor
+
+    def _array(self, tensor):
+        library = self._library
+        shape = [
+            library.TF_Dim(tensor, axis)
+            for axis in range(library.TF_NumDims(tensor))
+        ]
+        content = ctypes.string_at(
+            library.TF_TensorData(tensor), library.TF_TensorByteSize(tensor)
+        )
+        kind = _TYPES[library.TF_TensorType(tensor)]
+        return np.frombuffer(content, kind).reshape(shape).copy()
+
+
+class _Output(ctypes.Structure):
+    # TF_Output: one output of an operation of the graph.
+    _fields_ = [("operation", ctypes.c_void_p), ("index", ctypes.c_int)]
+
+
+@functools.cache
+def _library():
+    """The wheel's C API, its signatures declared."""
+    package = importlib.util.find_spec("tensorflow")
+    folders = package.submodule_search_locations if package else []
+    # .so.2 on Linux, .2.dylib on macOS; the wheel for Windows has neither.
+    files = [
+        file
+        for folder in folders
+        for file in sorted(pathlib.Path(folder).glob("libtensorflow_cc.*"))
+    ]
+    if not files:
+        raise ValueError(
+            "TensorFlow's library libtensorflow_cc is not installed; expected "
+            "it in the folder of the tensorflow wheel, as on Linux and macOS."
+        )
+    library = ctypes.CDLL(str(files[0]))
+    for name, result, arguments in _FUNCTIONS:
+        function = getattr(library, name)
+        function.restype = result
+        function.argtypes = arguments
+    return library
+
+
+def main(folder):
+    """Runs the request in a folder, as the module's first lines say."""
+    folder = pathlib.Path(folder)
+    request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+    with Session(**request) as session:
+        batches = len(list(folder.glob("inputs_*.npz")))
+        for batch in range(batches):
+            with np.load(folder / f"inputs_{batch}.npz") as arrays:
+                outputs = session.run(dict(arrays))
+            np.savez(folder / f"outputs_{batch}.npz", **outputs)
+    if "tensorflow" in sys.modules:
+        raise ValueError(
+            "Something in this process imported TensorFlow's Python; the run "
+            "says nothing about a server, which has none."
+        )
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1])
+    except (StatusError, ValueError) as error:
+        print(error)
+        sys.exit(1)

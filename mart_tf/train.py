@@ -1,0 +1,113 @@
+"""The train program: flags -> configuration -> run.
+
+mart-train --dataset=mnist --data_dir=... --defense=mart
+"""
+
+import dataclasses
+
+from absl import flags
+
+from mart_tf import cli
+from mart_tf.training import config as run_config
+
+SUMMARY = (
+    "train a classifier against adversarial examples. Without flags: MART on "
+    "the embedded digits. The same command continues an unfinished run."
+)
+
+FLAGS = cli.flag_values()
+
+_DATASET = "the data set's own"
+_STRINGS = {
+    "workdir": "Where the run lives; default: "
+    "runs/<dataset>_<model>_<defense>.",
+    "dataset": "digits, the name of a TFDS image classification set, "
+    "folder:PATH (one folder a class) or npz:PATH.",
+    "data_dir": "Where TFDS data lies; default: $TFDS_DATA_DIR or "
+    "~/tensorflow_datasets.",
+    "model": "Network: digits_cnn, small_cnn, resnet18, the path of a .keras "
+    f"file, or module:function; default: {_DATASET}.",
+    "outputs": "What the network returns: logits or probabilities.",
+    "defense": "natural, standard or mart, with options: "
+    "mart:regularization=6:form=released.",
+    "norm": "Norm of the threat model: linf.",
+    "random_start": "Start of the attack: uniform, gaussian (0.001 N(0, 1)) "
+    "or none.",
+    "schedule": "Learning rate over the epochs: constant, or "
+    "piecewise:at=75+90:factor=0.1 (epochs counted from 1); default: "
+    f"{_DATASET}.",
+    "precision": "float32, mixed_bfloat16, or auto: bfloat16 where the "
+    "hardware computes it.",
+    "strategy": "auto (mirrored if more than one device is visible), single "
+    "or mirrored.",
+}
+_FLOATS = {
+    "regularization": "The paper's lambda, at least 0; default: the "
+    "defense's own.",
+    "attack_step_size": "Step of the attack in units of the pixel range, "
+    "above 0; default: epsilon / 4.",
+    "epsilon_warmup_epochs": "Epochs over which epsilon and the attack's step "
+    f"grow linearly from 0; default: {_DATASET}.",
+    "learning_rate": "Learning rate of SGD with momentum 0.9, above 0; "
+    f"default: {_DATASET}.",
+    "weight_decay": "Coupled L2 on every trainable variable, at least 0; "
+    f"default: {_DATASET}.",
+}
+_INTEGERS = {
+    "attack_steps": "Steps of the attack, at least 1.",
+    "epochs": f"Passes over the training split; default: {_DATASET}.",
+    "batch_size": f"Images a step, over all devices; default: {_DATASET}.",
+    "seed": "Seed of weights, order, augmentation and noise, at least 0.",
+}
+_BOOLS = {
+    "download": "Let TFDS download data that is not there.",
+    "augment": "4-pixel pad, random crop and horizontal flip; default: "
+    f"{_DATASET}.",
+}
+
+
+def _define_flags():
+    defaults = run_config.Config()
+    for define, texts in [
+        (flags.DEFINE_string, _STRINGS),
+        (flags.DEFINE_float, _FLOATS),
+        (flags.DEFINE_integer, _INTEGERS),
+        (flags.DEFINE_bool, _BOOLS),
+    ]:
+        for name, text in texts.items():
+            define(name, getattr(defaults, name), text, flag_values=FLAGS)
+    # A radius may be written as a fraction, 8/255.
+    flags.DEFINE_string(
+        "epsilon",
+        None,
+        "Attack radius in units of the pixel range, above 0 and at most 1, "
+        f"such as 0.3 or 8/255; default: {_DATASET}.",
+        flag_values=FLAGS,
+    )
+
+
+_define_flags()
+
+
+def main(argv=None):
+    """Runs the program."""
+    cli.run("mart-train", SUMMARY, FLAGS, _main, argv)
+
+
+def _main():
+    values = {
+        field.name: FLAGS[field.name].value
+        for field in dataclasses.fields(run_config.Config)
+    }
+    values["epsilon"] = cli.number("--epsilon", values["epsilon"])
+    config = run_config.Config(**values).resolved()
+
+    import rich.console
+
+    from mart_tf.training import run
+
+    run.train(config, rich.console.Console())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,148 @@
+"""What a person sees of a run, and what stays of it after each epoch."""
+
+import csv
+import io
+import pathlib
+import time
+
+import keras
+import rich.console
+import rich.progress
+
+from mart_tf import files
+
+_REFRESH_SECONDS = 0.5
+
+
+class Progress(keras.callbacks.Callback):
+    """A bar with rate and time left, and a line for each finished epoch.
+
+    The bar shows on a terminal only; the lines always.
+
+    Args:
+        console: A `rich.console.Console`.
+        batch_size: Global batch size.
+        steps: Steps in an epoch.
+        epochs: Epochs of the run.
+        first_epoch: Finished epochs of the run so far.
+    """
+
+    def __init__(self, console, batch_size, steps, epochs, first_epoch):
+        super().__init__()
+        self._console = console
+        self._batch_size = batch_size
+        self._steps = steps
+        self._epochs = epochs
+        self._done = first_epoch * steps
+        self._bar = rich.progress.Progress(
+            rich.progress.TextColumn("{task.description}"),
+            rich.progress.BarColumn(),
+            rich.progress.TextColumn("{task.fields[state]}"),
+            rich.progress.TextColumn("time left"),
+            rich.progress.TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+
+    def on_train_begin(self, logs=None):
+        self._bar.start()
+        self._task = self._bar.add_task(
+            "", total=self._epochs * self._steps, completed=self._done, state=""
+        )
+
+    def on_train_end(self, logs=None):
+        self._bar.stop()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._epoch = epoch
+        self._started = self._shown = time.monotonic()
+        self._trained = None
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._done += 1
+        now = time.monotonic()
+        # Reading a metric waits for the device: not at every step.
+        if self._bar.disable or now - self._shown < _REFRESH_SECONDS:
+            return
+        self._shown = now
+        rate = (batch + 1) * self._batch_size / (now - self._started)
+        self._bar.update(
+            self._task,
+            completed=self._done,
+            description=f"epoch {self._epoch + 1}/{self._epochs}",
+            state=f"{_accuracies(logs)}  {rate:,.0f} images/s",
+        )
+
+    def on_test_begin(self, logs=None):
+        self._trained = time.monotonic()
+
+    def on_epoch_end(self, epoch, logs=None):
+        ended = self._trained or time.monotonic()
+        rate = self._steps * self._batch_size / (ended - self._started)
+        validation = {
+            name.removeprefix("val_"): value
+            for name, value in logs.items()
+            if name.startswith("val_")
+        }
+        self._console.print(
+            f"epoch {epoch + 1:3d}/{self._epochs}  loss {logs['loss']:.4f}  "
+            f"validation: {_accuracies(validation)}  {rate:,.0f} images/s",
+            highlight=False,
+        )
+
+
+class Record(keras.callbacks.Callback):
+    """A row of `metrics.csv` and a checkpoint after each epoch.
+
+    Args:
+        path: The workdir.
+        checkpoints: The run's `Checkpoints`.
+        first_epoch: Finished epochs; later rows, of an epoch whose checkpoint
+            was lost, are dropped.
+    """
+
+    def __init__(self, path, checkpoints, first_epoch):
+        super().__init__()
+        self._file = pathlib.Path(path, "metrics.csv")
+        self._checkpoints = checkpoints
+        self._rows = []
+        if self._file.exists():
+            with self._file.open(newline="", encoding="utf-8") as stream:
+                self._rows = [
+                    row
+                    for row in csv.DictReader(stream)
+                    if int(row["epoch"]) <= first_epoch
+                ]
+
+    def on_epoch_end(self, epoch, logs=None):
+        best = self._checkpoints.save(epoch + 1, logs["val_robust_accuracy"])
+        self._rows.append(
+            {
+                "epoch": epoch + 1,
+                **{name: f"{value:.6g}" for name, value in logs.items()},
+                "learning_rate": f"{float(_rate(self.model.optimizer)):.6g}",
+                "best": int(best),
+            }
+        )
+        text = io.StringIO()
+        names = list(dict.fromkeys(k for row in self._rows for k in row))
+        writer = csv.DictWriter(text, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self._rows)
+        files.replace_text(self._file, text.getvalue())
+
+
+def _rate(optimizer):
+    return keras.ops.convert_to_numpy(optimizer.learning_rate)
+
+
+def _accuracies(logs):
+    return "  ".join(
+        f"{name} {100 * float(logs[key]):.1f} %"
+        for name, key in [
+            ("natural", "natural_accuracy"),
+            ("robust", "robust_accuracy"),
+        ]
+        if key in logs
+    )

@@ -1,0 +1,416 @@
+"""AdversarialClassifier: the Keras model that trains a robust classifier."""
+
+import dataclasses
+
+import keras
+import tensorflow as tf
+
+from mart_tf import attacks
+from mart_tf import checks
+from mart_tf import defenses
+from mart_tf import noise
+from mart_tf import threat as threat_model
+from mart_tf.defenses import base
+from mart_tf.models import outputs as model_outputs
+from mart_tf.training import reduction
+
+# Streams of random numbers that must not coincide: the noise of a training
+# step is folded from its step, 0 and up.
+_TEST_STREAM = -1
+_DROPOUT_STREAM = -2
+
+
+@keras.saving.register_keras_serializable(package="mart_tf")
+class AdversarialClassifier(keras.Model):
+    """Trains a Keras classifier against an attack inside a threat model.
+
+    One training step: the defense finds adversarial examples with the network
+    in inference mode, then runs the forward passes that its loss needs; the
+    mean is over the global batch, whatever the number of replicas:
+
+        sum of weight * loss / global number of examples
+
+    Training logs `loss`, and `natural_accuracy` and `robust_accuracy` as far
+    as the defense's own forward passes give them (`natural` never sees x',
+    `standard` never sees x); evaluation logs all three, attacking with PGD of
+    `attack_steps` at the full epsilon. Metrics given to `compile` see the
+    natural logits.
+
+    Everything random is a pure function of (seed, step, example), where an
+    example is the entry of `"index"` in an input `{"image": ..., "index":
+    ...}`, or its position in the global batch for other inputs.
+
+    Args:
+        classifier: A Keras model from images `[batch, ...]` to `[batch,
+            classes]`. It stays the caller's own object.
+        defense: A name, a spec ("mart:regularization=5:form=released") or a
+            `mart_tf.defenses.Defense`.
+        threat: The `ThreatModel`.
+        attack_steps: Steps of the inner attack, at least 1.
+        attack_step_size: In units of the pixels; default: epsilon / 4.
+        random_start: "uniform", "gaussian" or "none".
+        epsilon_warmup_steps: Training steps over which epsilon, and the
+            attack's step with it, grow linearly from 0.
+        weight_decay: Coupled L2: `weight_decay * w` is added to the reduced
+            gradient of every trainable variable.
+        outputs: What the classifier returns: "logits" or "probabilities".
+        seed: Seed of all noise, an integer of at least 0.
+
+    Raises:
+        ValueError: On a value outside its range, or a classifier that ends in
+            a softmax without `outputs="probabilities"`.
+    """
+
+    def __init__(
+        self,
+        classifier,
+        defense="mart",
+        threat=None,
+        attack_steps=10,
+        attack_step_size=None,
+        *,
+        random_start="uniform",
+        epsilon_warmup_steps=0,
+        weight_decay=0.0,
+        outputs="logits",
+        seed=0,
+        **kwargs,
+    ):
+        if threat is None:
+            raise ValueError(
+                "threat is missing; expected a threat model such as "
+                "mart_tf.ThreatModel(epsilon=8 / 255)."
+            )
+        attacks.check_settings(attack_steps, attack_step_size, random_start)
+        for name, value in [
+            ("epsilon_warmup_steps", epsilon_warmup_steps),
+            ("weight_decay", weight_decay),
+            ("seed", seed),
+        ]:
+            if not value >= 0:
+                raise ValueError(
+                    f"{name} is {value!r}; expected a number of at least 0."
+                )
+        model_outputs.check_declared(classifier, outputs)
+        with classifier.distribute_strategy.scope():
+            super().__init__(**kwargs)
+            self.classifier = classifier
+            self.defense = defenses.get(defense)
+            self.threat = threat
+            self.attack_steps = attack_steps
+            self.attack_step_size = attack_step_size
+            self.random_start = random_start
+            self.epsilon_warmup_steps = int(epsilon_warmup_steps)
+            self.weight_decay = float(weight_decay)
+            self.outputs = outputs
+            self.seed = int(seed)
+            # Batches consumed; optimizer.iterations stands still when an
+            # update is skipped.
+            self.step = self.add_weight(
+                name="step",
+                dtype="int64",
+                trainable=False,
+                initializer="zeros",
+                aggregation="only_first_replica",
+            )
+            self.loss_tracker = keras.metrics.Mean(name="loss")
+            self.natural_accuracy = keras.metrics.Mean(name="natural_accuracy")
+            self.robust_accuracy = keras.metrics.Mean(name="robust_accuracy")
+        self.built = classifier.built
+        self._has_metrics = False
+
+    def call(self, inputs, training=None):
+        image = inputs["image"] if isinstance(inputs, dict) else inputs
+        return self.classifier(image, training=training)
+
+    def build(self, input_shape):
+        if not self.classifier.built:
+            shape = input_shape
+            if isinstance(input_shape, dict):
+                shape = input_shape["image"]
+            self.classifier.build(shape)
+        self.built = True
+
+    def compile(
+        self,
+        optimizer="rmsprop",
+        loss=None,
+        metrics=None,
+        weighted_metrics=None,
+        jit_compile=False,
+        **kwargs,
+    ):
+        """As `keras.Model.compile`, without a loss: the defense is the loss.
+
+        `jit_compile` is off unless asked for: compiling the whole step fails
+        under a strategy and is several times slower on a CPU.
+
+        Raises:
+            ValueError: If a loss or a loss-scaling optimizer is given.
+        """
+        if loss is not None:
+            raise ValueError(
+                f"compile got loss={loss!r}; the defense is the loss, so give "
+                "none: choose it by AdversarialClassifier(defense=...)."
+            )
+        self._has_metrics = bool(metrics or weighted_metrics)
+        super().compile(
+            optimizer=optimizer,
+            metrics=metrics,
+            weighted_metrics=weighted_metrics,
+            jit_compile=jit_compile,
+            **kwargs,
+        )
+        if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+            raise ValueError(
+                "The optimizer scales its loss for float16, which is not "
+                "supported; use the policy mixed_bfloat16 or float32."
+            )
+
+    def compile_from_config(self, config):
+        config = keras.saving.deserialize_keras_object(config)
+        config.pop("loss", None)
+        self.compile(**config)
+        self.optimizer.build(self.trainable_variables)
+
+    def fit(self, x=None, y=None, *args, validation_data=None, **kwargs):
+        """As `keras.Model.fit`; bad images and labels are refused first."""
+        self._check(x, y)
+        if isinstance(validation_data, tuple):
+            self._check(*validation_data[:2], what="validation ")
+        return super().fit(
+            x, y, *args, validation_data=validation_data, **kwargs
+        )
+
+    def evaluate(self, x=None, y=None, *args, **kwargs):
+        """As `keras.Model.evaluate`; bad images and labels are refused."""
+        # Keras's own call from fit passes data that fit has checked.
+        if not kwargs.get("_use_cached_eval_dataset"):
+            self._check(x, y)
+        return super().evaluate(x, y, *args, **kwargs)
+
+    def train_step(self, data):
+        """The attack, the defense's loss, the update, the metrics."""
+        batch, target = self._unpack(data, noise.fold(self.seed, self.step))
+        self._seed_dropout()
+        adversarial = self.defense.attack(
+            self._classify_frozen, batch, self._inner_attack()
+        )
+        count = reduction.global_count(batch.image)
+        with tf.GradientTape() as tape:
+            outcome = self.defense.loss(
+                self._classify_training, batch, adversarial
+            )
+            total = tf.reduce_sum(batch.weight * outcome.values)
+            loss = total / count + reduction.share(self._own_losses())
+        self._update(tape, loss)
+        self.step.assign_add(1)
+        return self._report(batch, target, data, outcome)
+
+    def test_step(self, data):
+        """The same loss in inference mode, under PGD at the full epsilon."""
+        batch, target = self._unpack(data, noise.fold(self.seed, _TEST_STREAM))
+        inner = self._inner_attack(ramp=False)
+        adversarial = base.Defense.attack(
+            self.defense, self._classify_frozen, batch, inner
+        )
+        outcome = self.defense.loss(self._classify_frozen, batch, adversarial)
+        if outcome.natural_logits is None:
+            logits = self._classify_frozen(batch.image)
+            outcome = outcome._replace(natural_logits=logits)
+        if outcome.adversarial_logits is None:
+            logits = self._classify_frozen(adversarial)
+            outcome = outcome._replace(adversarial_logits=logits)
+        return self._report(batch, target, data, outcome)
+
+    @property
+    def metrics(self):
+        # Keras's own tracker of compile(loss=...) would log a second "loss".
+        return [
+            metric
+            for metric in super().metrics
+            if metric.name != "loss" or metric is self.loss_tracker
+        ]
+
+    def get_metrics_result(self):
+        """The metrics that have seen an example since their last reset."""
+        results = super().get_metrics_result()
+        if tf.executing_eagerly():
+            for metric in (self.natural_accuracy, self.robust_accuracy):
+                if not float(tf.convert_to_tensor(metric.count.value)):
+                    results.pop(metric.name, None)
+        return results
+
+    def get_config(self):
+        config = super().get_config()
+        config.update(
+            classifier=keras.saving.serialize_keras_object(self.classifier),
+            defense=keras.saving.serialize_keras_object(self.defense),
+            threat=dataclasses.asdict(self.threat),
+            attack_steps=self.attack_steps,
+            attack_step_size=self.attack_step_size,
+            random_start=self.random_start,
+            epsilon_warmup_steps=self.epsilon_warmup_steps,
+            weight_decay=self.weight_decay,
+            outputs=self.outputs,
+            seed=self.seed,
+        )
+        return config
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        config = dict(config)
+        for name in ("classifier", "defense"):
+            config[name] = keras.saving.deserialize_keras_object(
+                config[name], custom_objects=custom_objects
+            )
+        config["threat"] = threat_model.ThreatModel(**config["threat"])
+        return cls(**config)
+
+    def _unpack(self, data, seed):
+        """The `Batch` of a step, and the labels as they were given."""
+        x, target, weight = keras.utils.unpack_x_y_sample_weight(data)
+        image = x["image"] if isinstance(x, dict) else x
+        image = tf.cast(image, tf.float32)
+        if isinstance(x, dict) and "index" in x:
+            example = tf.cast(x["index"], tf.int64)
+        else:
+            example = reduction.global_positions(image)
+        label = target
+        if label.shape.rank == 2:
+            one_hot = label.shape[1] != 1
+            label = tf.argmax(label, axis=1) if one_hot else label[:, 0]
+        if weight is None:
+            weight = tf.ones(tf.shape(image)[:1])
+        batch = base.Batch(
+            image=image,
+            label=tf.cast(label, tf.int32),
+            weight=tf.reshape(tf.cast(weight, tf.float32), [-1]),
+            example=example,
+            seeds=noise.seeds(seed, example),
+        )
+        return batch, target
+
+    def _inner_attack(self, ramp=True):
+        epsilon = self.threat.epsilon
+        step_size = self.attack_step_size or epsilon / 4.0
+        if ramp and self.epsilon_warmup_steps:
+            share = tf.cast(self.step, tf.float32) / self.epsilon_warmup_steps
+            epsilon *= tf.minimum(share, 1.0)
+            step_size *= tf.minimum(share, 1.0)
+        return base.InnerAttack(
+            self.threat,
+            self.attack_steps,
+            step_size,
+            epsilon,
+            self.random_start,
+        )
+
+    def _classify_frozen(self, images):
+        return self._classify(images, training=False)
+
+    def _classify_training(self, images):
+        return self._classify(images, training=True)
+
+    def _classify(self, images, training):
+        return model_outputs.logits(
+            self.classifier(images, training=training), self.outputs
+        )
+
+    def _own_losses(self):
+        """The sum of the classifier's regularization losses."""
+        return sum(
+            (tf.cast(loss, tf.float32) for loss in self.classifier.losses),
+            start=tf.constant(0.0),
+        )
+
+    def _update(self, tape, loss):
+        variables = self.trainable_variables
+        gradients = tape.gradient(loss, [v.value for v in variables])
+        if self.weight_decay:
+            gradients = [
+                gradient
+                if gradient is None
+                else gradient
+                + reduction.share(self.weight_decay * variable.value)
+                for gradient, variable in zip(gradients, variables, strict=True)
+            ]
+        gradients = reduction.clip_globally(gradients, self.optimizer)
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+
+    def _seed_dropout(self):
+        """Makes dropout a function of (seed, step).
+
+        Keras saves no seed state, and draws the same masks on every replica.
+        """
+        stream = noise.fold(self.seed, _DROPOUT_STREAM)
+        own = noise.fold(stream, self.step)
+        for number, state in enumerate(self._seed_states()):
+            state.assign(tf.bitcast(noise.fold(own, number), tf.uint32))
+
+    def _seed_states(self):
+        weights = {id(variable) for variable in self.classifier.weights}
+        return [
+            variable
+            for variable in self.classifier.variables
+            if id(variable) not in weights
+            and variable.name == "seed_generator_state"
+        ]
+
+    def _report(self, batch, target, data, outcome):
+        """Updates the metrics that this step has something for."""
+        own = self._own_losses()
+        # Rows of weight 0 fill the last batch of an evaluation up.
+        counted = tf.cast(batch.weight != 0.0, tf.float32)
+        self.loss_tracker.update_state(
+            batch.weight * outcome.values + own, counted
+        )
+        reported = {"loss": self.loss_tracker}
+        for tracker, logits in [
+            (self.natural_accuracy, outcome.natural_logits),
+            (self.robust_accuracy, outcome.adversarial_logits),
+        ]:
+            if logits is not None:
+                predicted = tf.argmax(logits, axis=1, output_type=tf.int32)
+                tracker.update_state(predicted == batch.label, counted)
+                reported[tracker.name] = tracker
+        results = {}
+        if self._has_metrics:
+            logits = outcome.natural_logits
+            if logits is None:
+                logits = self._classify_frozen(batch.image)
+            weight = keras.utils.unpack_x_y_sample_weight(data)[2]
+            results = self.compute_metrics(None, target, logits, weight)
+        own_names = {"loss", "natural_accuracy", "robust_accuracy"}
+        results = {k: v for k, v in results.items() if k not in own_names}
+        return {
+            **{name: metric.result() for name, metric in reported.items()},
+            **results,
+        }
+
+    def _check(self, x, y, what=""):
+        """Refuses bad data and a network that does not fit it."""
+        sample = _sample(x, y)
+        if sample is None:
+            return
+        images, labels = sample
+        checks.images(images, self.threat, what + "images")
+        with self.distribute_strategy.scope():
+            scores = self.classifier(images[:2].astype("float32"))
+        model_outputs.check_scores(scores, self.outputs)
+        if labels is not None:
+            checks.labels(labels, scores.shape[1], what + "labels")
+
+
+def _sample(x, y):
+    """Arrays whole, or the first batch of a tf.data set; else None."""
+    if isinstance(x, tf.data.Dataset):
+        first = next(iter(x.take(1)), None)
+        if first is None:
+            raise ValueError("The data set is empty; expected a batch.")
+        x, y, _ = keras.utils.unpack_x_y_sample_weight(first)
+    images = x["image"] if isinstance(x, dict) else x
+    if not (hasattr(images, "shape") and hasattr(images, "dtype")):
+        return None
+    as_array = keras.ops.convert_to_numpy
+    return as_array(images), None if y is None else as_array(y)

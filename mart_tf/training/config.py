@@ -1,0 +1,143 @@
+"""A run's configuration: plain values, checked without TensorFlow."""
+
+import dataclasses
+import math
+import re
+
+from mart_tf import data
+from mart_tf import defenses
+from mart_tf import options
+from mart_tf import training
+
+# What may differ when a run continues; epochs may grow.
+FREE_TO_DIFFER = ("workdir", "data_dir", "download", "strategy", "epochs")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything that `mart-train` is told; None asks for the default."""
+
+    workdir: str | None = None
+    dataset: str = "digits"
+    data_dir: str | None = None
+    download: bool = False
+    augment: bool | None = None
+    model: str | None = None
+    outputs: str = "logits"
+    defense: str = "mart"
+    regularization: float | None = None
+    norm: str = "linf"
+    epsilon: float | None = None
+    attack_steps: int = 10
+    attack_step_size: float | None = None
+    random_start: str = "uniform"
+    epsilon_warmup_epochs: float | None = None
+    epochs: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    schedule: str | None = None
+    weight_decay: float | None = None
+    precision: str = "auto"
+    strategy: str = "auto"
+    seed: int = 0
+
+    def resolved(self):
+        """The configuration with every default filled in, and checked.
+
+        Returns:
+            A `Config` without None but for `data_dir`, `attack_step_size`
+            (epsilon / 4) and `regularization` (moved into `defense`).
+
+        Raises:
+            ValueError: On anything that no run could start with.
+        """
+        defaults = dataclasses.asdict(data.defaults(self.dataset))
+        filled = dataclasses.replace(
+            self,
+            defense=self._whole_defense(),
+            regularization=None,
+            **{
+                name: value
+                for name, value in defaults.items()
+                if getattr(self, name) is None
+            },
+        )
+        if filled.workdir is None:
+            parts = (filled.dataset, filled.model, filled.defense)
+            name = "_".join(
+                re.sub(r"[^\w.]+", "-", part).strip("-") for part in parts
+            )
+            filled = dataclasses.replace(filled, workdir=f"runs/{name}")
+        filled._check()
+        return filled
+
+    def _whole_defense(self):
+        """The defense spec with `--regularization` in it."""
+        spec = options.resolve(self.defense, defenses.DEFENSES, "defense")
+        if self.regularization is None:
+            return self.defense
+        if "regularization" in spec.options:
+            raise ValueError(
+                f"--regularization={self.regularization:g} and --defense="
+                f"{self.defense} both set the regularization; give one."
+            )
+        whole = f"{self.defense}:regularization={self.regularization:g}"
+        options.resolve(whole, defenses.DEFENSES, "defense")
+        return whole
+
+    def _check(self):
+        from mart_tf.models import names
+
+        data.check(self.dataset, data_dir=self.data_dir, download=self.download)
+        names.check(self.model)
+        options.resolve(
+            self.schedule,
+            training.SCHEDULES,
+            "schedule",
+            training.SCHEDULE_RESERVED,
+        )
+        for kind, value, choices in [
+            ("precision", self.precision, training.PRECISIONS),
+            ("strategy", self.strategy, training.STRATEGIES),
+            ("norm", self.norm, ("linf",)),
+            ("outputs", self.outputs, ("logits", "probabilities")),
+            (
+                "random start",
+                self.random_start,
+                ("uniform", "gaussian", "none"),
+            ),
+        ]:
+            if value not in choices:
+                raise options.unknown(kind, value, choices)
+        for name in ("attack_steps", "epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(
+                    f"--{name} is {getattr(self, name)}; expected a whole "
+                    "number of at least 1."
+                )
+        for name in ("weight_decay", "epsilon_warmup_epochs", "seed"):
+            self._check_number(name, at_least=0.0)
+        for name in ("learning_rate", "epsilon", "attack_step_size"):
+            if getattr(self, name) is not None:
+                self._check_number(name, above=0.0)
+        if self.epsilon > 1.0:
+            raise ValueError(
+                f"--epsilon is {self.epsilon:g}; expected at most 1, the "
+                "range of the pixels."
+            )
+
+    def _check_number(self, name, at_least=-math.inf, above=-math.inf):
+        value = getattr(self, name)
+        if math.isfinite(value) and value >= at_least and value > above:
+            return
+        bound = f"above {above:g}" if above == 0.0 else "of at least 0"
+        raise ValueError(f"--{name} is {value:g}; expected a number {bound}.")
+
+    def differences(self, earlier):
+        """Names of the settings that forbid continuing an earlier run."""
+        return [
+            field.name
+            for field in dataclasses.fields(self)
+            if field.name not in FREE_TO_DIFFER
+            and getattr(self, field.name) != getattr(earlier, field.name)
+        ]

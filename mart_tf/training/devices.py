@@ -1,0 +1,60 @@
+"""Which devices a run uses, and the precision that they compute in."""
+
+import functools
+import pathlib
+
+import tensorflow as tf
+
+_BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
+
+
+def strategy(kind):
+    """The distribution strategy for "auto", "single" or "mirrored".
+
+    "auto" mirrors over all visible GPUs (or logical CPUs where there is no
+    GPU) when there is more than one.
+    """
+    devices = tf.config.list_logical_devices("GPU")
+    devices = devices or tf.config.list_logical_devices("CPU")
+    if kind == "mirrored" or (kind == "auto" and len(devices) > 1):
+        return _mirrored(tuple(device.name for device in devices))
+    # The default strategy: one device.
+    return tf.distribute.get_strategy()
+
+
+@functools.cache
+def _mirrored(devices):
+    # One object for the process: two strategies number their collective
+    # operations alike, and TensorFlow then mixes their results up on a CPU.
+    return tf.distribute.MirroredStrategy(devices)
+
+
+def policy(precision):
+    """The Keras dtype policy for a `--precision`, and why.
+
+    Returns:
+        "float32" or "mixed_bfloat16", and a sentence for the user.
+    """
+    if precision != "auto":
+        return precision, f"{precision}, as asked"
+    if _computes_bfloat16():
+        return "mixed_bfloat16", "mixed_bfloat16, which this hardware computes"
+    return "float32", "float32: this hardware does not compute bfloat16"
+
+
+def _computes_bfloat16():
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        capabilities = [
+            tf.config.experimental.get_device_details(gpu).get(
+                "compute_capability", (0, 0)
+            )
+            for gpu in gpus
+        ]
+        return min(capabilities) >= (8, 0)
+    # TensorFlow does not tell what a CPU computes; Linux does.
+    information = pathlib.Path("/proc/cpuinfo")
+    if not information.exists():
+        return False
+    words = set(information.read_text(encoding="utf-8").split())
+    return bool(words & _BFLOAT16_FLAGS)

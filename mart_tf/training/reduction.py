@@ -1,0 +1,69 @@
+"""Sums over replicas, so that an update on eight equals the update on one.
+
+Every function runs inside a training or test step. Keras's optimizers sum
+what the replicas give them: a term that belongs to the whole batch, not to a
+replica, is therefore given as a share.
+"""
+
+import tensorflow as tf
+
+
+def global_count(images):
+    """Number of examples in the batch, over all replicas, as float32."""
+    count = tf.cast(tf.shape(images)[0], tf.float32)
+    if _replicas() == 1:
+        return count
+    return tf.distribute.get_replica_context().all_reduce("sum", count)
+
+
+def global_positions(images):
+    """Each example's place in the global batch, int64 `[batch]`."""
+    size = tf.shape(images)[0]
+    places = tf.range(tf.cast(size, tf.int64))
+    if _replicas() == 1:
+        return places
+    context = tf.distribute.get_replica_context()
+    own = tf.one_hot(
+        context.replica_id_in_sync_group, _replicas(), dtype=tf.float32
+    )
+    # The last batch may give replicas different sizes.
+    sizes = context.all_reduce("sum", own * tf.cast(size, tf.float32))
+    before = tf.reduce_sum(tf.cumsum(sizes, exclusive=True) * own)
+    return places + tf.cast(before, tf.int64)
+
+
+def share(value):
+    """One replica's part of a value that the replicas' sum must equal."""
+    return value / _replicas()
+
+
+def clip_globally(gradients, optimizer):
+    """Clips as the optimizer would, but after the reduction.
+
+    A Keras optimizer clips each replica's own gradient before the sum. Here
+    the sum is clipped and shared out again; the optimizer's own clipping then
+    finds nothing to do. On one replica the gradients pass as they are.
+    """
+    norm = optimizer.clipnorm
+    global_norm = optimizer.global_clipnorm
+    value = optimizer.clipvalue
+    if _replicas() == 1 or not (norm or global_norm or value):
+        return gradients
+    places = [i for i, g in enumerate(gradients) if g is not None]
+    summed = tf.distribute.get_replica_context().all_reduce(
+        "sum", [gradients[i] for i in places]
+    )
+    if norm:
+        clipped = [tf.clip_by_norm(g, norm) for g in summed]
+    elif global_norm:
+        clipped, _ = tf.clip_by_global_norm(summed, global_norm)
+    else:
+        clipped = [tf.clip_by_value(g, -value, value) for g in summed]
+    gradients = list(gradients)
+    for i, gradient in zip(places, clipped, strict=True):
+        gradients[i] = share(gradient)
+    return gradients
+
+
+def _replicas():
+    return tf.distribute.get_strategy().num_replicas_in_sync

@@ -1,0 +1,182 @@
+"""One training run: from a configuration to a workdir with a classifier."""
+
+import importlib.util
+import math
+import pathlib
+
+import keras
+
+from mart_tf import data
+from mart_tf import threat as threat_model
+from mart_tf.models import loading
+from mart_tf.training import callbacks
+from mart_tf.training import checkpoints
+from mart_tf.training import classifier as adversarial
+from mart_tf.training import devices
+from mart_tf.training import schedules
+from mart_tf.training import workdir
+
+_MOMENTUM = 0.9
+
+
+def train(config, console):
+    """Starts or continues a run, and trains it to its last epoch.
+
+    Args:
+        config: A resolved `Config`.
+        console: A `rich.console.Console` for the person who waits.
+
+    Raises:
+        ValueError: On anything that forbids the run; then nothing has been
+            written, unless weights became infinite in the middle of it.
+    """
+    record = workdir.prepare(config)
+    dataset = data.load(
+        config.dataset, data_dir=config.data_dir, download=config.download
+    )
+    strategy = devices.strategy(config.strategy)
+    replicas = strategy.num_replicas_in_sync
+    steps = _steps_per_epoch(dataset, config.batch_size, replicas)
+    if record:
+        # The policy stays that of the run, on whatever machine it continues.
+        policy, reason = record["facts"]["policy"], "as the run began"
+    else:
+        policy, reason = devices.policy(config.precision)
+    with strategy.scope():
+        model = _compiled_model(config, dataset, steps, policy)
+    _print_settings(console, config, dataset, f"{policy}: {reason}", replicas)
+    facts = {
+        "policy": policy,
+        "image_shape": list(dataset.image_shape),
+        "num_classes": dataset.num_classes,
+        "class_names": list(dataset.class_names),
+        "validation_images": len(dataset.validation),
+        "parameters": model.classifier.count_params(),
+    }
+    saved = checkpoints.Checkpoints(config.workdir, model)
+    finished, warnings = saved.restore()
+    for warning in warnings:
+        console.print(f"{warning} Falling back to the one before it.")
+    if finished >= config.epochs:
+        console.print(
+            f"{config.workdir} has finished its {finished} epochs; there is "
+            "nothing to do. Give a larger --epochs to train on."
+        )
+        return
+    if finished:
+        console.print(
+            f"Continuing {config.workdir} after epoch {finished} of "
+            f"{config.epochs}."
+        )
+    workdir.write(config, facts, record)
+    _fit(config, console, dataset, model, saved, finished, steps)
+    console.print(
+        f"Finished: best epoch {_best_epoch(config.workdir)}, with robust "
+        f"accuracy {100 * float(saved.best_accuracy):.1f} % on the validation "
+        f"split. Workdir: {config.workdir}"
+    )
+
+
+def _fit(config, console, dataset, model, saved, finished, steps):
+    hooks = [
+        callbacks.Record(config.workdir, saved, finished),
+        callbacks.Progress(
+            console, config.batch_size, steps, config.epochs, finished
+        ),
+        *_tensorboard(config.workdir),
+    ]
+    model.fit(
+        data.training_batches(
+            dataset.train,
+            config.batch_size,
+            seed=config.seed,
+            augment=config.augment,
+            start_step=finished * steps,
+        ),
+        steps_per_epoch=steps,
+        epochs=config.epochs,
+        initial_epoch=finished,
+        validation_data=data.evaluation_batches(
+            dataset.validation, config.batch_size
+        ),
+        callbacks=hooks,
+        verbose=0,
+    )
+
+
+def _compiled_model(config, dataset, steps, policy):
+    network = loading.build(
+        workdir.model_spec(config.workdir, config.model),
+        dataset.image_shape,
+        dataset.num_classes,
+        seed=config.seed,
+        precision=policy,
+    )
+    model = adversarial.AdversarialClassifier(
+        network,
+        config.defense,
+        threat_model.ThreatModel(config.norm, config.epsilon),
+        config.attack_steps,
+        config.attack_step_size,
+        random_start=config.random_start,
+        epsilon_warmup_steps=math.ceil(config.epsilon_warmup_epochs * steps),
+        weight_decay=config.weight_decay,
+        outputs=config.outputs,
+        seed=config.seed,
+    )
+    rate = schedules.create(
+        config.schedule, config.learning_rate, steps, config.epochs
+    )
+    model.compile(keras.optimizers.SGD(rate, momentum=_MOMENTUM))
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def _steps_per_epoch(dataset, batch_size, replicas):
+    if batch_size % replicas:
+        raise ValueError(
+            f"--batch_size is {batch_size}; expected a multiple of the "
+            f"{replicas} devices, or --strategy=single."
+        )
+    return data.steps_per_epoch(dataset.train, batch_size)
+
+
+def _print_settings(console, config, dataset, precision, replicas):
+    step_size = config.attack_step_size or config.epsilon / 4
+    lines = [
+        ("data", dataset.describe()),
+        ("model", config.model),
+        ("defense", config.defense),
+        ("threat model", f"{config.norm}, epsilon {config.epsilon:g}"),
+        (
+            "attack",
+            f"PGD, {config.attack_steps} steps of {step_size:g}, "
+            f"{config.random_start} start",
+        ),
+        (
+            "training",
+            f"{config.epochs} epochs, batch size {config.batch_size}, "
+            f"learning rate {config.learning_rate:g}, {config.schedule}, "
+            f"weight decay {config.weight_decay:g}, epsilon warm-up "
+            f"{config.epsilon_warmup_epochs:g} epochs, "
+            f"{'augmented' if config.augment else 'not augmented'}",
+        ),
+        ("precision", precision),
+        ("devices", f"{replicas}"),
+        ("workdir", config.workdir),
+    ]
+    for name, value in lines:
+        console.print(f"{name:13}{value}", highlight=False, soft_wrap=True)
+
+
+def _tensorboard(path):
+    if importlib.util.find_spec("tensorboard") is None:
+        return []
+    folder = pathlib.Path(path, "tensorboard")
+    return [keras.callbacks.TensorBoard(str(folder), write_graph=False)]
+
+
+def _best_epoch(path):
+    best = pathlib.Path(path, "checkpoints", "best")
+    numbers = [int(f.stem.split("-")[1]) for f in best.glob("ckpt-*.index")]
+    return max(numbers)

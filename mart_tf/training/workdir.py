@@ -1,0 +1,248 @@
+"""A run on disk: its configuration, and the classifier that it trained.
+
+    workdir/
+      flags.cfg            replayable with --flagfile
+      run.json             configuration, versions, data set, hardware
+      model.keras          a copy of the user's .keras file, where there is one
+      checkpoints/         newest plus one; best/ by validation
+      metrics.csv          one row an epoch
+
+Nothing here imports TensorFlow until a classifier is loaded.
+"""
+
+import dataclasses
+import datetime
+import importlib.metadata
+import json
+import os
+import pathlib
+import platform
+import shutil
+import subprocess
+
+from mart_tf import files
+from mart_tf.training import config as run_config
+
+FORMAT = 1
+_PACKAGES = ("mart-tf", "tensorflow", "keras", "numpy", "tensorflow-datasets")
+
+
+def newest(root="runs"):
+    """The run that was written to last, of those under `root`.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    runs = [path.parent for path in pathlib.Path(root).glob("*/run.json")]
+    if not runs:
+        raise ValueError(
+            f"There is no run under {root}/; train one with mart-train, or "
+            "name one with --workdir."
+        )
+    return str(max(runs, key=_last_written))
+
+
+def read(path):
+    """What `run.json` of a workdir says.
+
+    Raises:
+        ValueError: If it is missing or not a run's.
+    """
+    file = pathlib.Path(path, "run.json")
+    if not file.exists():
+        raise ValueError(
+            f"{path} holds no run.json; expected the workdir of a run, made "
+            "by mart-train."
+        )
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+        known = {f.name for f in dataclasses.fields(run_config.Config)}
+        if record["format"] != FORMAT or set(record["config"]) != known:
+            raise KeyError("format")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{file} is damaged or of another version of mart_tf; restore it, "
+            "or train again in another workdir."
+        ) from error
+    return record
+
+
+def describe(path):
+    """The configuration and the facts of a run, as one flat dict.
+
+    Raises:
+        ValueError: If the workdir holds no run, or a run without checkpoint.
+    """
+    record = read(path)
+    if not any(pathlib.Path(path, "checkpoints").glob("ckpt-*.index")):
+        raise ValueError(
+            f"{path} has no finished epoch yet; continue it with mart-train "
+            f"--workdir={path}."
+        )
+    return {**record["config"], **record["facts"], "workdir": str(path)}
+
+
+def load_classifier(path, checkpoint="best"):
+    """The classifier that a run trained, in float32.
+
+    Args:
+        path: The workdir.
+        checkpoint: "best", by robust accuracy on the validation split, or
+            "last".
+
+    Returns:
+        A Keras model.
+
+    Raises:
+        ValueError: If there is no sound checkpoint, or the network cannot be
+            built again.
+    """
+    from mart_tf.models import loading
+    from mart_tf.training import checkpoints
+
+    run = describe(path)
+    classifier = loading.build(
+        model_spec(path, run["model"]), run["image_shape"], run["num_classes"]
+    )
+    checkpoints.restore_classifier(path, checkpoint, classifier)
+    return classifier
+
+
+def model_spec(path, spec):
+    """The run's own copy of a `.keras` file, else the spec as it is."""
+    copy = pathlib.Path(path, "model.keras")
+    return str(copy) if spec.endswith(".keras") and copy.exists() else spec
+
+
+def prepare(config):
+    """Looks at a workdir before a run, and writes nothing.
+
+    Returns:
+        The record of the unfinished run that `config` continues, or None for
+        a new run.
+
+    Raises:
+        ValueError: If something else lies there, or the settings differ from
+            those of the run that does.
+    """
+    path = pathlib.Path(config.workdir)
+    if not path.exists():
+        return None
+    if not path.is_dir():
+        raise ValueError(
+            f"--workdir={path} is a file; expected a directory or a new name."
+        )
+    if not (path / "run.json").exists():
+        if any(not item.name.startswith(".") for item in path.iterdir()):
+            raise ValueError(
+                f"--workdir={path} holds files but no run; name an empty or "
+                "new directory."
+            )
+        return None
+    record = read(path)
+    earlier = run_config.Config(**record["config"])
+    differing = config.differences(earlier)
+    if differing:
+        listed = "; ".join(
+            f"--{name} was {_shown(getattr(earlier, name))}, now "
+            f"{_shown(getattr(config, name))}"
+            for name in differing
+        )
+        raise ValueError(
+            f"{path} holds a run with other settings ({listed}); give the "
+            "same, or another --workdir."
+        )
+    if config.epochs < earlier.epochs:
+        raise ValueError(
+            f"{path} holds a run of {earlier.epochs} epochs, now "
+            f"--epochs={config.epochs}; a run can grow, not shrink."
+        )
+    return record
+
+
+def write(config, facts, record=None):
+    """Writes `run.json` and `flags.cfg` of a run that begins or grows."""
+    path = pathlib.Path(config.workdir)
+    path.mkdir(parents=True, exist_ok=True)
+    if record is None and config.model.endswith(".keras"):
+        shutil.copyfile(config.model, path / "model.keras")
+    settings = dataclasses.asdict(config)
+    files.replace_text(
+        path / "run.json",
+        json.dumps(
+            {
+                "format": FORMAT,
+                "created": (record or {}).get("created", _now()),
+                "config": settings,
+                "facts": facts,
+                "versions": _versions(),
+                "hardware": _hardware(),
+                "git_revision": _git_revision(),
+            },
+            indent=2,
+        )
+        + "\n",
+    )
+    lines = [
+        f"--{name}={_flag_value(value)}"
+        for name, value in settings.items()
+        if value is not None
+    ]
+    files.replace_text(path / "flags.cfg", "\n".join(lines) + "\n")
+
+
+def _flag_value(value):
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+def _shown(value):
+    return "the default" if value is None else value
+
+
+def _last_written(path):
+    files = [path / "run.json", path / "metrics.csv"]
+    return max(file.stat().st_mtime for file in files if file.exists())
+
+
+def _now():
+    now = datetime.datetime.now(datetime.UTC)
+    return now.isoformat(timespec="seconds")
+
+
+def _versions():
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def _hardware():
+    import tensorflow as tf
+
+    gpus = [
+        tf.config.experimental.get_device_details(gpu).get("device_name")
+        for gpu in tf.config.list_physical_devices("GPU")
+    ]
+    return {
+        "machine": platform.platform(),
+        "cpus": os.cpu_count(),
+        "gpus": gpus,
+    }
+
+
+def _git_revision():
+    """The revision of the checkout that this package runs from, if any."""
+    try:
+        answer = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+            cwd=pathlib.Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return answer.stdout.strip()

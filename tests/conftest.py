@@ -1,0 +1,21 @@
+"""Two logical CPUs for every test process, so that replicas are real."""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import pytest
+import tensorflow as tf
+
+from mart_tf.training import devices
+
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0],
+    [tf.config.LogicalDeviceConfiguration()] * 2,
+)
+
+
+@pytest.fixture(params=["single", "mirrored"])
+def strategy(request):
+    """The default strategy, then a mirrored one over two logical CPUs."""
+    return devices.strategy(request.param)

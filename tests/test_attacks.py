@@ -1,0 +1,190 @@
+"""Attacks: known optima, exact bounds, what is watched and what is left."""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mart_tf import attacks
+from mart_tf import losses
+from mart_tf import threat
+
+THREAT = threat.ThreatModel(epsilon=0.1)
+GENERATOR = np.random.RandomState(0)
+WEIGHTS = GENERATOR.randn(16, 3).astype("float32")
+IMAGES = GENERATOR.rand(12, 4, 4, 1).astype("float32")
+LABELS = GENERATOR.randint(0, 3, 12).astype("int32")
+
+
+def linear(images):
+    return tf.reshape(images, [-1, 16]) @ WEIGHTS
+
+
+def inside(adversarial, images=IMAGES, epsilon=0.1):
+    epsilon = np.float32(epsilon)
+    lower = np.maximum(images - epsilon, np.float32(0))
+    upper = np.minimum(images + epsilon, np.float32(1))
+    adversarial = np.asarray(adversarial)
+    return bool(((lower <= adversarial) & (adversarial <= upper)).all())
+
+
+def test_fgsm_by_hand():
+    # Two pixels, two classes: the cross-entropy of class 0 rises along
+    # w_1 - w_0 = (-2, 3), so the signs are (-, +).
+    weights = tf.constant([[1.0, -1.0], [-1.0, 2.0]])
+    images = tf.constant([[0.5, 0.95]])
+    adversarial = attacks.fgsm(
+        lambda x: x @ weights, images, tf.constant([0]), THREAT
+    )
+    np.testing.assert_allclose(adversarial, [[0.4, 1.0]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("start", ["uniform", "gaussian", "none"])
+@pytest.mark.parametrize("objective", ["cross_entropy", "margin"])
+def test_pgd_finds_the_optimum_of_a_linear_network(start, objective):
+    # With two classes the best x' moves every pixel to its bound.
+    classify = lambda x: tf.reshape(x, [-1, 16]) @ WEIGHTS[:, :2]  # noqa: E731
+    labels = (LABELS % 2).astype("int32")
+    adversarial = attacks.pgd(
+        classify,
+        IMAGES,
+        labels,
+        THREAT,
+        steps=12,
+        objective=objective,
+        random_start=start,
+        seed=1,
+    )
+    towards = np.sign(WEIGHTS[:, 1] - WEIGHTS[:, 0])
+    towards = np.where(labels[:, None] == 0, towards, -towards)
+    best = np.clip(
+        IMAGES + np.float32(0.1) * towards.reshape(-1, 4, 4, 1), 0, 1
+    )
+    np.testing.assert_allclose(adversarial, best, atol=1e-6)
+
+
+@pytest.mark.parametrize("objective", ["cross_entropy", "margin", "dlr"])
+@pytest.mark.parametrize("steps", [3, 20])
+def test_stays_inside_the_threat_model_exactly(objective, steps):
+    adversarial = attacks.pgd(
+        linear, IMAGES, LABELS, THREAT, steps=steps, objective=objective
+    )
+    assert inside(adversarial)
+
+
+def test_unrolled_and_looped_steps_agree(monkeypatch):
+    attack = functools.partial(
+        attacks.pgd, linear, IMAGES, LABELS, THREAT, steps=5, seed=3
+    )
+    unrolled = [attack(), attack(best_iterate=True)]
+    monkeypatch.setattr("mart_tf.attacks.gradient._UNROLLED_STEPS", 0)
+    looped = [attack(), attack(best_iterate=True)]
+    for a, b in zip(unrolled, looped, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_best_iterate_never_loses_objective():
+    # A step twice the radius overshoots, so the last iterate is not the best.
+    rough = lambda x: 5 * tf.sin(20 * linear(x))  # noqa: E731
+    attack = functools.partial(
+        attacks.pgd, rough, IMAGES, LABELS, THREAT, steps=7, seed=0
+    )
+    last = losses.cross_entropy(LABELS, rough(attack(step_size=0.2)))
+    best = attack(step_size=0.2, best_iterate=True)
+    kept = losses.cross_entropy(LABELS, rough(best))
+    assert inside(best)
+    assert (kept.numpy() >= last.numpy() - 1e-5).all()
+    assert (kept.numpy() > last.numpy() + 1e-3).any()
+
+
+def test_a_seed_per_example_survives_re_packing():
+    seeds = np.stack([np.full(12, 9), np.arange(12)], axis=1)
+    attack = functools.partial(attacks.pgd, linear, threat=THREAT, steps=2)
+    whole = attack(IMAGES, LABELS, seed=tf.constant(seeds)).numpy()
+    order = [7, 2, 11]
+    part = attack(IMAGES[order], LABELS[order], seed=tf.constant(seeds[order]))
+    np.testing.assert_array_equal(part, whole[order])
+    # An integer seed numbers the examples of the batch.
+    np.testing.assert_array_equal(attack(IMAGES, LABELS, seed=9), whole)
+    assert np.abs(attack(IMAGES, LABELS, seed=8) - whole).max() > 0.01
+    fresh = attack(IMAGES, LABELS), attack(IMAGES, LABELS)
+    assert np.abs(fresh[0] - fresh[1]).max() > 0.01
+
+
+def test_a_radius_per_example():
+    radius = tf.constant([0.0, 0.05] * 6)
+    adversarial = attacks.pgd(
+        linear, IMAGES, LABELS, THREAT, steps=3, epsilon=radius, seed=0
+    )
+    np.testing.assert_array_equal(adversarial[::2], IMAGES[::2])
+    assert inside(adversarial[1::2], IMAGES[1::2], 0.05)
+
+
+def test_objectives_by_hand():
+    logits = tf.constant([[3.0, 1.0, 0.0, -1.0]])
+    label = tf.constant([0])
+    np.testing.assert_allclose(attacks.margin(label, logits), [-2.0])
+    # -(3 - 1) / (3 - 0)
+    np.testing.assert_allclose(attacks.dlr(label, logits), [-2 / 3], rtol=1e-6)
+    label = tf.constant([3])
+    np.testing.assert_allclose(attacks.margin(label, logits), [4.0])
+    np.testing.assert_allclose(attacks.margin(label, logits, kappa=0.0), [0.0])
+    np.testing.assert_allclose(attacks.dlr(label, logits), [4 / 3], rtol=1e-6)
+
+
+def test_attacks_leave_the_network_as_it_was():
+    network = keras.Sequential(
+        [
+            keras.Input([4, 4, 1]),
+            keras.layers.Conv2D(2, 3),
+            keras.layers.BatchNormalization(),
+            keras.layers.Flatten(),
+            keras.layers.Dropout(0.5),
+            keras.layers.Dense(3),
+        ]
+    )
+    before = [np.array(v.value) for v in network.variables]
+    classify = functools.partial(network, training=False)
+    attacks.pgd(classify, IMAGES, LABELS, THREAT, steps=3)
+    attacks.fgsm(classify, IMAGES, LABELS, THREAT)
+    for variable, old in zip(network.variables, before, strict=True):
+        np.testing.assert_array_equal(variable.value, old)
+
+
+def test_differentiates_with_respect_to_images_only():
+    watched = []
+    variable = tf.Variable(WEIGHTS)
+
+    def classify(images):
+        logits = tf.reshape(images, [-1, 16]) @ variable
+        watched.append(variable.trainable)
+        return logits
+
+    with tf.GradientTape() as tape:
+        adversarial = attacks.pgd(classify, IMAGES, LABELS, THREAT, steps=2)
+        total = tf.reduce_sum(adversarial)
+    assert watched
+    # x' is a constant of the outer loss.
+    assert tape.gradient(total, variable) is None
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"steps": 0}, "Attack steps is 0"),
+        ({"steps": 2.5}, "whole number"),
+        ({"step_size": 0.0}, "step size is 0.0"),
+        ({"objective": "crossentropy"}, "did you mean 'cross_entropy'"),
+        ({"random_start": "unifrom"}, "did you mean 'uniform'"),
+    ],
+)
+def test_refuses_in_one_sentence(settings, message):
+    with pytest.raises(ValueError, match=message):
+        attacks.pgd(linear, IMAGES, LABELS, THREAT, **settings)
+
+
+def test_dlr_needs_three_classes():
+    with pytest.raises(ValueError, match="at least 3 classes, got 2"):
+        attacks.dlr(tf.constant([0]), tf.constant([[1.0, 2.0]]))

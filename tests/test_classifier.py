@@ -1,0 +1,501 @@
+"""AdversarialClassifier: a step worked out in numpy, replicas, the contract."""
+
+import keras
+import numpy as np
+import pytest
+import scipy.special
+import splitmix
+import tensorflow as tf
+
+import mart_tf
+from mart_tf import noise
+from mart_tf.training import classifier as training_classifier
+from mart_tf.training import devices
+
+PIXELS, CLASSES, EXAMPLES = 6, 3, 8
+GENERATOR = np.random.RandomState(0)
+IMAGES = GENERATOR.rand(EXAMPLES, PIXELS).astype("float32")
+LABELS = GENERATOR.randint(0, CLASSES, EXAMPLES).astype("int32")
+ROWS = GENERATOR.permutation(1000)[:EXAMPLES].astype("int64")
+SAMPLE_WEIGHT = GENERATOR.rand(EXAMPLES).astype("float32") * 2
+KERNEL = GENERATOR.randn(PIXELS, CLASSES).astype("float32")
+BIAS = GENERATOR.randn(CLASSES).astype("float32")
+THREAT = mart_tf.ThreatModel(epsilon=0.2)
+RATE, DECAY, SEED = 0.5, 0.03, 11
+
+
+def linear_network():
+    network = keras.Sequential(
+        [keras.Input([PIXELS]), keras.layers.Dense(CLASSES)]
+    )
+    network.set_weights([KERNEL, BIAS])
+    return network
+
+
+def small_network(seed=0):
+    """Every kind of layer with state: batch norm, dropout, regularizer."""
+    return keras.Sequential(
+        [
+            keras.Input([8, 8, 1]),
+            keras.layers.Conv2D(
+                4,
+                3,
+                kernel_regularizer=keras.regularizers.L2(1e-3),
+                kernel_initializer=keras.initializers.HeNormal(seed),
+            ),
+            keras.layers.BatchNormalization(synchronized=True),
+            keras.layers.ReLU(),
+            keras.layers.Flatten(),
+            keras.layers.Dropout(0.3, seed=1),
+            keras.layers.Dense(
+                10, kernel_initializer=keras.initializers.HeNormal(seed + 1)
+            ),
+        ]
+    )
+
+
+def digits():
+    from sklearn import datasets
+
+    bunch = datasets.load_digits()
+    images = (bunch.images / 16.0).astype("float32")[..., None]
+    return images[:256], bunch.target[:256].astype("int32")
+
+
+def train_once(strategy, defense, index=True, **settings):
+    """One step of SGD on the linear network; returns its new weights."""
+    with strategy.scope():
+        model = mart_tf.AdversarialClassifier(
+            linear_network(),
+            defense,
+            THREAT,
+            attack_steps=2,
+            weight_decay=DECAY,
+            seed=SEED,
+            **settings,
+        )
+        model.compile(keras.optimizers.SGD(RATE))
+    inputs = {"image": IMAGES, "index": ROWS} if index else IMAGES
+    batch = tf.data.Dataset.from_tensors((inputs, LABELS, SAMPLE_WEIGHT))
+    model.fit(batch.unbatch().batch(EXAMPLES), verbose=0)
+    return model.classifier.get_weights()
+
+
+def one_hot(labels):
+    return np.eye(CLASSES)[labels]
+
+
+def softmax_of(images):
+    return scipy.special.softmax(images @ KERNEL + BIAS, axis=1)
+
+
+def attack_by_hand(examples):
+    """Two steps of PGD from the uniform start of step 0, in numpy."""
+    step_seed = splitmix.fold(SEED, 0)
+    start = np.stack(
+        [splitmix.uniform(step_seed, int(e), PIXELS) for e in examples]
+    )
+    epsilon = np.float32(0.2)
+    low = np.maximum(IMAGES - epsilon, 0)
+    high = np.minimum(IMAGES + epsilon, 1)
+    adversarial = np.clip(IMAGES + epsilon * (2 * start - 1), low, high)
+    for _ in range(2):
+        gradient = (softmax_of(adversarial) - one_hot(LABELS)) @ KERNEL.T
+        adversarial = np.clip(
+            adversarial + epsilon / 4 * np.sign(gradient), low, high
+        )
+    return adversarial
+
+
+def update(natural_part, adversarial_part, adversarial):
+    """New weights from dL/dz of the weighted mean, decay included."""
+    scale = SAMPLE_WEIGHT[:, None] / EXAMPLES
+    natural_part = scale * natural_part
+    adversarial_part = scale * adversarial_part
+    kernel = IMAGES.T @ natural_part + adversarial.T @ adversarial_part
+    bias = (natural_part + adversarial_part).sum(0)
+    return [
+        KERNEL - RATE * (kernel + DECAY * KERNEL),
+        BIAS - RATE * (bias + DECAY * BIAS),
+    ]
+
+
+def mart_by_hand(adversarial, regularization):
+    """dL/dz of equation 11 at the natural and the adversarial logits."""
+    p, q = softmax_of(IMAGES), softmax_of(adversarial)
+    rows, truth = np.arange(EXAMPLES), one_hot(LABELS)
+    strongest = one_hot(np.where(truth == 1, -1.0, q).argmax(1))
+    others = np.where(strongest == 1, 0.0, q)
+    rest = others.sum(1, keepdims=True)
+    boosted = (q - truth) + (1 - rest) * (strongest - others / rest)
+    ratio = np.log(p / q)
+    divergence = (p * ratio).sum(1, keepdims=True)
+    true_class = p[rows, LABELS][:, None]
+    weight = regularization * (1 - true_class)
+    natural_part = weight * p * (ratio - divergence)
+    natural_part -= regularization * divergence * true_class * (truth - p)
+    return natural_part, boosted + weight * (q - p)
+
+
+def test_standard_step_equals_the_closed_form(strategy):
+    adversarial = attack_by_hand(ROWS)
+    expected = update(
+        0.0, softmax_of(adversarial) - one_hot(LABELS), adversarial
+    )
+    for mine, by_hand in zip(
+        train_once(strategy, "standard"), expected, strict=True
+    ):
+        np.testing.assert_allclose(mine, by_hand, atol=1e-6)
+
+
+def test_mart_step_equals_the_closed_form(strategy):
+    adversarial = attack_by_hand(ROWS)
+    expected = update(*mart_by_hand(adversarial, 4.0), adversarial)
+    mine = train_once(strategy, "mart:regularization=4")
+    for weights, by_hand in zip(mine, expected, strict=True):
+        np.testing.assert_allclose(weights, by_hand, atol=1e-6)
+
+
+def test_natural_step_equals_the_closed_form(strategy):
+    expected = update(softmax_of(IMAGES) - one_hot(LABELS), 0.0, IMAGES)
+    for mine, by_hand in zip(
+        train_once(strategy, "natural"), expected, strict=True
+    ):
+        np.testing.assert_allclose(mine, by_hand, atol=1e-6)
+
+
+def test_without_rows_the_noise_belongs_to_the_place_in_the_batch(strategy):
+    adversarial = attack_by_hand(range(EXAMPLES))
+    expected = update(*mart_by_hand(adversarial, 5.0), adversarial)
+    mine = train_once(strategy, "mart", index=False)
+    for weights, by_hand in zip(mine, expected, strict=True):
+        np.testing.assert_allclose(weights, by_hand, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "clipping",
+    [{"clipnorm": 0.05}, {"global_clipnorm": 0.05}, {"clipvalue": 0.01}],
+)
+def test_clipping_on_two_replicas_equals_one(clipping):
+    images, labels = digits()
+    results = []
+    for strategy in both_strategies():
+        with strategy.scope():
+            network = small_network()
+            network.layers[4].rate = 0.0
+            model = mart_tf.AdversarialClassifier(
+                network, "mart", mart_tf.ThreatModel(epsilon=0.1), 2
+            )
+            model.compile(keras.optimizers.SGD(0.5, **clipping))
+        model.fit(
+            images[:192], labels[:192], batch_size=64, shuffle=False, verbose=0
+        )
+        results.append(model.classifier.get_weights())
+    for one, two in zip(*results, strict=True):
+        np.testing.assert_allclose(one, two, atol=2e-6)
+
+
+def both_strategies():
+    return [devices.strategy("single"), devices.strategy("mirrored")]
+
+
+def test_an_uneven_last_batch_counts_each_example_once():
+    # 8 + 7 examples: 4 and 3 on two replicas.
+    images, labels = digits()
+    results = []
+    for strategy in both_strategies():
+        with strategy.scope():
+            network = small_network()
+            network.layers[4].rate = 0.0
+            model = mart_tf.AdversarialClassifier(
+                network, "mart", mart_tf.ThreatModel(epsilon=0.1), 2
+            )
+            model.compile(keras.optimizers.SGD(0.1))
+        data = tf.data.Dataset.from_tensor_slices((images[:15], labels[:15]))
+        history = model.fit(data.batch(8), verbose=0).history
+        results.append((model.classifier.get_weights(), history))
+    (one, one_logs), (two, two_logs) = results
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-6)
+    assert one_logs.keys() == two_logs.keys()
+    for name in one_logs:
+        np.testing.assert_allclose(one_logs[name], two_logs[name], rtol=1e-5)
+
+
+def test_epsilon_and_step_ramp_from_zero():
+    # At step 0 of a warm-up the attack has no room: x' is x.
+    ramped = train_once(
+        tf.distribute.get_strategy(), "standard", epsilon_warmup_steps=10
+    )
+    natural = train_once(tf.distribute.get_strategy(), "natural")
+    for a, b in zip(ramped, natural, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    model = mart_tf.AdversarialClassifier(
+        linear_network(), threat=THREAT, epsilon_warmup_steps=10
+    )
+    model.step.assign(5)
+    inner = model._inner_attack()
+    np.testing.assert_allclose(inner.epsilon, 0.1, rtol=1e-6)
+    np.testing.assert_allclose(inner.step_size, 0.025, rtol=1e-6)
+    model.step.assign(50)
+    np.testing.assert_allclose(model._inner_attack().epsilon, 0.2, rtol=1e-6)
+
+
+def digits_model(defense="mart", **compile_settings):
+    model = mart_tf.AdversarialClassifier(
+        small_network(), defense, mart_tf.ThreatModel(epsilon=0.1), 2
+    )
+    model.compile(keras.optimizers.SGD(0.05, momentum=0.9), **compile_settings)
+    return model
+
+
+@pytest.mark.parametrize("form", ["flat", "column", "one-hot"])
+def test_forms_of_labels_give_the_same_weights(form):
+    images, labels = digits()
+    given = {
+        "flat": labels,
+        "column": labels[:, None],
+        "one-hot": np.eye(10, dtype="float32")[labels],
+    }[form]
+    model = digits_model()
+    model.fit(images, given, batch_size=64, shuffle=False, verbose=0)
+    reference = digits_model()
+    reference.fit(images, labels, batch_size=64, shuffle=False, verbose=0)
+    for a, b in zip(model.get_weights(), reference.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_class_weight_is_a_weight_of_each_example():
+    images, labels = digits()
+    class_weight = {k: 0.5 + k for k in range(10)}
+    settings = {"batch_size": 64, "shuffle": False, "verbose": 0}
+    one, two = digits_model(), digits_model()
+    one.fit(images, labels, class_weight=class_weight, **settings)
+    weight = np.array([class_weight[k] for k in labels], "float32")
+    two.fit(images, labels, sample_weight=weight, **settings)
+    for a, b in zip(one.get_weights(), two.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    "defense, absent",
+    [
+        ("mart", set()),
+        ("standard", {"natural_accuracy"}),
+        ("natural", {"robust_accuracy"}),
+    ],
+)
+def test_logs(defense, absent):
+    images, labels = digits()
+    model = digits_model(defense)
+    logs = model.fit(
+        images,
+        labels,
+        batch_size=64,
+        epochs=2,
+        validation_data=(images, labels),
+        verbose=0,
+    ).history
+    names = {"loss", "natural_accuracy", "robust_accuracy"}
+    assert set(logs) == (names - absent) | {f"val_{name}" for name in names}
+    assert all(len(values) == 2 for values in logs.values())
+    # The losses that the network brings along are part of the loss.
+    assert logs["loss"][0] > float(model.classifier.losses[0])
+
+
+def test_user_metrics_see_natural_logits():
+    images, labels = digits()
+    for defense in ("mart", "standard"):
+        model = digits_model(defense, metrics=["accuracy"])
+        model.fit(images, labels, batch_size=64, verbose=0)
+        logs = model.evaluate(images, labels, verbose=0, return_dict=True)
+        natural = np.mean(model.predict(images, verbose=0).argmax(1) == labels)
+        assert logs["accuracy"] == pytest.approx(natural)
+        assert logs["natural_accuracy"] == pytest.approx(natural)
+        assert logs["robust_accuracy"] < natural
+
+
+def test_rows_of_weight_zero_do_not_count_in_evaluation():
+    images, labels = digits()
+    model = digits_model()
+    plain = model.evaluate(images[:50], labels[:50], verbose=0, batch_size=50)
+    weight = (np.arange(64) < 50).astype("float32")
+    padded = model.evaluate(
+        images[:64],
+        labels[:64],
+        sample_weight=weight,
+        batch_size=64,
+        verbose=0,
+    )
+    np.testing.assert_allclose(plain, padded, rtol=1e-5)
+
+
+def test_the_attack_leaves_batch_norm_and_dropout_alone():
+    images, labels = digits()
+    model = digits_model()
+    before = [np.array(v.value) for v in model.classifier.variables]
+    model.evaluate(images, labels, verbose=0)
+    for variable, old in zip(model.classifier.variables, before, strict=True):
+        np.testing.assert_array_equal(variable.value, old)
+    # One training step of `standard` moves the statistics once.
+    model = digits_model("standard")
+    model.fit(images[:64], labels[:64], batch_size=64, verbose=0)
+    moved = model.classifier.layers[1].moving_mean.value
+    assert np.abs(moved).max() > 0
+    convolution = keras.Sequential(small_network().layers[:1])
+    adversarial = mart_tf.attacks.pgd(
+        lambda x: small_network()(x, training=False),
+        images[:64],
+        labels[:64],
+        mart_tf.ThreatModel(epsilon=0.1),
+        steps=2,
+        seed=noise.seeds(noise.fold(0, 0), tf.range(64)),
+    )
+    mean = tf.reduce_mean(convolution(adversarial), axis=[0, 1, 2])
+    np.testing.assert_allclose(moved, 0.01 * mean, atol=1e-3)
+
+
+def test_a_run_is_a_function_of_its_seed_dropout_included():
+    images, labels = digits()
+    runs = []
+    for _ in range(2):
+        model = digits_model()
+        for _ in range(2):
+            # Two calls of one epoch: fit itself keeps no random state.
+            model.fit(images, labels, batch_size=64, shuffle=False, verbose=0)
+        runs.append(model.get_weights())
+    for a, b in zip(*runs, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_does_not_retrace_after_the_first_step():
+    images, labels = digits()
+    traces = []
+
+    class Counting(training_classifier.AdversarialClassifier):
+        def train_step(self, data):
+            traces.append("train")
+            return super().train_step(data)
+
+        def test_step(self, data):
+            traces.append("test")
+            return super().test_step(data)
+
+    model = Counting(
+        small_network(), threat=THREAT, attack_steps=2, epsilon_warmup_steps=3
+    )
+    model.compile(keras.optimizers.SGD(0.05))
+    settings = {"validation_data": (images, labels), "verbose": 0}
+    model.fit(images, labels, batch_size=64, epochs=1, **settings)
+    first = list(traces)
+    model.fit(images, labels, batch_size=64, epochs=3, **settings)
+    assert traces == first
+
+
+def test_saves_and_loads_whole(tmp_path):
+    images, labels = digits()
+    model = digits_model("mart:regularization=3:form=released")
+    model.fit(images, labels, batch_size=64, shuffle=False, verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.defense.get_config() == {
+        "regularization": 3.0,
+        "form": "released",
+    }
+    assert loaded.threat == model.threat
+    assert int(loaded.step) == 4
+    for one, two in zip((model, loaded), (loaded, model), strict=True):
+        one.fit(images, labels, batch_size=64, shuffle=False, verbose=0)
+        del two
+    for a, b in zip(model.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_classifier_stays_the_users_own():
+    network = small_network()
+    model = mart_tf.AdversarialClassifier(network, threat=THREAT)
+    assert model.classifier is network
+    assert type(network) is keras.Sequential
+
+
+def test_probabilities_when_declared():
+    network = keras.Sequential(
+        [
+            keras.Input([PIXELS]),
+            keras.layers.Dense(CLASSES),
+            keras.layers.Softmax(),
+        ]
+    )
+    network.set_weights([KERNEL, BIAS])
+    model = mart_tf.AdversarialClassifier(
+        network,
+        threat=THREAT,
+        attack_steps=2,
+        outputs="probabilities",
+        weight_decay=DECAY,
+        seed=SEED,
+    )
+    model.compile(keras.optimizers.SGD(RATE))
+    batch = ({"image": IMAGES, "index": ROWS}, LABELS, SAMPLE_WEIGHT)
+    model.fit(tf.data.Dataset.from_tensors(batch), verbose=0)
+    expected = train_once(tf.distribute.get_strategy(), "mart")
+    for mine, logits in zip(
+        model.classifier.get_weights(), expected, strict=True
+    ):
+        np.testing.assert_allclose(mine, logits, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"threat": None}, "threat is missing"),
+        ({"defense": "marrt"}, "did you mean 'mart'"),
+        ({"attack_steps": 0}, "Attack steps is 0"),
+        ({"random_start": "uniforn"}, "did you mean 'uniform'"),
+        ({"weight_decay": -1.0}, "weight_decay is -1.0"),
+        ({"outputs": "logit"}, "did you mean 'logits'"),
+        ({"outputs": "logits", "softmax": True}, "ends in a softmax"),
+    ],
+)
+def test_refuses_settings(settings, message):
+    settings = {"threat": THREAT, **settings}
+    network = linear_network()
+    if settings.pop("softmax", False):
+        network.add(keras.layers.Softmax())
+    with pytest.raises(ValueError, match=message):
+        mart_tf.AdversarialClassifier(network, **settings)
+
+
+def test_refuses_a_loss_and_loss_scaling():
+    model = mart_tf.AdversarialClassifier(linear_network(), threat=THREAT)
+    with pytest.raises(ValueError, match="the defense is the loss"):
+        model.compile("sgd", loss="sparse_categorical_crossentropy")
+    scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())
+    with pytest.raises(ValueError, match="mixed_bfloat16"):
+        model.compile(scaled)
+
+
+@pytest.mark.parametrize(
+    "images, labels, message",
+    [
+        ((255 * IMAGES).astype("uint8"), LABELS, "are uint8"),
+        (255 * IMAGES, LABELS, r"expected floats in \[0, 1\]"),
+        (np.where(IMAGES > 0.5, np.nan, IMAGES), LABELS, "hold NaN"),
+        (IMAGES, LABELS + 2, "expected classes from 0 to 2"),
+        (IMAGES, LABELS + 0.5, "hold fractions"),
+        (IMAGES, np.full([EXAMPLES, CLASSES], 1 / 3), "are soft"),
+        (IMAGES, np.zeros([EXAMPLES, 5]), r"one-hot \[n, 3\]"),
+    ],
+)
+def test_refuses_bad_data_before_work_starts(images, labels, message):
+    model = mart_tf.AdversarialClassifier(linear_network(), threat=THREAT)
+    model.compile("sgd")
+    with pytest.raises(ValueError, match=message):
+        model.fit(images, labels, verbose=0)
+    with pytest.raises(ValueError, match=message):
+        model.fit(IMAGES, LABELS, validation_data=(images, labels), verbose=0)
+    data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(4)
+    if "uint8" in message or "soft" in message or "5" in message:
+        with pytest.raises(ValueError, match=message):
+            model.fit(data, verbose=0)
+    assert int(model.step) == 0

@@ -1,0 +1,499 @@
+"""Networks: counts, initial weights, padding, precision, loading, refusals."""
+
+import math
+import subprocess
+import sys
+import textwrap
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mart_tf import models
+from mart_tf.models import loading
+from mart_tf.models import names
+from mart_tf.models import resnet
+from mart_tf.models import small
+
+
+@pytest.fixture(scope="module")
+def resnet18():
+    return resnet.resnet18()
+
+
+def images(*shape, seed=0):
+    return np.random.default_rng(seed).random(shape, "float32")
+
+
+def trainable_parameters(model):
+    return sum(math.prod(w.shape) for w in model.trainable_weights)
+
+
+def randomized(model, seed=0):
+    """The model with weights that leave no layer at zero."""
+    random = np.random.default_rng(seed)
+    model.set_weights(
+        [random.normal(0.1, 0.3, w.shape) ** 2 for w in model.get_weights()]
+    )
+    return model
+
+
+class TestArchitectures:
+    def test_parameter_counts(self, resnet18):
+        assert trainable_parameters(small.small_cnn()) == 312_202
+        assert trainable_parameters(small.digits_cnn()) == 99_178
+        assert trainable_parameters(resnet18) == 11_173_962
+
+    def test_small_cnn_layer_by_layer(self):
+        model = small.small_cnn()
+        shapes = [layer.output.shape[1:] for layer in model.layers]
+        assert shapes == [
+            (28, 28, 1),
+            (26, 26, 32),
+            (24, 24, 32),
+            (12, 12, 32),
+            (10, 10, 64),
+            (8, 8, 64),
+            (4, 4, 64),
+            (1024,),
+            (200,),
+            (200,),
+            (200,),
+            (10,),
+        ]
+        assert model.get_layer("dropout").rate == 0.5
+        assert model.get_layer("logits").activation is keras.activations.linear
+
+    def test_resnet_halves_the_image_three_times(self, resnet18):
+        shapes = [
+            resnet18.get_layer(f"stage{stage}_2_relu2").output.shape[1:]
+            for stage in (1, 2, 3, 4)
+        ]
+        assert shapes == [(32, 32, 64), (16, 16, 128), (8, 8, 256), (4, 4, 512)]
+
+    def test_resnet_has_no_convolution_bias_and_one_shortcut_a_stage(
+        self, resnet18
+    ):
+        convolutions = [
+            layer
+            for layer in resnet18.layers
+            if isinstance(layer, keras.layers.Conv2D)
+        ]
+        assert not any(layer.use_bias for layer in convolutions)
+        shortcuts = [c.name for c in convolutions if c.kernel_size == (1, 1)]
+        assert shortcuts == [f"stage{s}_1_shortcut" for s in (2, 3, 4)]
+        assert len(convolutions) == 17 + 3
+
+    def test_stride_two_pads_all_round(self, resnet18):
+        # A 3x3 kernel of ones counts the pixels it covers. On 4x4 pixels,
+        # padded by 1, windows start at -1 and 1 and cover 2 and 3 rows;
+        # Keras's "same" would start at 0 and 2 and give 9, 6, 6, 4.
+        convolution = resnet18.get_layer("stage2_1_conv1")
+        kernel = np.zeros(convolution.kernel.shape, "float32")
+        kernel[:, :, 0, 0] = 1.0
+        copy = keras.layers.Conv2D.from_config(convolution.get_config())
+        pad = resnet18.get_layer("stage2_1_conv1_pad")
+        copy.build((None, 6, 6, 64))
+        copy.set_weights([kernel])
+        counted = copy(pad(np.ones((1, 4, 4, 64), "float32")))
+        np.testing.assert_array_equal(counted[0, :, :, 0], [[4, 6], [6, 9]])
+        assert convolution.strides == (2, 2)
+
+    def test_batch_norm_is_pytorchs_and_synchronized(self, resnet18):
+        norms = [
+            layer
+            for layer in resnet18.layers
+            if isinstance(layer, keras.layers.BatchNormalization)
+        ]
+        assert len(norms) == 20
+        assert {(n.momentum, n.epsilon, n.synchronized) for n in norms} == {
+            (0.9, 1e-5, True)
+        }
+
+    def test_resnet_under_attack_keeps_its_statistics(self):
+        model = resnet.resnet18((8, 8, 3), 4)
+        before = model.get_weights()
+        start = tf.constant(images(2, 8, 8, 3))
+
+        @tf.function
+        def climb():
+            def step(i, x):
+                with tf.GradientTape() as tape:
+                    tape.watch(x)
+                    total = tf.reduce_sum(model(x, training=False)[:, 0])
+                return i + 1, x + 0.1 * tf.sign(tape.gradient(total, x))
+
+            return tf.while_loop(lambda i, _: i < 3, step, (0, start))[1]
+
+        climbed = climb()
+        assert np.abs(climbed - start).max() > 0.25
+        for old, new in zip(before, model.get_weights(), strict=True):
+            np.testing.assert_array_equal(old, new)
+
+    @pytest.mark.parametrize(
+        "function, least", [(small.small_cnn, 16), (small.digits_cnn, 4)]
+    )
+    def test_smallest_images(self, function, least):
+        model = function((least, least, 3), 7)
+        assert model(images(2, least, least, 3)).shape == (2, 7)
+        with pytest.raises(ValueError, match=f"at least {least}x{least}"):
+            function((least, least - 1, 3), 7)
+
+
+class TestInitialWeights:
+    def test_convolutions_are_kaiming_normal_and_untruncated(self):
+        kernel = small.small_cnn().get_layer("conv4").kernel.numpy()
+        scaled = kernel / math.sqrt(2 / (3 * 3 * 64))
+        # 36,864 draws: the standard error of the deviation is 0.4 %.
+        assert abs(scaled.std() - 1.0) < 0.02
+        assert abs(scaled.mean()) < 0.02
+        # A truncated normal has nothing beyond 2.3 after rescaling.
+        assert 0.0017 < (np.abs(scaled) > 3).mean() < 0.0038
+
+    def test_dense_layers_are_uniform_up_to_one_over_root_fan_in(self):
+        model = small.small_cnn()
+        for name, fan_in in [("dense1", 1024), ("dense2", 200)]:
+            bound = fan_in**-0.5
+            layer = model.get_layer(name)
+            for weight in (layer.kernel.numpy(), layer.bias.numpy()):
+                assert np.abs(weight).max() <= bound
+                assert np.abs(weight).max() > 0.97 * bound
+                assert abs(weight.std() / (bound / math.sqrt(3)) - 1) < 0.15
+
+    def test_zero_biases_and_zero_last_layer(self):
+        for model in (small.small_cnn(), small.digits_cnn()):
+            for name in ("conv1", "conv2", "conv3", "conv4", "logits"):
+                assert not model.get_layer(name).bias.numpy().any()
+            assert not model.get_layer("logits").kernel.numpy().any()
+            assert not model(images(2, *model.input_shape[1:])).numpy().any()
+
+    def test_resnet_is_uniform_up_to_one_over_root_fan_in(self, resnet18):
+        for name, fan_in in [
+            ("stem", 27),
+            ("stage2_1_shortcut", 64),
+            ("stage4_2_conv2", 9 * 512),
+            ("logits", 512),
+        ]:
+            kernel = resnet18.get_layer(name).kernel.numpy()
+            assert 0.99 < np.abs(kernel).max() * math.sqrt(fan_in) <= 1.0
+        bias = resnet18.get_layer("logits").bias.numpy()
+        assert 0.0 < np.abs(bias).max() <= 512**-0.5
+
+    @pytest.mark.parametrize(
+        "function, shape",
+        [
+            (small.small_cnn, (16, 16, 1)),
+            (small.digits_cnn, (8, 8, 1)),
+            (resnet.resnet18, (4, 4, 1)),
+        ],
+    )
+    def test_a_function_of_the_seed(self, function, shape):
+        keras.utils.set_random_seed(1)
+        first = function(shape, seed=3)
+        keras.utils.set_random_seed(2)
+        again = function(shape, seed=3)
+        other = function(shape, seed=4)
+        for a, b, c in zip(
+            first.weights, again.weights, other.weights, strict=True
+        ):
+            np.testing.assert_array_equal(a, b)
+            if np.unique(a).size > 1:
+                assert not np.array_equal(a, c)
+
+    def test_layers_of_one_shape_differ(self, resnet18):
+        first = resnet18.get_layer("stage1_1_conv1").kernel.numpy()
+        second = resnet18.get_layer("stage1_1_conv2").kernel.numpy()
+        assert not np.array_equal(first, second)
+
+
+class TestPrecision:
+    @pytest.mark.parametrize(
+        "name, shape",
+        [
+            ("small_cnn", (16, 16, 1)),
+            ("digits_cnn", (8, 8, 1)),
+            ("resnet18", (8, 8, 3)),
+        ],
+    )
+    def test_float32_logits_and_weights_of_a_bfloat16_network(
+        self, name, shape
+    ):
+        model = loading.build(name, shape, 5, precision="mixed_bfloat16")
+        logits = randomized(model)(images(4, *shape))
+        assert logits.dtype == tf.float32
+        assert {weight.dtype for weight in model.weights} == {"float32"}
+        convolution = next(
+            layer
+            for layer in model.layers
+            if isinstance(layer, keras.layers.Conv2D)
+        )
+        assert convolution.compute_dtype == "bfloat16"
+        # Rounding to bfloat16 would leave the lower 16 bits at zero.
+        bits = np.asarray(logits).view("uint32")
+        assert (bits & 0xFFFF).any()
+
+    def test_the_policy_does_not_leak(self):
+        loading.build("digits_cnn", (8, 8, 1), 10, precision="mixed_bfloat16")
+        with pytest.raises(ValueError):
+            loading.build(
+                "small_cnn", (8, 8, 1), 10, precision="mixed_bfloat16"
+            )
+        assert keras.config.dtype_policy().name == "float32"
+
+    @pytest.mark.parametrize(
+        "name, shape", [("small_cnn", (16, 16, 1)), ("resnet18", (8, 8, 3))]
+    )
+    def test_float32_copy_is_the_float32_network(self, name, shape):
+        mixed = loading.build(name, shape, 5, precision="mixed_bfloat16")
+        plain = loading.build(name, shape, 5)
+        plain.set_weights(randomized(mixed).get_weights())
+        copy = loading.float32_copy(mixed)
+        batch = images(4, *shape)
+        expected = plain(batch, training=False).numpy()
+        np.testing.assert_array_equal(copy(batch, training=False), expected)
+        assert not np.array_equal(mixed(batch, training=False), expected)
+
+    def test_a_float32_network_is_its_own_copy(self):
+        model = small.digits_cnn()
+        assert loading.float32_copy(model) is model
+
+    def test_nested_layers_and_a_cast_inside_the_graph(self):
+        inner = keras.Sequential(
+            [
+                keras.Input((8, 8, 1)),
+                keras.layers.Flatten(),
+                keras.layers.Dense(16, activation="relu", dtype="float16"),
+            ]
+        )
+        inputs = keras.Input((8, 8, 1))
+        x = keras.ops.cast(inner(inputs), "bfloat16")
+        x = keras.layers.Dense(8, dtype="mixed_bfloat16")(x)
+        model = keras.Model(inputs, keras.layers.Dense(3)(x))
+        copy = loading.float32_copy(randomized(model))
+        batch = images(4, 8, 8, 1)
+        w = [np.asarray(weight, "float32") for weight in model.get_weights()]
+        x = np.maximum(batch.reshape(4, 64) @ w[0] + w[1], 0.0)
+        expected = (x @ w[2] + w[3]) @ w[4] + w[5]
+        np.testing.assert_allclose(copy(batch), expected, rtol=1e-5)
+
+    def test_a_users_network_in_bfloat16_keeps_its_head_in_float32(self):
+        model = keras.Sequential(
+            [
+                keras.Input((8, 8, 1)),
+                keras.layers.Conv2D(4, 3),
+                keras.layers.Flatten(),
+                keras.layers.Dense(3),
+                keras.layers.Softmax(),
+            ]
+        )
+        mixed = loading.with_precision(model, "mixed_bfloat16")
+        assert [layer.compute_dtype for layer in mixed.layers] == [
+            "bfloat16",
+            "bfloat16",
+            "float32",
+            "float32",
+        ]
+        batch = images(2, 8, 8, 1)
+        np.testing.assert_allclose(mixed(batch), model(batch), atol=0.02)
+        assert model.layers[0].compute_dtype == "float32"
+
+    def test_a_network_that_cannot_be_rebuilt(self):
+        class Unregistered(keras.layers.Layer):
+            def call(self, inputs):
+                return inputs
+
+        model = keras.Sequential(
+            [keras.Input((2,)), Unregistered(dtype="mixed_bfloat16")]
+        )
+        with pytest.raises(ValueError, match="cannot be rebuilt in float32"):
+            loading.float32_copy(model)
+
+
+class TestSoftmax:
+    def build(self, *last):
+        return keras.Sequential(
+            [
+                keras.Input((4, 4, 1)),
+                keras.layers.Flatten(),
+                keras.layers.Dense(3),
+                *last,
+            ]
+        )
+
+    def test_logits(self, resnet18):
+        assert not loading.ends_in_softmax(small.small_cnn())
+        assert not loading.ends_in_softmax(resnet18)
+        assert not loading.ends_in_softmax(self.build())
+
+    @pytest.mark.parametrize(
+        "last",
+        [
+            [keras.layers.Softmax()],
+            [keras.layers.Dense(2, activation="softmax")],
+            [keras.layers.Activation("softmax")],
+            [keras.layers.Softmax(), keras.layers.Reshape((3,))],
+        ],
+    )
+    def test_probabilities(self, last):
+        model = self.build(*last)
+        assert loading.ends_in_softmax(model)
+        inputs = keras.Input((4, 4, 1))
+        assert loading.ends_in_softmax(keras.Model(inputs, model(inputs)))
+
+    def test_an_operation_and_a_subclassed_network(self):
+        inputs = keras.Input((3,))
+        model = keras.Model(inputs, keras.ops.softmax(inputs))
+        assert loading.ends_in_softmax(model)
+
+        class Subclassed(keras.Model):
+            def call(self, inputs):
+                return tf.nn.softmax(inputs)
+
+        batch = images(4, 3)
+        assert loading.ends_in_softmax(Subclassed(), batch)
+        assert not loading.ends_in_softmax(Subclassed())
+
+    def test_networks_of_two_replicas(self):
+        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+        with strategy.scope():
+            model = resnet.resnet18((8, 8, 3))
+            softmax = self.build(
+                keras.layers.Softmax(), keras.layers.Reshape((3,))
+            )
+        assert not loading.ends_in_softmax(model)
+        assert loading.ends_in_softmax(softmax)
+
+    def test_a_softmax_inside_is_not_at_the_end(self):
+        model = self.build(keras.layers.Softmax(), keras.layers.Dense(3))
+        assert not loading.ends_in_softmax(model)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A directory with a user's own network, where the user stands."""
+    (tmp_path / "our_networks.py").write_text(
+        textwrap.dedent("""
+            import keras
+
+            def linear(input_shape, num_classes):
+                return keras.Sequential([
+                    keras.Input(input_shape),
+                    keras.layers.Flatten(),
+                    keras.layers.Dense(num_classes),
+                ])
+
+            def two_too_many(input_shape, num_classes):
+                return linear(input_shape, num_classes + 2)
+
+            def map_of_scores(input_shape, num_classes):
+                return keras.Sequential([
+                    keras.Input(input_shape), keras.layers.Conv2D(4, 1)
+                ])
+
+            def nothing(input_shape, num_classes):
+                return None
+        """)
+    )
+    (tmp_path / "broken_networks.py").write_text("import no_such_module\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield tmp_path
+    for name in ("our_networks", "broken_networks"):
+        sys.modules.pop(name, None)
+
+
+class TestBuild:
+    def test_a_name_of_the_table(self):
+        model = loading.build("digits_cnn", (8, 8, 1), 10, seed=5)
+        expected = small.digits_cnn((8, 8, 1), 10, seed=5)
+        for a, b in zip(model.weights, expected.weights, strict=True):
+            np.testing.assert_array_equal(a, b)
+        assert models.build is loading.build
+
+    def test_a_keras_file(self, tmp_path):
+        path = str(tmp_path / "model.keras")
+        saved = randomized(small.digits_cnn())
+        saved.save(path)
+        batch = images(3, 8, 8, 1)
+        model = loading.build(path, (8, 8, 1), 10)
+        np.testing.assert_array_equal(model(batch), saved(batch))
+        mixed = loading.build(path, (8, 8, 1), 10, precision="mixed_bfloat16")
+        assert mixed.get_layer("conv1").compute_dtype == "bfloat16"
+        assert mixed(batch).dtype == tf.float32
+
+    def test_a_function(self, project):
+        model = loading.build("our_networks:linear", (8, 8, 1), 4)
+        assert model(images(2, 8, 8, 1)).shape == (2, 4)
+
+    @pytest.mark.parametrize(
+        "spec, sentence",
+        [
+            ("resnet81", r"Unknown model 'resnet81'; did you mean 'resnet18'"),
+            ("resnet18:depth=3", r"'resnet18' has no option 'depth'"),
+            ("resnet18:seed=3", r"'resnet18' has no option 'seed'"),
+            ("vgg:depth=11", r"Unknown model 'vgg'; expected one of"),
+            ("absent.keras", r"'absent\.keras' does not exist"),
+            ("no_such_module:f", r"module 'no_such_module', which cannot be"),
+            ("broken_networks:f", r"importing 'broken_networks' failed"),
+            ("our_networks:f", r"'our_networks' has no function 'f'"),
+            ("our_networks:nothing", r"returned a NoneType"),
+            ("our_networks:two_too_many", r"has 12 outputs and .* 10 classes"),
+            ("our_networks:map_of_scores", r"returns \(1, 8, 8, 4\) for one"),
+            ("small_cnn", r"images of 8x8 pixels; expected at least 16x16"),
+        ],
+    )
+    def test_refusals(self, project, spec, sentence):
+        with pytest.raises(ValueError, match=sentence) as caught:
+            loading.build(spec, (8, 8, 1), 10)
+        assert "\n" not in str(caught.value)
+
+    def test_a_damaged_file(self, tmp_path):
+        path = tmp_path / "model.keras"
+        path.write_bytes(b"not a zip archive")
+        with pytest.raises(ValueError, match="cannot be read"):
+            loading.build(str(path), (8, 8, 1), 10)
+
+    def test_images_of_another_shape(self, project):
+        path = str(project / "model.keras")
+        small.digits_cnn().save(path)
+        with pytest.raises(
+            ValueError, match=r"images have shape \(28, 28, 1\)"
+        ):
+            loading.build(path, (28, 28, 1), 10)
+        with pytest.raises(ValueError, match=r"needs images of shape"):
+            loading.build("digits_cnn", (64,), 10)
+
+    def test_a_network_that_fails_on_the_images(self, project):
+        # Any size fits the input, but only 256 pixels the layers.
+        model = keras.Sequential(
+            [
+                keras.Input((None, None, 1)),
+                keras.layers.Reshape((256,)),
+                keras.layers.Dense(10),
+            ]
+        )
+        model.save("large.keras")
+        with pytest.raises(ValueError, match="fails on the data set's images"):
+            loading.build("large.keras", (8, 8, 1), 10)
+
+    def test_an_unknown_precision(self):
+        with pytest.raises(ValueError, match="did you mean 'mixed_bfloat16'"):
+            loading.build("digits_cnn", (8, 8, 1), 10, precision="bfloat16")
+
+    def test_names_are_checked_without_tensorflow(self, project):
+        assert names.check("our_networks:linear") == (
+            "function",
+            ("our_networks", "linear"),
+        )
+        assert names.check("digits_cnn")[0] == "table"
+        code = (
+            "import sys; from mart_tf.models import names; "
+            "names.check('resnet18'); sys.exit('tensorflow' in sys.modules)"
+        )
+        search = [str(path) for path in sys.path if path]
+        subprocess.run(
+            [sys.executable, "-c", code],
+            check=True,
+            env={"PYTHONPATH": ":".join(search)},
+        )

@@ -1,0 +1,74 @@
+"""The option grammar: what parses, what is refused, and in which words."""
+
+import pytest
+
+from mart_tf import defenses
+from mart_tf import options
+from mart_tf import training
+
+
+def test_parses_a_name_an_argument_and_options():
+    spec = options.parse("folder:/data/a:b:size=64:mode=memory")
+    assert spec.name == "folder"
+    assert spec.argument == "/data/a:b"
+    assert spec.options == {"size": "64", "mode": "memory"}
+
+
+def test_reads_values_by_the_signature_in_the_source():
+    spec = options.resolve(
+        "mart:regularization=6:form=released", defenses.DEFENSES, "defense"
+    )
+    assert spec.options == {"regularization": 6.0, "form": "released"}
+    spec = options.resolve(
+        "piecewise:at=75+90",
+        training.SCHEDULES,
+        "schedule",
+        training.SCHEDULE_RESERVED,
+    )
+    assert spec.options == {"at": (75, 90)}
+
+
+def test_signature_gives_defaults_and_annotations():
+    parameters = options.signature("mart_tf.defenses.mart:MART")
+    assert list(parameters) == ["regularization", "form"]
+    assert parameters["regularization"].default == 5.0
+    assert not parameters["form"].required
+    assert options.signature("mart_tf.defenses.natural:Natural") == {}
+
+
+@pytest.mark.parametrize("text, number", [("0.3", 0.3), ("8/255", 8 / 255)])
+def test_reads_a_radius_as_the_field_writes_it(text, number):
+    assert options.read_number(text) == number
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("marrt", "did you mean 'mart'"),
+        ("mart:regularisation=6", "did you mean 'regularization'"),
+        ("mart:regularization=six", "expected a number"),
+        ("mart:form=relased", "did you mean 'released'"),
+        ("mart:form=paper:form=paper", "sets 'form' twice"),
+        ("mart:6", "'6' is not an option"),
+        ("mart:form=paper:6", "has '6' after 'form=paper'"),
+        ("standard:steps=3", "its options: none"),
+        ("mart:", "ends in a colon"),
+        ("", "has no name"),
+    ],
+)
+def test_refuses_in_one_sentence(text, message):
+    with pytest.raises(ValueError, match=message) as error:
+        options.resolve(text, defenses.DEFENSES, "defense")
+    assert "\n" not in str(error.value)
+
+
+def test_refuses_an_empty_list_item():
+    assert options.split_list("fgsm, pgd:steps=20") == ["fgsm", "pgd:steps=20"]
+    with pytest.raises(ValueError, match="empty item"):
+        options.split_list("fgsm,,pgd")
+
+
+def test_every_table_names_things_that_load():
+    for table in (defenses.DEFENSES, training.SCHEDULES):
+        for target in table.values():
+            assert callable(options.load(target))

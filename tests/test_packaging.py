@@ -1,0 +1,287 @@
+"""What is shipped, and that imports point down.
+
+Imports are read from the source, those inside functions too. Names in tables
+("mart_tf.defenses.mart:MART") are imported on first use and do not count.
+"""
+
+import ast
+import configparser
+import functools
+import pathlib
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+
+import pytest
+
+import mart_tf
+
+ROOT = pathlib.Path(__file__).parents[1]
+FILES = (
+    "BUILD",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "LICENSE",
+    "MANIFEST.in",
+    "pyproject.toml",
+    "setup.cfg",
+    "setup.py",
+)
+SHARED = ("export", "flags")
+
+_TENSORS = {"options", "noise", "threat", "losses", "checks"}
+_PROGRAMS = {"train", "evaluate", "export"}
+
+# What each part may import besides itself. A new part needs a line here.
+BELOW = {
+    "options": set(),
+    "noise": set(),
+    "checks": set(),
+    "files": set(),
+    "cli": {"options"},
+    "losses": {"options"},
+    "threat": {"options", "noise"},
+    "attacks": _TENSORS,
+    "defenses": _TENSORS | {"attacks"},
+    "models": {"options", "checks"},
+    "data": {"options", "noise", "checks"},
+    "training": _TENSORS | {"attacks", "defenses", "models", "data", "files"},
+    "evaluation": _TENSORS | {"attacks", "models", "data", "files"},
+    "serving": {"options", "checks", "models"},
+}
+LIBRARY = set(BELOW) - {"cli"}
+BELOW |= {program: set(BELOW) for program in _PROGRAMS}
+
+HEAVY = {
+    "cleverhans",
+    "matplotlib",
+    "sklearn",
+    "tensorflow",
+    "tensorflow_datasets",
+}
+
+
+def module_names():
+    """Every module of the package, by name, with its file."""
+    found = {}
+    for path in sorted((ROOT / "mart_tf").rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        if parts[-1] == "__init__":
+            parts = parts[:-1]
+        found[".".join(parts)] = path
+    return found
+
+
+MODULES = module_names()
+
+
+@functools.cache
+def imports(module):
+    """All that a module imports, as absolute dotted names."""
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module}: a relative import"
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                found.add(name if name in MODULES else node.module)
+    return found
+
+
+def part(module):
+    """`mart_tf.attacks.gradient` belongs to the part `attacks`."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def test_every_part_has_its_place():
+    assert {part(module) for module in MODULES} - {""} == set(BELOW)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_down(module):
+    inside = {name for name in imports(module) if name.startswith("mart_tf")}
+    if module == "mart_tf":
+        assert not inside
+        return
+    allowed = BELOW[part(module)] | {part(module)}
+    wrong = {name for name in inside if part(name) not in allowed}
+    assert not wrong, f"{module} imports {wrong}"
+
+
+def test_the_rules_of_the_table():
+    for low, high in [
+        ("noise", "threat"),
+        ("losses", "attacks"),
+        ("attacks", "defenses"),
+        ("defenses", "training"),
+        ("training", "train"),
+        ("serving", "export"),
+    ]:
+        assert low in BELOW[high]
+        assert high not in BELOW[low]
+    assert not BELOW["evaluation"] & {"training", "defenses", "serving"}
+    assert not BELOW["serving"] & {
+        "training",
+        "defenses",
+        "attacks",
+        "evaluation",
+    }
+    assert not any(BELOW[name] & (_PROGRAMS | {"cli"}) for name in LIBRARY)
+
+
+def test_no_circles():
+    graph = {module: imports(module) & set(MODULES) for module in MODULES}
+
+    def reached(start):
+        found, todo = set(), [start]
+        while todo:
+            new = graph[todo.pop()] - found
+            found |= new
+            todo += new
+        return found
+
+    assert not [module for module in graph if module in reached(module)]
+
+
+def test_flags_are_read_in_the_programs_only():
+    readers = {
+        part(module)
+        for module in MODULES
+        if any(name.split(".")[0] == "absl" for name in imports(module))
+    }
+    assert readers <= {"cli", *_PROGRAMS}
+
+
+@pytest.mark.parametrize(
+    "module", [m for m in MODULES if part(m) in ("attacks", "losses")]
+)
+def test_attacks_and_losses_know_tensors_only(module):
+    roots = {name.split(".")[0] for name in imports(module)}
+    assert not roots & {"absl", "io", "json", "keras", "os", "pathlib"}
+    for node in ast.walk(ast.parse(MODULES[module].read_text("utf-8"))):
+        assert not (isinstance(node, ast.Name) and node.id == "open")
+
+
+def run(script):
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_the_package_costs_nothing():
+    heavy = HEAVY | {"keras"}
+    run(f"import sys, mart_tf; assert not {heavy} & set(sys.modules)")
+
+
+def test_the_library_does_without_what_only_some_of_it_needs():
+    # Keras itself imports matplotlib and scikit-learn where it finds them:
+    # None in sys.modules lets nobody find them.
+    run(
+        "import sys\n"
+        f"hidden = {HEAVY - {'tensorflow'}}\n"
+        "sys.modules.update(dict.fromkeys(hidden))\n"
+        "import mart_tf\n"
+        "mart_tf.ThreatModel, mart_tf.losses, mart_tf.AdversarialClassifier\n"
+        "mart_tf.attacks.pgd, mart_tf.defenses.MART, mart_tf.models.build\n"
+        "mart_tf.data.load, mart_tf.evaluate_robustness\n"
+        "mart_tf.export_saved_model\n"
+        "assert 'tensorflow' in sys.modules\n"
+    )
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The wheel and the sdist of a copy, so that the tree stays as it is."""
+    tree = tmp_path_factory.mktemp("tree")
+    for name in FILES:
+        shutil.copy(ROOT / name, tree)
+    for name in ("mart_tf", *SHARED):
+        shutil.copytree(
+            ROOT / name,
+            tree / name,
+            ignore=shutil.ignore_patterns("__pycache__"),
+        )
+    target = tmp_path_factory.mktemp("dist")
+    script = (
+        "from setuptools import build_meta\n"
+        f"build_meta.build_sdist({str(target)!r})\n"
+        f"build_meta.build_wheel({str(target)!r})\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tree, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert not (tree / "build").exists()
+    return target
+
+
+@pytest.fixture(scope="module")
+def wheel(built):
+    (path,) = built.glob("*.whl")
+    with zipfile.ZipFile(path) as archive:
+        yield archive
+
+
+def shared_files():
+    return {
+        path.relative_to(ROOT).as_posix()
+        for folder in SHARED
+        for path in (ROOT / folder).rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+
+
+def test_the_wheel_installs_one_name(wheel):
+    stem = f"mart_tf-{mart_tf.__version__}"
+    tops = {name.split("/")[0] for name in wheel.namelist()}
+    assert tops - {f"{stem}.dist-info", f"{stem}.data"} == {"mart_tf"}
+    modules = {n for n in wheel.namelist() if n.startswith("mart_tf/")}
+    assert modules == {
+        path.relative_to(ROOT).as_posix() for path in MODULES.values()
+    }
+
+
+def test_the_wheel_carries_the_recipes_and_the_serving_kit(wheel):
+    prefix = f"mart_tf-{mart_tf.__version__}.data/data/share/mart_tf/"
+    carried = {
+        name.removeprefix(prefix)
+        for name in wheel.namelist()
+        if name.startswith(prefix)
+    }
+    assert carried == shared_files()
+    assert "flags/digits_mart.cfg" in carried
+
+
+def test_the_programs_of_the_wheel(wheel):
+    (name,) = [n for n in wheel.namelist() if n.endswith("entry_points.txt")]
+    parser = configparser.ConfigParser()
+    parser.read_string(wheel.read(name).decode())
+    assert dict(parser["console_scripts"]) == {
+        f"mart-{program}": f"mart_tf.{program}:main"
+        for program in ("train", "evaluate", "export")
+    }
+
+
+def test_the_metadata_of_the_wheel(wheel):
+    (name,) = [n for n in wheel.namelist() if n.endswith("METADATA")]
+    text = wheel.read(name).decode()
+    assert "Name: mart-tf\n" in text
+    assert "Requires-Python: >=3.11\n" in text
+    assert {
+        line.split(": ")[1]
+        for line in text.split("\n")
+        if line.startswith("Provides-Extra")
+    } == {"gpu", "tensorboard", "test"}
+
+
+def test_the_sdist_carries_what_the_tree_has(built):
+    (path,) = built.glob("*.tar.gz")
+    with tarfile.open(path) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    assert shared_files() <= names
+    assert set(FILES) <= names

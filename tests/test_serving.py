@@ -1,0 +1,530 @@
+"""An exported version, run where a server would run it."""
+
+import concurrent.futures
+import json
+import os
+import pathlib
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+import sklearn.datasets
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+
+import mart_tf
+from mart_tf.serving import c_api
+from mart_tf.serving import saved_model
+from mart_tf.serving import verification
+from mart_tf.serving import versions
+
+_ROOT = pathlib.Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def digits():
+    images = sklearn.datasets.load_digits().images.astype("float32") / 16.0
+    return images[:64, :, :, None]
+
+
+@pytest.fixture(scope="module")
+def classifier(digits):
+    """A CNN for digits whose batch statistics are not their initial ones."""
+    model = _cnn()
+    model(digits, training=True)
+    return model
+
+
+@pytest.fixture(scope="module")
+def version(classifier, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("export")
+    return mart_tf.export_saved_model(classifier, directory)
+
+
+def _cnn(activation=None):
+    keras.utils.set_random_seed(0)
+    images = keras.Input((8, 8, 1))
+    features = keras.layers.Conv2D(16, 3, padding="same")(images)
+    features = keras.layers.BatchNormalization(momentum=0.5)(features)
+    features = keras.layers.Activation("relu")(features)
+    features = keras.layers.Dropout(0.5)(features)
+    features = keras.layers.Flatten()(features)
+    features = keras.layers.Dense(64, activation="relu")(features)
+    scores = keras.layers.Dense(10, activation=activation, dtype="float32")
+    return keras.Model(images, scores(features), name="cnn")
+
+
+def _session(version):
+    signature = verification.signature(version)
+    return c_api.Session(
+        version,
+        {name: info.name for name, info in signature.inputs.items()},
+        {name: info.name for name, info in signature.outputs.items()},
+    )
+
+
+def _content(folder):
+    return {
+        path.relative_to(folder): path.read_bytes()
+        for path in pathlib.Path(folder).rglob("*")
+        if path.is_file()
+    }
+
+
+class TestCppRuntime:
+    """The version in a process that never imports TensorFlow's Python."""
+
+    def test_gives_the_logits_of_keras(self, classifier, version, digits):
+        expected = classifier(digits, training=False).numpy()
+        largest = np.abs(expected).max()
+        for size in (1, 7, 64):
+            [result] = verification.run(version, [digits[:size]])
+            error = np.abs(result["logits"] - expected[:size]).max()
+            assert error <= 1e-5 * largest
+            np.testing.assert_allclose(
+                result["probabilities"],
+                tf.nn.softmax(expected[:size]),
+                atol=1e-6,
+            )
+            np.testing.assert_array_equal(
+                result["class_index"], expected[:size].argmax(axis=1)
+            )
+
+    def test_outputs_have_the_types_of_the_signature(self, version, digits):
+        [result] = verification.run(version, [digits[:2]])
+        assert {name: array.dtype for name, array in result.items()} == {
+            "logits": np.float32,
+            "probabilities": np.float32,
+            "class_index": np.int64,
+        }
+
+    @pytest.mark.parametrize("shape", [(1, 7, 8, 1), (1, 64), (1, 8, 8, 3), ()])
+    def test_refuses_a_wrong_shape(self, version, shape):
+        images = np.zeros(shape, np.float32)
+        with (
+            _session(version) as session,
+            pytest.raises(c_api.StatusError) as refused,
+        ):
+            session.run({"images": images})
+        assert refused.value.code == "INVALID_ARGUMENT"
+        assert str(refused.value).startswith("INVALID_ARGUMENT: ")
+
+    @pytest.mark.parametrize("dtype", ["float64", "uint8", "int64"])
+    def test_refuses_a_wrong_type(self, version, dtype):
+        with _session(version) as session:
+            with pytest.raises(c_api.StatusError) as refused:
+                session.run({"images": np.zeros((1, 8, 8, 1), dtype)})
+            assert refused.value.code == "INVALID_ARGUMENT"
+            # The session outlives a request that it refused.
+            session.run({"images": np.zeros((1, 8, 8, 1), np.float32)})
+
+    def test_refuses_names_and_types_that_it_does_not_know(self, version):
+        with _session(version) as session:
+            with pytest.raises(ValueError, match=r"expected \['images'\]"):
+                session.run({"image": np.zeros((1, 8, 8, 1), np.float32)})
+            with pytest.raises(ValueError, match="type float16; expected"):
+                session.run({"images": np.zeros((1, 8, 8, 1), np.float16)})
+        with pytest.raises(ValueError, match="no tensor 'logits:0'"):
+            c_api.Session(version, {}, {"logits": "logits:0"})
+
+    def test_a_missing_version_is_not_found(self, tmp_path):
+        with pytest.raises(c_api.StatusError) as refused:
+            c_api.Session(tmp_path / "1", {}, {})
+        assert refused.value.code == "NOT_FOUND"
+
+    def test_negative_control_a_module_that_only_python_can_run(
+        self, classifier, digits, tmp_path
+    ):
+        module = tf.Module()
+        module.classifier = classifier
+        serve = tf.function(
+            lambda images: {"logits": classifier(images)},
+            input_signature=[tf.TensorSpec([None, 8, 8, 1], name="images")],
+            autograph=False,
+        )
+        directory = str(tmp_path)
+        tf.saved_model.save(
+            module, directory, signatures={"serving_default": serve}
+        )
+        loaded = tf.saved_model.load(directory)
+        served = loaded.signatures["serving_default"](tf.constant(digits))
+        np.testing.assert_allclose(
+            served["logits"], classifier(digits), atol=1e-5
+        )
+        # It loads in the C++ runtime too, and cannot run there.
+        _session(directory).close()
+        with pytest.raises(ValueError, match="Could not find variable"):
+            verification.run(directory, [digits])
+
+    def test_missing_variables_show_when_it_is_run(
+        self, version, digits, tmp_path
+    ):
+        damaged = shutil.copytree(version, tmp_path / "1")
+        shutil.rmtree(damaged / "variables")
+        with pytest.raises(ValueError, match="does not run on TensorFlow's C"):
+            verification.run(damaged, [digits])
+
+    def test_says_so_where_tensorflow_was_imported(
+        self, version, digits, tmp_path
+    ):
+        signature = verification.signature(version)
+        request = {
+            "directory": version,
+            "inputs": {"images": signature.inputs["images"].name},
+            "outputs": {"logits": signature.outputs["logits"].name},
+        }
+        (tmp_path / "request.json").write_text(json.dumps(request))
+        np.savez(tmp_path / "inputs_0.npz", images=digits)
+        # This process did.
+        with pytest.raises(ValueError, match="imported TensorFlow's Python"):
+            c_api.main(tmp_path)
+
+    def test_modules_that_must_not_import_tensorflow(self):
+        code = (
+            "import sys, mart_tf.serving.c_api, mart_tf.serving.versions; "
+            "sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
+        )
+        subprocess.run([sys.executable, "-c", code], cwd=_ROOT, check=True)
+
+
+class TestVersions:
+    def test_numbers_go_up_and_nothing_is_overwritten(self, tmp_path):
+        def fill(hidden):
+            pathlib.Path(hidden, "saved_model.pb").write_bytes(b"new")
+
+        for name in ("notes", "4", "007", "-9", "12x"):
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "saved_model.pb").write_bytes(b"old")
+        assert versions.write(tmp_path, fill) == str(tmp_path / "8")
+        (tmp_path / "9").write_bytes(b"a file in the way")
+        assert versions.write(tmp_path, fill) == str(tmp_path / "10")
+        assert (tmp_path / "4" / "saved_model.pb").read_bytes() == b"old"
+        assert (tmp_path / "007" / "saved_model.pb").read_bytes() == b"old"
+        assert sorted(os.listdir(tmp_path)) == sorted(
+            ["notes", "4", "007", "-9", "12x", "8", "9", "10"]
+        )
+
+    def test_exports_at_once_get_numbers_of_their_own(self, tmp_path):
+        def export(writer):
+            return [
+                versions.write(tmp_path, lambda path: _touch(path, writer))
+                for _ in range(50)
+            ]
+
+        with concurrent.futures.ThreadPoolExecutor(4) as threads:
+            written = list(threads.map(export, "abcd"))
+        assert {path for paths in written for path in paths} == {
+            str(tmp_path / str(number)) for number in range(1, 201)
+        }
+        for writer, paths in zip("abcd", written, strict=True):
+            for path in paths:
+                assert os.listdir(path) == [writer]
+
+    def test_a_server_of_another_user_can_read_it(self, tmp_path):
+        path = versions.write(tmp_path, lambda hidden: None)
+        assert os.stat(path).st_mode & 0o777 == 0o755
+
+    @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+    def test_a_failure_leaves_nothing(self, tmp_path, error):
+        def fill(hidden):
+            _touch(hidden, "saved_model.pb")
+            raise error
+
+        with pytest.raises(error):
+            versions.write(tmp_path / "new" / "export", fill)
+        assert os.listdir(tmp_path) == []
+
+    def test_a_file_in_the_way(self, tmp_path):
+        file = tmp_path / "file"
+        file.write_text("mine")
+        for directory in (file, file / "export"):
+            with pytest.raises(ValueError, match="is not a directory; choose"):
+                versions.check(directory)
+        assert file.read_text() == "mine"
+
+    def test_a_url(self):
+        with pytest.raises(ValueError, match="expected a local directory"):
+            versions.check("gs://bucket/export")
+
+    @pytest.mark.parametrize("place", ["/proc/export", "/proc/self/export"])
+    def test_a_place_where_nothing_can_be_written(self, place):
+        # Not even by root, as a read-only directory would be.
+        if not os.path.isdir("/proc/self"):
+            pytest.skip("There is no /proc here.")
+        with pytest.raises(ValueError, match="cannot be written: .*; choose"):
+            versions.write(place, lambda hidden: None)
+
+
+def _touch(folder, name):
+    pathlib.Path(folder, name).touch()
+
+
+class TestExport:
+    def test_a_second_export_leaves_the_first_alone(self, classifier, tmp_path):
+        first = mart_tf.export_saved_model(classifier, tmp_path, verify=False)
+        before = _content(first)
+        second = mart_tf.export_saved_model(classifier, tmp_path, verify=False)
+        assert first == str(tmp_path / "1")
+        assert second == str(tmp_path / "2")
+        assert _content(first) == before
+        assert sorted(os.listdir(tmp_path)) == ["1", "2"]
+
+    def test_says_what_it_saw(self, classifier, tmp_path):
+        seen = saved_model.write_version(classifier, tmp_path)
+        assert seen.signature == (
+            "input images: float32 [batch, 8, 8, 1]",
+            "output class_index: int64 [batch]",
+            "output logits: float32 [batch, 10]",
+            "output probabilities: float32 [batch, 10]",
+        )
+        assert 0.0 <= seen.difference <= 1e-5
+        seen = saved_model.write_version(classifier, tmp_path, verify=False)
+        assert seen.difference is None
+
+    def test_stores_every_weight_once(self, classifier, version):
+        size = sum(
+            path.stat().st_size
+            for path in pathlib.Path(version, "variables").iterdir()
+        )
+        weights = 4 * classifier.count_params()
+        assert weights <= size <= 1.05 * weights
+
+    def test_can_be_attacked(self, classifier, version, digits):
+        # The signature holds its variables weakly.
+        loaded = tf.saved_model.load(version)
+        serve = loaded.signatures["serving_default"]
+        images = tf.constant(digits[:4])
+        labels = tf.constant([0, 1, 2, 3])
+
+        def gradient(logits_of):
+            with tf.GradientTape() as tape:
+                tape.watch(images)
+                loss = tf.nn.sparse_softmax_cross_entropy_with_logits(
+                    labels, logits_of(images)
+                )
+            return tape.gradient(loss, images).numpy()
+
+        served = gradient(lambda images: serve(images=images)["logits"])
+        assert np.abs(served).max() > 0
+        np.testing.assert_allclose(
+            served, gradient(classifier), rtol=1e-4, atol=1e-6
+        )
+
+    def test_mixed_precision_is_served_in_float32(self, digits, tmp_path):
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        try:
+            mixed = _cnn()
+        finally:
+            keras.config.set_dtype_policy("float32")
+        assert mixed.layers[1].compute_dtype == "bfloat16"
+        path = mart_tf.export_saved_model(mixed, tmp_path)
+        content = pathlib.Path(path, "saved_model.pb").read_bytes()
+        graph = saved_model_pb2.SavedModel.FromString(content).meta_graphs[0]
+        assert "DT_BFLOAT16" not in str(graph.graph_def)
+        same = _cnn()
+        same.set_weights(mixed.get_weights())
+        [result] = verification.run(path, [digits])
+        expected = same(digits).numpy()
+        np.testing.assert_allclose(
+            result["logits"], expected, atol=1e-5 * np.abs(expected).max()
+        )
+
+    def test_probabilities(self, digits, tmp_path):
+        softmax = _cnn(activation="softmax")
+        path = mart_tf.export_saved_model(
+            softmax, tmp_path, outputs="probabilities"
+        )
+        [result] = verification.run(path, [digits])
+        expected = softmax(digits).numpy()
+        np.testing.assert_allclose(result["probabilities"], expected, atol=1e-6)
+        np.testing.assert_allclose(
+            result["logits"], np.log(expected), atol=1e-5
+        )
+
+    def test_a_training_model_says_what_its_classifier_returns(
+        self, digits, tmp_path
+    ):
+        softmax = _cnn(activation="softmax")
+        model = mart_tf.AdversarialClassifier(
+            softmax,
+            defense="mart",
+            threat=mart_tf.ThreatModel(epsilon=0.1),
+            outputs="probabilities",
+        )
+        path = mart_tf.export_saved_model(model, tmp_path)
+        [result] = verification.run(path, [digits])
+        np.testing.assert_allclose(
+            result["probabilities"], softmax(digits), atol=1e-6
+        )
+
+    def test_a_network_with_a_layer_named_classifier(self, digits, tmp_path):
+        class Network(keras.Model):
+            def __init__(self):
+                super().__init__()
+                self.flatten = keras.layers.Flatten()
+                self.classifier = keras.layers.Dense(10)
+
+            def call(self, images):
+                return self.classifier(self.flatten(images))
+
+        network = Network()
+        with pytest.raises(ValueError, match="has no weights yet; call it"):
+            mart_tf.export_saved_model(network, tmp_path)
+        expected = network(digits).numpy()
+        path = mart_tf.export_saved_model(network, tmp_path)
+        [result] = verification.run(path, [digits])
+        np.testing.assert_allclose(result["logits"], expected, atol=1e-5)
+
+    def test_of_a_model_made_on_two_devices(self, digits, tmp_path):
+        strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+        with strategy.scope():
+            model = _cnn()
+        assert len(model.weights[0].value.values) == 2
+        path = mart_tf.export_saved_model(model, tmp_path)
+        [result] = verification.run(path, [digits])
+        expected = model(digits).numpy()
+        np.testing.assert_allclose(
+            result["logits"], expected, atol=1e-5 * np.abs(expected).max()
+        )
+
+
+class TestNothingIsLeft:
+    """Causes that are met in practice, not faults put into the code."""
+
+    def test_a_layer_that_cannot_be_traced(self, tmp_path):
+        class Network(keras.Model):
+            def __init__(self):
+                super().__init__()
+                self.scores = keras.layers.Dense(10)
+
+            def call(self, images):
+                rows = np.asarray(images).reshape(len(images), -1)
+                return self.scores(tf.constant(rows))
+
+        model = Network()
+        model(np.zeros((1, 8, 8, 1), np.float32))
+        with pytest.raises(ValueError, match="cannot be written as a") as bad:
+            mart_tf.export_saved_model(model, tmp_path / "export")
+        assert "\n" not in str(bad.value)
+        assert os.listdir(tmp_path) == []
+
+    def test_a_network_that_draws_lots_at_inference(self, tmp_path):
+        class Noise(keras.layers.Layer):
+            def call(self, images):
+                return images + tf.random.normal(tf.shape(images))
+
+        model = keras.Sequential(
+            [
+                keras.Input((8, 8, 1)),
+                keras.layers.Flatten(),
+                Noise(),
+                keras.layers.Dense(10),
+            ]
+        )
+        mart_tf.export_saved_model(model, tmp_path, verify=False)
+        with pytest.raises(ValueError, match="logits differ from the class"):
+            mart_tf.export_saved_model(model, tmp_path)
+        assert os.listdir(tmp_path) == ["1"]
+
+    def test_no_space(self, classifier, tmp_path):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
+        try:
+            with pytest.raises(ValueError, match="cannot be written as a"):
+                mart_tf.export_saved_model(classifier, tmp_path / "export")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert os.listdir(tmp_path) == []
+
+    def test_killed_before_it_ended(self, classifier, tmp_path):
+        model = tmp_path / "model.keras"
+        classifier.save(model)
+        directory = tmp_path / "export"
+        code = (
+            "import keras, mart_tf; mart_tf.export_saved_model("
+            f"keras.models.load_model({str(model)!r}), {str(directory)!r})"
+        )
+        # Its own session, so that the verifier goes with it.
+        process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            cwd=_ROOT,
+            env=os.environ | {"TMPDIR": str(tmp_path)},
+            start_new_session=True,
+        )
+        while process.poll() is None and not list(directory.glob(".version*")):
+            time.sleep(0.01)
+        os.killpg(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+        [unfinished] = os.listdir(directory)
+        assert unfinished.startswith(".version-")
+        path = mart_tf.export_saved_model(classifier, directory, verify=False)
+        assert path == str(directory / "1")
+
+
+class TestBadInput:
+    @pytest.fixture
+    def refused(self, tmp_path):
+        def export(model, **settings):
+            with pytest.raises(ValueError) as refused:
+                mart_tf.export_saved_model(
+                    model, tmp_path / "export", **settings
+                )
+            assert os.listdir(tmp_path) == []
+            return str(refused.value)
+
+        return export
+
+    def test_the_directory_is_a_file(self, classifier, tmp_path):
+        file = tmp_path / "file"
+        file.write_text("mine")
+        with pytest.raises(ValueError, match="is not a directory; choose"):
+            mart_tf.export_saved_model(classifier, file)
+        assert file.read_text() == "mine"
+
+    def test_no_keras_model(self, refused):
+        assert "Got a dict to export; expected a Keras model" in refused({})
+
+    def test_kind_of_outputs(self, classifier, refused):
+        message = refused(classifier, outputs="probability")
+        assert "did you mean 'probabilities'" in message
+        assert "are not probabilities" in refused(
+            classifier, outputs="probabilities"
+        )
+
+    def test_softmax_not_declared(self, refused):
+        message = refused(_cnn(activation="softmax"))
+        assert 'outputs="probabilities"' in message
+
+    def test_two_inputs(self, refused):
+        images, other = keras.Input((4,)), keras.Input((4,))
+        scores = keras.layers.Add()([images, other])
+        message = refused(keras.Model([images, other], scores))
+        assert "expected one batch of images of a fixed size" in message
+
+    def test_images_of_any_size(self, refused):
+        images = keras.Input((None, None, 3))
+        scores = keras.layers.GlobalAveragePooling2D()(images)
+        message = refused(keras.Model(images, scores))
+        assert "takes inputs of shape (None, None, None, 3)" in message
+
+    def test_two_outputs(self, refused):
+        images = keras.Input((4,))
+        scores = keras.layers.Dense(3)(images)
+        message = refused(keras.Model(images, {"a": scores, "b": scores}))
+        assert "returns a dict; expected one output" in message
+
+    def test_outputs_that_are_no_scores(self, refused):
+        images = keras.Input((8, 8, 1))
+        message = refused(keras.Model(images, keras.layers.Dense(3)(images)))
+        assert "expected [batch, classes]" in message
+
+    def test_damaged_weights(self, refused):
+        model = _cnn()
+        model.layers[1].kernel.assign(model.layers[1].kernel * np.nan)
+        assert "scores that are not finite" in refused(model)
