@@ -64,9 +64,11 @@ def run(name, summary, values, main, argv=None):
                 f"Unexpected argument {extra[0]!r}; every setting is a flag, "
                 "such as --epochs=10."
             )
-        if values.verbosity == 0:
-            os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
         main()
+    except BrokenPipeError:
+        # Whoever read the output has gone, as `head` does.
+        sys.stdout = None
+        sys.exit(1)
     except (flags.Error, ValueError, OSError) as error:
         if "verbosity" in values and values.is_parsed() and values.verbosity:
             traceback.print_exc()
@@ -93,6 +95,31 @@ def _help(name, summary, values):
             )
         )
     return "\n".join(lines)
+
+
+def import_tensorflow(verbosity):
+    """Imports TensorFlow and finds its devices, without its messages.
+
+    Some are printed before any setting of TensorFlow's can silence them; they
+    show with `--verbosity=1`.
+    """
+    if verbosity:
+        import tensorflow as tf
+
+        tf.config.list_logical_devices()
+        return
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "w") as silence:
+        os.dup2(silence.fileno(), 2)
+    try:
+        import tensorflow as tf
+
+        tf.config.list_logical_devices()
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def number(name, text):

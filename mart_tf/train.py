@@ -9,6 +9,7 @@ from absl import flags
 
 from mart_tf import cli
 from mart_tf.training import config as run_config
+from mart_tf.training import workdir
 
 SUMMARY = (
     "train a classifier against adversarial examples. Without flags: MART on "
@@ -102,11 +103,14 @@ def _main():
     values["epsilon"] = cli.number("--epsilon", values["epsilon"])
     config = run_config.Config(**values).resolved()
 
+    record = workdir.prepare(config)
+
+    cli.import_tensorflow(FLAGS.verbosity)
     import rich.console
 
     from mart_tf.training import run
 
-    run.train(config, rich.console.Console())
+    run.train(config, record, rich.console.Console())
 
 
 if __name__ == "__main__":

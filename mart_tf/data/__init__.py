@@ -41,7 +41,15 @@ _CIFAR = Defaults(
 _MNIST = Defaults(model="small_cnn", epsilon=0.3, epochs=18)
 
 DEFAULTS = {
-    "digits": Defaults(model="digits_cnn", epsilon=0.15, epochs=30),
+    "digits": Defaults(
+        model="digits_cnn",
+        epsilon=0.15,
+        epochs=30,
+        batch_size=32,
+        learning_rate=0.02,
+        schedule="piecewise:at=21+27",
+        epsilon_warmup_epochs=4.0,
+    ),
     "mnist": _MNIST,
     "fashion_mnist": dataclasses.replace(_MNIST, epsilon=0.1),
     "kmnist": dataclasses.replace(_MNIST, epsilon=0.3),

@@ -1,11 +1,15 @@
 """An .npz file with the arrays of Keras's mnist.npz."""
 
+import zipfile
 import zlib
 
 import numpy as np
 
 from mart_tf.data import checks
 from mart_tf.data import splits
+
+# What numpy and zipfile raise on a file that is not as it was written.
+_DAMAGE = (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 def load(path):
@@ -22,9 +26,9 @@ def load(path):
     try:
         with np.load(path, allow_pickle=False) as archive:
             found = {key: archive[key] for key in checks.NPZ_KEYS}
-    except (ValueError, OSError, EOFError, zlib.error) as error:
+    except _DAMAGE as error:
         raise ValueError(
-            f"{path} cannot be read: {error}; write it again with "
+            f"{path} is damaged ({error}); write it again with "
             "numpy.savez_compressed."
         ) from error
     x_train, y_train = _half(found, "train")

@@ -188,8 +188,8 @@ def _reader(builder, size):
     height, width, channels = feature.shape
     if feature.np_dtype != np.uint8 or channels is None:
         raise ValueError(
-            f"The images of {builder.name} are {feature.np_dtype.__name__} of "
-            f"shape {feature.shape}; expected uint8 with a fixed number of "
+            f"The images of {builder.name} are {np.dtype(feature.np_dtype)} "
+            f"of shape {feature.shape}; expected uint8 with a fixed number of "
             "channels."
         )
     if size is None and None in feature.shape:
@@ -218,7 +218,7 @@ def _keys(info):
     if [len(names) for names in found] != [1, 1]:
         raise ValueError(
             f"{info.name} has not one image and one class label for each "
-            f"example (its features: {', '.join(features)}); expected an image "
+            f"example (its features: {', '.join(sorted(features))}); expected an image "
             "classification set."
         )
     return found[0][0], found[1][0]

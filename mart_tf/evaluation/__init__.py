@@ -1,8 +1,8 @@
 """Robust accuracy: attacks by name, one engine, reports and plots.
 
 `ATTACKS` is the table of names. An attack is one class, imported when it is
-first used; its parameters `classify` and `threat` are filled in here, all
-others are options that a spec may set, such as "pgd:steps=100".
+first used; its parameters `classify`, `threat` and `classes` are filled in
+here, all others are options that a spec may set, such as "pgd:steps=100".
 """
 
 import dataclasses
@@ -35,7 +35,7 @@ DEFAULT = (
 NATURAL = "natural"
 
 _LIBRARY = "cleverhans"
-_FILLED_IN = ("classify", "threat")
+_FILLED_IN = ("classify", "threat", "classes")
 
 
 def resolve(attacks=DEFAULT):
@@ -64,7 +64,7 @@ def resolve(attacks=DEFAULT):
     return [_resolve(text) for text in texts if text != NATURAL]
 
 
-def create(spec, classify, threat):
+def create(spec, classify, threat, classes):
     """The attack of a resolved spec.
 
     Args:
@@ -72,13 +72,14 @@ def create(spec, classify, threat):
         classify: Images to logits; the same object for every attack, so that
             CleverHans traces it once.
         threat: The `ThreatModel`.
+        classes: Number of classes.
 
     Raises:
-        ValueError: If the options do not fit the threat model.
+        ValueError: If the options do not fit the threat model or the classes.
     """
     attack = options.load(ATTACKS[spec.name])
     try:
-        return attack(classify, threat, **spec.options)
+        return attack(classify, threat, classes, **spec.options)
     except ValueError as error:
         raise ValueError(f"Attack {spec.text!r}: {error}") from error
 

@@ -66,7 +66,7 @@ class _Adapter(engine.Attack):
 class FastGradient(_Adapter):
     """`fast_gradient_method`: one step of size epsilon, no random start."""
 
-    def __init__(self, classify, threat):
+    def __init__(self, classify, threat, classes):
         super().__init__(
             classify, threat, fast_gradient_method.fast_gradient_method
         )
@@ -88,6 +88,7 @@ class ProjectedGradient(_Adapter):
         self,
         classify,
         threat,
+        classes,
         nb_iter: int = 20,
         eps_iter: float | None = None,
         rand_init: bool = True,
@@ -120,6 +121,7 @@ class BasicIterative(_Adapter):
         self,
         classify,
         threat,
+        classes,
         nb_iter: int = 20,
         eps_iter: float | None = None,
     ):
@@ -146,6 +148,7 @@ class MomentumIterative(_Adapter):
         self,
         classify,
         threat,
+        classes,
         nb_iter: int = 20,
         eps_iter: float | None = None,
         decay_factor: float = 1.0,

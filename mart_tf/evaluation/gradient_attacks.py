@@ -3,6 +3,8 @@
 import functools
 from typing import Literal
 
+import tensorflow as tf
+
 from mart_tf import attacks
 from mart_tf.attacks import gradient
 from mart_tf.evaluation import engine
@@ -12,7 +14,15 @@ class _Ascent(engine.Attack):
     """Projected steps of steepest ascent on one objective."""
 
     def __init__(
-        self, classify, threat, *, steps, step_size, objective, random_start
+        self,
+        classify,
+        threat,
+        classes,
+        *,
+        steps,
+        step_size,
+        objective,
+        random_start,
     ):
         gradient.check_settings(steps, step_size, random_start)
         self.classify = classify
@@ -21,6 +31,8 @@ class _Ascent(engine.Attack):
         self.step_size = step_size
         self.objective = attacks.objective(objective)
         self.random_start = random_start
+        # An objective for more classes than there are is refused here.
+        self.objective(tf.zeros([1], tf.int32), tf.zeros([1, classes]))
 
     def start(self, images, labels, seeds):
         return {
@@ -48,10 +60,11 @@ class FGSM(_Ascent):
     One step of size epsilon on the cross-entropy, from the natural example.
     """
 
-    def __init__(self, classify, threat):
+    def __init__(self, classify, threat, classes):
         super().__init__(
             classify,
             threat,
+            classes,
             steps=1,
             step_size=threat.epsilon,
             objective="cross_entropy",
@@ -75,6 +88,7 @@ class PGD(_Ascent):
         self,
         classify,
         threat,
+        classes,
         steps: int = 20,
         step_size: float | None = None,
         objective: Literal["cross_entropy", "margin", "dlr"] = "cross_entropy",
@@ -83,6 +97,7 @@ class PGD(_Ascent):
         super().__init__(
             classify,
             threat,
+            classes,
             steps=steps,
             step_size=threat.epsilon / 10 if step_size is None else step_size,
             objective=objective,
@@ -111,6 +126,7 @@ class CW(_Ascent):
         self,
         classify,
         threat,
+        classes,
         steps: int = 20,
         step_size: float | None = None,
         kappa: float = 50.0,
@@ -119,6 +135,7 @@ class CW(_Ascent):
         super().__init__(
             classify,
             threat,
+            classes,
             steps=steps,
             step_size=threat.epsilon / 10 if step_size is None else step_size,
             objective=functools.partial(attacks.margin, kappa=kappa),

@@ -21,7 +21,7 @@ def accuracy(results, title, path):
     """
     from matplotlib import figure
 
-    names = [result.name.replace("worst_case", "worst case") for result in results]
+    names = [result.label for result in results]
     values = np.array([100 * result.accuracy for result in results])
     bounds = np.array([result.interval for result in results]).T * 100
     drawing = figure.Figure(

@@ -5,7 +5,6 @@ import datetime
 import importlib.metadata
 import io
 import json
-import math
 import os
 import pathlib
 import tempfile
@@ -15,13 +14,12 @@ import rich.box
 import rich.console
 import rich.table
 
+from mart_tf import threat as threat_model
 from mart_tf.evaluation import plots
-from mart_tf.threat import ThreatModel
+from mart_tf.evaluation import results as evaluated
 
 # Raised when a key of report.json changes its meaning or goes.
 SCHEMA_VERSION = 1
-
-WORST_CASE = "worst_case"
 
 _PACKAGES = ("mart-tf", "tensorflow", "keras", "numpy", "cleverhans")
 
@@ -32,83 +30,6 @@ _DEFINITIONS = (
     "case is right under all attacks at once, example by example. Intervals "
     "are Wilson's, 95 %."
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Result:
-    """Accuracy under one attack, or without.
-
-    Args:
-        name: The attack's spec as the user wrote it, "natural", or
-            "worst_case".
-        outcome: bool `[n]`: which of all examples are classified correctly.
-        seconds: Wall time, compilation included; None if nothing was run.
-        attacked: Number of examples that went through the network.
-        parameters: Every setting of the attack.
-    """
-
-    name: str
-    outcome: np.ndarray
-    seconds: float | None = None
-    attacked: int = 0
-    parameters: dict = dataclasses.field(default_factory=dict)
-
-    @property
-    def accuracy(self):
-        """The share of all examples that are classified correctly."""
-        return float(self.outcome.mean())
-
-    @property
-    def interval(self):
-        """The 95 % confidence interval of the accuracy (Wilson, 1927)."""
-        return wilson(int(self.outcome.sum()), len(self.outcome))
-
-    @property
-    def rate(self):
-        """Attacked images per second."""
-        return self.attacked / self.seconds if self.seconds else None
-
-    def as_json(self):
-        """The result as it stands in report.json."""
-        return {
-            "name": self.name,
-            "parameters": self.parameters,
-            "accuracy": self.accuracy,
-            "correct": int(self.outcome.sum()),
-            "examples": len(self.outcome),
-            "confidence_interval_95": list(self.interval),
-            "attacked": self.attacked,
-            "seconds": self.seconds,
-            "images_per_second": self.rate,
-        }
-
-
-@dataclasses.dataclass(frozen=True)
-class Samples:
-    """Some examples of one attack, for the figure: broken ones first."""
-
-    attack: str
-    accuracy: float
-    natural: np.ndarray
-    adversarial: np.ndarray
-    labels: np.ndarray
-    predictions: np.ndarray
-
-    @classmethod
-    def choose(cls, result, images, labels, outcome, count=8):
-        """Up to `count` of an attack's examples, half of them broken."""
-        broken = np.flatnonzero(outcome.broken)
-        standing = np.flatnonzero(~outcome.broken)
-        some = max(count // 2, count - len(standing))
-        rows = np.concatenate([broken[:some], standing])[:count]
-        return cls(
-            result.name,
-            result.accuracy,
-            images[rows],
-            outcome.adversarial[rows],
-            labels[rows],
-            outcome.predictions[rows],
-        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,16 +47,16 @@ class Report:
 
     model: dict
     data: dict
-    threat: ThreatModel
+    threat: threat_model.ThreatModel
     settings: dict
-    results: tuple[Result, ...]
-    samples: Samples | None = None
+    results: tuple[evaluated.Result, ...]
+    samples: evaluated.Samples | None = None
 
     @property
     def worst_case(self):
         """The `Result` of all attacks at once, example by example."""
         together = np.logical_and.reduce([r.outcome for r in self.results])
-        return Result(WORST_CASE, together)
+        return evaluated.Result(evaluated.WORST_CASE, together)
 
     @property
     def rows(self):
@@ -217,6 +138,8 @@ class Report:
                 json.dumps(self.as_json(), indent=2) + "\n", encoding="utf-8"
             )
             directory.mkdir(exist_ok=True)
+            # An earlier report's figure would belong to no report.
+            (directory / "examples.png").unlink(missing_ok=True)
             for path in partial.iterdir():
                 os.replace(path, directory / path.name)
         return directory
@@ -229,8 +152,9 @@ class Report:
 
     def _title(self):
         threat = self.threat
+        name = self.model.get("workdir", self.model["name"])
         return (
-            f"{self.model['name']}: {self.data['examples']} examples, "
+            f"{name}: {self.data['examples']} examples, "
             f"{threat.norm}, epsilon {threat.epsilon:.4g}"
         )
 
@@ -262,54 +186,26 @@ def compare(reports):
     table = rich.table.Table("accuracy", box=rich.box.SIMPLE)
     for heading in reports:
         table.add_column(heading, justify="right", overflow="fold")
-    names = dict.fromkeys(
-        name for report in reports.values() for name in report.accuracy
-    )
-    for name in names:
-        table.add_row(
-            _label(name),
-            *(
-                f"{report.accuracy[name]:.2%}"
-                for report in reports.values()
-            ),
-        )
+    labels = {
+        result.name: result.label
+        for report in reports.values()
+        for result in report.rows
+    }
+    for name, label in labels.items():
+        accuracies = [report.accuracy[name] for report in reports.values()]
+        table.add_row(label, *(f"{value:.2%}" for value in accuracies))
     return table
-
-
-def wilson(correct, examples, z=1.959964):
-    """Wilson's score interval of a proportion (Wilson, 1927).
-
-        (p + z^2/2n +- z sqrt(p (1 - p)/n + z^2/4n^2)) / (1 + z^2/n)
-
-    Args:
-        correct: Number of successes.
-        examples: Number of trials n, at least 1; p is their ratio.
-        z: Standard deviations; the default gives 95 %.
-
-    Returns:
-        The lower and the upper bound, in [0, 1].
-    """
-    p = correct / examples
-    scale = 1 + z**2 / examples
-    middle = (p + z**2 / (2 * examples)) / scale
-    half = math.sqrt(p * (1 - p) / examples + (z / (2 * examples)) ** 2)
-    half *= z / scale
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def _cells(result):
     lower, upper = result.interval
     return (
-        _label(result.name),
+        result.label,
         f"{result.accuracy:.2%}",
         f"{100 * lower:.1f} to {100 * upper:.1f}",
         "" if result.seconds is None else f"{result.seconds:.1f}",
         "" if result.rate is None else f"{result.rate:.0f}",
     )
-
-
-def _label(name):
-    return name.replace("_", " ") if name == WORST_CASE else name
 
 
 def _versions():

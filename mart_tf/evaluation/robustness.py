@@ -11,6 +11,7 @@ from mart_tf.evaluation import engine
 from mart_tf.evaluation import inputs
 from mart_tf.evaluation import progress as progress_bars
 from mart_tf.evaluation import report
+from mart_tf.evaluation import results
 
 
 def evaluate_robustness(
@@ -69,37 +70,13 @@ def evaluate_robustness(
         images, labels, threat, classifier, outputs, class_names
     )
     classify = inputs.logits_of(classifier, outputs)
-    prepared = [evaluation.create(spec, classify, threat) for spec in specs]
-    seeds = noise.seeds(seed, tf.range(len(images))).numpy()
+    prepared = [
+        (spec.text, evaluation.create(spec, classify, threat, classes))
+        for spec in specs
+    ]
     # Not wider than the data: padding would be computed for nothing.
     loop = engine.Engine(classify, min(batch_size, len(images)))
-
-    started = time.perf_counter()
-    natural_predictions = loop.predict(images)
-    correct = natural_predictions == labels
-    results = [
-        report.Result(
-            "natural", correct, time.perf_counter() - started, len(images)
-        )
-    ]
-    samples = None
-    rows = np.flatnonzero(correct)
-    natural = images[rows], labels[rows], seeds[rows]
-    with progress_bars.bar(progress) as opened:
-        for spec, attack in zip(specs, prepared, strict=True):
-            observe = opened(spec.text, len(rows), len(images))
-            tf.random.set_seed(seed)
-            started = time.perf_counter()
-            outcome = loop.run(attack, *natural, observe)
-            seconds = time.perf_counter() - started
-            standing = correct.copy()
-            standing[rows] = ~outcome.broken
-            result = report.Result(
-                spec.text, standing, seconds, len(rows), attack.parameters
-            )
-            if samples is None or result.accuracy < samples.accuracy:
-                samples = report.Samples.choose(result, *natural[:2], outcome)
-            results.append(result)
+    found, samples = _measure(loop, prepared, images, labels, seed, progress)
     return report.Report(
         model={
             "name": classifier.name,
@@ -118,6 +95,37 @@ def evaluate_robustness(
             "batch_size": loop.batch_size,
             "precision": "float32",
         },
-        results=tuple(results),
+        results=found,
         samples=samples,
     )
+
+
+def _measure(loop, prepared, images, labels, seed, progress):
+    """The results, the natural one first, and samples of the strongest."""
+    started = time.perf_counter()
+    correct = loop.predict(images) == labels
+    seconds = time.perf_counter() - started
+    found = [results.Result("natural", correct, seconds, len(images))]
+    samples = None
+    rows = np.flatnonzero(correct)
+    images, labels = images[rows], labels[rows]
+    seeds = noise.seeds(seed, rows).numpy()
+    with progress_bars.bar(progress) as opened:
+        for name, attack in prepared:
+            observe = opened(name, len(rows), len(correct))
+            tf.random.set_seed(seed)
+            started = time.perf_counter()
+            outcome = loop.run(attack, images, labels, seeds, observe)
+            seconds = time.perf_counter() - started
+            standing = correct.copy()
+            standing[rows] = ~outcome.broken
+            result = results.Result(
+                name, standing, seconds, len(rows), attack.parameters
+            )
+            found.append(result)
+            stronger = samples is None or result.accuracy < samples.accuracy
+            if rows.size and stronger:
+                samples = results.Samples.choose(
+                    result, images, labels, outcome
+                )
+    return tuple(found), samples

@@ -89,6 +89,7 @@ class Progress(keras.callbacks.Callback):
             f"epoch {epoch + 1:3d}/{self._epochs}  loss {logs['loss']:.4f}  "
             f"validation: {_accuracies(validation)}  {rate:,.0f} images/s",
             highlight=False,
+            soft_wrap=True,
         )
 
 
@@ -115,13 +116,17 @@ class Record(keras.callbacks.Callback):
                     if int(row["epoch"]) <= first_epoch
                 ]
 
+    def on_epoch_begin(self, epoch, logs=None):
+        rate = self.model.optimizer.learning_rate
+        self._rate = float(keras.ops.convert_to_numpy(rate))
+
     def on_epoch_end(self, epoch, logs=None):
         best = self._checkpoints.save(epoch + 1, logs["val_robust_accuracy"])
         self._rows.append(
             {
                 "epoch": epoch + 1,
                 **{name: f"{value:.6g}" for name, value in logs.items()},
-                "learning_rate": f"{float(_rate(self.model.optimizer)):.6g}",
+                "learning_rate": f"{self._rate:.6g}",
                 "best": int(best),
             }
         )
@@ -131,10 +136,6 @@ class Record(keras.callbacks.Callback):
         writer.writeheader()
         writer.writerows(self._rows)
         files.replace_text(self._file, text.getvalue())
-
-
-def _rate(optimizer):
-    return keras.ops.convert_to_numpy(optimizer.learning_rate)
 
 
 def _accuracies(logs):

@@ -116,7 +116,8 @@ def _save(folder, state, number):
     manager = tf.train.CheckpointManager(
         state, str(folder), max_to_keep=_KEPT, checkpoint_name="ckpt"
     )
-    size = sum(_size(value) for value in tf.nest.flatten(_tensors(state)))
+    tensors = [*state.classifier, *getattr(state, "optimizer", ())]
+    size = sum(t.dtype.size * int(np.prod(t.shape)) for t in tensors)
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free
     if free < 2 * size:
@@ -131,20 +132,6 @@ def _save(folder, state, number):
     for file in folder.glob("ckpt-*.sha256"):
         if not file.with_suffix(".index").exists():
             file.unlink()
-
-
-def _tensors(state):
-    return [
-        value
-        for value in (
-            *state.classifier,
-            *getattr(state, "optimizer", []),
-        )
-    ]
-
-
-def _size(variable):
-    return variable.dtype.size * int(np.prod(variable.shape))
 
 
 def _restore_newest(folder, state):

@@ -76,6 +76,7 @@ class Config:
         spec = options.resolve(self.defense, defenses.DEFENSES, "defense")
         if self.regularization is None:
             return self.defense
+        self._check_number("regularization", at_least=0.0)
         if "regularization" in spec.options:
             raise ValueError(
                 f"--regularization={self.regularization:g} and --defense="

@@ -8,15 +8,19 @@ import tensorflow as tf
 _BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 
-def strategy(kind):
+def kind():
+    """What computes: "GPU" where TensorFlow sees one, else "CPU"."""
+    return "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
+
+
+def strategy(name):
     """The distribution strategy for "auto", "single" or "mirrored".
 
     "auto" mirrors over all visible GPUs (or logical CPUs where there is no
     GPU) when there is more than one.
     """
-    devices = tf.config.list_logical_devices("GPU")
-    devices = devices or tf.config.list_logical_devices("CPU")
-    if kind == "mirrored" or (kind == "auto" and len(devices) > 1):
+    devices = tf.config.list_logical_devices(kind())
+    if name == "mirrored" or (name == "auto" and len(devices) > 1):
         return _mirrored(tuple(device.name for device in devices))
     # The default strategy: one device.
     return tf.distribute.get_strategy()

@@ -19,18 +19,18 @@ from mart_tf.training import workdir
 _MOMENTUM = 0.9
 
 
-def train(config, console):
+def train(config, record, console):
     """Starts or continues a run, and trains it to its last epoch.
 
     Args:
         config: A resolved `Config`.
+        record: What `workdir.prepare` found of it.
         console: A `rich.console.Console` for the person who waits.
 
     Raises:
         ValueError: On anything that forbids the run; then nothing has been
             written, unless weights became infinite in the middle of it.
     """
-    record = workdir.prepare(config)
     dataset = data.load(
         config.dataset, data_dir=config.data_dir, download=config.download
     )
@@ -56,24 +56,29 @@ def train(config, console):
     saved = checkpoints.Checkpoints(config.workdir, model)
     finished, warnings = saved.restore()
     for warning in warnings:
-        console.print(f"{warning} Falling back to the one before it.")
+        console.print(
+            f"{warning} Falling back to the one before it.", soft_wrap=True
+        )
     if finished >= config.epochs:
         console.print(
             f"{config.workdir} has finished its {finished} epochs; there is "
-            "nothing to do. Give a larger --epochs to train on."
+            "nothing to do. Give a larger --epochs to train on.",
+            soft_wrap=True,
         )
         return
     if finished:
         console.print(
             f"Continuing {config.workdir} after epoch {finished} of "
-            f"{config.epochs}."
+            f"{config.epochs}.",
+            soft_wrap=True,
         )
     workdir.write(config, facts, record)
     _fit(config, console, dataset, model, saved, finished, steps)
     console.print(
         f"Finished: best epoch {_best_epoch(config.workdir)}, with robust "
         f"accuracy {100 * float(saved.best_accuracy):.1f} % on the validation "
-        f"split. Workdir: {config.workdir}"
+        f"split. Workdir: {config.workdir}",
+        soft_wrap=True,
     )
 
 
@@ -100,6 +105,8 @@ def _fit(config, console, dataset, model, saved, finished, steps):
             dataset.validation, config.batch_size
         ),
         callbacks=hooks,
+        # The order is the data's own.
+        shuffle=False,
         verbose=0,
     )
 
@@ -162,7 +169,7 @@ def _print_settings(console, config, dataset, precision, replicas):
             f"{'augmented' if config.augment else 'not augmented'}",
         ),
         ("precision", precision),
-        ("devices", f"{replicas}"),
+        ("devices", f"{replicas} {devices.kind()}"),
         ("workdir", config.workdir),
     ]
     for name, value in lines:

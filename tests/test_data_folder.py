@@ -1,0 +1,171 @@
+"""Trees of images: one folder for each class."""
+
+import shutil
+
+import numpy as np
+from PIL import Image
+import pytest
+import tensorflow as tf
+
+from mart_tf import data
+from mart_tf.data import checks
+
+
+def image(number, height=6, width=5, channels=3):
+    """An image of its own for each number."""
+    pixels = np.random.default_rng(number).integers(
+        0, 256, [height, width, channels]
+    )
+    return pixels.astype(np.uint8)
+
+
+def write(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.squeeze()).save(path)
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """20 images of two classes; `image(n)` lies in row n."""
+    root = tmp_path / "pets"
+    for row in range(20):
+        name = "cat" if row < 12 else "dog"
+        suffix = (".png", ".BMP")[row % 2]
+        write(root / name / f"{row:02}{suffix}", image(row))
+    return root
+
+
+class TestFolder:
+    def test_rows_follow_the_names(self, tree):
+        (tree / "cat" / "notes.txt").write_text("no image")
+        (tree / "cat" / "._00.png").write_text("left by macOS")
+        (tree / ".cache").mkdir()
+        loaded = data.load(f"folder:{tree}")
+        assert loaded.class_names == ("cat", "dog")
+        assert loaded.image_shape == (6, 5, 3) and loaded.mode == "memory"
+        parts = (loaded.train, loaded.validation, loaded.test)
+        assert [len(split) for split in parts] == [14, 2, 4]
+        rows = np.concatenate([split.indices for split in parts])
+        np.testing.assert_array_equal(np.sort(rows), np.arange(20))
+        for split in parts:
+            for pixels, label, row in zip(
+                split.images, split.labels, split.indices, strict=True
+            ):
+                np.testing.assert_array_equal(pixels, image(row))
+                assert label == (row >= 12)
+
+    def test_train_and_test_folders(self, tree, tmp_path):
+        root = tmp_path / "halves"
+        shutil.copytree(tree, root / "train")
+        for row in range(100, 103):
+            write(root / "test" / "dog" / f"{row}.png", image(row))
+        write(root / "test" / "cat" / "a.png", image(99))
+        loaded = data.load(f"folder:{root}")
+        assert len(loaded.train) + len(loaded.validation) == 20
+        np.testing.assert_array_equal(loaded.test.labels, [0, 1, 1, 1])
+        np.testing.assert_array_equal(loaded.test.indices, [0, 1, 2, 3])
+        np.testing.assert_array_equal(loaded.test.images[0], image(99))
+
+    def test_greyscale_has_one_channel(self, tmp_path):
+        for row in range(6):
+            path = tmp_path / "ab"[row % 2] / f"{row}.png"
+            write(path, image(row, channels=1))
+        loaded = data.load(f"folder:{tmp_path}")
+        assert loaded.image_shape == (6, 5, 1)
+        numbers = np.array([0, 2, 4, 1, 3, 5])[loaded.train.indices]
+        for pixels, number in zip(loaded.train.images, numbers, strict=True):
+            np.testing.assert_array_equal(pixels, image(number, channels=1))
+
+    @pytest.mark.parametrize("suffix", ["gif", "jpg", "jpeg"])
+    def test_other_formats(self, tmp_path, suffix):
+        grey = np.full([8, 8, 3], 100, np.uint8)
+        for row in range(6):
+            write(tmp_path / "ab"[row % 2] / f"{row}.{suffix}", grey + row)
+        loaded = data.load(f"folder:{tmp_path}:size=4")
+        assert loaded.image_shape == (4, 4, 3)
+        images, _ = data.arrays(loaded.train)
+        np.testing.assert_allclose(images, 102 / 255, atol=5 / 255)
+
+    def test_size_makes_images_alike(self, tree):
+        write(tree / "dog" / "large.png", image(50, 30, 40))
+        loaded = data.load(f"folder:{tree}:size=8")
+        assert loaded.image_shape == (8, 8, 3) and len(loaded.test) == 4
+
+    def test_streaming_gives_the_same_batches(self, tree):
+        memory = data.load(f"folder:{tree}:size=7")
+        stream = data.load(f"folder:{tree}:size=7:mode=streaming")
+        assert stream.mode == "streaming"
+        assert stream.describe().endswith("2 classes; streaming")
+        for batches in (
+            lambda set: data.training_batches(set.train, 4, augment=True),
+            lambda set: data.training_batches(set.train, 4, start_step=2),
+            lambda set: data.evaluation_batches(set.test, 3),
+        ):
+            one, other = batches(memory), batches(stream)
+            assert one.element_spec == other.element_spec
+            assert one.cardinality() == other.cardinality()
+            for batch, same in zip(one.take(7), other.take(7), strict=True):
+                tf.nest.map_structure(
+                    np.testing.assert_array_equal, batch, same
+                )
+
+
+class TestRefuses:
+    def refused(self, root, message, options=""):
+        with pytest.raises(ValueError, match=message) as error:
+            data.load(f"folder:{root}{options}")
+        assert "\n" not in str(error.value)
+
+    def test_sizes_that_differ(self, tree):
+        write(tree / "dog" / "99.png", image(99, 7, 5))
+        self.refused(tree, "00.png has 6x5 pixels and .*99.png has 7x5.*:size=")
+
+    @pytest.mark.parametrize("options", ["", ":size=4"])
+    def test_kinds_that_differ(self, tree, options):
+        write(tree / "dog" / "99.png", image(99, channels=1))
+        self.refused(tree, "in colour and .*99.png is greyscale", options)
+
+    def test_transparency(self, tree):
+        write(tree / "dog" / "99.png", image(99, channels=4))
+        self.refused(tree, "99.png has pixels of the kind RGBA")
+
+    def test_a_file_that_is_no_image(self, tree):
+        (tree / "dog" / "99.png").write_text("not an image")
+        self.refused(tree, "99.png cannot be read as an image")
+
+    def test_an_image_cut_short(self, tree):
+        path = tree / "dog" / "99.png"
+        write(path, image(99))
+        path.write_bytes(path.read_bytes()[:70])
+        self.refused(tree, "99.png cannot be read as an image")
+
+    def test_folders_without_images(self, tree, tmp_path):
+        empty = tmp_path / "empty"
+        empty.mkdir()
+        self.refused(empty, "empty holds 0 class folders; expected at least")
+        (tree / "owl").mkdir()
+        self.refused(tree, "owl holds no image; expected files that end in")
+        with pytest.raises(ValueError, match="owl holds no image"):
+            data.check(f"folder:{tree}")
+
+    def test_one_half_alone(self, tree, tmp_path):
+        root = tmp_path / "halves"
+        shutil.copytree(tree, root / "train")
+        self.refused(root, "holds train alone; expected both train and test")
+        write(root / "test" / "owl" / "0.png", image(0))
+        write(root / "test" / "cat" / "0.png", image(0))
+        self.refused(root, "test holds the class 'owl', which .*train does")
+
+    def test_too_few_images(self, tmp_path):
+        write(tmp_path / "a" / "0.png", image(0))
+        write(tmp_path / "b" / "0.png", image(1))
+        self.refused(tmp_path, "has 2 training images; expected at least 3")
+
+
+def test_a_path_may_hold_colons_and_a_home(tree, monkeypatch):
+    odd = tree.parent / "a:b"
+    tree.rename(odd)
+    assert len(data.load(f"folder:{odd}:size=4").test) == 4
+    monkeypatch.setenv("HOME", str(odd.parent))
+    data.check("folder:~/a:b")
+    assert list(checks.class_folders("~/a:b")[0]) == ["cat", "dog"]

@@ -1,0 +1,226 @@
+"""Training and evaluation batches, shuffling and augmentation."""
+
+import itertools
+
+import numpy as np
+import pytest
+from sklearn import datasets
+import tensorflow as tf
+
+from mart_tf import data
+from mart_tf.data import augmentation
+from mart_tf.data import splits
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits")
+
+
+def whole(batches):
+    """A batch as numpy: image, index, label, weight."""
+    return [
+        (x["image"].numpy(), x["index"].numpy(), y.numpy(), w.numpy())
+        for x, y, w in batches
+    ]
+
+
+def indices(batches):
+    return [x["index"].numpy() for x, _, _ in batches]
+
+
+class TestTrainingBatches:
+    def test_have_the_one_form(self, digits):
+        batches = data.training_batches(digits.train, 32)
+        images, labels, weights = batches.element_spec
+        assert images == {
+            "image": tf.TensorSpec([32, 8, 8, 1], tf.float32),
+            "index": tf.TensorSpec([32], tf.int64),
+        }
+        assert labels == tf.TensorSpec([32], tf.int32)
+        assert weights == tf.TensorSpec([32], tf.float32)
+        assert batches.cardinality() == tf.data.INFINITE_CARDINALITY
+        (image, index, label, weight) = whole(batches.take(1))[0]
+        source = datasets.load_digits()
+        np.testing.assert_array_equal(image[..., 0] * 16, source.images[index])
+        np.testing.assert_array_equal(label, source.target[index])
+        np.testing.assert_array_equal(weight, np.ones(32))
+
+    def test_an_epoch_is_a_permutation(self, digits):
+        # 1,294 = 2 x 647: two batches hold every example.
+        steps = data.steps_per_epoch(digits.train, 647)
+        assert steps == 2
+        batches = data.training_batches(digits.train, 647).take(3 * steps)
+        epochs = np.concatenate(indices(batches)).reshape(3, 1294)
+        for epoch in epochs:
+            np.testing.assert_array_equal(np.sort(epoch), digits.train.indices)
+        for one, other in itertools.combinations(epochs, 2):
+            assert (one != other).mean() > 0.99
+
+    def test_the_remainder_changes_with_the_epoch(self, digits):
+        batches = indices(data.training_batches(digits.train, 1000).take(2))
+        assert all(len(np.unique(rows)) == 1000 for rows in batches)
+        assert set(batches[0]) != set(batches[1])
+
+    def test_resume_is_bit_equal_at_every_step(self, digits):
+        split = digits.train.select(np.arange(21))
+        options = {"seed": 3, "augment": True}
+        straight = whole(data.training_batches(split, 4, **options).take(12))
+        for start in range(1, 12):
+            resumed = data.training_batches(
+                split, 4, start_step=start, **options
+            )
+            for one, other in zip(
+                straight[start:], whole(resumed.take(12 - start)), strict=True
+            ):
+                for expected, found in zip(one, other, strict=True):
+                    np.testing.assert_array_equal(expected, found)
+
+    def test_depend_on_the_seed_and_on_no_other(self, digits):
+        def first(seed):
+            return indices(
+                data.training_batches(digits.train, 64, seed=seed).take(1)
+            )[0]
+
+        tf.random.set_seed(1)
+        zero = first(0)
+        tf.random.set_seed(2)
+        np.testing.assert_array_equal(first(0), zero)
+        assert (first(1) != zero).any() and (first(-1) != zero).any()
+
+    def test_shuffling_is_as_even_as_chance(self):
+        # Rows sorted by class: the count of a class in a batch of 500 must
+        # vary as for draws without replacement, neither more nor less.
+        count, batch = 58000, 500
+        positions = tf.range(count, dtype=tf.int64)
+        variances = []
+        for epoch in range(20):
+            rows = splits.permute(positions, count, 0, epoch).numpy()
+            classes = (rows * 10 // count).reshape(-1, batch)
+            counts = (classes[..., None] == np.arange(10)).sum(1)
+            variances.append(counts.var())
+        chance = batch * 0.1 * 0.9 * (count - batch) / (count - 1)
+        assert 0.95 < np.mean(variances) / chance < 1.05
+
+    @pytest.mark.parametrize("count", [1, 2, 3, 17, 256, 257])
+    def test_small_sets_are_permuted_too(self, count):
+        positions = tf.range(count, dtype=tf.int64)
+        for epoch in range(3):
+            rows = splits.permute(positions, count, 0, epoch)
+            np.testing.assert_array_equal(np.sort(rows), np.arange(count))
+
+    def test_replicas_share_one_global_batch(self, digits, strategy):
+        batches = data.training_batches(digits.train, 10, augment=True)
+        expected = whole(batches.take(1))[0]
+        (x, y, w) = next(
+            iter(strategy.experimental_distribute_dataset(batches))
+        )
+        for tensor, whole_batch in zip(
+            (x["image"], x["index"], y, w), expected, strict=True
+        ):
+            local = strategy.experimental_local_results(tensor)
+            assert len({len(part) for part in local}) == 1
+            np.testing.assert_array_equal(np.concatenate(local), whole_batch)
+
+    def test_refuses_less_than_a_batch(self, digits):
+        with pytest.raises(ValueError, match="2000 is larger than the 1294"):
+            data.training_batches(digits.train, 2000)
+        with pytest.raises(ValueError, match="batch_size is 0; expected"):
+            data.training_batches(digits.train, 0)
+        with pytest.raises(ValueError, match="start_step is -1; expected"):
+            data.training_batches(digits.train, 8, start_step=-1)
+
+
+class TestEvaluationBatches:
+    @pytest.mark.parametrize("batch_size", [359, 100, 1, 500])
+    def test_see_every_example_once_in_order(self, digits, batch_size):
+        batches = data.evaluation_batches(digits.test, batch_size)
+        assert int(batches.cardinality()) == -(-359 // batch_size)
+        found = whole(batches)
+        for image, index, label, weight in found:
+            assert image.shape == (batch_size, 8, 8, 1)
+            assert index.shape == label.shape == weight.shape == (batch_size,)
+        image, index, label, weight = (
+            np.concatenate(parts) for parts in zip(*found, strict=True)
+        )
+        np.testing.assert_array_equal(weight[:359], 1)
+        np.testing.assert_array_equal(weight[359:], 0)
+        np.testing.assert_array_equal(index[:359], digits.test.indices)
+        np.testing.assert_array_equal(index[359:], -1)
+        images, labels = data.arrays(digits.test)
+        np.testing.assert_array_equal(image[:359], images)
+        np.testing.assert_array_equal(label[:359], labels)
+        # What fills the batch is a real image with its label.
+        np.testing.assert_array_equal(
+            image[359:], np.repeat(images[-1:], len(image) - 359, axis=0)
+        )
+
+    def test_arrays_gives_the_first_examples(self, digits):
+        images, labels = data.arrays(digits.test)
+        for count in (1, 256, 300):
+            first = data.arrays(digits.test, max_examples=count)
+            np.testing.assert_array_equal(first[0], images[:count])
+            np.testing.assert_array_equal(first[1], labels[:count])
+        assert len(data.arrays(digits.test, 10**6)[1]) == 359
+        with pytest.raises(ValueError, match="max_examples is 0"):
+            data.arrays(digits.test, 0)
+
+
+class TestAugmentation:
+    rows = np.arange(600, dtype=np.int64) * 7
+
+    def images(self):
+        # No pixel is 0, so that padding is seen.
+        values = np.random.default_rng(0).integers(1, 256, [600, 5, 6, 3])
+        return values.astype(np.uint8)
+
+    def test_equals_pad_crop_and_flip_in_numpy(self):
+        images = self.images()
+        found = augmentation.augment(tf.constant(images), self.rows, 3, 5)
+        assert found.dtype == tf.uint8
+        offsets = augmentation.offsets(self.rows, 3, 5)
+        padded = np.pad(images, [(0, 0), (4, 4), (4, 4), (0, 0)])
+        for image, top, left, flip, expected in zip(
+            padded, *(o.numpy() for o in offsets), found.numpy(), strict=True
+        ):
+            crop = image[top : top + 5, left : left + 6]
+            np.testing.assert_array_equal(
+                crop[:, ::-1] if flip else crop, expected
+            )
+
+    def test_offsets_reach_every_place_evenly(self):
+        top, left, flip = augmentation.offsets(np.arange(9000), 0, 0)
+        for places in (top, left):
+            counts = np.bincount(places.numpy(), minlength=9)
+            assert len(counts) == 9 and np.ptp(counts) < 200
+        assert abs(np.mean(flip) - 0.5) < 0.02
+        assert abs(np.corrcoef([top, left, flip])[0, 1]) < 0.05
+
+    def test_does_not_depend_on_the_batch(self):
+        images = tf.constant(self.images())
+        together = augmentation.augment(images, self.rows, 0, 1)
+        order = np.random.default_rng(1).permutation(600)[:50]
+        apart = augmentation.augment(
+            tf.gather(images, order), self.rows[order], 0, 1
+        )
+        np.testing.assert_array_equal(apart, tf.gather(together, order))
+
+    def test_changes_with_the_epoch_and_the_seed(self):
+        images = tf.constant(self.images())
+        one = augmentation.augment(images, self.rows, 0, 0)
+        for seed, epoch in ((0, 1), (1, 0)):
+            other = augmentation.augment(images, self.rows, seed, epoch)
+            changed = (one.numpy() != other.numpy()).any((1, 2, 3))
+            assert changed.mean() > 0.95
+
+    def test_training_batches_apply_it_by_epoch(self, digits):
+        split = digits.train.select(np.arange(8))
+        batches = whole(
+            data.training_batches(split, 4, seed=9, augment=True).take(4)
+        )
+        for step, (image, index, _, _) in enumerate(batches):
+            plain = datasets.load_digits().images[index][..., None] / 16
+            expected = augmentation.augment(
+                tf.constant(plain, tf.float32), index, 9, step // 2
+            )
+            np.testing.assert_array_equal(image, expected)

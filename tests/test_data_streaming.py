@@ -1,0 +1,111 @@
+"""TFDS sets read from their shards, against the same sets in memory."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import tiny_tfds
+
+from mart_tf import data
+from mart_tf.data import splits
+
+
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory):
+    """100 + 20 images, in 5 shards each."""
+    folder = tmp_path_factory.mktemp("tfds")
+    tiny_tfds.prepare(
+        folder,
+        shards=5,
+        train=tiny_tfds.examples(100),
+        test=tiny_tfds.examples(20),
+    )
+    return folder
+
+
+def epoch(batches, count):
+    return np.concatenate([x["index"] for x, _, _ in batches.take(count)])
+
+
+class TestStreaming:
+    def test_holds_the_rows_of_memory_mode(self, sharded):
+        memory = data.load("tiny", data_dir=sharded)
+        stream = data.load("tiny:mode=streaming", data_dir=sharded)
+        assert memory.mode == "memory" and stream.mode == "streaming"
+        assert len(stream.train.shards) == 5
+        assert memory.class_names == stream.class_names == ("ant", "bee", "cow")
+        for name in ("train", "validation", "test"):
+            one, other = getattr(memory, name), getattr(stream, name)
+            assert len(one) == len(other)
+            np.testing.assert_array_equal(one.indices, other.indices)
+            for batch, same in zip(
+                data.evaluation_batches(one, 7),
+                data.evaluation_batches(other, 7),
+                strict=True,
+            ):
+                tf.nest.map_structure(
+                    np.testing.assert_array_equal, batch, same
+                )
+
+    def test_an_epoch_holds_each_row_once(self, sharded):
+        memory = data.load("tiny", data_dir=sharded)
+        stream = data.load("tiny:mode=streaming", data_dir=sharded)
+        by_row = dict(
+            zip(memory.train.indices.tolist(), memory.train.images, strict=True)
+        )
+        batches = data.training_batches(stream.train, 30, seed=1)
+        epochs = [[], [], []]
+        for step, (x, _, _) in enumerate(batches.take(9)):
+            rows = x["index"].numpy()
+            epochs[step // 3].append(rows)
+            for image, row in zip(x["image"].numpy(), rows, strict=True):
+                np.testing.assert_array_equal(
+                    image, by_row[row].astype(np.float32) / 255
+                )
+        epochs = [np.concatenate(rows) for rows in epochs]
+        for rows in epochs:
+            np.testing.assert_array_equal(np.sort(rows), stream.train.indices)
+        assert (epochs[0] != epochs[1]).any()
+        assert (epochs[1] != epochs[2]).any()
+
+    def test_resumes_at_the_start_of_an_epoch(self, sharded):
+        train = data.load("tiny:mode=streaming", data_dir=sharded).train
+        options = {"seed": 4, "augment": True}
+        tf.random.set_seed(0)
+        straight = list(data.training_batches(train, 40, **options).take(6))
+        tf.random.set_seed(7)
+        resumed = data.training_batches(train, 40, start_step=4, **options)
+        for batch, same in zip(straight[4:], resumed.take(2), strict=True):
+            tf.nest.map_structure(np.testing.assert_array_equal, batch, same)
+        with pytest.raises(ValueError, match="step 3 is no multiple of the 2"):
+            data.training_batches(train, 40, start_step=3)
+
+    def test_the_seed_changes_the_order(self, sharded):
+        train = data.load("tiny:mode=streaming", data_dir=sharded).train
+        orders = [
+            epoch(data.training_batches(train, 45, seed=seed), 2)
+            for seed in (0, 1, -5)
+        ]
+        assert (orders[0] != orders[1]).any()
+        assert (orders[0] != orders[2]).any()
+
+    def test_the_remainder_changes_with_the_epoch(self, sharded):
+        train = data.load("tiny:mode=streaming", data_dir=sharded).train
+        batches = data.training_batches(train, 50)
+        rows = [set(x["index"].numpy().tolist()) for x, _, _ in batches.take(3)]
+        assert all(len(found) == 50 for found in rows)
+        assert rows[0] != rows[1] != rows[2]
+
+    def test_replicas_share_one_global_batch(self, sharded, strategy):
+        train = data.load("tiny:mode=streaming", data_dir=sharded).train
+        batches = data.training_batches(train, 10)
+        x, _, _ = next(iter(strategy.experimental_distribute_dataset(batches)))
+        local = strategy.experimental_local_results(x["index"])
+        assert len({len(part) for part in local}) == 1
+        np.testing.assert_array_equal(np.concatenate(local), epoch(batches, 1))
+
+    def test_is_chosen_by_size(self, sharded, monkeypatch):
+        monkeypatch.setattr(splits, "MEMORY_LIMIT", 120 * 20)
+        assert data.load("tiny", data_dir=sharded).mode == "memory"
+        monkeypatch.setattr(splits, "MEMORY_LIMIT", 120 * 20 - 1)
+        assert data.load("tiny", data_dir=sharded).mode == "streaming"
+        assert data.load("tiny:mode=memory", data_dir=sharded).mode == "memory"

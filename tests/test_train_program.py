@@ -1,0 +1,366 @@
+"""The train program: a run, its resume, its faults, and what it refuses."""
+
+import csv
+import dataclasses
+import io
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import rich.console
+import tensorflow as tf
+
+from mart_tf.training import callbacks
+from mart_tf.training import config as run_config
+from mart_tf.training import devices
+from mart_tf.training import run
+from mart_tf.training import workdir
+import programs
+
+# Small enough for seconds, with dropout and a last batch to drop.
+SMALL = {
+    "dataset": "digits",
+    "model": "small_network:build",
+    "attack_steps": 2,
+    "batch_size": 256,
+    "learning_rate": 0.05,
+    "epsilon_warmup_epochs": 1.5,
+    "schedule": "piecewise:at=3",
+    "precision": "float32",
+    "strategy": "single",
+}
+
+NETWORK = """
+import keras
+
+def build(input_shape, num_classes):
+    keras.utils.set_random_seed(0)
+    return keras.Sequential([
+        keras.Input(input_shape),
+        keras.layers.Conv2D(4, 3, activation="relu"),
+        keras.layers.BatchNormalization(synchronized=True),
+        keras.layers.Flatten(),
+        keras.layers.Dropout(0.3),
+        keras.layers.Dense(num_classes),
+    ])
+"""
+
+
+@pytest.fixture(autouse=True)
+def own_directory(tmp_path, monkeypatch):
+    (tmp_path / "small_network.py").write_text(NETWORK)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+
+def train(path, **settings):
+    """Trains in this process; returns what the user saw."""
+    config = run_config.Config(
+        workdir=str(path), **{**SMALL, **settings}
+    ).resolved()
+    output = io.StringIO()
+    console = rich.console.Console(file=output, width=200)
+    run.train(config, workdir.prepare(config), console)
+    return output.getvalue()
+
+
+def weights(path, checkpoint="last"):
+    return workdir.load_classifier(path, checkpoint).get_weights()
+
+
+def optimizer_state(path):
+    newest = max(
+        pathlib.Path(path, "checkpoints").glob("ckpt-*.index"),
+        key=lambda file: int(file.stem.split("-")[1]),
+    )
+    reader = tf.train.load_checkpoint(str(newest.with_suffix("")))
+    names = reader.get_variable_to_shape_map()
+    return {
+        name: reader.get_tensor(name)
+        for name in names
+        if name.startswith(("optimizer/", "step/"))
+    }
+
+
+def assert_same_run(one, other):
+    for a, b in zip(weights(one), weights(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+    first, second = optimizer_state(one), optimizer_state(other)
+    assert first.keys() == second.keys()
+    for name in first:
+        np.testing.assert_array_equal(first[name], second[name])
+    assert rows(one) == rows(other)
+
+
+def rows(path):
+    with pathlib.Path(path, "metrics.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_a_run_and_its_continuation_equal_a_run_without_a_stop():
+    train("whole", epochs=4)
+    train("parts", epochs=2)
+    said = train("parts", epochs=4)
+    assert "Continuing parts after epoch 2 of 4" in said
+    assert_same_run("whole", "parts")
+    # The schedule lowers the rate from the third epoch on.
+    rates = [float(row["learning_rate"]) for row in rows("whole")]
+    np.testing.assert_allclose(rates, [0.05, 0.05, 0.005, 0.005], rtol=1e-5)
+    assert "has finished its 4 epochs" in train("parts", epochs=4)
+
+
+def test_the_workdir_holds_what_the_design_says():
+    said = train("run", epochs=3)
+    files = {str(p.relative_to("run")) for p in pathlib.Path("run").rglob("*")}
+    assert {"flags.cfg", "run.json", "metrics.csv", "checkpoints"} <= files
+    kept = sorted(pathlib.Path("run/checkpoints").glob("ckpt-*.index"))
+    assert [file.stem for file in kept] == ["ckpt-2", "ckpt-3"]
+    assert "digits: 1,294 training" in said
+    assert "epoch   3/3  loss" in said
+    record = json.loads(pathlib.Path("run/run.json").read_text())
+    assert record["config"]["epsilon"] == 0.15
+    assert record["facts"]["num_classes"] == 10
+    assert record["versions"]["tensorflow"] == tf.__version__
+    best = max(rows("run"), key=lambda row: float(row["val_robust_accuracy"]))
+    assert best["best"] == "1"
+    # flags.cfg replays: the same configuration, not one flag different.
+    process = programs.run(
+        "train", "--flagfile=run/flags.cfg", cwd=pathlib.Path.cwd()
+    )
+    assert process.returncode == 0, process.stderr
+    assert "has finished its 3 epochs" in process.stdout
+
+
+def test_two_replicas_train_the_same_weights():
+    # Without dropout, whose masks belong to a replica.
+    settings = {"epochs": 2, "model": "digits_cnn"}
+    train("one", **settings)
+    assert "2 CPU" in train("two", **{**settings, "strategy": "mirrored"})
+    for a, b in zip(weights("one"), weights("two"), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4)
+    for a, b in zip(rows("one"), rows("two"), strict=True):
+        np.testing.assert_allclose(
+            float(a["loss"]), float(b["loss"]), rtol=1e-4
+        )
+
+
+@pytest.mark.parametrize("strategy", ["single", "mirrored"])
+def test_every_epoch_is_one_permutation_of_the_training_split(
+    strategy, monkeypatch
+):
+    # What fit hands to the step, not what the pipeline promises: under a
+    # strategy Keras consumes iterators of its own.
+    seen = []
+
+    def remember(indices):
+        seen.extend(indices.ravel().tolist())
+
+    class Watching(callbacks.Progress):
+        def on_epoch_end(self, epoch, logs=None):
+            super().on_epoch_end(epoch, logs)
+            seen.append(None)
+
+    original = run.adversarial.AdversarialClassifier.train_step
+
+    def train_step(self, data):
+        tf.numpy_function(remember, [data[0]["index"]], [])
+        return original(self, data)
+
+    monkeypatch.setattr(
+        run.adversarial.AdversarialClassifier, "train_step", train_step
+    )
+    monkeypatch.setattr(callbacks, "Progress", Watching)
+    train("run", epochs=2, strategy=strategy)
+    first = seen[: seen.index(None)]
+    second = seen[seen.index(None) + 1 : -1]
+    # 1,294 images make 5 batches of 256.
+    assert len(set(first)) == len(first) == 1280
+    assert len(set(second)) == len(second) == 1280
+    assert first != second
+
+
+def test_killed_and_run_again_equals_a_run_without_a_stop():
+    train("whole", epochs=3)
+    flags = [
+        f"--{name}={value}"
+        for name, value in {**SMALL, "workdir": "killed"}.items()
+    ]
+    # Epochs are told by flag, so that the whole run is the same run.
+    command = [sys.executable, "-m", "mart_tf.train", *flags, "--epochs=3"]
+    process = subprocess.Popen(
+        command, env=programs.environment(), stdout=subprocess.DEVNULL
+    )
+    first = pathlib.Path("killed/checkpoints/ckpt-1.sha256")
+    while not first.exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    train("killed", epochs=3)
+    assert_same_run("whole", "killed")
+
+
+def damage(file):
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    file.write_bytes(content)
+
+
+def test_a_damaged_checkpoint_is_passed_over():
+    train("whole", epochs=4)
+    train("run", epochs=3)
+    damage(pathlib.Path("run/checkpoints/ckpt-3.data-00000-of-00001"))
+    said = train("run", epochs=4)
+    assert "ckpt-3 is damaged (its checksum does not match)" in said
+    assert "Continuing run after epoch 2" in said
+    assert_same_run("whole", "run")
+
+
+def test_no_sound_checkpoint_stops_the_run():
+    train("run", epochs=2)
+    for file in pathlib.Path("run/checkpoints").glob("ckpt-*.index"):
+        damage(file)
+    with pytest.raises(ValueError, match="No sound checkpoint is left"):
+        train("run", epochs=3)
+
+
+def test_weights_that_are_not_finite_are_not_saved():
+    with pytest.raises(ValueError, match="is not finite after epoch 1"):
+        train("run", epochs=1, learning_rate=1e30, epsilon_warmup_epochs=0.0)
+    assert not list(pathlib.Path("run").rglob("ckpt-*"))
+
+
+@pytest.mark.parametrize(
+    "settings, sentence",
+    [
+        ({"epsilon": 0.1}, "--epsilon was 0.15, now 0.1"),
+        ({"seed": 1, "batch_size": 64}, "--batch_size was 256, now 64"),
+        ({"epochs": 1}, "a run can grow, not shrink"),
+    ],
+)
+def test_a_workdir_of_another_configuration(settings, sentence):
+    path = pathlib.Path("run")
+    workdir.write(config_of("run", epochs=2), {})
+    with pytest.raises(ValueError, match=sentence):
+        workdir.prepare(config_of("run", **{"epochs": 2, **settings}))
+    assert {file.name for file in path.iterdir()} == {"run.json", "flags.cfg"}
+
+
+def config_of(path, **settings):
+    return run_config.Config(
+        workdir=str(path), **{**SMALL, **settings}
+    ).resolved()
+
+
+def test_what_may_differ_when_a_run_continues():
+    workdir.write(config_of("run", epochs=2), {})
+    config = dataclasses.replace(
+        config_of("run", epochs=3), strategy="mirrored", data_dir="elsewhere"
+    )
+    assert workdir.prepare(config) is not None
+
+
+def test_defaults_come_from_the_data_set():
+    config = run_config.Config().resolved()
+    assert config.workdir == "runs/digits_digits_cnn_mart"
+    assert (config.model, config.epsilon) == ("digits_cnn", 0.15)
+    config = run_config.Config(defense="mart:form=released", regularization=6)
+    assert config.resolved().defense == "mart:form=released:regularization=6"
+
+
+@pytest.mark.parametrize(
+    "flag, sentence",
+    [
+        ("--dataset=digitss", "did you mean 'digits'"),
+        ("--model=resnet81", "did you mean 'resnet18'"),
+        ("--model=absent.keras", "does not exist"),
+        ("--model=absent_module:build", "cannot be found"),
+        ("--defense=marrt", "did you mean 'mart'"),
+        ("--defense=mart:regularisation=1", "did you mean 'regularization'"),
+        ("--precision=mixed_bfloat61", "did you mean 'mixed_bfloat16'"),
+        ("--norm=l2", "Unknown norm 'l2'"),
+        ("--epsilon=0", "--epsilon is 0; expected a number above 0"),
+        ("--epsilon=1.5", "expected at most 1"),
+        ("--epsilon=big", "expected a number, such as 0.3 or 8/255"),
+        ("--attack_steps=0", "--attack_steps is 0"),
+        ("--batch_size=0", "--batch_size is 0"),
+        ("--epochs=0", "--epochs is 0"),
+        ("--regularization=-1", "--regularization is -1"),
+        ("--schedule=steps", "Unknown schedule 'steps'"),
+        ("--learning_rate=0", "--learning_rate is 0"),
+        ("--dataset=folder:absent", "There is no folder absent"),
+        ("--dataset=npz:absent.npz", "There is no file absent.npz"),
+        ("--dataset=mnist", "is not prepared in"),
+        ("--epsilom=1", "Did you mean: epsilon"),
+        ("epochs=3", "Unexpected argument 'epochs=3'"),
+    ],
+)
+def test_refuses_a_flag_before_tensorflow_is_imported(
+    flag, sentence, monkeypatch
+):
+    path = pathlib.Path("poison")
+    path.mkdir()
+    (path / "tensorflow.py").write_text("raise SystemExit('imported')")
+    monkeypatch.setenv("PYTHONPATH", str(path.resolve()))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(path.resolve()))
+    process = programs.run(
+        "train", "--workdir=run", flag, cwd=pathlib.Path.cwd()
+    )
+    programs.assert_refused(process, sentence)
+    assert not pathlib.Path("run").exists()
+
+
+@pytest.mark.parametrize(
+    "settings, sentence",
+    [
+        ({"batch_size": 5000}, "larger than the 1294 training examples"),
+        ({"model": "small_network:softmax"}, "softmax"),
+        ({"model": "small_network:wide"}, "11"),
+        ({"model": "small_network:absent"}, "absent"),
+    ],
+)
+def test_refuses_what_only_tensorflow_can_see(settings, sentence, tmp_path):
+    with (tmp_path / "small_network.py").open("a") as stream:
+        stream.write(
+            "\ndef softmax(shape, classes):\n"
+            "    return keras.Sequential([build(shape, classes),"
+            " keras.layers.Softmax()])\n"
+            "\ndef wide(shape, classes):\n    return build(shape, 11)\n"
+        )
+    flags = {**SMALL, **settings, "workdir": "run", "epochs": 1}
+    process = programs.run(
+        "train", *(f"--{k}={v}" for k, v in flags.items()), cwd=tmp_path
+    )
+    programs.assert_refused(process, sentence)
+    assert not pathlib.Path("run").exists()
+
+
+def test_refuses_a_directory_that_is_not_a_run(tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.png").write_bytes(b"")
+    process = programs.run("train", "--workdir=photos", cwd=tmp_path)
+    programs.assert_refused(process, "holds files but no run")
+    process = programs.run(
+        "train", "--workdir=small_network.py", cwd=tmp_path
+    )
+    programs.assert_refused(process, "is a file")
+
+
+def test_help_lists_the_flags(tmp_path):
+    process = programs.run("train", "--help", cwd=tmp_path)
+    assert process.returncode == 0
+    for field in dataclasses.fields(run_config.Config):
+        assert f"--{field.name}\n" in process.stdout
+
+
+def test_precision_says_why():
+    assert devices.policy("float32") == ("float32", "float32, as asked")
+    policy, reason = devices.policy("auto")
+    assert policy in ("float32", "mixed_bfloat16")
+    assert "hardware" in reason
