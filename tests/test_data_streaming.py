@@ -6,6 +6,7 @@ import tensorflow as tf
 import tiny_tfds
 
 from mart_tf import data
+from mart_tf.data import shards
 from mart_tf.data import splits
 
 
@@ -87,6 +88,18 @@ class TestStreaming:
         ]
         assert (orders[0] != orders[1]).any()
         assert (orders[0] != orders[2]).any()
+
+    @pytest.mark.parametrize(("count", "buffer"), [(5, 1), (1, 8192)])
+    def test_shards_and_buffer_shuffle_alike(
+        self, tmp_path, monkeypatch, count, buffer
+    ):
+        # Five shards and no buffer, then one shard and a buffer.
+        monkeypatch.setattr(shards, "SHUFFLE_BUFFER", buffer)
+        tiny_tfds.prepare(tmp_path, shards=count, train=tiny_tfds.examples(100))
+        train = data.load("tiny:mode=streaming", data_dir=tmp_path).train
+        rows = epoch(data.training_batches(train, len(train)), 6)
+        orders = {tuple(order) for order in rows.reshape(6, -1)}
+        assert len(orders) > 3
 
     def test_the_remainder_changes_with_the_epoch(self, sharded):
         train = data.load("tiny:mode=streaming", data_dir=sharded).train

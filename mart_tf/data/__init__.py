@@ -38,7 +38,13 @@ class Defaults:
 _CIFAR = Defaults(
     augment=True, schedule="piecewise:at=75+90", weight_decay=3.5e-3
 )
-_MNIST = Defaults(model="small_cnn", epsilon=0.3, epochs=18)
+_MNIST = Defaults(
+    model="small_cnn",
+    epsilon=0.3,
+    epochs=18,
+    schedule="piecewise:at=12+16",
+    epsilon_warmup_epochs=2.0,
+)
 
 DEFAULTS = {
     "digits": Defaults(

@@ -216,9 +216,10 @@ def _keys(info):
         for kind in kinds
     ]
     if [len(names) for names in found] != [1, 1]:
+        listed = ", ".join(sorted(features))
         raise ValueError(
             f"{info.name} has not one image and one class label for each "
-            f"example (its features: {', '.join(sorted(features))}); expected an image "
+            f"example (its features: {listed}); expected an image "
             "classification set."
         )
     return found[0][0], found[1][0]

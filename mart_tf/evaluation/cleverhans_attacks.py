@@ -31,11 +31,11 @@ class _Adapter(engine.Attack):
     """
 
     def __init__(self, classify, threat, function, fixed=None, **options):
-        if options.get("eps_iter", 0.0) > threat.epsilon:
-            # A bare AssertionError in CleverHans.
+        if not 0.0 < options.get("eps_iter", threat.epsilon) <= threat.epsilon:
+            # Above epsilon it is a bare AssertionError in CleverHans.
             raise ValueError(
-                f"eps_iter is {options['eps_iter']:g}; expected at most "
-                f"epsilon, {threat.epsilon:g}."
+                f"eps_iter is {options['eps_iter']:g}; expected a step size "
+                f"above 0 and at most epsilon, {threat.epsilon:g}."
             )
         self.threat = threat
         self.parameters = options

@@ -1,0 +1,165 @@
+"""Training speed: the bare compiled step, and `fit` with its input pipeline.
+
+    python benchmarks/train_step.py
+    python benchmarks/train_step.py --networks=resnet18 --batch_size=32
+
+For each network and precision: images a second of the compiled MART step
+(PGD-10) on one batch that is already there, and of `fit` on the real input
+pipeline, in alternating rounds, medians; and the share of the machine's own
+matrix-product peak that the step's convolutions and dense layers make up.
+Data: random pixels (speed does not depend on them).
+"""
+
+import os
+import statistics
+import sys
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from absl import app
+from absl import flags
+import keras
+import numpy as np
+import tensorflow as tf
+
+import mart_tf
+from mart_tf.data import splits
+
+_NETWORKS = flags.DEFINE_list(
+    "networks", ["small_cnn", "resnet18"], "Networks of mart_tf.models."
+)
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Images a step.")
+_ROUNDS = flags.DEFINE_integer("rounds", 3, "Alternating rounds.")
+_SECONDS = flags.DEFINE_float("seconds", 20, "Least length of a measurement.")
+
+_SHAPES = {"small_cnn": (28, 28, 1), "resnet18": (32, 32, 3)}
+_ATTACK_STEPS = 10
+
+# Forward passes and what costs as much: a step of PGD is one forward and one
+# backward pass to the images; a training pass is one forward, and backward
+# to activations and to weights; MART makes two of those.
+_PASSES = 2 * _ATTACK_STEPS + 2 * 3
+
+
+def main(_):
+    """Prints a line for each network and precision."""
+    peaks = {name: matrix_product_peak(name) for name in ("float32", "bfloat16")}
+    for name, peak in peaks.items():
+        print(f"matrix product, {name}: {peak / 1e9:,.0f} GFLOP/s")
+    print(
+        f"{'network':10} {'precision':15} {'step/s':>9} {'fit/s':>9} "
+        f"{'fit/step':>9} {'of peak':>8}   (images a second, medians)"
+    )
+    medians = {}
+    for network in _NETWORKS.value:
+        for precision in ("float32", "mixed_bfloat16"):
+            bench = Bench(network, precision)
+            rounds = [(bench.step(), bench.fit()) for _ in range(_ROUNDS.value)]
+            step, fit = (statistics.median(r) for r in zip(*rounds, strict=True))
+            ratio = statistics.median(f / s for s, f in rounds)
+            peak = peaks[precision.removeprefix("mixed_")]
+            share = step * _PASSES * bench.flops / peak
+            medians[network, precision] = step
+            print(
+                f"{network:10} {precision:15} {step:9.1f} {fit:9.1f} "
+                f"{ratio:9.3f} {share:8.1%}"
+            )
+            sys.stdout.flush()
+        gain = (
+            medians[network, "mixed_bfloat16"] / medians[network, "float32"]
+        )
+        print(f"{network}: bfloat16 is {gain:.2f} times as fast as float32")
+
+
+class Bench:
+    """A compiled model of one network in one precision, and its data."""
+
+    def __init__(self, network, precision):
+        shape, size = _SHAPES[network], _BATCH_SIZE.value
+        classifier = mart_tf.models.build(
+            network, shape, 10, precision=precision
+        )
+        self.flops = forward_flops(classifier)
+        self.model = mart_tf.AdversarialClassifier(
+            classifier,
+            "mart",
+            mart_tf.ThreatModel(epsilon=0.1),
+            _ATTACK_STEPS,
+        )
+        self.model.compile(keras.optimizers.SGD(0.01, momentum=0.9))
+        self.model.optimizer.build(self.model.trainable_variables)
+        generator = np.random.RandomState(0)
+        images = generator.randint(0, 256, (10 * size, *shape), "uint8")
+        labels = generator.randint(0, 10, len(images)).astype("int32")
+        split = splits.memory_split(images, labels)
+        self.data = mart_tf.data.training_batches(split, size)
+        self.batch = next(iter(self.data))
+        self.compiled = tf.function(self.model.train_step)
+        self.compiled(self.batch)
+
+    def step(self):
+        """Images a second of the bare step."""
+        steps, started = 0, time.perf_counter()
+        while steps < 3 or time.perf_counter() - started < _SECONDS.value:
+            logs = self.compiled(self.batch)
+            # The step is over when its loss can be read.
+            float(logs["loss"])
+            steps += 1
+        return steps * _BATCH_SIZE.value / (time.perf_counter() - started)
+
+    def fit(self):
+        """Images a second of fit, from the end of its first step on."""
+        clock = Clock(_SECONDS.value)
+        self.model.fit(
+            self.data,
+            steps_per_epoch=1_000_000,
+            verbose=0,
+            shuffle=False,
+            callbacks=[clock],
+        )
+        steps = len(clock.times) - 1
+        seconds = clock.times[-1] - clock.times[0]
+        return steps * _BATCH_SIZE.value / seconds
+
+
+class Clock(keras.callbacks.Callback):
+    """Notes the end of each step, and ends the epoch in time."""
+
+    def __init__(self, seconds):
+        super().__init__()
+        self.seconds, self.times = seconds, []
+
+    def on_train_batch_end(self, batch, logs=None):
+        float(logs["loss"])
+        self.times.append(time.perf_counter())
+        enough = len(self.times) > 3
+        if enough and self.times[-1] - self.times[0] > self.seconds:
+            self.model.stop_training = True
+
+
+def matrix_product_peak(dtype):
+    """FLOP/s of a large matrix product, the best of several."""
+    size = 4096 if tf.config.list_physical_devices("GPU") else 2048
+    a = tf.cast(tf.random.normal([size, size]), dtype)
+    product = tf.function(lambda x: tf.reduce_sum(x @ x))
+    best = float("inf")
+    for _ in range(12):
+        started = time.perf_counter()
+        float(product(a))
+        best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best
+
+
+def forward_flops(model):
+    """FLOPs of one image's forward pass: convolutions and dense layers."""
+    total = 0
+    for layer in model.layers:
+        if isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense)):
+            places = np.prod(layer.output.shape[1:-1], dtype=int)
+            total += 2 * int(np.prod(layer.kernel.shape)) * int(places)
+    return total
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,725 @@
+"""Robust accuracy: names, the engine, inputs, the report."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from sklearn import datasets
+import tensorflow as tf
+
+import mart_tf
+from mart_tf import attacks
+from mart_tf import evaluation
+from mart_tf import noise
+from mart_tf.evaluation import engine
+from mart_tf.evaluation import gradient_attacks
+from mart_tf.evaluation import inputs
+from mart_tf.evaluation import plots
+from mart_tf.evaluation import report as reports
+from mart_tf.evaluation import results
+
+_THREAT = mart_tf.ThreatModel(epsilon=0.1)
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """A small trained CNN, and 397 digits that it has not seen."""
+    keras.utils.set_random_seed(0)
+    images, labels = datasets.load_digits(return_X_y=True)
+    images = (images / 16).reshape(-1, 8, 8, 1).astype("float32")
+    labels = labels.astype("int32")
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Conv2D(16, 3, activation="relu"),
+            keras.layers.BatchNormalization(),
+            keras.layers.Flatten(),
+            keras.layers.Dropout(0.2),
+            keras.layers.Dense(10),
+        ]
+    )
+    model.compile(
+        keras.optimizers.Adam(0.003),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    model.fit(images[:1400], labels[:1400], epochs=6, verbose=0)
+    return model, images[1400:], labels[1400:]
+
+
+def _run(attack, classify, images, labels, batch_size=4, observe=None, seed=0):
+    seeds = noise.seeds(seed, tf.range(len(images))).numpy()
+    loop = engine.Engine(classify, batch_size)
+    return loop.run(attack, images, labels, seeds, observe)
+
+
+def _pgd(classify, threat, classes, steps, **options):
+    return gradient_attacks.PGD(
+        classify, threat, classes, steps=steps, **options
+    )
+
+
+class TestNames:
+    def test_reads_a_list_and_drops_natural(self):
+        specs = evaluation.resolve("natural, fgsm,pgd:steps=7,cleverhans:bim")
+        assert [spec.name for spec in specs] == [
+            "fgsm",
+            "pgd",
+            "cleverhans:bim",
+        ]
+        assert [spec.text for spec in specs][1] == "pgd:steps=7"
+        assert specs[1].options == {"steps": 7}
+
+    def test_types_the_options_of_cleverhans(self):
+        [spec] = evaluation.resolve(
+            ["cleverhans:pgd:nb_iter=5:eps_iter=2/255:rand_init=false"]
+        )
+        assert spec.name == "cleverhans:pgd"
+        assert spec.options == {
+            "nb_iter": 5,
+            "eps_iter": 2 / 255,
+            "rand_init": False,
+        }
+
+    def test_every_name_of_the_table_can_be_made(self):
+        for spec in evaluation.resolve(list(evaluation.ATTACKS)):
+            evaluation.create(spec, lambda images: images, _THREAT, 10)
+
+    def test_the_default_list_is_sound(self):
+        assert len(evaluation.resolve()) == len(evaluation.DEFAULT)
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("pdg", "Unknown attack 'pdg'; did you mean 'pgd'?"),
+            ("autoattack", "Unknown attack 'autoattack'; expected one of"),
+            ("cleverhans:pdg", "did you mean 'pgd'?"),
+            ("cleverhans", "Unknown cleverhans attack"),
+            ("pgd:step=3", "did you mean 'steps'?"),
+            ("fgsm:classes=3", "has no option 'classes'"),
+            ("pgd:steps=0", "steps is 0; expected at least 1"),
+            ("cleverhans:mim:nb_iter=-1", "nb_iter is -1; expected at least 1"),
+            ("cw:kappa=-1", "kappa is -1.0; expected a finite number"),
+            ("cw:kappa=nan", "kappa is nan; expected a finite number"),
+            ("pgd:objective=dlrr", "did you mean 'dlr'?"),
+            ("fgsm,,pgd", "empty item"),
+            ("fgsm,fgsm", "'fgsm' is listed twice"),
+        ],
+    )
+    def test_refuses(self, text, message):
+        with pytest.raises(ValueError, match=None) as error:
+            evaluation.resolve(text)
+        assert message in str(error.value)
+
+
+class TestEngine:
+    def test_a_linear_network_is_attacked_to_its_optimum(self):
+        # z_1 - z_0 = 4 x_0 - 2 x_1 - 0.7: the strongest example of class 1
+        # within epsilon moves each pixel by epsilon against its weight.
+        def classify(images):
+            score = 4 * images[:, 0] - 2 * images[:, 1] - 0.7
+            return tf.stack([tf.zeros_like(score), score], axis=1)
+
+        threat = mart_tf.ThreatModel(epsilon=0.25)
+        images = np.array([[0.5, 0.5], [0.9, 0.1]], np.float32)
+        labels = np.array([1, 1], np.int32)
+        # Scores 0.3 and 2.7 without attack; attacked at best 0.3 - 1.5 < 0
+        # and 2.7 - 1.5 > 0, so the first breaks and the second stands.
+        for attack in [
+            gradient_attacks.FGSM(classify, threat, 2),
+            _pgd(classify, threat, 2, 20),
+            gradient_attacks.CW(classify, threat, 2),
+        ]:
+            outcome = _run(attack, classify, images, labels)
+            assert outcome.broken.tolist() == [True, False]
+            assert outcome.predictions.tolist() == [0, 1]
+            np.testing.assert_allclose(
+                outcome.adversarial[1], [0.65, 0.35], rtol=1e-6
+            )
+
+    def test_equals_one_plain_batch_of_pgd(self, digits):
+        model, images, labels = digits
+        classify = inputs.logits_of(model, "logits")
+        outcome = _run(
+            _pgd(classify, _THREAT, 10, 7), classify, images, labels, 50
+        )
+
+        iterate = _THREAT.random_start(
+            images, noise.seeds(0, tf.range(len(images)))
+        )
+        broken = np.zeros(len(images), bool)
+        for _ in range(7):
+            iterate, _, logits = attacks.ascent_step(
+                classify, iterate, images, labels, _THREAT, _THREAT.epsilon / 10
+            )
+            broken |= np.argmax(logits, 1) != labels
+        broken |= np.argmax(classify(iterate), 1) != labels
+        assert 0.1 < broken.mean() < 0.9
+        np.testing.assert_array_equal(outcome.broken, broken)
+        pixels = np.abs(outcome.adversarial - iterate)[~broken]
+        assert (pixels > 1e-6).mean() < 1e-3
+
+    def test_repacking_changes_nothing(self, digits):
+        model, images, labels = digits
+        classify = inputs.logits_of(model, "logits")
+        attack = _pgd(classify, _THREAT, 10, 9)
+        few, many = (
+            _run(attack, classify, images, labels, size) for size in (7, 64)
+        )
+        np.testing.assert_array_equal(few.broken, many.broken)
+        np.testing.assert_array_equal(few.predictions, many.predictions)
+        # A gradient near 0 may change its sign with the batch's size.
+        moved = np.abs(few.adversarial - many.adversarial) > 1e-6
+        assert moved.mean() < 1e-3
+
+    def test_the_seed_decides_the_start(self, digits):
+        model, images, labels = digits
+        classify = inputs.logits_of(model, "logits")
+        first, again, other = (
+            _run(
+                _pgd(classify, _THREAT, 10, 1),
+                classify,
+                images[:20],
+                labels[:20],
+                seed=seed,
+            ).adversarial
+            for seed in (5, 5, 6)
+        )
+        np.testing.assert_array_equal(first, again)
+        assert np.abs(first - other).max() > 0.01
+
+    def test_stays_inside_the_threat_model_to_the_last_bit(self, digits):
+        model, images, labels = digits
+        classify = inputs.logits_of(model, "logits")
+        epsilon = np.float32(0.1)
+        for attack in [
+            gradient_attacks.FGSM(classify, _THREAT, 10),
+            _pgd(classify, _THREAT, 10, 5, random_start="gaussian"),
+            gradient_attacks.CW(classify, _THREAT, 10, steps=5),
+        ]:
+            found = _run(attack, classify, images, labels, 100).adversarial
+            assert (found >= np.maximum(images - epsilon, 0)).all()
+            assert (found <= np.minimum(images + epsilon, 1)).all()
+
+    def test_any_iterate_breaks_and_is_kept(self):
+        # The margin falls with x everywhere, so the attack walks up, through
+        # a hole around 0.6 where the wrong class wins, and out again.
+        def classify(images):
+            hole = tf.cast(tf.abs(images[:, 0] - 0.6) < 0.05, tf.float32)
+            margin = 1.5 - images[:, 0] - 10.0 * hole
+            return tf.stack([margin, tf.zeros_like(margin)], axis=1)
+
+        threat = mart_tf.ThreatModel(epsilon=0.5)
+        outcome = _run(
+            _pgd(classify, threat, 2, 4, step_size=0.1, random_start="none"),
+            classify,
+            np.array([[0.5], [0.7]], np.float32),
+            np.array([0, 0], np.int32),
+        )
+        assert outcome.broken.tolist() == [True, False]
+        np.testing.assert_allclose(
+            outcome.adversarial, [[0.6], [1.0]], rtol=1e-6
+        )
+
+    def test_the_last_iterate_is_looked_at(self):
+        # Class 0 up to 0.85, reached by the fourth step of 0.1 alone.
+        def classify(images):
+            margin = 0.85 - images[:, 0]
+            return tf.stack([margin, tf.zeros_like(margin)], axis=1)
+
+        threat = mart_tf.ThreatModel(epsilon=0.5)
+        for steps, broken in [(3, False), (4, True)]:
+            outcome = _run(
+                _pgd(
+                    classify,
+                    threat,
+                    2,
+                    steps,
+                    step_size=0.1,
+                    random_start="none",
+                ),
+                classify,
+                np.array([[0.5]], np.float32),
+                np.array([0], np.int32),
+                batch_size=1,
+            )
+            assert outcome.broken.tolist() == [broken]
+            assert outcome.predictions.tolist() == [int(broken)]
+
+    def test_nan_is_no_class(self):
+        def classify(images):
+            bad = tf.where(images[:, 0] > 0.5, float("nan"), 1.0)
+            return tf.stack([bad, tf.zeros_like(bad)], axis=1)
+
+        images = np.array([[0.2], [0.45], [0.9]], np.float32)
+        loop = engine.Engine(classify, 2)
+        assert loop.predict(images).tolist() == [0, 0, engine.NO_CLASS]
+        outcome = _run(
+            _pgd(classify, _THREAT, 2, 3, random_start="uniform"),
+            classify,
+            images[:2],
+            np.zeros(2, np.int32),
+        )
+        assert not outcome.broken[0]
+        assert np.isfinite(outcome.adversarial).all()
+
+    @pytest.mark.parametrize(
+        ("wins", "passes"),
+        [
+            # 6 examples in batches of 4: 2 batches of 4 steps, and a look at
+            # the last iterates of each.
+            (True, 2 * 4 + 2),
+            # All broken at the start: each batch takes the two steps between
+            # two packings and is dropped.
+            (False, 2 * 2),
+        ],
+    )
+    def test_broken_examples_are_dropped_and_nothing_retraces(
+        self, wins, passes
+    ):
+        passed = tf.Variable(0)
+        traced = []
+
+        def classify(images):
+            traced.append(images.shape)
+            passed.assign_add(1)
+            score = tf.reduce_sum(images, axis=1)
+            return tf.stack([score if wins else -score, 0 * score], axis=1)
+
+        images = np.full([6, 3], 0.5, np.float32)
+        outcome = _run(
+            _pgd(classify, _THREAT, 2, 4),
+            classify,
+            images,
+            np.zeros(6, np.int32),
+        )
+        assert outcome.broken.all() != wins
+        assert passed.numpy() == passes
+        assert set(traced) == {(4, 3)}
+        # Once for the step, once for the last look.
+        assert len(traced) <= 2
+
+    def test_examples_at_different_steps_share_a_batch(self):
+        passed = tf.Variable(0)
+
+        def classify(images):
+            passed.assign_add(1)
+            score = tf.reduce_sum(images, axis=1)
+            return tf.stack([score, 0 * score], axis=1)
+
+        # 6 examples of 8 steps in batches of 4, two steps a round: 24 rounds
+        # of one example each 6 batches full, where 8 are needed otherwise.
+        _run(
+            _pgd(classify, _THREAT, 2, 8),
+            classify,
+            np.full([6, 3], 0.5, np.float32),
+            np.zeros(6, np.int32),
+        )
+        assert passed.numpy() == 6 * 2 + 2
+
+    def test_tells_how_far_it_is(self, digits):
+        model, images, labels = digits
+        classify = inputs.logits_of(model, "logits")
+        told = []
+        outcome = _run(
+            _pgd(classify, _THREAT, 10, 5),
+            classify,
+            images,
+            labels,
+            64,
+            lambda done, broken: told.append((done, broken)),
+        )
+        assert told == sorted(told)
+        assert told[-1] == (len(images), outcome.broken.sum())
+
+    def test_no_examples_give_no_outcomes(self):
+        outcome = _run(
+            _pgd(lambda images: images, _THREAT, 3, 2),
+            lambda images: images,
+            np.zeros([0, 3], np.float32),
+            np.zeros(0, np.int32),
+        )
+        assert outcome.broken.shape == (0,)
+
+
+class TestEvaluateRobustness:
+    def test_counts_over_all_examples(self, digits):
+        model, images, labels = digits
+        found = mart_tf.evaluate_robustness(
+            model, (images, labels), _THREAT, ["fgsm", "pgd:steps=5", "cw"]
+        )
+        natural = model.predict(images, verbose=0).argmax(1) == labels
+        assert list(found.accuracy) == [
+            "natural",
+            "fgsm",
+            "pgd:steps=5",
+            "cw",
+            "worst_case",
+        ]
+        np.testing.assert_array_equal(found.outcomes["natural"], natural)
+        worst = natural.copy()
+        for name in ("fgsm", "pgd:steps=5", "cw"):
+            outcome = found.outcomes[name]
+            assert not outcome[~natural].any()
+            assert found.accuracy[name] == outcome.mean()
+            worst &= outcome
+        np.testing.assert_array_equal(found.outcomes["worst_case"], worst)
+
+    def test_pgd_is_not_weaker_than_fgsm(self, digits):
+        model, images, labels = digits
+        accuracy = mart_tf.evaluate_robustness(
+            model, (images, labels), _THREAT, "fgsm,pgd:steps=20"
+        ).accuracy
+        assert 0.0 < accuracy["pgd:steps=20"] <= accuracy["fgsm"]
+        assert accuracy["fgsm"] < accuracy["natural"]
+
+    def test_a_seed_gives_the_same_report(self, digits):
+        model, images, labels = digits
+        contents = []
+        for _ in range(2):
+            content = mart_tf.evaluate_robustness(
+                model,
+                (images, labels),
+                _THREAT,
+                "pgd:steps=3,cleverhans:pgd:nb_iter=3",
+                seed=4,
+                max_examples=100,
+            ).as_json()
+            del content["created"]
+            for entry in [content["natural"], *content["attacks"]]:
+                del entry["seconds"], entry["images_per_second"]
+            contents.append(content)
+        assert contents[0] == contents[1]
+
+    def test_takes_every_form_of_data(self, digits):
+        model, images, labels = digits
+        images, labels = images[:60], labels[:60]
+        rows = np.arange(60, dtype=np.int64)
+        weights = np.ones(60, np.float32)
+        outcomes = [
+            mart_tf.evaluate_robustness(
+                model, data, _THREAT, "pgd:steps=3", batch_size=25
+            ).outcomes["pgd:steps=3"]
+            for data in [
+                (images, labels),
+                (images.astype("float64"), labels[:, None].astype("int64")),
+                (images, keras.utils.to_categorical(labels, 10)),
+                tf.data.Dataset.from_tensor_slices((images, labels)).batch(16),
+                tf.data.Dataset.from_tensor_slices(
+                    ({"image": images, "index": rows}, labels, weights)
+                ).batch(16),
+            ]
+        ]
+        assert 0 < outcomes[0].sum() < 60
+        for outcome in outcomes[1:]:
+            np.testing.assert_array_equal(outcome, outcomes[0])
+
+    def test_takes_the_first_examples(self, digits):
+        model, images, labels = digits
+        data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(16)
+        found = mart_tf.evaluate_robustness(
+            model, data.repeat(), _THREAT, [], max_examples=20
+        )
+        np.testing.assert_array_equal(
+            found.outcomes["natural"],
+            model.predict(images[:20], verbose=0).argmax(1) == labels[:20],
+        )
+
+    def test_probabilities_count_as_their_logits(self, digits):
+        model, images, labels = digits
+        softmax = keras.Sequential([model, keras.layers.Softmax()])
+        expected, found = (
+            mart_tf.evaluate_robustness(
+                network, (images, labels), _THREAT, "pgd:steps=5", outputs=kind
+            ).outcomes["pgd:steps=5"]
+            for network, kind in [(model, None), (softmax, "probabilities")]
+        )
+        np.testing.assert_array_equal(found, expected)
+
+    def test_an_adversarial_classifier_says_what_it_returns(self, digits):
+        model, images, labels = digits
+        softmax = keras.Sequential([model, keras.layers.Softmax()])
+        trained = mart_tf.AdversarialClassifier(
+            softmax, threat=_THREAT, outputs="probabilities"
+        )
+        found = mart_tf.evaluate_robustness(
+            trained, (images, labels), _THREAT, "fgsm"
+        )
+        assert found.model["outputs"] == "probabilities"
+        assert found.accuracy["fgsm"] < found.accuracy["natural"]
+
+    def test_a_mixed_precision_network_is_evaluated_in_float32(self):
+        images = np.random.default_rng(0).random((40, 6), np.float32)
+        labels = (images[:, 0] > 0.5).astype("int32")
+
+        def build(policy):
+            return keras.Sequential(
+                [
+                    keras.Input((6,)),
+                    keras.layers.Dense(16, activation="relu", dtype=policy),
+                    keras.layers.Dense(2, dtype="float32"),
+                ]
+            )
+
+        mixed, exact = build("mixed_bfloat16"), build("float32")
+        exact.set_weights(mixed.get_weights())
+        samples = [
+            mart_tf.evaluate_robustness(
+                model, (images, labels), _THREAT, "pgd:steps=4"
+            ).samples
+            for model in (mixed, exact)
+        ]
+        np.testing.assert_array_equal(
+            samples[0].adversarial, samples[1].adversarial
+        )
+
+    def test_leaves_the_network_as_it_was(self, digits):
+        model, images, labels = digits
+        before = [np.array(variable) for variable in model.variables]
+        mart_tf.evaluate_robustness(
+            model, (images, labels), _THREAT, "fgsm,cleverhans:fgm"
+        )
+        for variable, value in zip(model.variables, before, strict=True):
+            np.testing.assert_array_equal(variable, value)
+
+    def test_a_network_that_is_always_wrong_is_reported(self, digits, tmp_path):
+        model, images, labels = digits
+        wrong = (model.predict(images, verbose=0).argmax(1) + 1) % 10
+        found = mart_tf.evaluate_robustness(
+            model, (images, wrong), _THREAT, "fgsm,cleverhans:fgm"
+        )
+        assert set(found.accuracy.values()) == {0.0}
+        found.save(tmp_path / "out")
+        assert not (tmp_path / "out" / "examples.png").exists()
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"images": lambda x: (x * 255).astype("uint8")}, "are uint8"),
+            ({"images": lambda x: (x * 16).astype("int64")}, "are int64"),
+            ({"images": lambda x: x * 16}, "lie in [0, 16]"),
+            ({"images": lambda x: x * np.nan}, "hold NaN"),
+            ({"images": lambda x: x[:, :7]}, "have shape (7, 8, 1)"),
+            ({"images": lambda x: x[:0]}, "0 images and 30 labels"),
+            ({"labels": lambda y: y + 1}, "The labels hold 10"),
+            ({"labels": lambda y: y[1:]}, "30 images and 29 labels"),
+            ({"class_names": ["a", "b"]}, "10 outputs and the data 2"),
+            ({"outputs": "logit"}, "did you mean 'logits'?"),
+            ({"outputs": "probabilities"}, "are not probabilities"),
+            ({"batch_size": 0}, "batch_size is 0"),
+            ({"max_examples": 0}, "max_examples is 0"),
+            ({"attacks": "pdg"}, "did you mean 'pgd'?"),
+            ({"attacks": "pgd:step_size=0"}, "'pgd:step_size=0': Attack step"),
+            ({"attacks": "cleverhans:pgd:eps_iter=0.2"}, "eps_iter is 0.2"),
+            ({"model": lambda images: images}, "The model is a function"),
+            ({"dataset": [1, 2, 3]}, "The dataset is a list"),
+        ],
+    )
+    def test_refuses(self, digits, change, message):
+        model, images, labels = digits
+        change = {"attacks": "fgsm", **change}
+        images = change.pop("images", np.asarray)(images[:30])
+        labels = change.pop("labels", np.asarray)(
+            np.append(labels[:29], 9).astype("int32")
+        )
+        model = change.pop("model", model)
+        dataset = change.pop("dataset", (images, labels))
+        with pytest.raises(ValueError, match=None) as error:
+            mart_tf.evaluate_robustness(model, dataset, _THREAT, **change)
+        assert message in str(error.value)
+        assert "\n" not in str(error.value)
+
+    def test_refuses_an_undeclared_softmax(self, digits):
+        model, images, labels = digits
+        softmax = keras.Sequential([model, keras.layers.Softmax()])
+        with pytest.raises(ValueError, match='declare outputs="probabilities"'):
+            mart_tf.evaluate_robustness(softmax, (images, labels), _THREAT)
+
+    def test_refuses_dlr_for_two_classes_before_any_work(self):
+        model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+        with pytest.raises(ValueError, match="at least 3 classes, got 2"):
+            mart_tf.evaluate_robustness(
+                model,
+                (np.ones([4, 3], np.float32), np.zeros(4, int)),
+                _THREAT,
+                "fgsm,pgd:objective=dlr",
+            )
+
+    def test_refuses_data_without_end(self, digits):
+        model, images, labels = digits
+        data = tf.data.Dataset.from_tensors((images, labels)).repeat()
+        with pytest.raises(ValueError, match="never ends; give max_examples"):
+            mart_tf.evaluate_robustness(model, data, _THREAT)
+
+
+class TestReport:
+    @pytest.fixture(scope="class")
+    def found(self, digits):
+        model, images, labels = digits
+        return mart_tf.evaluate_robustness(
+            model,
+            (images, labels),
+            _THREAT,
+            ["fgsm", "pgd:steps=5", "cleverhans:bim"],
+            class_names=[f"digit {i}" for i in range(10)],
+            seed=3,
+        )
+
+    def test_json_says_what_was_done(self, found, digits, tmp_path):
+        directory = found.save(tmp_path / "deep" / "evaluation")
+        content = json.loads((directory / "report.json").read_text("utf-8"))
+        assert content["schema_version"] == reports.SCHEMA_VERSION
+        assert content["threat_model"] == {
+            "norm": "linf",
+            "epsilon": 0.1,
+            "pixel_min": 0.0,
+            "pixel_max": 1.0,
+        }
+        assert content["settings"] == {
+            "seed": 3,
+            "batch_size": 250,
+            "precision": "float32",
+        }
+        assert content["model"]["parameters"] == digits[0].count_params()
+        assert content["data"]["examples"] == 397
+        assert content["versions"]["tensorflow"] == tf.__version__
+        assert [entry["name"] for entry in content["attacks"]] == [
+            "fgsm",
+            "pgd:steps=5",
+            "cleverhans:bim",
+        ]
+        pgd = content["attacks"][1]
+        assert pgd["parameters"] == {
+            "steps": 5,
+            "step_size": pytest.approx(0.01),
+            "objective": "cross_entropy",
+            "random_start": "uniform",
+        }
+        assert content["attacks"][2]["parameters"]["nb_iter"] == 20
+        for entry in [
+            content["natural"],
+            *content["attacks"],
+            content["worst_case"],
+        ]:
+            assert entry["accuracy"] == found.accuracy[entry["name"]]
+            assert entry["correct"] == found.outcomes[entry["name"]].sum()
+            low, high = entry["confidence_interval_95"]
+            assert low < entry["accuracy"] < high
+        assert pgd["attacked"] == content["natural"]["correct"]
+        assert pgd["images_per_second"] == pytest.approx(
+            pgd["attacked"] / pgd["seconds"]
+        )
+
+    def test_writes_a_page_and_two_figures(self, found, tmp_path):
+        from matplotlib import image
+
+        directory = found.save(tmp_path)
+        page = (directory / "report.md").read_text("utf-8")
+        for name, value in found.accuracy.items():
+            row = name.replace("worst_case", "worst case")
+            assert f"| {row} | {value:.2%} |" in page
+        for name in ("accuracy.png", "examples.png"):
+            assert f"({name})" in page
+            pixels = image.imread(directory / name)
+            assert min(pixels.shape[:2]) > 200
+            assert len(np.unique(pixels.reshape(-1, pixels.shape[2]), axis=0))
+            assert pixels.std() > 0.05
+        assert sorted(path.name for path in tmp_path.iterdir()) == [
+            "accuracy.png",
+            "examples.png",
+            "report.json",
+            "report.md",
+        ]
+
+    def test_is_written_whole_or_not_at_all(self, found, tmp_path, monkeypatch):
+        directory = found.save(tmp_path / "evaluation")
+        before = (directory / "report.json").read_bytes()
+
+        def fail(*_):
+            raise OSError("No space left on device")
+
+        monkeypatch.setattr(plots, "examples", fail)
+        with pytest.raises(OSError, match="No space"):
+            found.save(directory)
+        assert (directory / "report.json").read_bytes() == before
+        with pytest.raises(OSError, match="No space"):
+            found.save(tmp_path / "other")
+        assert [path.name for path in tmp_path.iterdir()] == ["evaluation"]
+
+    def test_a_new_report_keeps_no_figure_of_the_old(
+        self, found, digits, tmp_path
+    ):
+        model, images, labels = digits
+        directory = found.save(tmp_path)
+        mart_tf.evaluate_robustness(
+            model, (images, labels), _THREAT, "natural"
+        ).save(directory)
+        assert not (directory / "examples.png").exists()
+        assert (directory / "accuracy.png").exists()
+
+    def test_prints_as_a_table(self, found):
+        lines = str(found).splitlines()
+        assert "397 examples, linf, epsilon 0.1" in lines[0]
+        assert any(
+            "fgsm" in line and f"{found.accuracy['fgsm']:.2%}" in line
+            for line in lines
+        )
+        assert "worst case" in lines[-1]
+
+    def test_compares_side_by_side(self, found):
+        import io
+
+        import rich.console
+
+        console = rich.console.Console(file=io.StringIO(), width=80)
+        console.print(reports.compare({"runs/a": found, "runs/b": found}))
+        text = console.file.getvalue()
+        [header] = [line for line in text.splitlines() if "runs/a" in line]
+        assert "runs/b" in header
+        [row] = [line for line in text.splitlines() if "fgsm" in line]
+        assert row.split()[1:] == 2 * [f"{found.accuracy['fgsm']:.2%}"]
+
+    def test_samples_show_broken_and_standing_examples(self, found):
+        samples = found.samples
+        assert samples.accuracy == min(
+            result.accuracy for result in found.results
+        )
+        broken = samples.predictions != samples.labels
+        assert broken.tolist() == [True] * 4 + [False] * 4
+        difference = np.abs(samples.adversarial - samples.natural)
+        assert 0 < difference.max() <= 0.1 + 1e-6
+
+    @pytest.mark.parametrize(
+        ("shape", "threat"),
+        [
+            ((5, 6, 3), mart_tf.ThreatModel(epsilon=0.1)),
+            ((5, 6), mart_tf.ThreatModel(epsilon=1.0, pixel_max=255.0)),
+            ((7,), mart_tf.ThreatModel(epsilon=0.5, pixel_min=-1.0)),
+        ],
+    )
+    def test_draws_inputs_of_any_shape(self, shape, threat, tmp_path):
+        natural = np.full((2, *shape), 0.5, np.float32)
+        samples = results.Samples(
+            "fgsm",
+            0.5,
+            natural,
+            natural + np.float32(threat.epsilon),
+            np.array([0, 1]),
+            np.array([0, engine.NO_CLASS]),
+        )
+        plots.examples(samples, threat, None, tmp_path / "figure.png")
+        assert (tmp_path / "figure.png").stat().st_size > 1000
+
+
+class TestWilson:
+    def test_matches_cases_worked_by_hand(self):
+        # Five of ten with z = 2: (0.5 + 0.2 +- 2 sqrt(0.025 + 0.01)) / 1.4.
+        half = 2 * (0.025 + 0.01) ** 0.5
+        assert results.wilson(5, 10, z=2.0) == pytest.approx(
+            ((0.7 - half) / 1.4, (0.7 + half) / 1.4)
+        )
+
+    def test_none_and_all_are_no_certainty(self):
+        # None of n: from 0 to z^2 / (n + z^2).
+        assert results.wilson(0, 12, z=2.0) == pytest.approx((0.0, 0.25))
+        assert results.wilson(12, 12, z=2.0) == pytest.approx((0.75, 1.0))
