@@ -44,7 +44,9 @@ _PASSES = 2 * _ATTACK_STEPS + 2 * 3
 
 def main(_):
     """Prints a line for each network and precision."""
-    peaks = {name: matrix_product_peak(name) for name in ("float32", "bfloat16")}
+    peaks = {
+        name: matrix_product_peak(name) for name in ("float32", "bfloat16")
+    }
     for name, peak in peaks.items():
         print(f"matrix product, {name}: {peak / 1e9:,.0f} GFLOP/s")
     print(
@@ -56,7 +58,9 @@ def main(_):
         for precision in ("float32", "mixed_bfloat16"):
             bench = Bench(network, precision)
             rounds = [(bench.step(), bench.fit()) for _ in range(_ROUNDS.value)]
-            step, fit = (statistics.median(r) for r in zip(*rounds, strict=True))
+            step, fit = (
+                statistics.median(rates) for rates in zip(*rounds, strict=True)
+            )
             ratio = statistics.median(f / s for s, f in rounds)
             peak = peaks[precision.removeprefix("mixed_")]
             share = step * _PASSES * bench.flops / peak
@@ -66,9 +70,7 @@ def main(_):
                 f"{ratio:9.3f} {share:8.1%}"
             )
             sys.stdout.flush()
-        gain = (
-            medians[network, "mixed_bfloat16"] / medians[network, "float32"]
-        )
+        gain = medians[network, "mixed_bfloat16"] / medians[network, "float32"]
         print(f"{network}: bfloat16 is {gain:.2f} times as fast as float32")
 
 

@@ -129,7 +129,7 @@ def _main():
         console.print(found)
         files = ", ".join(sorted(file.name for file in directory.iterdir()))
         console.print(f"{directory}: {files}", soft_wrap=True)
-        reports[run["workdir"]] = found
+        reports[_heading(run["workdir"], runs)] = found
     if len(reports) > 1:
         console.print(report.compare(reports))
 
@@ -140,6 +140,13 @@ def _paths():
         print(f"Evaluating the newest run, {newest}")
         return [newest]
     return list(dict.fromkeys(options.split_list(_WORKDIR.value)))
+
+
+def _heading(path, runs):
+    """A run's own name; its path where two runs have the same name."""
+    names = [pathlib.Path(run["workdir"]).name for run in runs]
+    name = pathlib.Path(path).name
+    return name if names.count(name) == 1 else path
 
 
 def _describe(path):

@@ -55,6 +55,7 @@ def _main():
     directory = versions.check(_DIRECTORY.value or pathlib.Path(path, "export"))
 
     # The flags are good: only now is TensorFlow imported.
+    cli.import_tensorflow(FLAGS.verbosity)
     from mart_tf.serving import saved_model
 
     version = saved_model.write_version(

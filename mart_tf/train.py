@@ -95,16 +95,21 @@ def main(argv=None):
     cli.run("mart-train", SUMMARY, FLAGS, _main, argv)
 
 
-def _main():
+def configuration():
+    """The `Config` that the parsed flags say."""
     values = {
         field.name: FLAGS[field.name].value
         for field in dataclasses.fields(run_config.Config)
     }
     values["epsilon"] = cli.number("--epsilon", values["epsilon"])
-    config = run_config.Config(**values).resolved()
+    return run_config.Config(**values)
 
+
+def _main():
+    config = configuration().resolved()
     record = workdir.prepare(config)
 
+    # The flags are good: only now is TensorFlow imported.
     cli.import_tensorflow(FLAGS.verbosity)
     import rich.console
 

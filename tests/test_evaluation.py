@@ -1,10 +1,12 @@
 """Robust accuracy: names, the engine, inputs, the report."""
 
+import io
 import json
 
 import keras
 import numpy as np
 import pytest
+import rich.console
 from sklearn import datasets
 import tensorflow as tf
 
@@ -45,6 +47,20 @@ def digits():
     )
     model.fit(images[:1400], labels[:1400], epochs=6, verbose=0)
     return model, images[1400:], labels[1400:]
+
+
+@pytest.fixture(scope="module")
+def found(digits):
+    """A report on the trained CNN."""
+    model, images, labels = digits
+    return mart_tf.evaluate_robustness(
+        model,
+        (images, labels),
+        _THREAT,
+        ["fgsm", "pgd:steps=5", "cleverhans:bim"],
+        class_names=[f"digit {i}" for i in range(10)],
+        seed=3,
+    )
 
 
 def _run(attack, classify, images, labels, batch_size=4, observe=None, seed=0):
@@ -107,7 +123,7 @@ class TestNames:
         ],
     )
     def test_refuses(self, text, message):
-        with pytest.raises(ValueError, match=None) as error:
+        with pytest.raises(ValueError) as error:
             evaluation.resolve(text)
         assert message in str(error.value)
 
@@ -217,6 +233,7 @@ class TestEngine:
             np.array([0, 0], np.int32),
         )
         assert outcome.broken.tolist() == [True, False]
+        assert outcome.steps.tolist() == [1, 4]
         np.testing.assert_allclose(
             outcome.adversarial, [[0.6], [1.0]], rtol=1e-6
         )
@@ -248,27 +265,29 @@ class TestEngine:
 
     def test_nan_is_no_class(self):
         def classify(images):
-            bad = tf.where(images[:, 0] > 0.5, float("nan"), 1.0)
-            return tf.stack([bad, tf.zeros_like(bad)], axis=1)
+            x = images[:, 0]
+            score = tf.where(x > 0.5, float("nan"), 1.0 - x)
+            return tf.stack([score, 0.0 * x], axis=1)
 
         images = np.array([[0.2], [0.45], [0.9]], np.float32)
         loop = engine.Engine(classify, 2)
         assert loop.predict(images).tolist() == [0, 0, engine.NO_CLASS]
         outcome = _run(
-            _pgd(classify, _THREAT, 2, 3, random_start="uniform"),
+            _pgd(classify, _THREAT, 2, 20),
             classify,
             images[:2],
             np.zeros(2, np.int32),
         )
-        assert not outcome.broken[0]
-        assert np.isfinite(outcome.adversarial).all()
+        assert outcome.broken.tolist() == [False, True]
+        assert outcome.predictions.tolist() == [0, engine.NO_CLASS]
 
     @pytest.mark.parametrize(
         ("wins", "passes"),
         [
-            # 6 examples in batches of 4: 2 batches of 4 steps, and a look at
-            # the last iterates of each.
-            (True, 2 * 4 + 2),
+            # 6 examples of 4 steps in batches of 4: 6 steps of full batches,
+            # which examples at different steps share; the last iterates are
+            # looked at when the first two and when the other four are done.
+            (True, 6 + 2),
             # All broken at the start: each batch takes the two steps between
             # two packings and is dropped.
             (False, 2 * 2),
@@ -298,24 +317,6 @@ class TestEngine:
         assert set(traced) == {(4, 3)}
         # Once for the step, once for the last look.
         assert len(traced) <= 2
-
-    def test_examples_at_different_steps_share_a_batch(self):
-        passed = tf.Variable(0)
-
-        def classify(images):
-            passed.assign_add(1)
-            score = tf.reduce_sum(images, axis=1)
-            return tf.stack([score, 0 * score], axis=1)
-
-        # 6 examples of 8 steps in batches of 4, two steps a round: 24 rounds
-        # of one example each 6 batches full, where 8 are needed otherwise.
-        _run(
-            _pgd(classify, _THREAT, 2, 8),
-            classify,
-            np.full([6, 3], 0.5, np.float32),
-            np.zeros(6, np.int32),
-        )
-        assert passed.numpy() == 6 * 2 + 2
 
     def test_tells_how_far_it_is(self, digits):
         model, images, labels = digits
@@ -524,7 +525,7 @@ class TestEvaluateRobustness:
         )
         model = change.pop("model", model)
         dataset = change.pop("dataset", (images, labels))
-        with pytest.raises(ValueError, match=None) as error:
+        with pytest.raises(ValueError) as error:
             mart_tf.evaluate_robustness(model, dataset, _THREAT, **change)
         assert message in str(error.value)
         assert "\n" not in str(error.value)
@@ -553,18 +554,6 @@ class TestEvaluateRobustness:
 
 
 class TestReport:
-    @pytest.fixture(scope="class")
-    def found(self, digits):
-        model, images, labels = digits
-        return mart_tf.evaluate_robustness(
-            model,
-            (images, labels),
-            _THREAT,
-            ["fgsm", "pgd:steps=5", "cleverhans:bim"],
-            class_names=[f"digit {i}" for i in range(10)],
-            seed=3,
-        )
-
     def test_json_says_what_was_done(self, found, digits, tmp_path):
         directory = found.save(tmp_path / "deep" / "evaluation")
         content = json.loads((directory / "report.json").read_text("utf-8"))
@@ -622,7 +611,7 @@ class TestReport:
             assert f"({name})" in page
             pixels = image.imread(directory / name)
             assert min(pixels.shape[:2]) > 200
-            assert len(np.unique(pixels.reshape(-1, pixels.shape[2]), axis=0))
+            # More than an empty sheet.
             assert pixels.std() > 0.05
         assert sorted(path.name for path in tmp_path.iterdir()) == [
             "accuracy.png",
@@ -667,10 +656,6 @@ class TestReport:
         assert "worst case" in lines[-1]
 
     def test_compares_side_by_side(self, found):
-        import io
-
-        import rich.console
-
         console = rich.console.Console(file=io.StringIO(), width=80)
         console.print(reports.compare({"runs/a": found, "runs/b": found}))
         text = console.file.getvalue()

@@ -8,9 +8,8 @@ import shutil
 import subprocess
 import sys
 
-import pytest
-
 import programs
+import pytest
 
 README = (programs.ROOT / "README.md").read_text(encoding="utf-8")
 

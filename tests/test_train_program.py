@@ -12,6 +12,7 @@ import sys
 import time
 
 import numpy as np
+import programs
 import pytest
 import rich.console
 import tensorflow as tf
@@ -21,7 +22,6 @@ from mart_tf.training import config as run_config
 from mart_tf.training import devices
 from mart_tf.training import run
 from mart_tf.training import workdir
-import programs
 
 # Small enough for seconds, with dropout and a last batch to drop.
 SMALL = {
@@ -346,9 +346,7 @@ def test_refuses_a_directory_that_is_not_a_run(tmp_path):
     (tmp_path / "photos" / "cat.png").write_bytes(b"")
     process = programs.run("train", "--workdir=photos", cwd=tmp_path)
     programs.assert_refused(process, "holds files but no run")
-    process = programs.run(
-        "train", "--workdir=small_network.py", cwd=tmp_path
-    )
+    process = programs.run("train", "--workdir=small_network.py", cwd=tmp_path)
     programs.assert_refused(process, "is a file")
 
 

@@ -50,7 +50,13 @@ class Defense:
     A subclass keeps each parameter of its `__init__` as an attribute of the
     same name, and is registered with `keras.saving`, so that a model that
     holds it can be saved.
+
+    Attributes:
+        selects_by: The accuracy on the validation split by which a run
+            chooses its best epoch.
     """
+
+    selects_by = "robust_accuracy"
 
     def attack(self, classify, batch, inner):
         """Adversarial examples for a batch: PGD on the cross-entropy.

@@ -10,6 +10,9 @@ from mart_tf.defenses import base
 class Natural(base.Defense):
     """Ordinary training on natural examples, CE(p(x), y)."""
 
+    # Its most robust epoch is the one that has learned least.
+    selects_by = "natural_accuracy"
+
     def attack(self, classify, batch, inner):
         return batch.image
 

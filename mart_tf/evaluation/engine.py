@@ -67,12 +67,13 @@ class Outcome:
 
     adversarial: float32 `[n, ...]`: the iterate that broke the example, or
     the last one. predictions: its class, int32 `[n]`, `NO_CLASS` for NaN.
-    broken: bool `[n]`.
+    broken: bool `[n]`. steps: int32 `[n]`: how many led to that iterate.
     """
 
     adversarial: np.ndarray
     predictions: np.ndarray
     broken: np.ndarray
+    steps: np.ndarray
 
 
 class Engine:
@@ -146,9 +147,8 @@ class _Run:
         if self.attack.steps:
             self.advance()
         adversarial = self.state.get("adversarial", self.images)
-        return Outcome(
-            adversarial, self.predictions, self.predictions != self.labels
-        )
+        broken = self.predictions != self.labels
+        return Outcome(adversarial, self.predictions, broken, self.taken)
 
     def start(self):
         # Eagerly: tracing the noise costs more than drawing it.
@@ -182,7 +182,8 @@ class _Run:
                     strict=True,
                 )
             )
-            for _ in range(_STEPS_BETWEEN_PACKINGS):
+            ahead = self.attack.steps - self.taken[rows].min()
+            for _ in range(min(_STEPS_BETWEEN_PACKINGS, ahead)):
                 state, taken, predictions = step(
                     images, labels, state, taken, predictions
                 )

@@ -25,7 +25,9 @@ def bar(shown):
         rich.progress.TimeRemainingColumn(),
         rich.progress.TextColumn("robust {task.fields[robust]:6.2%}"),
     )
-    with rich.progress.Progress(*columns, disable=not shown) as progress:
+    with rich.progress.Progress(
+        *columns, transient=True, disable=not shown
+    ) as progress:
 
         def opened(name, attacked, examples):
             task = progress.add_task(

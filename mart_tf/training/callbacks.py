@@ -121,7 +121,8 @@ class Record(keras.callbacks.Callback):
         self._rate = float(keras.ops.convert_to_numpy(rate))
 
     def on_epoch_end(self, epoch, logs=None):
-        best = self._checkpoints.save(epoch + 1, logs["val_robust_accuracy"])
+        accuracy = logs[f"val_{self.model.defense.selects_by}"]
+        best = self._checkpoints.save(epoch + 1, accuracy)
         self._rows.append(
             {
                 "epoch": epoch + 1,

@@ -64,7 +64,8 @@ class Checkpoints:
 
         Args:
             epoch: Number of finished epochs.
-            accuracy: Robust accuracy on the validation split, in [0, 1].
+            accuracy: What chooses the best epoch, on the validation split,
+                in [0, 1].
 
         Returns:
             Whether this epoch is the best so far.

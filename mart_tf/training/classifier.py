@@ -6,12 +6,12 @@ import keras
 import tensorflow as tf
 
 from mart_tf import attacks
-from mart_tf import checks
 from mart_tf import defenses
 from mart_tf import noise
 from mart_tf import threat as threat_model
 from mart_tf.defenses import base
 from mart_tf.models import outputs as model_outputs
+from mart_tf.training import inputs
 from mart_tf.training import reduction
 
 # Streams of random numbers that must not coincide: the noise of a training
@@ -175,9 +175,9 @@ class AdversarialClassifier(keras.Model):
 
     def fit(self, x=None, y=None, *args, validation_data=None, **kwargs):
         """As `keras.Model.fit`; bad images and labels are refused first."""
-        self._check(x, y)
+        inputs.check(self, x, y)
         if isinstance(validation_data, tuple):
-            self._check(*validation_data[:2], what="validation ")
+            inputs.check(self, *validation_data[:2], what="validation ")
         return super().fit(
             x, y, *args, validation_data=validation_data, **kwargs
         )
@@ -186,7 +186,7 @@ class AdversarialClassifier(keras.Model):
         """As `keras.Model.evaluate`; bad images and labels are refused."""
         # Keras's own call from fit passes data that fit has checked.
         if not kwargs.get("_use_cached_eval_dataset"):
-            self._check(x, y)
+            inputs.check(self, x, y)
         return super().evaluate(x, y, *args, **kwargs)
 
     def train_step(self, data):
@@ -387,30 +387,3 @@ class AdversarialClassifier(keras.Model):
             **{name: metric.result() for name, metric in reported.items()},
             **results,
         }
-
-    def _check(self, x, y, what=""):
-        """Refuses bad data and a network that does not fit it."""
-        sample = _sample(x, y)
-        if sample is None:
-            return
-        images, labels = sample
-        checks.images(images, self.threat, what + "images")
-        with self.distribute_strategy.scope():
-            scores = self.classifier(images[:2].astype("float32"))
-        model_outputs.check_scores(scores, self.outputs)
-        if labels is not None:
-            checks.labels(labels, scores.shape[1], what + "labels")
-
-
-def _sample(x, y):
-    """Arrays whole, or the first batch of a tf.data set; else None."""
-    if isinstance(x, tf.data.Dataset):
-        first = next(iter(x.take(1)), None)
-        if first is None:
-            raise ValueError("The data set is empty; expected a batch.")
-        x, y, _ = keras.utils.unpack_x_y_sample_weight(first)
-    images = x["image"] if isinstance(x, dict) else x
-    if not (hasattr(images, "shape") and hasattr(images, "dtype")):
-        return None
-    as_array = keras.ops.convert_to_numpy
-    return as_array(images), None if y is None else as_array(y)

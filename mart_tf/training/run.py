@@ -75,9 +75,10 @@ def train(config, record, console):
     workdir.write(config, facts, record)
     _fit(config, console, dataset, model, saved, finished, steps)
     console.print(
-        f"Finished: best epoch {_best_epoch(config.workdir)}, with robust "
-        f"accuracy {100 * float(saved.best_accuracy):.1f} % on the validation "
-        f"split. Workdir: {config.workdir}",
+        f"Finished: best epoch {_best_epoch(config.workdir)}, with "
+        f"{model.defense.selects_by.replace('_', ' ')} "
+        f"{100 * float(saved.best_accuracy):.1f} % on the validation split. "
+        f"Workdir: {config.workdir}",
         soft_wrap=True,
     )
 

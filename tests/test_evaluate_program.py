@@ -1,0 +1,191 @@
+"""The evaluate program, as a user calls it."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import programs
+import pytest
+
+RUN = "runs/first"
+FILES = ["accuracy.png", "examples.png", "report.json", "report.md"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder whose `runs/first` is a run of one epoch on digits."""
+    folder = tmp_path_factory.mktemp("trained")
+    done = programs.run("train", "--epochs=1", f"--workdir={RUN}", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture
+def place(trained, tmp_path):
+    """A copy of it for one test."""
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+def _report(folder, run=RUN):
+    path = folder / run / "evaluation" / "report.json"
+    return json.loads(path.read_text("utf-8"))
+
+
+class TestOfARun:
+    def test_without_flags_the_newest_run_under_all_attacks(self, place):
+        done = programs.run("evaluate", cwd=place)
+        assert done.returncode == 0, done.stderr
+        lines = done.stdout.splitlines()
+        assert lines[0] == f"Evaluating the newest run, {RUN}"
+        assert lines[-1] == f"{RUN}/evaluation: {', '.join(FILES)}"
+        folder = place / RUN / "evaluation"
+        assert sorted(os.listdir(folder)) == FILES
+
+        content = _report(place)
+        assert [entry["name"] for entry in content["attacks"]] == [
+            "fgsm",
+            "pgd:steps=20",
+            "pgd:steps=100",
+            "cw",
+            "cleverhans:fgm",
+            "cleverhans:pgd",
+            "cleverhans:bim",
+            "cleverhans:mim",
+        ]
+        assert content["model"]["workdir"] == RUN
+        assert content["model"]["checkpoint"] == "best"
+        assert content["model"]["defense"] == "mart"
+        assert content["data"]["dataset"] == "digits"
+        assert content["data"]["split"] == "test"
+        assert content["data"]["class_names"] == list("0123456789")
+        assert content["natural"]["examples"] == 359
+        # The row that the table shows is the one of the file.
+        for entry in content["attacks"]:
+            [row] = [
+                line.split()
+                for line in lines
+                if line.split()[:1] == [entry["name"]] and "to" in line
+            ]
+            assert row[1] == f"{entry['accuracy']:.2%}"
+
+    def test_several_runs_side_by_side_under_another_threat(self, place):
+        shutil.copytree(place / RUN, place / "runs" / "second")
+        done = programs.run(
+            "evaluate",
+            f"--workdir={RUN},runs/second",
+            "--attacks=natural,fgsm",
+            "--epsilon=8/255",
+            "--max_examples=40",
+            "--batch_size=16",
+            "--seed=5",
+            "--checkpoint=last",
+            cwd=place,
+        )
+        assert done.returncode == 0, done.stderr
+        reports = [_report(place, run) for run in (RUN, "runs/second")]
+        for content in reports:
+            assert content["threat_model"]["epsilon"] == 8 / 255
+            assert content["settings"]["seed"] == 5
+            assert content["settings"]["batch_size"] == 16
+            assert content["natural"]["examples"] == 40
+            assert content["model"]["checkpoint"] == "last"
+        accuracy = f"{reports[0]['attacks'][0]['accuracy']:.2%}"
+        lines = [line.split() for line in done.stdout.splitlines()]
+        assert ["accuracy", "first", "second"] in lines
+        assert ["fgsm", accuracy, accuracy] in lines
+
+    def test_refuses_data_of_another_shape(self, place):
+        np.savez(
+            place / "other.npz",
+            x_train=np.zeros([20, 9, 9, 1], np.uint8),
+            y_train=np.arange(20) % 10,
+            x_test=np.zeros([20, 9, 9, 1], np.uint8),
+            y_test=np.arange(20) % 10,
+        )
+        _assert_refused(
+            place,
+            ["--dataset=npz:other.npz"],
+            "The images have shape (9, 9, 1); the classifier takes (8, 8, 1).",
+        )
+
+
+def _assert_refused(folder, arguments, sentence):
+    """One sentence, exit status 1, and nothing written."""
+    before = sorted(folder.rglob("*"))
+    done = programs.run("evaluate", *arguments, cwd=folder)
+    programs.assert_refused(done, sentence)
+    assert done.stderr.startswith("mart-evaluate: ")
+    assert sorted(folder.rglob("*")) == before
+
+
+class TestBadInput:
+    @pytest.mark.parametrize(
+        ("argument", "sentence"),
+        [
+            ("--attacks=pdg", "Unknown attack 'pdg'; did you mean 'pgd'?"),
+            ("--attacks=autoattack", "Unknown attack 'autoattack'"),
+            ("--attacks=cleverhans:pdg", "did you mean 'pgd'?"),
+            ("--attacks=pgd:stps=3", "did you mean 'steps'?"),
+            ("--attacks=pgd:steps=0", "steps is 0; expected at least 1"),
+            ("--attacks=pgd:steps=1.5", "expected a whole number, got '1.5'"),
+            ("--epsilon=0", "--epsilon is 0; expected a radius above 0"),
+            ("--epsilon=1.5", "--epsilon is 1.5; expected a radius above 0"),
+            ("--epsilon=nan", "--epsilon is nan; expected a radius above 0"),
+            ("--epsilon=big", "--epsilon is 'big'; expected a number"),
+            ("--norm=l2", "--norm=l2"),
+            ("--batch_size=0", "--batch_size=0"),
+            ("--max_examples=0", "--max_examples=0"),
+            ("--checkpoint=newest", "--checkpoint=newest"),
+            ("--workdir=nowhere", "nowhere holds no run.json"),
+            ("--workdir=runs/first,", "has an empty item"),
+            ("--dataset=digit", "did you mean 'digits'?"),
+            ("--dataset=npz:nothing.npz", "nothing.npz"),
+            ("--data_dri=x", "Unknown command line flag 'data_dri'"),
+            ("now", "Unexpected argument 'now'"),
+        ],
+    )
+    def test_is_refused_before_tensorflow(self, trained, argument, sentence):
+        _assert_refused(trained, [argument], sentence)
+
+    def test_there_is_no_run(self, tmp_path):
+        _assert_refused(tmp_path, [], "There is no run under runs/")
+
+    def test_a_run_without_a_finished_epoch(self, place):
+        shutil.rmtree(place / RUN / "checkpoints")
+        _assert_refused(place, [], "has no finished epoch yet")
+
+    def test_damaged_checkpoints(self, place):
+        for path in (place / RUN / "checkpoints").rglob("*.data*"):
+            path.write_bytes(path.read_bytes()[:-100])
+        before = sorted(place.rglob("*"))
+        done = programs.run("evaluate", "--attacks=fgsm", cwd=place)
+        programs.assert_refused(done, "damaged")
+        assert sorted(place.rglob("*")) == before
+
+
+def test_flags_are_read_without_tensorflow():
+    heavy = ["tensorflow", "keras", "matplotlib", "cleverhans", "sklearn"]
+    code = f"""
+import sys
+from mart_tf import evaluate
+try:
+    evaluate.main(["mart-evaluate", "--help"])
+except SystemExit as stop:
+    assert stop.code == 0
+assert not set({heavy}) & set(sys.modules)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=programs.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for name in ("--workdir", "--attacks", "--max_examples", "--seed"):
+        assert f"\n  {name}\n" in done.stdout
+    assert "cleverhans:mim" in done.stdout
