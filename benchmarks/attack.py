@@ -98,7 +98,10 @@ class Bench:
         correct = self.engine.predict(images) == labels
         self.images, self.labels = images[correct], labels[correct]
         self.classes = dataset.num_classes
-        self.broken = self._attack(self.images, self.labels).broken
+        # Noise stays with its image, so that what broke once breaks again.
+        self.seeds = noise.seeds(0, tf.range(len(self.labels))).numpy()
+        everything = self.images, self.labels, self.seeds
+        self.broken = self._attack(*everything).broken
         self.robust = self.steps_taken = 0.0
         print(
             f"{_WORKDIR.value}: epsilon {epsilon:g}, {len(self.labels)} "
@@ -106,7 +109,7 @@ class Bench:
         )
 
     def choose(self, text):
-        """Images and labels of which the given share stands."""
+        """Images, labels and seeds; of the images the given share stands."""
         generator = np.random.default_rng(0)
         rows = generator.permutation(len(self.labels))
         if text == "natural":
@@ -130,18 +133,18 @@ class Bench:
                 f"There are not enough images for {text} in batches of "
                 f"{_BATCH_SIZE.value}; give a smaller --batch_size."
             )
-        return self.images[rows], self.labels[rows]
+        return self.images[rows], self.labels[rows], self.seeds[rows]
 
-    def ours(self, images, labels):
+    def ours(self, images, labels, seeds):
         """Images a second of the engine."""
         started = time.perf_counter()
-        outcome = self._attack(images, labels)
+        outcome = self._attack(images, labels, seeds)
         seconds = time.perf_counter() - started
         self.robust = 1.0 - outcome.broken.mean()
         self.steps_taken = outcome.steps.mean()
         return len(labels) / seconds
 
-    def theirs(self, images, labels):
+    def theirs(self, images, labels, _):
         """Images a second of CleverHans."""
         started = time.perf_counter()
         for first in range(0, len(labels), _BATCH_SIZE.value):
@@ -161,11 +164,10 @@ class Bench:
             self.engine.predict(found.numpy())
         return len(labels) / (time.perf_counter() - started)
 
-    def _attack(self, images, labels):
+    def _attack(self, images, labels, seeds):
         attack = gradient_attacks.PGD(
             self.classify, self.threat, self.classes, steps=_STEPS.value
         )
-        seeds = noise.seeds(0, tf.range(len(labels))).numpy()
         return self.engine.run(attack, images, labels, seeds)
 
 
