@@ -46,7 +46,7 @@ def main(_):
         tf.constant, mart_tf.data.arrays(dataset.test, _IMAGES.value)
     )
     classify = inputs.logits_of(
-        workdir.load_classifier(_WORKDIR.value), run["outputs"]
+        workdir.load_classifier(_WORKDIR.value)[0], run["outputs"]
     )
     seeds = noise.seeds(0, tf.range(len(images)))
     offset = threat.random_start(images, seeds) - images
@@ -62,13 +62,13 @@ def main(_):
             seed=seeds,
         )
         theirs = cleverhans_pgd(classify, images, labels, threat, steps, offset)
-        pixels = np.abs(ours - theirs) > 1e-5
+        pixels = np.abs(ours.numpy() - theirs.numpy()) > 1e-5
         one, other = (
-            np.argmax(classify(found), axis=1) for found in (ours, theirs)
+            classify(found).numpy().argmax(axis=1) for found in (ours, theirs)
         )
         print(
             f"{steps:5}   {pixels.mean():18.4%}   {(one != other).sum():10} of "
-            f"{len(images)}   {(one == labels).mean():15.2%}"
+            f"{len(images)}   {(one == labels.numpy()).mean():15.2%}"
         )
 
 

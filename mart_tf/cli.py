@@ -75,6 +75,16 @@ def run(name, summary, values, main, argv=None):
         sentence = " ".join(str(error).split())
         print(f"{name}: {sentence}", file=sys.stderr)
         sys.exit(1)
+    except Exception as error:
+        # An error of TensorFlow's runtime: a file that cannot be decoded, say.
+        # Its first line tells; the rest is its graph.
+        if values.verbosity or not type(error).__module__.startswith(
+            "tensorflow."
+        ):
+            raise
+        sentence = str(error).strip().splitlines()[0]
+        print(f"{name}: {type(error).__name__}: {sentence}", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print(f"{name}: stopped by Ctrl-C.", file=sys.stderr)
         sys.exit(130)

@@ -9,6 +9,7 @@ import pathlib
 
 from absl import flags
 
+from mart_tf import choices
 from mart_tf import cli
 from mart_tf import data
 from mart_tf import evaluation
@@ -55,6 +56,7 @@ _SEED = flags.DEFINE_integer(
     0,
     "Seed of the attacks' random starts.",
     lower_bound=0,
+    upper_bound=choices.GREATEST_SEED,
     flag_values=FLAGS,
 )
 _CHECKPOINT = flags.DEFINE_enum(
@@ -86,7 +88,7 @@ _DOWNLOAD = flags.DEFINE_bool(
 _NORM = flags.DEFINE_enum(
     "norm",
     None,
-    ["linf"],
+    choices.NORMS,
     "Norm of the threat model; default: the run's.",
     flag_values=FLAGS,
 )
@@ -117,10 +119,14 @@ def _main():
     # The flags are good: only now is TensorFlow imported.
     cli.import_tensorflow(FLAGS.verbosity)
     import rich.console
+    import tensorflow as tf
 
     from mart_tf.evaluation import report
 
-    console = rich.console.Console()
+    # Else an NVIDIA GPU multiplies float32 matrices with 10 bits of mantissa.
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+
+    console = rich.console.Console(markup=False)
     reports = {}
     for run in runs:
         found = _evaluate(run, epsilon)
@@ -172,8 +178,13 @@ def _evaluate(run, epsilon):
     dataset = data.load(
         run["dataset"], data_dir=run["data_dir"], download=_DOWNLOAD.value
     )
+    classifier, epoch, warnings = workdir.load_classifier(
+        run["workdir"], _CHECKPOINT.value
+    )
+    for warning in warnings:
+        print(f"{warning} Evaluating epoch {epoch}, the one before it.")
     found = robustness.evaluate_robustness(
-        workdir.load_classifier(run["workdir"], _CHECKPOINT.value),
+        classifier,
         data.arrays(dataset.test, _MAX_EXAMPLES.value),
         threat_model.ThreatModel(
             _NORM.value or run["norm"],
@@ -191,6 +202,7 @@ def _evaluate(run, epsilon):
         model={
             "workdir": run["workdir"],
             "checkpoint": _CHECKPOINT.value,
+            "epoch": epoch,
             "network": run["model"],
             "defense": run["defense"],
             **found.model,

@@ -58,12 +58,20 @@ def _main():
     cli.import_tensorflow(FLAGS.verbosity)
     from mart_tf.serving import saved_model
 
+    classifier, epoch, warnings = workdir.load_classifier(
+        path, _CHECKPOINT.value
+    )
+    for warning in warnings:
+        print(f"{warning} Exporting epoch {epoch}, the one before it.")
     version = saved_model.write_version(
-        workdir.load_classifier(path, _CHECKPOINT.value),
+        classifier,
         directory,
         outputs=run["outputs"],
     )
-    print(f"Wrote {version.path}, the {_CHECKPOINT.value} weights of {path}")
+    print(
+        f"Wrote {version.path}, the {_CHECKPOINT.value} weights of {path}, of "
+        f"epoch {epoch}"
+    )
     print("Signature serving_default:")
     for line in version.signature:
         print(f"  {line}")

@@ -130,6 +130,17 @@ def resolve(text, table, kind, reserved=()):
     return dataclasses.replace(spec, options=options)
 
 
+def canonical(text, table, kind):
+    """A spec in its one form: options by the signature, defaults left out."""
+    spec = resolve(text, table, kind)
+    parts = [spec.name]
+    for key, parameter in signature(table[spec.name]).items():
+        value = spec.options.get(key, parameter.default)
+        if value != parameter.default:
+            parts.append(f"{key}={_written(value)}")
+    return ":".join(parts)
+
+
 def load(target):
     """The class or function named by `"package.module:object"`."""
     module, name = target.split(":")
@@ -230,6 +241,12 @@ def _read_bool(text):
     if text.lower() not in values:
         raise ValueError(text)
     return values[text.lower()]
+
+
+def _written(value):
+    if isinstance(value, tuple):
+        return "+".join(map(_written, value))
+    return repr(value).removesuffix(".0") if isinstance(value, float) else value
 
 
 def read_number(text):

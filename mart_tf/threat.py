@@ -5,10 +5,9 @@ import math
 
 import tensorflow as tf
 
+from mart_tf import choices
 from mart_tf import noise
 from mart_tf import options
-
-NORMS = ("linf",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +35,8 @@ class ThreatModel:
     pixel_max: float = 1.0
 
     def __post_init__(self):
-        if self.norm not in NORMS:
-            raise options.unknown("norm", str(self.norm), NORMS)
+        if self.norm not in choices.NORMS:
+            raise options.unknown("norm", str(self.norm), choices.NORMS)
         for name in ("epsilon", "pixel_min", "pixel_max"):
             value = getattr(self, name)
             try:

@@ -115,7 +115,7 @@ def _main():
 
     from mart_tf.training import run
 
-    run.train(config, record, rich.console.Console())
+    run.train(config, record, rich.console.Console(markup=False))
 
 
 if __name__ == "__main__":

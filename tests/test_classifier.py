@@ -499,3 +499,170 @@ def test_refuses_bad_data_before_work_starts(images, labels, message):
         with pytest.raises(ValueError, match=message):
             model.fit(data, verbose=0)
     assert int(model.step) == 0
+
+
+class Unnamed(keras.Model):
+    """A user's own subclassed network, with a layer named `classifier`."""
+
+    def __init__(self, softmax=False):
+        super().__init__()
+        self.flatten = keras.layers.Flatten()
+        self.classifier = keras.layers.Dense(10)
+        self.softmax = softmax
+
+    def call(self, inputs):
+        scores = self.classifier(self.flatten(inputs))
+        return keras.ops.softmax(scores) if self.softmax else scores
+
+
+def test_a_subclassed_classifier():
+    images, labels = digits()
+    model = mart_tf.AdversarialClassifier(Unnamed(), threat=THREAT)
+    model.compile("sgd")
+    model.fit(images, labels, verbose=0)
+    assert model.built
+    model = mart_tf.AdversarialClassifier(Unnamed(softmax=True), threat=THREAT)
+    model.compile("sgd")
+    with pytest.raises(ValueError, match="returns probabilities"):
+        model.fit(images, labels, verbose=0)
+
+
+def test_keras_callbacks_with_a_mode(tmp_path):
+    images, labels = digits()
+    model = digits_model()
+    best = keras.callbacks.ModelCheckpoint(
+        tmp_path / "best.keras",
+        monitor="val_robust_accuracy",
+        mode="max",
+        save_best_only=True,
+    )
+    stop = keras.callbacks.EarlyStopping(
+        "val_robust_accuracy", mode="max", patience=0, baseline=1.0
+    )
+    history = model.fit(
+        images,
+        labels,
+        batch_size=64,
+        epochs=3,
+        validation_split=0.25,
+        callbacks=[best, stop],
+        verbose=0,
+    )
+    assert len(history.epoch) == 1
+    loaded = keras.saving.load_model(tmp_path / "best.keras")
+    assert isinstance(loaded, mart_tf.AdversarialClassifier)
+
+
+def test_the_loss_comes_first():
+    images, labels = digits()
+    model = digits_model(metrics=["accuracy"])
+    model.fit(images, labels, verbose=0)
+    loss, *_ = model.evaluate(images, labels, verbose=0)
+    logs = model.evaluate(images, labels, verbose=0, return_dict=True)
+    assert loss == logs["loss"]
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches of arrays, as users write them."""
+
+    def __init__(self, images, labels):
+        super().__init__()
+        self.images, self.labels = images, labels
+
+    def __len__(self):
+        return 4
+
+    def __getitem__(self, index):
+        rows = slice(64 * index, 64 * (index + 1))
+        return self.images[rows], self.labels[rows]
+
+
+def test_a_py_dataset():
+    images, labels = digits()
+    model, reference = digits_model(), digits_model()
+    model.fit(Batches(images, labels), shuffle=False, verbose=0)
+    reference.fit(images, labels, batch_size=64, shuffle=False, verbose=0)
+    for a, b in zip(model.get_weights(), reference.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(ValueError, match="are uint8"):
+        model.fit(Batches((255 * images).astype("uint8"), labels), verbose=0)
+    with pytest.raises(ValueError, match="validation images are uint8"):
+        model.fit(
+            images,
+            labels,
+            validation_data=Batches((255 * images).astype("uint8"), labels),
+            verbose=0,
+        )
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"threat": 0.1}, "threat is 0.1; expected a threat model"),
+        ({"defense": mart_tf.defenses.MART}, "expected a name, a spec"),
+        ({"classifier": keras.layers.Dense(3)}, "expected a keras.Model"),
+        ({"attack_step_size": "0.1"}, "expected a number above 0"),
+        ({"seed": 1.5}, "seed is 1.5; expected a whole number"),
+    ],
+)
+def test_refuses_arguments_of_another_type(settings, message):
+    settings = {"classifier": linear_network(), "threat": THREAT, **settings}
+    with pytest.raises(ValueError, match=message):
+        mart_tf.AdversarialClassifier(**settings)
+
+
+def test_refuses_images_without_labels():
+    model = mart_tf.AdversarialClassifier(linear_network(), threat=THREAT)
+    model.compile("sgd")
+    with pytest.raises(ValueError, match="There are no labels"):
+        model.fit(IMAGES, verbose=0)
+
+
+def test_refuses_a_batch_that_leaves_a_replica_empty():
+    images, labels = digits()
+    strategy = devices.strategy("mirrored")
+    with strategy.scope():
+        model = digits_model()
+    with pytest.raises(ValueError, match="leave 1 for 2 replicas"):
+        model.fit(images[:41], labels[:41], batch_size=8, verbose=0)
+
+
+def test_refuses_a_classifier_from_outside_the_scope():
+    network = linear_network()
+    with (
+        devices.strategy("mirrored").scope(),
+        pytest.raises(ValueError, match="made outside this strategy.scope"),
+    ):
+        mart_tf.AdversarialClassifier(network, threat=THREAT)
+    with devices.strategy("mirrored").scope():
+        network = linear_network()
+    # Made inside, and wrapped outside: as Keras allows.
+    model = mart_tf.AdversarialClassifier(network, threat=THREAT)
+    assert model.distribute_strategy.num_replicas_in_sync == 2
+
+
+@pytest.mark.parametrize("layer", ["layer", "activation"])
+def test_a_saturated_softmax_hides_nothing(layer):
+    # The float32 softmax of these logits is exactly 0 and 1: attacks on its
+    # logarithm would see no gradient, and find the network robust.
+    images, labels = digits()
+    network = small_network()
+    plain = digits_model()
+    plain.fit(images, labels, batch_size=32, epochs=2, verbose=0)
+    weights = plain.classifier.get_weights()
+    weights[-2:] = [100 * part for part in weights[-2:]]
+    network.set_weights(weights)
+    if layer == "layer":
+        network.add(keras.layers.Softmax())
+    else:
+        network.layers[-1].activation = keras.activations.softmax
+    logits = small_network()
+    logits.set_weights(weights)
+    threat = mart_tf.ThreatModel(epsilon=0.1)
+    reports = [
+        mart_tf.evaluate_robustness(
+            model, (images, labels), threat, ["fgsm", "cw"], outputs=kind
+        )
+        for model, kind in [(logits, "logits"), (network, "probabilities")]
+    ]
+    assert reports[0].accuracy == reports[1].accuracy

@@ -64,7 +64,7 @@ class TestOfARun:
         directory = str(pathlib.Path(path).parent)
         assert lines[8].endswith(f"--model_base_path={directory}")
 
-        classifier = workdir.load_classifier(place / "runs" / "first")
+        classifier, _, _ = workdir.load_classifier(place / "runs" / "first")
         images = np.random.default_rng(1).random((5, 8, 8, 1), np.float32)
         expected = classifier(tf.constant(images)).numpy()
         [result] = verification.run(path, [images])

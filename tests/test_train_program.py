@@ -40,7 +40,6 @@ NETWORK = """
 import keras
 
 def build(input_shape, num_classes):
-    keras.utils.set_random_seed(0)
     return keras.Sequential([
         keras.Input(input_shape),
         keras.layers.Conv2D(4, 3, activation="relu"),
@@ -71,7 +70,7 @@ def train(path, **settings):
 
 
 def weights(path, checkpoint="last"):
-    return workdir.load_classifier(path, checkpoint).get_weights()
+    return workdir.load_classifier(path, checkpoint)[0].get_weights()
 
 
 def optimizer_state(path):
@@ -196,7 +195,8 @@ def test_killed_and_run_again_equals_a_run_without_a_stop():
     process = subprocess.Popen(
         command, env=programs.environment(), stdout=subprocess.DEVNULL
     )
-    first = pathlib.Path("killed/checkpoints/ckpt-1.sha256")
+    # Killed right after the first epoch's row, before or in its checkpoint.
+    first = pathlib.Path("killed/metrics.csv")
     while not first.exists():
         assert process.poll() is None
         time.sleep(0.01)
@@ -222,12 +222,70 @@ def test_a_damaged_checkpoint_is_passed_over():
     assert_same_run("whole", "run")
 
 
+def test_killed_between_the_checkpoint_and_what_follows(monkeypatch):
+    train("whole", epochs=3)
+    original = callbacks.Record.on_epoch_end
+
+    class Killed(Exception):
+        pass
+
+    def on_epoch_end(self, epoch, logs=None):
+        original(self, epoch, logs)
+        if epoch == 1:
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks.Record, "on_epoch_end", on_epoch_end)
+        with pytest.raises(Killed):
+            train("killed", epochs=3)
+    train("killed", epochs=3)
+    assert_same_run("whole", "killed")
+
+
+def test_resumes_under_a_mirrored_strategy():
+    settings = {"strategy": "mirrored", "model": "digits_cnn"}
+    train("whole", epochs=2, **settings)
+    train("parts", epochs=1, **settings)
+    train("parts", epochs=2, **settings)
+    for a, b in zip(weights("whole"), weights("parts"), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
 def test_no_sound_checkpoint_stops_the_run():
     train("run", epochs=2)
-    for file in pathlib.Path("run/checkpoints").glob("ckpt-*.index"):
+    for file in pathlib.Path("run/checkpoints").rglob("ckpt-*.index"):
         damage(file)
-    with pytest.raises(ValueError, match="No sound checkpoint is left"):
-        train("run", epochs=3)
+    flags = [
+        f"--{name}={value}"
+        for name, value in {**SMALL, "workdir": "run", "epochs": 3}.items()
+    ]
+    for program, given in [
+        ("train", flags),
+        ("evaluate", ["--workdir=run"]),
+        ("export", ["--workdir=run"]),
+    ]:
+        process = programs.run(program, *given, cwd=pathlib.Path.cwd())
+        programs.assert_refused(process, "No sound checkpoint is left")
+    assert not pathlib.Path("run/evaluation").exists()
+    assert not pathlib.Path("run/export").exists()
+
+
+def test_a_damaged_best_checkpoint_is_said_aloud():
+    train("run", epochs=4)
+    best = sorted(pathlib.Path("run/checkpoints/best").glob("*.index"))
+    if len(best) < 2:
+        pytest.skip("the first epoch was the best: there is no older one")
+    damage(best[-1])
+    process = programs.run(
+        "evaluate",
+        "--workdir=run",
+        "--attacks=fgsm",
+        "--max_examples=20",
+        cwd=pathlib.Path.cwd(),
+    )
+    assert process.returncode == 0, process.stderr
+    assert "is damaged" in process.stdout
+    assert f"Evaluating epoch {best[0].stem.split('-')[1]}" in process.stdout
 
 
 def test_weights_that_are_not_finite_are_not_saved():
@@ -252,6 +310,20 @@ def test_a_workdir_of_another_configuration(settings, sentence):
     assert {file.name for file in path.iterdir()} == {"run.json", "flags.cfg"}
 
 
+def test_another_configuration_through_the_program():
+    train("run", epochs=1)
+    before = {p: p.stat().st_mtime for p in pathlib.Path("run").rglob("*")}
+    flags = {**SMALL, "workdir": "run", "epochs": 2, "epsilon": "8/255"}
+    process = programs.run(
+        "train",
+        *(f"--{name}={value}" for name, value in flags.items()),
+        cwd=pathlib.Path.cwd(),
+    )
+    programs.assert_refused(process, "--epsilon was 0.15, now 0.03137")
+    after = {p: p.stat().st_mtime for p in pathlib.Path("run").rglob("*")}
+    assert after == before
+
+
 def config_of(path, **settings):
     return run_config.Config(
         workdir=str(path), **{**SMALL, **settings}
@@ -271,7 +343,10 @@ def test_defaults_come_from_the_data_set():
     assert config.workdir == "runs/digits_digits_cnn_mart"
     assert (config.model, config.epsilon) == ("digits_cnn", 0.15)
     config = run_config.Config(defense="mart:form=released", regularization=6)
-    assert config.resolved().defense == "mart:form=released:regularization=6"
+    assert config.resolved().defense == "mart:regularization=6:form=released"
+    # One form: an option's default is left out.
+    config = run_config.Config(defense="mart:regularization=5.0:form=paper")
+    assert config.resolved().defense == "mart"
 
 
 @pytest.mark.parametrize(
@@ -297,6 +372,7 @@ def test_defaults_come_from_the_data_set():
         ("--dataset=folder:absent", "There is no folder absent"),
         ("--dataset=npz:absent.npz", "There is no file absent.npz"),
         ("--dataset=mnist", "is not prepared in"),
+        ("--seed=99999999999999999999", "--seed is 99999999999999999999"),
         ("--epsilom=1", "Did you mean: epsilon"),
         ("epochs=3", "Unexpected argument 'epochs=3'"),
     ],

@@ -178,7 +178,8 @@ def not_prepared(name, data_dir=None):
     root = tfds_root(data_dir)
     where = str(root) if root.is_dir() else f"{root}, which does not exist"
     remedy = (
-        "pass --download to fetch it, or --data_dir=DIR to say where it lies"
+        "pass --download to fetch it, or --data_dir=DIR to say where it lies "
+        "(in Python: download=True, data_dir=DIR)"
     )
     if name in data.DEFAULTS:
         return ValueError(

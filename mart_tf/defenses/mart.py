@@ -1,5 +1,6 @@
 """Misclassification aware adversarial training, the paper's method."""
 
+import math
 from typing import Literal
 
 import keras
@@ -34,7 +35,7 @@ class MART(base.Defense):
         form: Literal["paper", "released"] = "paper",
     ):
         losses.check_form(form)
-        if not regularization >= 0:
+        if not 0.0 <= regularization < math.inf:
             raise ValueError(
                 f"regularization is {regularization!r}; expected a number of "
                 "at least 0."

@@ -25,10 +25,7 @@ def classifier(model, outputs=None):
         ValueError: If it is not a Keras model, or ends in a softmax that was
             not declared.
     """
-    if hasattr(model, "classifier"):
-        outputs = model.outputs if outputs is None else outputs
-        model = model.classifier
-    outputs = "logits" if outputs is None else outputs
+    model, outputs = model_outputs.unwrap(model, outputs)
     if not isinstance(model, keras.Model):
         raise ValueError(
             f"The model is a {type(model).__name__}; expected a keras.Model "
@@ -135,10 +132,13 @@ def _collect(dataset, max_examples):
             "The dataset never ends; give max_examples, or leave out repeat()."
         )
     images, labels, count = [], [], 0
-    for inputs, batch_labels, *_ in dataset:
+    for batch in dataset:
+        inputs, label, weight = keras.utils.unpack_x_y_sample_weight(batch)
         image = inputs["image"] if isinstance(inputs, dict) else inputs
-        images.append(image.numpy())
-        labels.append(batch_labels.numpy())
+        # Rows of weight 0 fill a last batch up.
+        rows = ... if weight is None else weight.numpy().ravel() != 0
+        images.append(image.numpy()[rows])
+        labels.append(label.numpy()[rows])
         count += len(images[-1])
         if max_examples is not None and count >= max_examples:
             break

@@ -1,7 +1,11 @@
-"""A progress bar per attack: rate, time left, running robust accuracy."""
+"""A progress bar per attack: rate, time left, running robust accuracy.
+
+Where the output is no terminal, a line for each attack that is done.
+"""
 
 import contextlib
 
+import rich.console
 import rich.progress
 
 
@@ -25,8 +29,12 @@ def bar(shown):
         rich.progress.TimeRemainingColumn(),
         rich.progress.TextColumn("robust {task.fields[robust]:6.2%}"),
     )
+    console = rich.console.Console(markup=False)
     with rich.progress.Progress(
-        *columns, transient=True, disable=not shown
+        *columns,
+        console=console,
+        transient=True,
+        disable=not (shown and console.is_terminal),
     ) as progress:
 
         def opened(name, attacked, examples):
@@ -36,6 +44,11 @@ def bar(shown):
 
             def observe(done, broken):
                 elapsed = progress.tasks[task].elapsed or 0.0
+                if shown and not console.is_terminal and done >= attacked:
+                    console.print(
+                        f"{name}: robust {(attacked - broken) / examples:.2%}",
+                        soft_wrap=True,
+                    )
                 progress.update(
                     task,
                     completed=done,

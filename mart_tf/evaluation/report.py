@@ -2,7 +2,6 @@
 
 import dataclasses
 import datetime
-import importlib.metadata
 import io
 import json
 import os
@@ -14,14 +13,13 @@ import rich.box
 import rich.console
 import rich.table
 
+from mart_tf import environment
 from mart_tf import threat as threat_model
 from mart_tf.evaluation import plots
 from mart_tf.evaluation import results as evaluated
 
 # Raised when a key of report.json changes its meaning or goes.
 SCHEMA_VERSION = 1
-
-_PACKAGES = ("mart-tf", "tensorflow", "keras", "numpy", "cleverhans")
 
 _DEFINITIONS = (
     "Accuracy is over all examples: one misclassified without attack counts "
@@ -81,7 +79,7 @@ class Report:
             "created": datetime.datetime.now(datetime.UTC).isoformat(
                 timespec="seconds"
             ),
-            "versions": _versions(),
+            "versions": environment.versions(),
             "model": self.model,
             "data": self.data,
             "threat_model": dataclasses.asdict(self.threat),
@@ -208,18 +206,7 @@ def _cells(result):
     )
 
 
-def _versions():
-    found = {}
-    for name in _PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            # mart_tf run from a clone that was not installed.
-            continue
-    return found
-
-
 def _text(table):
-    console = rich.console.Console(file=io.StringIO(), width=80)
+    console = rich.console.Console(file=io.StringIO(), width=80, markup=False)
     console.print(table)
     return console.file.getvalue().rstrip()

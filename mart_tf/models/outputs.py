@@ -3,12 +3,11 @@
 import numpy as np
 import tensorflow as tf
 
+from mart_tf import choices
 from mart_tf import options
 from mart_tf.models import loading
 
-KINDS = ("logits", "probabilities")
-
-# exp(-87) is the least float32 above 0 whose logarithm is exact.
+# Near the least normal float32.
 _LEAST_PROBABILITY = 1e-37
 
 _ADVICE = (
@@ -16,12 +15,37 @@ _ADVICE = (
 )
 
 
+def unwrap(model, kind=None):
+    """The classifier of a model, and what it returns.
+
+    Args:
+        model: A Keras classifier, or an `AdversarialClassifier`.
+        kind: "logits" or "probabilities"; default: what an
+            `AdversarialClassifier` says, else "logits".
+    """
+    # A user's own model may call its last layer `classifier`, and every Keras
+    # model has `outputs`; only an AdversarialClassifier's is a string.
+    if isinstance(getattr(model, "outputs", None), str):
+        return model.classifier, kind or model.outputs
+    return model, kind or "logits"
+
+
 def logits(scores, kind):
-    """A classifier's output as float32 logits; log p for probabilities."""
-    scores = tf.cast(scores, tf.float32)
-    if kind == "logits":
-        return scores
-    return tf.math.log(tf.maximum(scores, _LEAST_PROBABILITY))
+    """A classifier's output as float32 logits.
+
+    Of probabilities, the logits that a Keras softmax made them of; where
+    another function made them, log p, which a probability that has underflown
+    to 0 gives no gradient through.
+    """
+    if kind == "probabilities":
+        # Private to Keras, but the only way to the logits of any softmax;
+        # its own cross-entropies use it. Keras is pinned below 3.16.
+        behind = getattr(scores, "_keras_logits", None)
+        if behind is None:
+            scores = tf.cast(scores, tf.float32)
+            return tf.math.log(tf.maximum(scores, _LEAST_PROBABILITY))
+        scores = behind
+    return tf.cast(scores, tf.float32)
 
 
 def check_declared(classifier, kind):
@@ -30,8 +54,8 @@ def check_declared(classifier, kind):
     Raises:
         ValueError: With advice.
     """
-    if kind not in KINDS:
-        raise options.unknown("kind of outputs", str(kind), KINDS)
+    if kind not in choices.OUTPUTS:
+        raise options.unknown("kind of outputs", str(kind), choices.OUTPUTS)
     if kind == "logits" and loading.ends_in_softmax(classifier):
         raise ValueError(
             "The classifier ends in a softmax, where logits are expected; "
@@ -51,14 +75,13 @@ def check_scores(scores, kind):
             f"The classifier returns shape {values.shape}; expected [batch, "
             "classes] with at least 2 classes."
         )
-    sums_to_one = np.abs(values.sum(axis=1) - 1.0).max() < 1e-3
-    looks_like_probabilities = values.min() >= 0.0 and sums_to_one
-    if kind == "logits" and looks_like_probabilities:
+    probabilities = loading.are_probabilities(values)
+    if kind == "logits" and probabilities:
         raise ValueError(
             "The classifier returns probabilities (rows of numbers above 0 "
             f"that sum to 1), where logits are expected; {_ADVICE}."
         )
-    if kind == "probabilities" and not looks_like_probabilities:
+    if kind == "probabilities" and not probabilities:
         raise ValueError(
             "The classifier returns rows that are not probabilities; expected "
             'numbers of at least 0 that sum to 1, or outputs="logits".'

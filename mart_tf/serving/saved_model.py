@@ -33,14 +33,15 @@ class Version:
     difference: float | None
 
 
-def export_saved_model(model, directory, *, outputs="logits", verify=True):
+def export_saved_model(model, directory, *, outputs=None, verify=True):
     """Writes a classifier as the next SavedModel version in a directory.
 
     Args:
         model: A Keras classifier, or an `AdversarialClassifier`, which says
             itself what its classifier returns.
         directory: Where the versions 1, 2, ... lie; made if it is missing.
-        outputs: What the classifier returns: "logits" or "probabilities".
+        outputs: What the classifier returns: "logits" or "probabilities";
+            default: what an `AdversarialClassifier` says, else "logits".
         verify: Whether to run the version in a separate process on
             TensorFlow's C++ runtime, and compare it with the classifier,
             before it can be seen. It takes about a second.
@@ -56,11 +57,9 @@ def export_saved_model(model, directory, *, outputs="logits", verify=True):
     return write_version(model, directory, outputs=outputs, verify=verify).path
 
 
-def write_version(model, directory, *, outputs="logits", verify=True):
+def write_version(model, directory, *, outputs=None, verify=True):
     """`export_saved_model`, with what was seen: returns a `Version`."""
-    # A user's own network may call its last layer `classifier`.
-    if isinstance(getattr(model, "outputs", None), str):
-        model, outputs = model.classifier, model.outputs
+    model, outputs = model_outputs.unwrap(model, outputs)
     versions.check(directory)
     image_shape = _image_shape(model)
     classifier = loading.float32_copy(model)

@@ -122,7 +122,7 @@ class Record(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         accuracy = logs[f"val_{self.model.defense.selects_by}"]
-        best = self._checkpoints.save(epoch + 1, accuracy)
+        best = self._checkpoints.is_best(accuracy)
         self._rows.append(
             {
                 "epoch": epoch + 1,
@@ -136,7 +136,9 @@ class Record(keras.callbacks.Callback):
         writer = csv.DictWriter(text, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self._rows)
+        # The row first: a run that is killed before its checkpoint drops it.
         files.replace_text(self._file, text.getvalue())
+        self._checkpoints.save(epoch + 1, accuracy)
 
 
 def _accuracies(logs):

@@ -59,6 +59,10 @@ class Checkpoints:
             return 0, warnings
         return int(self.epoch), warnings
 
+    def is_best(self, accuracy):
+        """Whether an accuracy is above that of every saved epoch."""
+        return accuracy > float(self.best_accuracy)
+
     def save(self, epoch, accuracy):
         """Saves a finished epoch, first as the best one if it is.
 
@@ -67,34 +71,33 @@ class Checkpoints:
             accuracy: What chooses the best epoch, on the validation split,
                 in [0, 1].
 
-        Returns:
-            Whether this epoch is the best so far.
-
         Raises:
             ValueError: If a weight is not finite.
             OSError: If the disk has no room.
         """
         self._check_finite(epoch)
         self.epoch.assign(epoch)
-        best = accuracy > float(self.best_accuracy)
-        if best:
+        if self.is_best(accuracy):
             self.best_accuracy.assign(accuracy)
             _save(self._folder / "best", self._best, epoch)
         _save(self._folder, self._state, epoch)
-        return best
 
     def _check_finite(self, epoch):
         for weight in self._model.classifier.weights:
             if not np.isfinite(np.asarray(weight)).all():
                 raise ValueError(
                     f"Weight {weight.path} is not finite after epoch {epoch}; "
-                    "nothing was saved. Continue from the epoch before with a "
-                    "lower --learning_rate in another --workdir."
+                    "it was not saved. Train again with a lower "
+                    "--learning_rate in another --workdir."
                 )
 
 
 def restore_classifier(path, checkpoint, classifier):
     """Loads the "best" or "last" weights of a run into its network.
+
+    Returns:
+        The epoch that they are of, and a sentence for each damaged checkpoint
+        that was passed over.
 
     Raises:
         ValueError: If no checkpoint is sound.
@@ -103,9 +106,10 @@ def restore_classifier(path, checkpoint, classifier):
     if checkpoint == "best":
         folder = folder / "best"
     state = tf.train.Checkpoint(classifier=_raw(classifier.weights))
-    restored, _ = _restore_newest(folder, state)
+    restored, warnings = _restore_newest(folder, state)
     if restored is None:
         raise ValueError(f"{folder} holds no checkpoint; train first.")
+    return _number(restored), warnings
 
 
 def _raw(variables):
@@ -138,7 +142,7 @@ def _save(folder, state, number):
 def _restore_newest(folder, state):
     prefixes = sorted(
         (file.with_suffix("") for file in folder.glob("ckpt-*.index")),
-        key=lambda prefix: int(re.search(r"\d+$", prefix.name).group()),
+        key=_number,
         reverse=True,
     )
     warnings = []
@@ -158,6 +162,10 @@ def _restore_newest(folder, state):
             "from a backup, or train again in another workdir."
         )
     return None, warnings
+
+
+def _number(prefix):
+    return int(re.search(r"\d+$", prefix.name).group())
 
 
 def _fault(prefix):

@@ -1,6 +1,8 @@
 """AdversarialClassifier: the Keras model that trains a robust classifier."""
 
 import dataclasses
+import math
+import numbers
 
 import keras
 import tensorflow as tf
@@ -40,6 +42,9 @@ class AdversarialClassifier(keras.Model):
     example is the entry of `"index"` in an input `{"image": ..., "index":
     ...}`, or its position in the global batch for other inputs.
 
+    A callback that watches one of these accuracies is told what better means:
+    `EarlyStopping("val_robust_accuracy", mode="max")`.
+
     Args:
         classifier: A Keras model from images `[batch, ...]` to `[batch,
             classes]`. It stays the caller's own object.
@@ -76,28 +81,35 @@ class AdversarialClassifier(keras.Model):
         seed=0,
         **kwargs,
     ):
-        if threat is None:
-            raise ValueError(
-                "threat is missing; expected a threat model such as "
-                "mart_tf.ThreatModel(epsilon=8 / 255)."
-            )
+        defense = defenses.get(defense)
+        for name, value, kind in [
+            ("classifier", classifier, keras.Model),
+            ("defense", defense, base.Defense),
+            ("threat", threat, threat_model.ThreatModel),
+            ("attack_steps", attack_steps, numbers.Integral),
+            ("attack_step_size", attack_step_size, numbers.Real | None),
+            ("weight_decay", weight_decay, numbers.Real),
+            ("seed", seed, numbers.Integral),
+        ]:
+            inputs.check_type(name, value, kind)
         attacks.check_settings(attack_steps, attack_step_size, random_start)
         for name, value in [
             ("epsilon_warmup_steps", epsilon_warmup_steps),
             ("weight_decay", weight_decay),
             ("seed", seed),
         ]:
-            if not value >= 0:
+            if not 0 <= value < math.inf:
                 raise ValueError(
                     f"{name} is {value!r}; expected a number of at least 0."
                 )
         model_outputs.check_declared(classifier, outputs)
+        inputs.check_scope(classifier)
         with classifier.distribute_strategy.scope():
             super().__init__(**kwargs)
             self.classifier = classifier
-            self.defense = defenses.get(defense)
+            self.defense = defense
             self.threat = threat
-            self.attack_steps = attack_steps
+            self.attack_steps = int(attack_steps)
             self.attack_step_size = attack_step_size
             self.random_start = random_start
             self.epsilon_warmup_steps = int(epsilon_warmup_steps)
@@ -173,19 +185,43 @@ class AdversarialClassifier(keras.Model):
         self.compile(**config)
         self.optimizer.build(self.trainable_variables)
 
-    def fit(self, x=None, y=None, *args, validation_data=None, **kwargs):
-        """As `keras.Model.fit`; bad images and labels are refused first."""
-        inputs.check(self, x, y)
-        if isinstance(validation_data, tuple):
-            inputs.check(self, *validation_data[:2], what="validation ")
+    def fit(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        *args,
+        validation_data=None,
+        check_data=True,
+        **kwargs,
+    ):
+        """As `keras.Model.fit`; bad images and labels are refused first.
+
+        Arrays are looked at whole; of a tf.data set or a PyDataset the first
+        batch, which is read once more for it; a generator not at all.
+
+        Args:
+            x, y, batch_size, validation_data: As in Keras.
+            check_data: False for data that is known to be sound.
+
+        Raises:
+            ValueError: With one sentence, before work starts.
+        """
+        if check_data:
+            inputs.check(self, x, y)
+            inputs.check_remainder(self, x, batch_size or 32)
+            if isinstance(validation_data, (tuple, list)):
+                inputs.check(self, *validation_data[:2], what="validation ")
+            elif validation_data is not None:
+                inputs.check(self, validation_data, None, what="validation ")
         return super().fit(
-            x, y, *args, validation_data=validation_data, **kwargs
+            x, y, batch_size, *args, validation_data=validation_data, **kwargs
         )
 
-    def evaluate(self, x=None, y=None, *args, **kwargs):
-        """As `keras.Model.evaluate`; bad images and labels are refused."""
+    def evaluate(self, x=None, y=None, *args, check_data=True, **kwargs):
+        """As `keras.Model.evaluate`; bad data is refused as in `fit`."""
         # Keras's own call from fit passes data that fit has checked.
-        if not kwargs.get("_use_cached_eval_dataset"):
+        if check_data and not kwargs.get("_use_cached_eval_dataset"):
             inputs.check(self, x, y)
         return super().evaluate(x, y, *args, **kwargs)
 
@@ -205,7 +241,8 @@ class AdversarialClassifier(keras.Model):
             loss = total / count + reduction.share(self._own_losses())
         self._update(tape, loss)
         self.step.assign_add(1)
-        return self._report(batch, target, data, outcome)
+        counted = tf.ones_like(batch.weight)
+        return self._report(batch, target, data, outcome, counted)
 
     def test_step(self, data):
         """The same loss in inference mode, under PGD at the full epsilon."""
@@ -221,16 +258,16 @@ class AdversarialClassifier(keras.Model):
         if outcome.adversarial_logits is None:
             logits = self._classify_frozen(adversarial)
             outcome = outcome._replace(adversarial_logits=logits)
-        return self._report(batch, target, data, outcome)
+        # Rows of weight 0 fill the last batch of an evaluation up.
+        counted = tf.cast(batch.weight != 0.0, tf.float32)
+        return self._report(batch, target, data, outcome, counted)
 
     @property
     def metrics(self):
+        own = [self.loss_tracker, self.natural_accuracy, self.robust_accuracy]
         # Keras's own tracker of compile(loss=...) would log a second "loss".
-        return [
-            metric
-            for metric in super().metrics
-            if metric.name != "loss" or metric is self.loss_tracker
-        ]
+        names = {metric.name for metric in own}
+        return own + [m for m in super().metrics if m.name not in names]
 
     def get_metrics_result(self):
         """The metrics that have seen an example since their last reset."""
@@ -357,11 +394,9 @@ class AdversarialClassifier(keras.Model):
             and variable.name == "seed_generator_state"
         ]
 
-    def _report(self, batch, target, data, outcome):
+    def _report(self, batch, target, data, outcome, counted):
         """Updates the metrics that this step has something for."""
         own = self._own_losses()
-        # Rows of weight 0 fill the last batch of an evaluation up.
-        counted = tf.cast(batch.weight != 0.0, tf.float32)
         self.loss_tracker.update_state(
             batch.weight * outcome.values + own, counted
         )

@@ -4,6 +4,7 @@ import dataclasses
 import math
 import re
 
+from mart_tf import choices
 from mart_tf import data
 from mart_tf import defenses
 from mart_tf import options
@@ -75,16 +76,15 @@ class Config:
         """The defense spec with `--regularization` in it."""
         spec = options.resolve(self.defense, defenses.DEFENSES, "defense")
         if self.regularization is None:
-            return self.defense
+            return options.canonical(self.defense, defenses.DEFENSES, "defense")
         self._check_number("regularization", at_least=0.0)
         if "regularization" in spec.options:
             raise ValueError(
                 f"--regularization={self.regularization:g} and --defense="
                 f"{self.defense} both set the regularization; give one."
             )
-        whole = f"{self.defense}:regularization={self.regularization:g}"
-        options.resolve(whole, defenses.DEFENSES, "defense")
-        return whole
+        whole = f"{self.defense}:regularization={self.regularization!r}"
+        return options.canonical(whole, defenses.DEFENSES, "defense")
 
     def _check(self):
         from mart_tf.models import names
@@ -97,19 +97,15 @@ class Config:
             "schedule",
             training.SCHEDULE_RESERVED,
         )
-        for kind, value, choices in [
+        for kind, value, allowed in [
             ("precision", self.precision, training.PRECISIONS),
             ("strategy", self.strategy, training.STRATEGIES),
-            ("norm", self.norm, ("linf",)),
-            ("outputs", self.outputs, ("logits", "probabilities")),
-            (
-                "random start",
-                self.random_start,
-                ("uniform", "gaussian", "none"),
-            ),
+            ("norm", self.norm, choices.NORMS),
+            ("outputs", self.outputs, choices.OUTPUTS),
+            ("random start", self.random_start, choices.RANDOM_STARTS),
         ]:
-            if value not in choices:
-                raise options.unknown(kind, value, choices)
+            if value not in allowed:
+                raise options.unknown(kind, value, allowed)
         for name in ("attack_steps", "epochs", "batch_size"):
             if getattr(self, name) < 1:
                 raise ValueError(
@@ -121,6 +117,11 @@ class Config:
         for name in ("learning_rate", "epsilon", "attack_step_size"):
             if getattr(self, name) is not None:
                 self._check_number(name, above=0.0)
+        if self.seed > choices.GREATEST_SEED:
+            raise ValueError(
+                f"--seed is {self.seed}; expected at most "
+                f"{choices.GREATEST_SEED}."
+            )
         if self.epsilon > 1.0:
             raise ValueError(
                 f"--epsilon is {self.epsilon:g}; expected at most 1, the "

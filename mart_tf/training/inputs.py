@@ -10,8 +10,9 @@ from mart_tf.models import outputs as model_outputs
 def check(model, x, y, what=""):
     """Refuses bad images and labels, and a network that does not fit them.
 
-    Arrays are looked at whole, of a tf.data set the first batch; other inputs
-    (generators, distributed data sets) pass: they can be read only once.
+    Arrays are looked at whole, of a tf.data set or a PyDataset the first
+    batch; other inputs (generators, distributed data sets) pass: they can be
+    read only once.
 
     Args:
         model: The `AdversarialClassifier`.
@@ -30,8 +31,58 @@ def check(model, x, y, what=""):
     with model.distribute_strategy.scope():
         scores = model.classifier(images[:2].astype("float32"))
     model_outputs.check_scores(scores, model.outputs)
-    if labels is not None:
-        checks.labels(labels, scores.shape[1], what + "labels")
+    checks.labels(labels, scores.shape[1], what + "labels")
+    # Subclassed classifiers are built by their first call.
+    model.built = True
+
+
+def check_type(name, value, kind):
+    """Refuses an argument of another type, with one sentence."""
+    if not isinstance(value, kind) or isinstance(value, bool):
+        expected = _EXPECTED[name]
+        raise ValueError(f"{name} is {value!r}; expected {expected}.")
+
+
+def check_scope(classifier):
+    """Refuses a classifier that was made outside the present scope."""
+    if not tf.distribute.has_strategy():
+        return
+    created = tf.distribute.get_strategy().extended.variable_created_in_scope
+    if not all(created(weight.value) for weight in classifier.weights):
+        raise ValueError(
+            f"The classifier {classifier.name!r} was made outside this "
+            "strategy.scope(); make it inside."
+        )
+
+
+def check_remainder(model, x, batch_size):
+    """Refuses a last batch of arrays that leaves a replica without example.
+
+    TensorFlow's reductions fail on it, and do not recover in this process.
+    """
+    images = x["image"] if isinstance(x, dict) else x
+    replicas = model.distribute_strategy.num_replicas_in_sync
+    if isinstance(images, tf.data.Dataset) or not hasattr(images, "shape"):
+        return
+    remainder = len(images) % batch_size
+    if 0 < remainder < replicas:
+        raise ValueError(
+            f"{len(images)} images in batches of {batch_size} leave "
+            f"{remainder} for {replicas} replicas; expected at least one "
+            "for each: leave some images out, or change batch_size."
+        )
+
+
+_EXPECTED = {
+    "classifier": "a keras.Model",
+    "defense": "a name, a spec, or an instance such as "
+    "mart_tf.defenses.MART(regularization=5.0)",
+    "threat": "a threat model such as mart_tf.ThreatModel(epsilon=8 / 255)",
+    "attack_steps": "a whole number of at least 1",
+    "attack_step_size": "a number above 0, or None for epsilon / 4",
+    "weight_decay": "a number of at least 0",
+    "seed": "a whole number of at least 0",
+}
 
 
 def _sample(x, y):
@@ -40,8 +91,15 @@ def _sample(x, y):
         if first is None:
             raise ValueError("The data set is empty; expected a batch.")
         x, y, _ = keras.utils.unpack_x_y_sample_weight(first)
+    elif isinstance(x, keras.utils.PyDataset):
+        x, y, _ = keras.utils.unpack_x_y_sample_weight(x[0])
     images = x["image"] if isinstance(x, dict) else x
     if not (hasattr(images, "shape") and hasattr(images, "dtype")):
         return None
+    if y is None:
+        raise ValueError(
+            "There are no labels; expected fit(images, labels), or batches of "
+            "(images, labels)."
+        )
     as_array = keras.ops.convert_to_numpy
-    return as_array(images), None if y is None else as_array(y)
+    return as_array(images), as_array(y)

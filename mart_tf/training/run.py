@@ -106,6 +106,8 @@ def _fit(config, console, dataset, model, saved, finished, steps):
             dataset.validation, config.batch_size
         ),
         callbacks=hooks,
+        # Checked when it was loaded.
+        check_data=False,
         # The order is the data's own.
         shuffle=False,
         verbose=0,

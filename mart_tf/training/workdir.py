@@ -12,7 +12,6 @@ Nothing here imports TensorFlow until a classifier is loaded.
 
 import dataclasses
 import datetime
-import importlib.metadata
 import json
 import os
 import pathlib
@@ -20,11 +19,11 @@ import platform
 import shutil
 import subprocess
 
+from mart_tf import environment
 from mart_tf import files
 from mart_tf.training import config as run_config
 
 FORMAT = 1
-_PACKAGES = ("mart-tf", "tensorflow", "keras", "numpy", "tensorflow-datasets")
 
 
 def newest(root="runs"):
@@ -77,7 +76,7 @@ def describe(path):
     if not any(pathlib.Path(path, "checkpoints").glob("ckpt-*.index")):
         raise ValueError(
             f"{path} has no finished epoch yet; continue it with mart-train "
-            f"--workdir={path}."
+            f"--flagfile={path}/flags.cfg."
         )
     return {**record["config"], **record["facts"], "workdir": str(path)}
 
@@ -87,11 +86,11 @@ def load_classifier(path, checkpoint="best"):
 
     Args:
         path: The workdir.
-        checkpoint: "best", by robust accuracy on the validation split, or
-            "last".
+        checkpoint: "best" on the validation split, or "last".
 
     Returns:
-        A Keras model.
+        A Keras model, the epoch that its weights are of, and a sentence for
+        each damaged checkpoint that was passed over for an older one.
 
     Raises:
         ValueError: If there is no sound checkpoint, or the network cannot be
@@ -104,8 +103,10 @@ def load_classifier(path, checkpoint="best"):
     classifier = loading.build(
         model_spec(path, run["model"]), run["image_shape"], run["num_classes"]
     )
-    checkpoints.restore_classifier(path, checkpoint, classifier)
-    return classifier
+    epoch, warnings = checkpoints.restore_classifier(
+        path, checkpoint, classifier
+    )
+    return classifier, epoch, warnings
 
 
 def model_spec(path, spec):
@@ -175,7 +176,7 @@ def write(config, facts, record=None):
                 "created": (record or {}).get("created", _now()),
                 "config": settings,
                 "facts": facts,
-                "versions": _versions(),
+                "versions": environment.versions(),
                 "hardware": _hardware(),
                 "git_revision": _git_revision(),
             },
@@ -207,16 +208,6 @@ def _last_written(path):
 def _now():
     now = datetime.datetime.now(datetime.UTC)
     return now.isoformat(timespec="seconds")
-
-
-def _versions():
-    found = {"python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = None
-    return found
 
 
 def _hardware():

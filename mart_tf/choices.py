@@ -1,0 +1,13 @@
+"""Names that programs check before TensorFlow is imported."""
+
+# Norms of a threat model.
+NORMS = ("linf",)
+
+# Starts of an attack, see `ThreatModel.random_start`.
+RANDOM_STARTS = ("uniform", "gaussian", "none")
+
+# What a classifier may return.
+OUTPUTS = ("logits", "probabilities")
+
+# Seeds are int64, with room for what is folded into them.
+GREATEST_SEED = 2**31 - 1

@@ -1,0 +1,106 @@
+"""Bad data through the programs: status 1, one sentence, nothing written."""
+
+import numpy as np
+from PIL import Image
+import programs
+import pytest
+
+GENERATOR = np.random.RandomState(0)
+
+
+def good():
+    """A set of three classes that the programs take."""
+    images = GENERATOR.randint(0, 256, (60, 8, 8), "uint8")
+    labels = np.arange(60) % 3
+    return {
+        "x_train": images,
+        "y_train": labels,
+        "x_test": images[:12],
+        "y_test": labels[:12],
+    }
+
+
+def changed(**arrays):
+    return {**good(), **arrays}
+
+
+NPZ = {
+    "keys": ({"images": good()["x_train"]}, "x_train"),
+    "pickled": (changed(x_train=np.array([{}, 1], object)), "pickle"),
+    "integers": (changed(x_train=good()["x_train"].astype("int64")), "int64"),
+    "range": (changed(x_train=good()["x_train"].astype("float32")), "255"),
+    "nan": (
+        changed(x_train=np.full((60, 8, 8), np.nan, "float32")),
+        "NaN",
+    ),
+    "labels": (changed(y_test=good()["y_test"] + 5), "7"),
+    "fractions": (changed(y_train=good()["y_train"] + 0.5), "float64"),
+}
+
+
+@pytest.mark.parametrize("name", NPZ)
+def test_npz(name, tmp_path):
+    arrays, sentence = NPZ[name]
+    np.savez(tmp_path / "data.npz", **arrays)
+    assert_refused(tmp_path, "--dataset=npz:data.npz", sentence)
+
+
+def test_a_file_that_is_not_npz(tmp_path):
+    (tmp_path / "data.npz").write_bytes(b"not a zip")
+    assert_refused(tmp_path, "--dataset=npz:data.npz", "data.npz")
+
+
+def picture(path, size=8):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = GENERATOR.randint(0, 256, (size, size), "uint8")
+    Image.fromarray(pixels).save(path)
+
+
+def test_an_empty_folder(tmp_path):
+    (tmp_path / "data").mkdir()
+    assert_refused(tmp_path, "--dataset=folder:data", "data")
+
+
+def test_a_folder_of_mixed_sizes(tmp_path):
+    for name in ("cat", "dog"):
+        for number in range(10):
+            picture(tmp_path / "data" / name / f"{number}.png", 8 + number % 2)
+    assert_refused(tmp_path, "--dataset=folder:data", "size=")
+
+
+@pytest.mark.parametrize("mode", ["memory", "streaming"])
+def test_a_damaged_image(mode, tmp_path):
+    for name in ("cat", "dog"):
+        for number in range(10):
+            picture(tmp_path / "data" / name / f"{number}.png")
+    for file in (tmp_path / "data").rglob("*.png"):
+        # The header stays, the pixels go.
+        file.write_bytes(file.read_bytes()[:60])
+    process = train(tmp_path, f"--dataset=folder:data:mode={mode}")
+    assert process.returncode == 1
+    assert "Traceback" not in process.stderr
+    assert ".png" in process.stderr or "image" in process.stderr
+
+
+def train(folder, flag):
+    return programs.run(
+        "train",
+        "--workdir=run",
+        "--model=digits_cnn",
+        "--batch_size=4",
+        "--epochs=1",
+        "--epsilon=0.1",
+        flag,
+        cwd=folder,
+    )
+
+
+def assert_refused(folder, flag, sentence):
+    programs.assert_refused(train(folder, flag), sentence)
+    assert not (folder / "run").exists()
+
+
+def test_good_data_trains(tmp_path):
+    np.savez(tmp_path / "data.npz", **good())
+    process = train(tmp_path, "--dataset=npz:data.npz")
+    assert process.returncode == 0, process.stderr
