@@ -6,6 +6,7 @@ mistyped flag answer at once.
 """
 
 import os
+import re
 import sys
 import textwrap
 import traceback
@@ -77,17 +78,22 @@ def run(name, summary, values, main, argv=None):
         sys.exit(1)
     except Exception as error:
         # An error of TensorFlow's runtime: a file that cannot be decoded, say.
-        # Its first line tells; the rest is its graph.
         if values.verbosity or not type(error).__module__.startswith(
             "tensorflow."
         ):
             raise
-        sentence = str(error).strip().splitlines()[0]
-        print(f"{name}: {type(error).__name__}: {sentence}", file=sys.stderr)
-        sys.exit(1)
+        print(f"{name}: {_cause(error)}", file=sys.stderr, flush=True)
+        # The threads of a failed input pipeline keep a normal exit waiting.
+        os._exit(1)
     except KeyboardInterrupt:
         print(f"{name}: stopped by Ctrl-C.", file=sys.stderr)
         sys.exit(130)
+
+
+def _cause(error):
+    """What happened, out of the many lines of an error in a graph."""
+    inner = re.search(r"\w+Error: (.+)", str(error))
+    return inner.group(1) if inner else str(error).strip().splitlines()[0]
 
 
 def _help(name, summary, values):

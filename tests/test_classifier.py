@@ -448,7 +448,7 @@ def test_probabilities_when_declared():
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"threat": None}, "threat is missing"),
+        ({"threat": None}, "threat is None; expected a threat model"),
         ({"defense": "marrt"}, "did you mean 'mart'"),
         ({"attack_steps": 0}, "Attack steps is 0"),
         ({"random_start": "uniforn"}, "did you mean 'uniform'"),
@@ -537,18 +537,18 @@ def test_keras_callbacks_with_a_mode(tmp_path):
         save_best_only=True,
     )
     stop = keras.callbacks.EarlyStopping(
-        "val_robust_accuracy", mode="max", patience=0, baseline=1.0
+        "val_robust_accuracy", mode="max", min_delta=1.0, patience=1
     )
     history = model.fit(
         images,
         labels,
         batch_size=64,
-        epochs=3,
+        epochs=9,
         validation_split=0.25,
         callbacks=[best, stop],
         verbose=0,
     )
-    assert len(history.epoch) == 1
+    assert len(history.epoch) == 2
     loaded = keras.saving.load_model(tmp_path / "best.keras")
     assert isinstance(loaded, mart_tf.AdversarialClassifier)
 

@@ -31,24 +31,29 @@ FILES = (
 )
 SHARED = ("export", "flags")
 
-_TENSORS = {"options", "noise", "threat", "losses", "checks"}
+_TENSORS = {"options", "choices", "noise", "threat", "losses", "checks"}
 _PROGRAMS = {"train", "evaluate", "export"}
 
 # What each part may import besides itself. A new part needs a line here.
 BELOW = {
+    "choices": set(),
+    "environment": set(),
     "options": set(),
     "noise": set(),
     "checks": set(),
     "files": set(),
     "cli": {"options"},
     "losses": {"options"},
-    "threat": {"options", "noise"},
+    "threat": {"options", "noise", "choices"},
     "attacks": _TENSORS,
     "defenses": _TENSORS | {"attacks"},
-    "models": {"options", "checks"},
+    "models": {"options", "checks", "choices"},
     "data": {"options", "noise", "checks"},
-    "training": _TENSORS | {"attacks", "defenses", "models", "data", "files"},
-    "evaluation": _TENSORS | {"attacks", "models", "data", "files"},
+    "training": _TENSORS
+    | {"attacks", "defenses", "models", "data"}
+    | {"files", "environment"},
+    "evaluation": _TENSORS
+    | {"attacks", "models", "data", "files", "environment"},
     "serving": {"options", "checks", "models"},
 }
 LIBRARY = set(BELOW) - {"cli"}
