@@ -7,7 +7,6 @@ import tensorflow as tf
 from mart_tf import checks
 from mart_tf.models import loading
 from mart_tf.models import outputs as model_outputs
-from mart_tf.models import pooling
 
 
 def classifier(model, outputs=None):
@@ -20,7 +19,7 @@ def classifier(model, outputs=None):
             default: what `model` says, else "logits".
 
     Returns:
-        The classifier, in float32 and with a fast gradient, and its outputs.
+        The classifier, in float32, and its outputs.
 
     Raises:
         ValueError: If it is not a Keras model, or ends in a softmax that was
@@ -33,7 +32,7 @@ def classifier(model, outputs=None):
             "or a mart_tf.AdversarialClassifier."
         )
     model_outputs.check_declared(model, outputs)
-    return pooling.accelerated(loading.float32_copy(model)), outputs
+    return loading.float32_copy(model), outputs
 
 
 def logits_of(model, outputs):
