@@ -84,6 +84,7 @@ def run(name, summary, values, main, argv=None):
             raise
         print(f"{name}: {_cause(error)}", file=sys.stderr, flush=True)
         # The threads of a failed input pipeline keep a normal exit waiting.
+        sys.stdout.flush()
         os._exit(1)
     except KeyboardInterrupt:
         print(f"{name}: stopped by Ctrl-C.", file=sys.stderr)
