@@ -58,7 +58,7 @@ DEFAULTS = {
     ),
     "mnist": _MNIST,
     "fashion_mnist": dataclasses.replace(_MNIST, epsilon=0.1),
-    "kmnist": dataclasses.replace(_MNIST, epsilon=0.3),
+    "kmnist": _MNIST,
     "cifar10": _CIFAR,
     "cifar100": _CIFAR,
     "svhn_cropped": dataclasses.replace(_CIFAR, augment=False),
