@@ -238,11 +238,12 @@ class AdversarialClassifier(keras.Model):
                 self._classify_training, batch, adversarial
             )
             total = tf.reduce_sum(batch.weight * outcome.values)
-            loss = total / count + reduction.share(self._own_losses())
+            own = self._own_losses()
+            loss = total / count + reduction.share(own)
         self._update(tape, loss)
         self.step.assign_add(1)
         counted = tf.ones_like(batch.weight)
-        return self._report(batch, target, data, outcome, counted)
+        return self._report(batch, target, data, outcome, counted, own)
 
     def test_step(self, data):
         """The same loss in inference mode, under PGD at the full epsilon."""
@@ -260,7 +261,8 @@ class AdversarialClassifier(keras.Model):
             outcome = outcome._replace(adversarial_logits=logits)
         # Rows of weight 0 fill the last batch of an evaluation up.
         counted = tf.cast(batch.weight != 0.0, tf.float32)
-        return self._report(batch, target, data, outcome, counted)
+        own = self._own_losses()
+        return self._report(batch, target, data, outcome, counted, own)
 
     @property
     def metrics(self):
@@ -394,9 +396,8 @@ class AdversarialClassifier(keras.Model):
             and variable.name == "seed_generator_state"
         ]
 
-    def _report(self, batch, target, data, outcome, counted):
+    def _report(self, batch, target, data, outcome, counted, own):
         """Updates the metrics that this step has something for."""
-        own = self._own_losses()
         self.loss_tracker.update_state(
             batch.weight * outcome.values + own, counted
         )
