@@ -15,11 +15,28 @@ from mart_tf.models import loading
 from mart_tf.models import names
 from mart_tf.models import resnet
 from mart_tf.models import small
+from mart_tf.models import wide_residual
 
 
 @pytest.fixture(scope="module")
 def resnet18():
     return resnet.resnet18()
+
+
+@pytest.fixture(scope="module")
+def resnet50():
+    return resnet.resnet50()
+
+
+@pytest.fixture(scope="module")
+def wide_resnet():
+    return wide_residual.wide_resnet(depth=10, width=2)
+
+
+def tiny_wide_resnet(input_shape=(8, 8, 3), num_classes=10, seed=0):
+    return wide_residual.wide_resnet(
+        input_shape, num_classes, depth=10, width=1, seed=seed
+    )
 
 
 def images(*shape, seed=0):
@@ -31,19 +48,81 @@ def trainable_parameters(model):
 
 
 def randomized(model, seed=0):
-    """The model with weights that leave no layer at zero."""
+    """The model with other weights where they all start at zero."""
     random = np.random.default_rng(seed)
     model.set_weights(
-        [random.normal(0.1, 0.3, w.shape) ** 2 for w in model.get_weights()]
+        [
+            w if w.any() else random.normal(0.1, 0.3, w.shape) ** 2
+            for w in model.get_weights()
+        ]
     )
     return model
 
 
+def norms(model):
+    return [
+        layer
+        for layer in model.layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+    ]
+
+
+def convolve(x, kernel, stride):
+    """A convolution padded by half the kernel on every side."""
+    size = kernel.shape[0]
+    half = size // 2
+    x = np.pad(x, ((0, 0), (half, half), (half, half), (0, 0)))
+    windows = np.lib.stride_tricks.sliding_window_view(x, (size, size), (1, 2))
+    windows = windows[:, ::stride, ::stride]
+    return np.einsum("bhwcij,ijco->bhwo", windows, kernel)
+
+
+def wide_resnet_in_numpy(model, batch):
+    """A wide residual network of depth 10, in inference mode."""
+
+    def convolution(x, name, stride=1):
+        return convolve(x, model.get_layer(name).kernel.numpy(), stride)
+
+    def activated(x, name):
+        gamma, beta, mean, variance = model.get_layer(name).get_weights()
+        x = gamma * (x - mean) / np.sqrt(variance + 1e-5) + beta
+        return np.maximum(x, 0.0)
+
+    x = convolution(batch, "stem")
+    for stage, stride in [(1, 1), (2, 2), (3, 2)]:
+        name = f"stage{stage}_1"
+        first = activated(x, f"{name}_norm1")
+        second = convolution(first, f"{name}_conv1", stride)
+        second = activated(second, f"{name}_norm2")
+        second = convolution(second, f"{name}_conv2")
+        if x.shape[-1] != second.shape[-1]:
+            x = convolution(first, f"{name}_shortcut", stride)
+        x = x + second
+    kernel, bias = model.get_layer("logits").get_weights()
+    return activated(x, "norm").mean((1, 2)) @ kernel + bias
+
+
 class TestArchitectures:
-    def test_parameter_counts(self, resnet18):
+    def test_parameter_counts(self, resnet18, resnet50):
         assert trainable_parameters(small.small_cnn()) == 312_202
         assert trainable_parameters(small.digits_cnn()) == 99_178
+        assert trainable_parameters(small.cnn4()) == 421_834
+        assert trainable_parameters(small.cnn8()) == 1_639_794
         assert trainable_parameters(resnet18) == 11_173_962
+        assert trainable_parameters(resnet50) == 23_520_842
+
+    @pytest.mark.parametrize(
+        "options, count",
+        [
+            ({}, 46_160_474),
+            ({"depth": 34, "width": 8}, 29_551_578),
+            ({"depth": 28, "width": 10}, 36_479_194),
+            ({"depth": 28, "width": 4}, 5_849_050),
+        ],
+    )
+    def test_parameter_counts_of_wide_resnets(self, options, count):
+        model = wide_residual.wide_resnet(**options)
+        assert trainable_parameters(model) == count
 
     def test_small_cnn_layer_by_layer(self):
         model = small.small_cnn()
@@ -65,6 +144,42 @@ class TestArchitectures:
         assert model.get_layer("dropout").rate == 0.5
         assert model.get_layer("logits").activation is keras.activations.linear
 
+    def test_cnn4_layer_by_layer(self):
+        model = small.cnn4()
+        assert [(x.name, x.output.shape[1:]) for x in model.layers] == [
+            ("images", (28, 28, 1)),
+            ("conv1", (28, 28, 32)),
+            ("conv1_norm", (28, 28, 32)),
+            ("conv1_relu", (28, 28, 32)),
+            ("pool1", (14, 14, 32)),
+            ("conv2", (14, 14, 64)),
+            ("conv2_norm", (14, 14, 64)),
+            ("conv2_relu", (14, 14, 64)),
+            ("pool2", (7, 7, 64)),
+            ("flatten", (3136,)),
+            ("dense1", (128,)),
+            ("dense1_relu", (128,)),
+            ("logits", (10,)),
+        ]
+        for name in ("conv1", "conv2", "dense1", "logits"):
+            layer = model.get_layer(name)
+            assert layer.activation is keras.activations.linear
+
+    def test_cnn8_normalizes_all_layers_but_the_last(self):
+        model = small.cnn8()
+        names = [x.name for x in model.layers if x.weights]
+        inner = [f"conv{index}" for index in range(1, 7)] + ["dense1"]
+        pairs = [(name, f"{name}_norm") for name in inner]
+        assert names == [*(name for pair in pairs for name in pair), "logits"]
+        for name, shape in [
+            ("conv2_relu", (32, 32, 64)),
+            ("conv4_relu", (16, 16, 128)),
+            ("conv6_relu", (8, 8, 196)),
+            ("flatten", (4 * 4 * 196,)),
+            ("dense1_relu", (256,)),
+        ]:
+            assert model.get_layer(name).output.shape[1:] == shape
+
     def test_resnet_halves_the_image_three_times(self, resnet18):
         shapes = [
             resnet18.get_layer(f"stage{stage}_2_relu2").output.shape[1:]
@@ -85,31 +200,98 @@ class TestArchitectures:
         assert shortcuts == [f"stage{s}_1_shortcut" for s in (2, 3, 4)]
         assert len(convolutions) == 17 + 3
 
-    def test_stride_two_pads_all_round(self, resnet18):
+    def test_resnet50_strides_in_the_middle_of_a_bottleneck(self, resnet50):
+        convolutions = [
+            layer
+            for layer in resnet50.layers
+            if isinstance(layer, keras.layers.Conv2D)
+        ]
+        assert not any(layer.use_bias for layer in convolutions)
+        assert len(convolutions) == 1 + 3 * (3 + 4 + 6 + 3) + 4
+        assert {c.name for c in convolutions if c.strides == (2, 2)} == {
+            f"stage{stage}_1_{part}"
+            for stage in (2, 3, 4)
+            for part in ("conv2", "shortcut")
+        }
+        shapes = [
+            resnet50.get_layer(f"stage{stage}_{count}_relu3").output.shape[1:]
+            for stage, count in [(1, 3), (2, 4), (3, 6), (4, 3)]
+        ]
+        assert shapes == [
+            (32, 32, 256),
+            (16, 16, 512),
+            (8, 8, 1024),
+            (4, 4, 2048),
+        ]
+        assert resnet50.get_layer("stage1_1_conv1").kernel.shape == (
+            *(1, 1),
+            *(64, 64),
+        )
+        assert resnet50.output_shape == (None, 10)
+
+    @pytest.mark.parametrize("width", [1, 2])
+    def test_wide_resnet_equals_its_definition(self, width):
+        # Width 1 has no convolution in the first stage's shortcut.
+        model = wide_residual.wide_resnet((7, 6, 3), 4, depth=10, width=width)
+        random = np.random.default_rng(width)
+        for layer in norms(model):
+            shape = layer.gamma.shape
+            layer.set_weights(
+                [
+                    random.normal(1.0, 0.2, shape),
+                    random.normal(0.0, 0.3, shape),
+                    random.normal(0.0, 0.3, shape),
+                    random.uniform(0.5, 2.0, shape),
+                ]
+            )
+        batch = images(3, 7, 6, 3)
+        logits = model(batch, training=False)
+        np.testing.assert_allclose(
+            logits, wide_resnet_in_numpy(model, batch), rtol=1e-4, atol=1e-5
+        )
+        shortcuts = [x.name for x in model.layers if "shortcut" in x.name]
+        first = ["stage1_1_shortcut"] * (width > 1)
+        assert shortcuts == [*first, "stage2_1_shortcut", "stage3_1_shortcut"]
+
+    @pytest.mark.parametrize(
+        "network, name",
+        [
+            ("resnet18", "stage2_1_conv1"),
+            ("resnet50", "stage4_1_conv2"),
+            ("wide_resnet", "stage3_1_conv1"),
+        ],
+    )
+    def test_stride_two_pads_all_round(self, network, name, request):
         # A 3x3 kernel of ones counts the pixels it covers. On 4x4 pixels,
         # padded by 1, windows start at -1 and 1 and cover 2 and 3 rows;
         # Keras's "same" would start at 0 and 2 and give 9, 6, 6, 4.
-        convolution = resnet18.get_layer("stage2_1_conv1")
+        model = request.getfixturevalue(network)
+        convolution = model.get_layer(name)
         kernel = np.zeros(convolution.kernel.shape, "float32")
         kernel[:, :, 0, 0] = 1.0
         copy = keras.layers.Conv2D.from_config(convolution.get_config())
-        pad = resnet18.get_layer("stage2_1_conv1_pad")
-        copy.build((None, 6, 6, 64))
+        pad = model.get_layer(f"{name}_pad")
+        copy.build((None, 6, 6, kernel.shape[2]))
         copy.set_weights([kernel])
-        counted = copy(pad(np.ones((1, 4, 4, 64), "float32")))
+        counted = copy(pad(np.ones((1, 4, 4, kernel.shape[2]), "float32")))
         np.testing.assert_array_equal(counted[0, :, :, 0], [[4, 6], [6, 9]])
         assert convolution.strides == (2, 2)
 
-    def test_batch_norm_is_pytorchs_and_synchronized(self, resnet18):
-        norms = [
-            layer
-            for layer in resnet18.layers
-            if isinstance(layer, keras.layers.BatchNormalization)
-        ]
-        assert len(norms) == 20
-        assert {(n.momentum, n.epsilon, n.synchronized) for n in norms} == {
-            (0.9, 1e-5, True)
-        }
+    def test_batch_norm_is_pytorchs_and_synchronized(
+        self, resnet18, resnet50, wide_resnet
+    ):
+        for model, count in [
+            (resnet18, 20),
+            (resnet50, 53),
+            (wide_resnet, 2 * 3 + 1),
+            (small.cnn4(), 2),
+            (small.cnn8(), 7),
+        ]:
+            found = norms(model)
+            assert len(found) == count
+            assert {(n.momentum, n.epsilon, n.synchronized) for n in found} == {
+                (0.9, 1e-5, True)
+            }
 
     def test_resnet_under_attack_keeps_its_statistics(self):
         model = resnet.resnet18((8, 8, 3), 4)
@@ -132,7 +314,13 @@ class TestArchitectures:
             np.testing.assert_array_equal(old, new)
 
     @pytest.mark.parametrize(
-        "function, least", [(small.small_cnn, 16), (small.digits_cnn, 4)]
+        "function, least",
+        [
+            (small.small_cnn, 16),
+            (small.digits_cnn, 4),
+            (small.cnn4, 4),
+            (small.cnn8, 8),
+        ],
     )
     def test_smallest_images(self, function, least):
         model = function((least, least, 3), 7)
@@ -141,15 +329,48 @@ class TestArchitectures:
             function((least, least - 1, 3), 7)
 
 
+def assert_normal(kernel, variance):
+    """Drawn from N(0, sqrt(variance)), of 30,000 numbers or more."""
+    scaled = kernel.numpy() / math.sqrt(variance)
+    # The standard error of the deviation is at most 0.4 %.
+    assert abs(scaled.std() - 1.0) < 0.02
+    assert abs(scaled.mean()) < 0.02
+    # A truncated normal has nothing beyond 2.3 after rescaling.
+    assert 0.0017 < (np.abs(scaled) > 3).mean() < 0.0038
+
+
 class TestInitialWeights:
     def test_convolutions_are_kaiming_normal_and_untruncated(self):
-        kernel = small.small_cnn().get_layer("conv4").kernel.numpy()
-        scaled = kernel / math.sqrt(2 / (3 * 3 * 64))
-        # 36,864 draws: the standard error of the deviation is 0.4 %.
-        assert abs(scaled.std() - 1.0) < 0.02
-        assert abs(scaled.mean()) < 0.02
-        # A truncated normal has nothing beyond 2.3 after rescaling.
-        assert 0.0017 < (np.abs(scaled) > 3).mean() < 0.0038
+        kernel = small.small_cnn().get_layer("conv4").kernel
+        assert_normal(kernel, 2 / (3 * 3 * 64))
+
+    def test_batch_norm_cnns_are_kaiming_normal_with_zero_biases(self):
+        for model, fan_in in [
+            (small.cnn4(), {"dense1": 7 * 7 * 64}),
+            (small.cnn8(), {"conv3": 9 * 64, "conv6": 9 * 196}),
+            (small.cnn8(num_classes=128), {"logits": 256}),
+        ]:
+            for name, inputs in fan_in.items():
+                assert_normal(model.get_layer(name).kernel, 2 / inputs)
+            for weight in model.weights:
+                if weight.name in ("bias", "beta"):
+                    assert not weight.numpy().any()
+
+    def test_wide_resnet_is_normal_by_its_outputs(self):
+        model = wide_residual.wide_resnet(depth=10, width=8)
+        for name, outputs in [
+            ("stage1_1_conv1", 9 * 128),
+            ("stage2_1_shortcut", 256),
+            ("stage3_1_conv2", 9 * 512),
+        ]:
+            assert_normal(model.get_layer(name).kernel, 2 / outputs)
+        for layer in norms(model):
+            assert (layer.gamma.numpy() == 1.0).all()
+            assert not layer.beta.numpy().any()
+        logits = model.get_layer("logits")
+        assert not logits.bias.numpy().any()
+        bound = 512**-0.5
+        assert 0.99 * bound < np.abs(logits.kernel.numpy()).max() <= bound
 
     def test_dense_layers_are_uniform_up_to_one_over_root_fan_in(self):
         model = small.small_cnn()
@@ -168,24 +389,36 @@ class TestInitialWeights:
             assert not model.get_layer("logits").kernel.numpy().any()
             assert not model(images(2, *model.input_shape[1:])).numpy().any()
 
-    def test_resnet_is_uniform_up_to_one_over_root_fan_in(self, resnet18):
-        for name, fan_in in [
-            ("stem", 27),
-            ("stage2_1_shortcut", 64),
-            ("stage4_2_conv2", 9 * 512),
-            ("logits", 512),
+    def test_resnet_is_uniform_up_to_one_over_root_fan_in(
+        self, resnet18, resnet50
+    ):
+        for model, name, fan_in in [
+            (resnet18, "stem", 27),
+            (resnet18, "stage2_1_shortcut", 64),
+            (resnet18, "stage4_2_conv2", 9 * 512),
+            (resnet18, "logits", 512),
+            (resnet50, "stage1_1_conv3", 64),
+            (resnet50, "stage4_3_conv1", 2048),
+            (resnet50, "logits", 2048),
         ]:
-            kernel = resnet18.get_layer(name).kernel.numpy()
+            kernel = model.get_layer(name).kernel.numpy()
             assert 0.99 < np.abs(kernel).max() * math.sqrt(fan_in) <= 1.0
-        bias = resnet18.get_layer("logits").bias.numpy()
-        assert 0.0 < np.abs(bias).max() <= 512**-0.5
+            # A uniform variable's deviation is its bound over root 3.
+            scaled = kernel.std() * math.sqrt(3 * fan_in)
+            assert abs(scaled - 1.0) < 0.04
+        for model, fan_in in [(resnet18, 512), (resnet50, 2048)]:
+            bias = model.get_layer("logits").bias.numpy()
+            assert 0.0 < np.abs(bias).max() <= fan_in**-0.5
 
     @pytest.mark.parametrize(
         "function, shape",
         [
             (small.small_cnn, (16, 16, 1)),
             (small.digits_cnn, (8, 8, 1)),
+            (small.cnn4, (8, 8, 1)),
+            (small.cnn8, (8, 8, 3)),
             (resnet.resnet18, (4, 4, 1)),
+            (tiny_wide_resnet, (4, 4, 3)),
         ],
     )
     def test_a_function_of_the_seed(self, function, shape):
@@ -194,6 +427,9 @@ class TestInitialWeights:
         keras.utils.set_random_seed(2)
         again = function(shape, seed=3)
         other = function(shape, seed=4)
+        # A name that Keras made up would count the layers made so far.
+        names = [layer.name for layer in first.layers]
+        assert names == [layer.name for layer in again.layers]
         for a, b, c in zip(
             first.weights, again.weights, other.weights, strict=True
         ):
@@ -213,7 +449,11 @@ class TestPrecision:
         [
             ("small_cnn", (16, 16, 1)),
             ("digits_cnn", (8, 8, 1)),
+            ("cnn4", (8, 8, 1)),
+            ("cnn8", (8, 8, 3)),
             ("resnet18", (8, 8, 3)),
+            ("resnet50", (8, 8, 3)),
+            ("wide_resnet:depth=10:width=1", (8, 8, 3)),
         ],
     )
     def test_float32_logits_and_weights_of_a_bfloat16_network(
@@ -233,6 +473,32 @@ class TestPrecision:
         bits = np.asarray(logits).view("uint32")
         assert (bits & 0xFFFF).any()
 
+    def test_gradients_of_a_wide_resnet_in_both_precisions(self):
+        labels = np.arange(32) % 5
+        batch = images(32, 8, 8, 3)
+        found = {}
+        for precision in loading.PRECISIONS:
+            model = loading.build(
+                "wide_resnet:depth=10:width=1",
+                (8, 8, 3),
+                5,
+                precision=precision,
+            )
+            with tf.GradientTape() as tape:
+                logits = model(batch, training=True)
+                loss = keras.losses.sparse_categorical_crossentropy(
+                    labels, logits, from_logits=True
+                )
+            gradients = tape.gradient(loss, model.trainable_variables)
+            assert all(np.any(gradient) for gradient in gradients)
+            found[precision] = np.concatenate(
+                [np.ravel(gradient) for gradient in gradients]
+            )
+        whole, half = found.values()
+        apart = np.linalg.norm(half - whole) / np.linalg.norm(whole)
+        # 8 bits of mantissa through ten normalized layers, of noise: 0.16.
+        assert 0.01 < apart < 0.25
+
     def test_the_policy_does_not_leak(self):
         loading.build("digits_cnn", (8, 8, 1), 10, precision="mixed_bfloat16")
         with pytest.raises(ValueError):
@@ -242,7 +508,12 @@ class TestPrecision:
         assert keras.config.dtype_policy().name == "float32"
 
     @pytest.mark.parametrize(
-        "name, shape", [("small_cnn", (16, 16, 1)), ("resnet18", (8, 8, 3))]
+        "name, shape",
+        [
+            ("small_cnn", (16, 16, 1)),
+            ("resnet18", (8, 8, 3)),
+            ("wide_resnet:depth=10:width=1", (8, 8, 3)),
+        ],
     )
     def test_float32_copy_is_the_float32_network(self, name, shape):
         mixed = loading.build(name, shape, 5, precision="mixed_bfloat16")
@@ -441,6 +712,12 @@ class TestBuild:
             ("our_networks:two_too_many", r"has 12 outputs and .* 10 classes"),
             ("our_networks:map_of_scores", r"returns \(1, 8, 8, 4\) for one"),
             ("small_cnn", r"images of 8x8 pixels; expected at least 16x16"),
+            ("wide_resnet:dept=10", r"did you mean 'depth'"),
+            ("wide_resnet:depth=ten", r"depth=ten: expected a whole number"),
+            ("wide_resnet:depth=33", r"has depth 33; expected 6n \+ 4 with"),
+            ("wide_resnet:depth=4", r"has depth 4; expected 6n \+ 4 with"),
+            ("wide_resnet:depth=-2", r"has depth -2; expected 6n \+ 4 with"),
+            ("wide_resnet:width=0", r"has width 0; expected a whole number"),
         ],
     )
     def test_refusals(self, project, spec, sentence):
@@ -481,19 +758,37 @@ class TestBuild:
         with pytest.raises(ValueError, match="did you mean 'mixed_bfloat16'"):
             loading.build("digits_cnn", (8, 8, 1), 10, precision="bfloat16")
 
+    @pytest.mark.parametrize("depth", [32, 34.0, "34"])
+    def test_a_depth_that_no_wide_resnet_has(self, depth):
+        with pytest.raises(ValueError, match="such as 10, 16, 28 or 34"):
+            wide_residual.wide_resnet(depth=depth)
+
     def test_names_are_checked_without_tensorflow(self, project):
         assert names.check("our_networks:linear") == (
             "function",
             ("our_networks", "linear"),
         )
         assert names.check("digits_cnn")[0] == "table"
-        code = (
-            "import sys; from mart_tf.models import names; "
-            "names.check('resnet18'); sys.exit('tensorflow' in sys.modules)"
-        )
+        # Importing a module that is None raises ImportError.
+        code = textwrap.dedent("""
+            import sys
+            sys.modules["tensorflow"] = sys.modules["keras"] = None
+            from mart_tf.models import names
+            names.check("wide_resnet:depth=10:width=1")
+            try:
+                names.check("wide_resnet:depth=12")
+            except ValueError as error:
+                print(error)
+        """)
         search = [str(path) for path in sys.path if path]
-        subprocess.run(
+        process = subprocess.run(
             [sys.executable, "-c", code],
             check=True,
             env={"PYTHONPATH": ":".join(search)},
+            capture_output=True,
+            text=True,
+        )
+        assert process.stdout == (
+            "Model 'wide_resnet' has depth 12; expected 6n + 4 with a whole n "
+            "of at least 1, such as 10, 16, 28 or 34.\n"
         )

@@ -9,7 +9,11 @@ from mart_tf import options
 MODELS = {
     "digits_cnn": "mart_tf.models.small:digits_cnn",
     "small_cnn": "mart_tf.models.small:small_cnn",
+    "cnn4": "mart_tf.models.small:cnn4",
+    "cnn8": "mart_tf.models.small:cnn8",
     "resnet18": "mart_tf.models.resnet:resnet18",
+    "resnet50": "mart_tf.models.resnet:resnet50",
+    "wide_resnet": "mart_tf.models.wide_residual:wide_resnet",
 }
 
 

@@ -14,11 +14,18 @@ def derived_seed(seed, name):
     return zlib.crc32(f"{seed}/{name}".encode())
 
 
-def kaiming_normal(seed, name):
-    """N(0, sqrt(2 / fan_in)), untruncated (He et al., ICCV 2015, eq. 10)."""
+def kaiming_normal(seed, name, mode="fan_in"):
+    """N(0, sqrt(2 / fan)), untruncated (He et al., ICCV 2015, eq. 10, 14).
+
+    Args:
+        seed: The network's seed.
+        name: The kernel's name, unique in its network.
+        mode: "fan_in", the inputs of a unit, or "fan_out", of a convolution
+            height x width x output channels, as wide residual networks have.
+    """
     return initializers.VarianceScaling(
         scale=2.0,
-        mode="fan_in",
+        mode=mode,
         distribution="untruncated_normal",
         seed=derived_seed(seed, name),
     )

@@ -5,6 +5,7 @@ file, or `package.module:function`.
 """
 
 import importlib.util
+import numbers
 import os
 import pathlib
 import sys
@@ -15,6 +16,21 @@ from mart_tf import options
 # Parameters of the table's functions that the data and the run fill in.
 _RESERVED = ("input_shape", "num_classes", "seed")
 _OTHER_FORMS = ("FILE.keras", "package.module:function")
+
+# Options of the table's networks that not every value fits: a test of the
+# value, and what is expected.
+_LIMITS = {
+    "wide_resnet": {
+        "depth": (
+            lambda depth: _is_whole(depth, 10) and depth % 6 == 4,
+            "6n + 4 with a whole n of at least 1, such as 10, 16, 28 or 34",
+        ),
+        "width": (
+            lambda width: _is_whole(width, 1),
+            "a whole number of at least 1",
+        ),
+    },
+}
 
 
 def check(spec):
@@ -28,19 +44,45 @@ def check(spec):
         `("function", (module, name))`.
 
     Raises:
-        ValueError: On an unknown name or option, a `.keras` file that is not
-            there, or a module that cannot be found.
+        ValueError: On an unknown name or option, an option's value that no
+            network has, a `.keras` file that is not there, or a module that
+            cannot be found.
     """
     if spec.endswith(".keras"):
         return "file", _file(spec)
     parsed = options.parse(spec)
     if parsed.name in models.MODELS:
-        return "table", options.resolve(spec, models.MODELS, "model", _RESERVED)
+        resolved = options.resolve(spec, models.MODELS, "model", _RESERVED)
+        check_options(resolved.name, **resolved.options)
+        return "table", resolved
     if parsed.argument is None or parsed.options:
         raise options.unknown(
             "model", parsed.name, [*models.MODELS, *_OTHER_FORMS]
         )
     return "function", (_module(spec, parsed.name), parsed.argument)
+
+
+def check_options(name, **values):
+    """Refuses values of options with which a network cannot be built.
+
+    Args:
+        name: A name of `mart_tf.models.MODELS`.
+        **values: Options of that network.
+
+    Raises:
+        ValueError: With one sentence.
+    """
+    limits = _LIMITS.get(name, {})
+    for option, value in values.items():
+        fits, expected = limits.get(option, (None, None))
+        if fits and not fits(value):
+            raise ValueError(
+                f"Model {name!r} has {option} {value!r}; expected {expected}."
+            )
+
+
+def _is_whole(value, least):
+    return isinstance(value, numbers.Integral) and value >= least
 
 
 def _file(spec):

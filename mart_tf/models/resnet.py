@@ -3,6 +3,7 @@
 import keras
 from keras import layers
 
+from mart_tf.models import blocks
 from mart_tf.models import initializers
 
 
@@ -22,57 +23,80 @@ def resnet18(input_shape=(32, 32, 3), num_classes=10, *, seed=0):
     Returns:
         A `keras.Model` from images to float32 logits `[batch, num_classes]`.
     """
+    return _resnet(
+        "resnet18", _basic, (2, 2, 2, 2), input_shape, num_classes, seed
+    )
+
+
+def resnet50(input_shape=(32, 32, 3), num_classes=10, *, seed=0):
+    """ResNet-50 with ResNet-18's stem, a surrogate of black-box attacks.
+
+    The stem, the strides and the head of `resnet18`, with 3, 4, 6 and 3
+    bottlenecks: 1x1, 3x3 and 1x1 convolutions, of which the last has four
+    times the channels; the 3x3 convolution takes the stride. 23,520,842
+    trainable parameters for CIFAR-10.
+
+    Args:
+        input_shape: Shape of an image, `(height, width, channels)`.
+        num_classes: Number of logits.
+        seed: Integer that determines the initial weights.
+
+    Returns:
+        A `keras.Model` from images to float32 logits `[batch, num_classes]`.
+    """
+    return _resnet(
+        "resnet50", _bottleneck, (3, 4, 6, 3), input_shape, num_classes, seed
+    )
+
+
+def _basic(filters, stride):
+    """(channels, kernel size, stride) of a basic block's convolutions."""
+    return (filters, 3, stride), (filters, 3, 1)
+
+
+def _bottleneck(filters, stride):
+    return (filters, 1, 1), (filters, 3, stride), (4 * filters, 1, 1)
+
+
+def _resnet(name, kind, counts, input_shape, num_classes, seed):
+    """A network of `counts[i]` blocks of one kind in stage i."""
     images = keras.Input(input_shape, name="images")
     x = _convolution(images, 64, 3, 1, "stem", seed)
     x = layers.ReLU(name="stem_relu")(x)
-    for stage, filters in enumerate((64, 128, 256, 512), start=1):
-        for block in (1, 2):
+    for stage, count in enumerate(counts, start=1):
+        for block in range(1, count + 1):
             stride = 2 if block == 1 and stage > 1 else 1
-            x = _basic_block(x, filters, stride, f"stage{stage}_{block}", seed)
+            convolutions = kind(32 * 2**stage, stride)
+            x = _block(x, convolutions, stride, f"stage{stage}_{block}", seed)
     x = layers.GlobalAveragePooling2D(name="pool")(x)
-    logits = layers.Dense(
+    logits = blocks.logits(
+        x,
         num_classes,
-        kernel_initializer=initializers.fan_in_uniform(seed, "logits/kernel"),
-        bias_initializer=initializers.bias_uniform(
-            x.shape[-1], seed, "logits/bias"
-        ),
-        dtype="float32",
-        name="logits",
-    )(x)
-    return keras.Model(images, logits, name="resnet18")
+        initializers.fan_in_uniform(seed, "logits/kernel"),
+        initializers.bias_uniform(x.shape[-1], seed, "logits/bias"),
+    )
+    return keras.Model(images, logits, name=name)
 
 
-def _basic_block(x, filters, stride, name, seed):
+def _block(x, convolutions, stride, name, seed):
+    """Convolutions with a ReLU after each, the last after the shortcut."""
     shortcut = x
-    if stride != 1 or x.shape[-1] != filters:
-        shortcut = _convolution(x, filters, 1, stride, f"{name}_shortcut", seed)
-    x = _convolution(x, filters, 3, stride, f"{name}_conv1", seed)
-    x = layers.ReLU(name=f"{name}_relu1")(x)
-    x = _convolution(x, filters, 3, 1, f"{name}_conv2", seed)
-    x = layers.Add(name=f"{name}_add")([x, shortcut])
-    return layers.ReLU(name=f"{name}_relu2")(x)
+    channels = convolutions[-1][0]
+    if stride != 1 or x.shape[-1] != channels:
+        shortcut = _convolution(
+            x, channels, 1, stride, f"{name}_shortcut", seed
+        )
+    last = len(convolutions)
+    for index, convolution in enumerate(convolutions, start=1):
+        x = _convolution(x, *convolution, f"{name}_conv{index}", seed)
+        if index == last:
+            x = layers.Add(name=f"{name}_add")([x, shortcut])
+        x = layers.ReLU(name=f"{name}_relu{index}")(x)
+    return x
 
 
 def _convolution(x, filters, size, stride, name, seed):
-    """Convolution without bias, padded as PyTorch pads, then batch norm."""
-    padding = "same"
-    if stride == 2 and size == 3:
-        # At stride 2 "same" pads below and right only; PyTorch pads all
-        # round. A pad op is faster on CPUs than padding inside the
-        # convolution.
-        x = layers.ZeroPadding2D(1, name=f"{name}_pad")(x)
-        padding = "valid"
-    x = layers.Conv2D(
-        filters,
-        size,
-        strides=stride,
-        padding=padding,
-        use_bias=False,
-        kernel_initializer=initializers.fan_in_uniform(seed, f"{name}/kernel"),
-        name=name,
-    )(x)
-    # PyTorch's momentum 0.1 and epsilon. Without `synchronized` the replicas
-    # of a strategy drift apart, and only the first one's are saved.
-    return layers.BatchNormalization(
-        momentum=0.9, epsilon=1e-5, synchronized=True, name=f"{name}_norm"
-    )(x)
+    """Convolution without bias, then batch norm."""
+    kernel = initializers.fan_in_uniform(seed, f"{name}/kernel")
+    x = blocks.convolution(x, filters, size, stride, kernel, name)
+    return blocks.batch_norm(x, f"{name}_norm")
