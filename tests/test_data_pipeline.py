@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn import datasets
 import tensorflow as tf
+import tiny_tfds
 
 from mart_tf import data
 from mart_tf.data import augmentation
@@ -76,6 +77,14 @@ class TestTrainingBatches:
                 for expected, found in zip(one, other, strict=True):
                     np.testing.assert_array_equal(expected, found)
 
+    def test_never_change(self, digits):
+        # A change here would break the resumption of every user's run.
+        batches = data.training_batches(digits.train, 8)
+        np.testing.assert_array_equal(
+            indices(batches.take(1))[0],
+            [1789, 509, 1007, 1265, 444, 1064, 123, 776],
+        )
+
     def test_depend_on_the_seed_and_on_no_other(self, digits):
         def first(seed):
             return indices(
@@ -129,6 +138,214 @@ class TestTrainingBatches:
             data.training_batches(digits.train, 0)
         with pytest.raises(ValueError, match="start_step is -1; expected"):
             data.training_batches(digits.train, 8, start_step=-1)
+
+
+def a_pool(count, seed=0, **options):
+    """A pool of digit-like images whose first pixel tells the row."""
+    images = np.random.default_rng(seed).random([count, 8, 8, 1], np.float32)
+    images[:, 0, 0, 0] = np.arange(count) / 4096
+    return data.Pool("mine", images, np.arange(count) % 7, **options)
+
+
+class TestPool:
+    def test_batches_of_one_labelled_epoch(self, digits):
+        # 1,294 = 2 x 647 labelled examples, beside 3 x 647 of the pool.
+        pool = a_pool(1000)
+        settings = {"pool": pool, "pool_fraction": 0.5}
+        steps = data.steps_per_epoch(digits.train, 1294, **settings)
+        assert steps == 2
+        first = data.rows(digits.train)
+        assert first == digits.train.indices.max() + 1
+        assert data.rows(digits.train, pool) == first + 1000
+        batches = data.training_batches(
+            digits.train, 1294, unlabeled_weight=0.3, **settings
+        )
+        assert batches.cardinality() == tf.data.INFINITE_CARDINALITY
+        found = whole(batches.take(steps))
+        source, seen = datasets.load_digits(), []
+        for image, index, label, weight in found:
+            # Every second example is the pool's.
+            np.testing.assert_array_equal(index >= first, [False, True] * 647)
+            mine, rows = index[::2], index[1::2] - first
+            np.testing.assert_array_equal(
+                image[::2, ..., 0] * 16, source.images[mine]
+            )
+            np.testing.assert_array_equal(label[::2], source.target[mine])
+            np.testing.assert_array_equal(image[1::2], pool.images[rows])
+            np.testing.assert_array_equal(label[1::2], rows % 7)
+            np.testing.assert_array_equal(weight[::2], np.ones(647))
+            np.testing.assert_array_equal(
+                weight[1::2], np.full(647, 0.3, np.float32)
+            )
+            assert len(set(rows)) == 647
+            seen.append(mine)
+        np.testing.assert_array_equal(
+            np.sort(np.concatenate(seen)), digits.train.indices
+        )
+
+    def test_the_pool_keeps_epochs_of_its_own(self, digits):
+        # Five batches of 4 of the 21 are one of its epochs; an epoch of the
+        # labelled data has three.
+        split, pool = digits.train.select(np.arange(12)), a_pool(21)
+        assert data.steps_per_epoch(split, 8, pool) == 3
+        first = data.rows(split)
+        rows = np.stack(
+            indices(data.training_batches(split, 8, pool=pool).take(15))
+        )
+        of_pool = rows[:, 1::2].reshape(3, 20) - first
+        assert all(len(set(epoch)) == 20 for epoch in of_pool)
+        assert len({tuple(epoch) for epoch in of_pool}) == 3
+        of_split = rows[:, ::2].reshape(5, 12)
+        for epoch in of_split:
+            np.testing.assert_array_equal(np.sort(epoch), split.indices)
+
+    def test_labelled_examples_come_as_without_a_pool(self, digits):
+        settings = {"seed": 6, "augment": True, "start_step": 50}
+        alone = data.training_batches(digits.train, 16, **settings)
+        mixed = data.training_batches(
+            digits.train, 32, pool=a_pool(40), **settings
+        )
+        for one, other in zip(
+            whole(alone.take(40)), whole(mixed.take(40)), strict=True
+        ):
+            for expected, found in zip(one, other, strict=True):
+                np.testing.assert_array_equal(expected, found[::2])
+
+    def test_resume_is_bit_equal(self, digits):
+        split = digits.train.select(np.arange(21))
+        options = {"seed": 3, "augment": True, "pool": a_pool(10)}
+        straight = whole(data.training_batches(split, 8, **options).take(12))
+        # In the first epochs, at the labelled data's second, in later ones.
+        for start in (1, 5, 9):
+            resumed = data.training_batches(
+                split, 8, start_step=start, **options
+            )
+            for one, other in zip(
+                straight[start:], whole(resumed.take(12 - start)), strict=True
+            ):
+                for expected, found in zip(one, other, strict=True):
+                    np.testing.assert_array_equal(expected, found)
+
+    def test_the_seed_moves_the_pool_too(self, digits):
+        pool = a_pool(100)
+
+        one, other = (
+            data.training_batches(digits.train, 100, seed=seed, pool=pool)
+            for seed in (0, 1)
+        )
+        rows, others = (indices(b.take(1))[0][1::2] for b in (one, other))
+        np.testing.assert_array_equal(indices(one.take(1))[0][1::2], rows)
+        assert (rows != others).mean() > 0.9
+
+    def test_augments_the_pool_by_its_own_epochs(self, digits):
+        # Each batch takes all of the pool: the labelled data's epoch has ten.
+        split, pool = digits.train.select(np.arange(40)), a_pool(4)
+        batches = data.training_batches(split, 8, augment=True, pool=pool)
+        by_epoch = []
+        for image, index, _, _ in whole(batches.take(5)):
+            order = np.argsort(index[1::2])
+            by_epoch.append(image[1::2][order])
+        for one, other in itertools.combinations(by_epoch, 2):
+            assert (one != other).any((1, 2, 3)).sum() >= 3
+
+    @pytest.mark.parametrize(
+        ("batch_size", "fraction", "part"),
+        [(8, 0.5, 4), (8, 0.75, 6), (7, 0.5, 4), (8, 0.01, 1), (8, 0.99, 7)],
+    )
+    def test_the_mixture_is_even(self, digits, batch_size, fraction, part):
+        settings = {"pool": a_pool(50), "pool_fraction": fraction}
+        batches = data.training_batches(digits.train, batch_size, **settings)
+        first = data.rows(digits.train)
+        assert data.steps_per_epoch(
+            digits.train, batch_size, **settings
+        ) == 1294 // (batch_size - part)
+        from_pool = indices(batches.take(1))[0] >= first
+        assert from_pool.sum() == part
+        # Any stretch of a batch holds its share, to less than one example.
+        for start, stop in itertools.combinations(range(batch_size + 1), 2):
+            share = (stop - start) * part / batch_size
+            assert abs(from_pool[start:stop].sum() - share) < 1
+
+    def test_replicas_see_the_same_mixture(self, digits, strategy):
+        pool, first = a_pool(50), data.rows(digits.train)
+        batches = data.training_batches(digits.train, 16, pool=pool)
+        expected = whole(batches.take(1))[0]
+        (x, y, w) = next(
+            iter(strategy.experimental_distribute_dataset(batches))
+        )
+        for part in strategy.experimental_local_results(x["index"]):
+            assert (part.numpy() >= first).mean() == 0.5
+        for tensor, whole_batch in zip(
+            (x["image"], x["index"], y, w), expected, strict=True
+        ):
+            local = strategy.experimental_local_results(tensor)
+            np.testing.assert_array_equal(np.concatenate(local), whole_batch)
+
+    def test_bytes_beside_floats(self, digits):
+        # Bytes beside bytes stay bytes until the batch is whole.
+        generator = np.random.default_rng(0)
+        images = generator.integers(0, 256, [30, 8, 8, 1]).astype(np.uint8)
+        labels = np.zeros(30, np.int32)
+        pool = data.Pool("mine", images, labels)
+        as_floats = images.astype(np.float32) / 255
+        for split in (digits.train, splits.memory_split(images, labels)):
+            first = data.rows(split)
+            batches = data.training_batches(split, 8, pool=pool)
+            for image, index, _, _ in whole(batches.take(3)):
+                np.testing.assert_array_equal(
+                    image[1::2], as_floats[index[1::2] - first]
+                )
+        np.testing.assert_array_equal(image[::2], as_floats[index[::2]])
+
+    def test_labelled_data_may_stream(self, tmp_path):
+        tiny_tfds.prepare(tmp_path, shards=3, train=tiny_tfds.examples(60))
+        train = data.load("tiny:mode=streaming", data_dir=tmp_path).train
+        images = np.random.default_rng(0).random([30, 5, 4, 1])
+        pool = data.Pool("mine", images, np.zeros(30, int))
+        steps = data.steps_per_epoch(train, 20, pool)
+        assert steps == len(train) // 10
+        batches = data.training_batches(train, 20, pool=pool)
+        straight = whole(batches.take(2 * steps))
+        rows = np.concatenate([index[::2] for _, index, _, _ in straight])
+        for epoch in rows.reshape(2, -1):
+            assert len(set(epoch)) == 10 * steps
+            assert set(epoch) <= set(train.indices)
+        resumed = data.training_batches(train, 20, pool=pool, start_step=steps)
+        for one, other in zip(
+            straight[steps:], whole(resumed.take(steps)), strict=True
+        ):
+            for expected, found in zip(one, other, strict=True):
+                np.testing.assert_array_equal(expected, found)
+
+    @pytest.mark.parametrize(
+        ("pool", "settings", "message"),
+        [
+            (a_pool(3), {}, "mine has 3 images, fewer than the 4 that it"),
+            (a_pool(9), {"pool_fraction": 1.5}, "pool_fraction is 1.5; exp"),
+            (a_pool(9), {"unlabeled_weight": -1}, "unlabeled_weight is -1"),
+            (a_pool(9), {"batch_size": 1}, "batch_size is 1; with a pool"),
+            (a_pool(9), {"batch_size": 0}, "batch_size is 0; expected"),
+            (
+                a_pool(2000),
+                {"batch_size": 3000},
+                "takes 1500 labelled examples, more than the 1294",
+            ),
+            (
+                data.Pool("mine", np.zeros([9, 8, 8, 1])),
+                {},
+                "mine has no labels to train on; label it once with mart-label",
+            ),
+            (
+                data.Pool("mine", np.zeros([9, 8, 8, 3]), np.zeros(9, int)),
+                {},
+                r"mine have shape \(8, 8, 3\); the data set's have \(8, 8, 1\)",
+            ),
+        ],
+    )
+    def test_refuses(self, digits, pool, settings, message):
+        settings = {"batch_size": 8, "pool": pool, **settings}
+        with pytest.raises(ValueError, match=message):
+            data.training_batches(digits.train, **settings)
 
 
 class TestEvaluationBatches:

@@ -1,7 +1,7 @@
-"""Images and labels: sources by name, and the input pipeline.
+"""Images and labels: sources and pools by name, and the input pipeline.
 
-`SOURCES` and `DEFAULTS` are the tables of names and of what each set asks
-for; nothing is read, and no TensorFlow imported, until a set is loaded.
+`SOURCES`, `POOLS` and `DEFAULTS` are the tables of names and of what each set
+asks for; nothing is read, and no TensorFlow imported, until a set is loaded.
 """
 
 import dataclasses
@@ -13,6 +13,13 @@ SOURCES = {
     "tfds": "mart_tf.data.tfds:load",
     "folder": "mart_tf.data.folder:load",
     "npz": "mart_tf.data.npz:load",
+}
+
+POOLS = {
+    "folder": "mart_tf.data.folder:load_pool",
+    "npz": "mart_tf.data.npz:load_pool",
+    "pickle": "mart_tf.data.unpickling:load_pool",
+    "tfds": "mart_tf.data.tfds:load_pool",
 }
 
 
@@ -74,8 +81,15 @@ _PUBLIC = {
     "check": "mart_tf.data.sources:check",
     "load": "mart_tf.data.sources:load",
     "Dataset": "mart_tf.data.splits:Dataset",
+    "Pool": "mart_tf.data.pools:Pool",
+    "check_fit": "mart_tf.data.pools:check_fit",
+    "check_pool": "mart_tf.data.pools:check_pool",
+    "label_pool": "mart_tf.data.labeling:label_pool",
+    "load_pool": "mart_tf.data.pools:load_pool",
     "arrays": "mart_tf.data.pipeline:arrays",
     "evaluation_batches": "mart_tf.data.pipeline:evaluation_batches",
+    "rows": "mart_tf.data.pipeline:rows",
+    "pick_subsets": "mart_tf.data.picking:pick_subsets",
     "steps_per_epoch": "mart_tf.data.pipeline:steps_per_epoch",
     "training_batches": "mart_tf.data.pipeline:training_batches",
 }

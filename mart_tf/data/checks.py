@@ -6,6 +6,7 @@ touched.
 """
 
 import difflib
+import json
 import os
 import pathlib
 import re
@@ -15,30 +16,58 @@ from mart_tf import data
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
 NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
+NPZ_POOL_KEYS = ("image", "label", "labeled_by", "mean_confidence")
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
+def file(path):
+    """The path of a file.
+
+    Raises:
+        ValueError: If there is no such file.
+    """
+    path = pathlib.Path(path).expanduser()
+    if not path.is_file():
+        raise ValueError(f"There is no file {path}; give the path of one.")
+    return path
+
+
 def npz_file(path):
-    """The path of an .npz file that holds the four arrays of numbers.
+    """The path of an .npz file that holds the four arrays of a data set.
 
     Raises:
         ValueError: If there is no such file, it is no zip archive, or an array
             is missing or pickled.
     """
-    path = pathlib.Path(path).expanduser()
-    if not path.is_file():
-        raise ValueError(f"There is no file {path}; expected an .npz file.")
+    expected = f"{', '.join(NPZ_KEYS)}, as in Keras's mnist.npz"
+    return _npz(path, NPZ_KEYS, NPZ_KEYS, expected)
+
+
+def npz_pool(path):
+    """The path of an .npz file that holds the images of a pool.
+
+    Raises:
+        ValueError: As `npz_file`.
+    """
+    expected = "image, and label where there are labels"
+    return _npz(path, NPZ_POOL_KEYS, NPZ_POOL_KEYS[:1], expected)
+
+
+def _npz(path, keys, needed, expected):
+    path = file(path)
     try:
         with zipfile.ZipFile(path) as archive:
-            members = set(archive.namelist())
-            missing = [k for k in NPZ_KEYS if f"{k}.npy" not in members]
+            members = archive.namelist()
+            missing = [k for k in needed if f"{k}.npy" not in members]
             if missing:
                 raise ValueError(
                     f"{path} has no array {', '.join(missing)}; expected "
-                    f"{', '.join(NPZ_KEYS)}, as in Keras's mnist.npz."
+                    f"{expected}."
                 )
-            for key in NPZ_KEYS:
+            for key in keys:
+                if f"{key}.npy" not in members:
+                    continue
                 # The dtype stands in the header; O is a Python object.
                 with archive.open(f"{key}.npy") as member:
                     if b"|O" in member.read(256):
@@ -124,6 +153,29 @@ def image_names(folder):
                 yield name
 
 
+def images_below(path):
+    """The image files of a folder and of the folders in it, sorted.
+
+    What begins with a dot is passed over.
+
+    Raises:
+        ValueError: If there is no such folder, or no image in it.
+    """
+    root = pathlib.Path(path).expanduser()
+    if not root.is_dir():
+        raise ValueError(f"There is no folder {root}; expected one of images.")
+    found = []
+    for folder, below, _ in os.walk(root):
+        below[:] = [name for name in below if name[0] != "."]
+        found += [os.path.join(folder, name) for name in image_names(folder)]
+    if not found:
+        raise ValueError(
+            f"{root} holds no image; expected files that end in "
+            f"{', '.join(IMAGE_SUFFIXES)}, in it or in the folders in it."
+        )
+    return sorted(found)
+
+
 def tfds_root(data_dir=None):
     """Where TFDS data lies: `data_dir`, $TFDS_DATA_DIR, or TFDS's default."""
     root = data_dir or os.environ.get("TFDS_DATA_DIR")
@@ -173,24 +225,71 @@ def _newest_version(folder):
     )
 
 
-def not_prepared(name, data_dir=None):
-    """The one sentence for a TFDS set that is not on this machine."""
+def tfds_rows(directory, split="train", first=0, count=None):
+    """The rows of a split that are asked for: the first, and one past the last.
+
+    Args:
+        directory: One version of a prepared TFDS set.
+        split: Name of a split.
+        first: The first row, from 0.
+        count: How many rows; default: all from there on.
+
+    Raises:
+        ValueError: If the set has no such split, or the split no such rows.
+    """
+    path = pathlib.Path(directory, "dataset_info.json")
+    try:
+        sizes = {
+            entry["name"]: sum(map(int, entry["shardLengths"]))
+            for entry in json.loads(path.read_text("utf-8"))["splits"]
+        }
+    except (OSError, ValueError, LookupError) as error:
+        raise ValueError(
+            f"{path} is missing or damaged; prepare the set again."
+        ) from error
+    if split not in sizes:
+        raise ValueError(
+            f"{directory} has no split {split!r}; expected one of: "
+            f"{', '.join(sizes)}."
+        )
+    stop = sizes[split] if count is None else first + count
+    if not 0 <= first < stop <= sizes[split]:
+        raise ValueError(
+            f"The split {split} of {directory} has {sizes[split]} images; "
+            f"first={first} and count={stop - first} ask for others."
+        )
+    return first, stop
+
+
+def not_prepared(name, data_dir, kind, table):
+    """The one sentence for a TFDS set that is not on this machine.
+
+    Args:
+        name: What the user asked for.
+        data_dir: As in `tfds_root`.
+        kind: "dataset" or "pool".
+        table: The names of this kind that are no TFDS sets.
+    """
     root = tfds_root(data_dir)
     where = str(root) if root.is_dir() else f"{root}, which does not exist"
     remedy = (
         "pass --download to fetch it, or --data_dir=DIR to say where it lies "
         "(in Python: download=True, data_dir=DIR)"
     )
-    if name in data.DEFAULTS:
+    if name in set(data.DEFAULTS) - set(data.SOURCES):
         return ValueError(
             f"Dataset {name!r} is not prepared in {where}; {remedy}."
         )
     listed = [child.name for child in root.iterdir()] if root.is_dir() else []
-    known = [*data.SOURCES, *data.DEFAULTS, *listed]
-    near = difflib.get_close_matches(name, set(known) - {"tfds"}, n=1)
+    known = {*data.DEFAULTS, *listed} - set(data.SOURCES) | set(table)
+    near = difflib.get_close_matches(name, sorted(known - {"tfds"}), n=1)
     hint = f"did you mean {near[0]!r}? " if near else ""
+    forms = ", ".join(
+        entry if entry == "digits" else f"{entry}:PATH"
+        for entry in table
+        if entry != "tfds"
+    )
     return ValueError(
-        f"Unknown dataset {name!r}; {hint}expected digits, folder:PATH, "
-        f"npz:PATH or a TFDS name, and no set of this name is prepared in "
-        f"{where}; if TFDS has it, {remedy}."
+        f"Unknown {kind} {name!r}; {hint}expected {forms} or a TFDS name, and "
+        f"no set of this name is prepared in {where}; if TFDS has it, {remedy}."
     )

@@ -1,4 +1,4 @@
-"""A tree of images, one folder for each class."""
+"""A tree of images: one folder for each class, or a pool without classes."""
 
 import concurrent.futures
 import dataclasses
@@ -114,7 +114,9 @@ class FolderSplit(splits.RandomAccess):
 
         def example(place):
             image = tf.numpy_function(
-                lambda path: self.pixels(path.decode()),
+                lambda path: _pixels(
+                    path.decode(), self.kind, self.image_shape
+                ),
                 [paths[place]],
                 tf.uint8,
             )
@@ -130,23 +132,49 @@ class FolderSplit(splits.RandomAccess):
 
     def in_memory(self):
         """The same split with its images decoded once."""
-        images = np.empty([len(self), *self.image_shape], np.uint8)
-        with concurrent.futures.ThreadPoolExecutor() as pool:
-            for row, image in enumerate(pool.map(self.pixels, self.paths)):
-                images[row] = image
+        images = _decoded(self.paths, self.kind, self.image_shape)
         return splits.MemorySplit(images, self.labels, self.indices)
 
-    def pixels(self, path):
-        """One image, uint8 of `image_shape`."""
-        height, width, _ = self.image_shape
-        try:
-            with Image.open(path) as image:
-                image = image.convert(self.kind)
-        except _UNREADABLE as error:
-            raise _unreadable(path) from error
-        if image.size != (width, height):
-            image = image.resize((width, height), Image.Resampling.BILINEAR)
-        return np.asarray(image).reshape(self.image_shape)
+
+def load_pool(path, *, size: int | None = None):
+    """Reads every image below a folder; what its folders are called is nothing.
+
+    Args:
+        path: The folder; its images lie in it, or in folders in it. Rows
+            follow the paths in alphabetical order.
+        size: As in `load`.
+
+    Returns:
+        The fields of a `Pool`, without its name.
+
+    Raises:
+        ValueError: As `load`.
+    """
+    paths = checks.images_below(path)
+    return {"images": _decoded(paths, *_common(paths, size))}
+
+
+def _decoded(paths, kind, shape):
+    """The images, uint8 `[n, *shape]`."""
+    images = np.empty([len(paths), *shape], np.uint8)
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        decoded = threads.map(lambda path: _pixels(path, kind, shape), paths)
+        for row, image in enumerate(decoded):
+            images[row] = image
+    return images
+
+
+def _pixels(path, kind, shape):
+    """One image, uint8 of `shape`, of Pillow's mode `kind`."""
+    height, width, _ = shape
+    try:
+        with Image.open(path) as image:
+            image = image.convert(kind)
+    except _UNREADABLE as error:
+        raise _unreadable(path) from error
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(image).reshape(shape)
 
 
 def _list(folders, classes):

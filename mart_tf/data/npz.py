@@ -1,4 +1,4 @@
-"""An .npz file with the arrays of Keras's mnist.npz."""
+"""An .npz file with the arrays of Keras's mnist.npz, or with a pool."""
 
 import zipfile
 import zlib
@@ -6,10 +6,13 @@ import zlib
 import numpy as np
 
 from mart_tf.data import checks
+from mart_tf.data import conversion
 from mart_tf.data import splits
 
 # What numpy and zipfile raise on a file that is not as it was written.
 _DAMAGE = (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error)
+
+_SINGLE = {str: "text", float: "number"}
 
 
 def load(path):
@@ -22,15 +25,7 @@ def load(path):
     Raises:
         ValueError: If an array is anything else.
     """
-    path = checks.npz_file(path)
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            found = {key: archive[key] for key in checks.NPZ_KEYS}
-    except _DAMAGE as error:
-        raise ValueError(
-            f"{path} is damaged ({error}); write it again with "
-            "numpy.savez_compressed."
-        ) from error
+    found = _read(checks.npz_file(path), checks.NPZ_KEYS)
     x_train, y_train = _half(found, "train")
     x_test, y_test = _half(found, "test")
     if x_train.shape[1:] != x_test.shape[1:]:
@@ -46,51 +41,54 @@ def load(path):
     )
 
 
+def load_pool(path):
+    """Reads `image`, and where they are there, what else a pool has.
+
+    Args:
+        path: A file that `data.label_pool` wrote, or any with an array `image`
+            and perhaps `label`, as `Pool` takes them, and a text `labeled_by`.
+
+    Returns:
+        The fields of a `Pool`, without its name.
+
+    Raises:
+        ValueError: If there is no array `image`, or the file is damaged.
+    """
+    found = _read(checks.npz_pool(path), checks.NPZ_POOL_KEYS)
+    fields = {"images": found["image"], "labels": found.get("label")}
+    for key, kind in (("labeled_by", str), ("mean_confidence", float)):
+        if key in found:
+            try:
+                fields[key] = kind(found[key].item())
+            except ValueError:
+                raise ValueError(
+                    f"{key} of {path} is no single {_SINGLE[kind]}; leave it "
+                    "out, or write it as label_pool does."
+                ) from None
+    return fields
+
+
+def _read(path, keys):
+    """Those of the arrays that the file has."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {key: archive[key] for key in keys if key in archive}
+    except _DAMAGE as error:
+        raise ValueError(
+            f"{path} is damaged ({error}); write it again with "
+            "numpy.savez_compressed."
+        ) from error
+
+
 def _half(found, half):
-    images = _images(f"x_{half}", found[f"x_{half}"])
-    labels = _labels(f"y_{half}", found[f"y_{half}"])
+    images = conversion.images(f"x_{half}", found[f"x_{half}"])
+    labels = conversion.labels(f"y_{half}", found[f"y_{half}"])
     if len(images) != len(labels):
         raise ValueError(
             f"x_{half} has {len(images)} images and y_{half} {len(labels)} "
             "labels; expected as many of each."
         )
     return images, labels
-
-
-def _images(key, images):
-    if images.ndim not in (3, 4) or 0 in images.shape:
-        raise ValueError(
-            f"{key} has shape {images.shape}; expected [n, height, width] or "
-            "[n, height, width, channels]."
-        )
-    if images.ndim == 3:
-        images = images[..., None]
-    if images.dtype == np.uint8:
-        return images
-    if not np.issubdtype(images.dtype, np.floating):
-        raise ValueError(
-            f"{key} has dtype {images.dtype}; expected uint8, or floating "
-            "point in [0, 1]."
-        )
-    # Not (inside) is true of NaN as well.
-    outside = images[~((images >= 0) & (images <= 1))]
-    if outside.size:
-        raise ValueError(
-            f"{key} holds the pixel {outside[0]}; expected floating point in "
-            "[0, 1], or uint8 from 0 to 255."
-        )
-    return images.astype(np.float32)
-
-
-def _labels(key, labels):
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(
-            f"{key} has dtype {labels.dtype} and shape {labels.shape}; "
-            "expected whole numbers, [n] or [n, 1]."
-        )
-    return labels
 
 
 def _classes(y_train, y_test):

@@ -1,70 +1,185 @@
 """Batches of the one form that training and evaluation take.
 
 ({"image": float32 [batch, height, width, channels] in [0, 1],
-  "index": int64 [batch], the row in the source's set},
+  "index": int64 [batch], the row in the source's set; a pool's rows follow},
  label int32 [batch], weight float32 [batch])
 """
 
+import functools
 import operator
 
 import numpy as np
 import tensorflow as tf
 
+from mart_tf import noise
 from mart_tf.data import augmentation
+from mart_tf.data import pools
+from mart_tf.data import splits
+
+_POOL = 0x504F4F4C  # A stream of its own in the seed's numbers.
 
 
-def steps_per_epoch(split, batch_size):
+def steps_per_epoch(split, batch_size, pool=None, pool_fraction=0.5):
     """How many whole batches an epoch has; the remainder is dropped.
 
+    An epoch is one pass over the labelled examples, with a pool too.
+
+    Args:
+        split: A split of a `Dataset`.
+        batch_size: Examples in a batch, those of the pool among them.
+        pool: A `Pool` with labels, or None.
+        pool_fraction: The pool's share of a batch.
+
     Raises:
-        ValueError: If the split has fewer examples than a batch.
+        ValueError: If the split has fewer examples than a batch takes, or the
+            pool cannot be used.
     """
-    batch_size = _whole("batch_size", batch_size, 1)
-    if len(split) < batch_size:
-        raise ValueError(
-            f"A batch of {batch_size} is larger than the {len(split)} training "
-            "examples; choose a smaller batch_size."
-        )
-    return len(split) // batch_size
+    labeled = _labeled(split, batch_size, pool, pool_fraction)
+    return len(split) // labeled
 
 
-def training_batches(split, batch_size, *, seed=0, augment=False, start_step=0):
+def rows(split, pool=None):
+    """One more than the greatest index of `training_batches`.
+
+    Args:
+        split: A split of a `Dataset`; its indices are the source's rows.
+        pool: A `Pool`, or None; its indices follow those of the split.
+    """
+    return int(np.max(split.indices)) + 1 + (len(pool) if pool else 0)
+
+
+def training_batches(
+    split,
+    batch_size,
+    *,
+    seed=0,
+    augment=False,
+    start_step=0,
+    pool=None,
+    pool_fraction=0.5,
+    unlabeled_weight=1.0,
+):
     """Endless training batches, a pure function of the seed and the step.
 
     An epoch is one permutation of the split cut into whole batches. Started at
     `start_step`, the batches are bit for bit those that follow step
     `start_step - 1`.
 
+    A pool gives its share of every batch, spread evenly over its places, so
+    that each replica's part is the same mixture. It goes through permutations
+    of its own, whatever the length of an epoch. The index of a pool example is
+    `rows(split)` plus its row in the pool.
+
     Args:
         split: A split of a `Dataset`.
-        batch_size: Examples in a batch, at least 1.
+        batch_size: Examples in a batch, those of the pool among them; at least
+            1, with a pool 2.
         seed: An integer; another gives other permutations and augmentations.
         augment: Whether to pad, crop and flip.
         start_step: Batches already consumed. TFDS data that streams starts at
             the beginning of an epoch alone.
+        pool: A `Pool` with labels, or None.
+        pool_fraction: The pool's share of a batch, above 0 and below 1, taken
+            to the nearest number of examples.
+        unlabeled_weight: The paper's gamma, at least 0: the weight of a pool
+            example. A labelled one weighs 1.
 
     Returns:
-        An infinite `tf.data.Dataset`; its shapes are static, its weights 1.
+        An infinite `tf.data.Dataset` with static shapes.
 
     Raises:
-        ValueError: If a batch is larger than the split, or the start step is
-            one that the split cannot start at.
+        ValueError: If a batch is larger than the split, the start step is one
+            that the split cannot start at, or the pool cannot be used.
     """
-    steps = steps_per_epoch(split, batch_size)
-    start_step = _whole("start_step", start_step, 0)
-    batches = tf.data.Dataset.zip(
-        tf.data.Dataset.counter(start_step),
-        split.shuffled(batch_size, seed, start_step),
+    labeled = _labeled(split, batch_size, pool, pool_fraction)
+    start_step = whole("start_step", start_step, 0)
+    batches = _examples(split, labeled, seed, augment, start_step)
+    weights = np.ones([batch_size], np.float32)
+    if pool is not None:
+        pools.check_weight(unlabeled_weight)
+        part = batch_size - labeled
+        pool_seed = int(noise.fold(seed, _POOL))
+        others = _examples(
+            _pool_split(pool, rows(split)), part, pool_seed, augment, start_step
+        )
+        order = _spread(labeled, part)
+        weights[order >= labeled] = unlabeled_weight
+        batches = tf.data.Dataset.zip(batches, others).map(
+            functools.partial(_mixed, order),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
+    batches = batches.map(
+        lambda *examples: _batch(*examples, tf.constant(weights)),
+        num_parallel_calls=tf.data.AUTOTUNE,
+    )
+    return _finish(batches, tf.data.INFINITE_CARDINALITY)
+
+
+def _labeled(split, batch_size, pool, pool_fraction):
+    """How many examples of a batch are the split's."""
+    batch_size = whole("batch_size", batch_size, 1)
+    if pool is None:
+        if len(split) < batch_size:
+            raise ValueError(
+                f"A batch of {batch_size} is larger than the {len(split)} "
+                "training examples; choose a smaller batch_size."
+            )
+        return batch_size
+    labeled = batch_size - pools.part_of_batch(
+        pool, split.image_shape, batch_size, pool_fraction
+    )
+    if len(split) < labeled:
+        raise ValueError(
+            f"A batch of {batch_size} takes {labeled} labelled examples, more "
+            f"than the {len(split)} that there are; choose a smaller "
+            "batch_size or a larger pool_fraction."
+        )
+    return labeled
+
+
+def _examples(split, count, seed, augment, start_step):
+    """Endless batches of images, labels and indices, augmented by epoch."""
+    batches = split.shuffled(count, seed, start_step)
+    if not augment:
+        return batches
+    steps = len(split) // count
+
+    def augmented(step, examples):
+        images, labels, indices = examples
+        images = augmentation.augment(images, indices, seed, step // steps)
+        return images, labels, indices
+
+    steps_from = tf.data.Dataset.counter(start_step)
+    return tf.data.Dataset.zip(steps_from, batches).map(
+        augmented, num_parallel_calls=tf.data.AUTOTUNE
     )
 
-    def example_batch(step, examples):
-        images, labels, indices = examples
-        if augment:
-            images = augmentation.augment(images, indices, seed, step // steps)
-        return _batch(images, labels, indices, tf.ones([batch_size]))
 
-    batches = batches.map(example_batch, num_parallel_calls=tf.data.AUTOTUNE)
-    return _finish(batches, tf.data.INFINITE_CARDINALITY)
+def _pool_split(pool, first_index):
+    labels = pool.labels.astype(np.int32)
+    indices = first_index + np.arange(len(pool), dtype=np.int64)
+    return splits.MemorySplit(pool.images, labels, indices)
+
+
+def _spread(labeled, part):
+    """Which example of (labelled, then pool) each place of a batch takes."""
+    places = np.arange(labeled + part + 1)
+    pool_before = places * part // (labeled + part)
+    from_pool = np.diff(pool_before) > 0
+    return np.where(
+        from_pool, labeled + pool_before[:-1], (places - pool_before)[:-1]
+    )
+
+
+def _mixed(order, examples, others):
+    """One batch of two, its places in the given order."""
+    if examples[0].dtype != others[0].dtype:
+        examples = (pixels(examples[0]), *examples[1:])
+        others = (pixels(others[0]), *others[1:])
+    return tuple(
+        tf.gather(tf.concat(pair, axis=0), order)
+        for pair in zip(examples, others, strict=True)
+    )
 
 
 def evaluation_batches(split, batch_size):
@@ -80,7 +195,7 @@ def evaluation_batches(split, batch_size):
     Returns:
         A finite `tf.data.Dataset` with static shapes.
     """
-    batch_size = _whole("batch_size", batch_size, 1)
+    batch_size = whole("batch_size", batch_size, 1)
 
     def fill(images, labels, indices):
         places = tf.range(batch_size)
@@ -112,7 +227,7 @@ def arrays(split, max_examples=None):
     """
     count = len(split)
     if max_examples is not None:
-        count = min(count, _whole("max_examples", max_examples, 1))
+        count = min(count, whole("max_examples", max_examples, 1))
     images = np.empty([count, *split.image_shape], np.float32)
     labels = np.empty([count], np.int32)
     batch_size = 256
@@ -120,7 +235,7 @@ def arrays(split, max_examples=None):
     start = 0
     for some_images, some_labels, _ in batches:
         stop = min(start + batch_size, count)
-        images[start:stop] = _pixels(some_images)[: stop - start]
+        images[start:stop] = pixels(some_images)[: stop - start]
         labels[start:stop] = some_labels[: stop - start]
         start = stop
     return images, labels
@@ -133,16 +248,18 @@ def _finish(batches, cardinality):
 
 
 def _batch(images, labels, indices, weights):
-    return {"image": _pixels(images), "index": indices}, labels, weights
+    return {"image": pixels(images), "index": indices}, labels, weights
 
 
-def _pixels(images):
+def pixels(images):
+    """Images, uint8 or float32, as float32 in [0, 1]."""
     if images.dtype == tf.uint8:
         return tf.cast(images, tf.float32) / 255.0
     return images
 
 
-def _whole(name, value, least):
+def whole(name, value, least):
+    """A whole number of at least `least`, or the one sentence that refuses."""
     try:
         number = operator.index(value)
     except TypeError:

@@ -1,5 +1,6 @@
-"""Data sets by name: checked without TensorFlow, then loaded."""
+"""Data sets and pools by name: checked without TensorFlow, then loaded."""
 
+from collections.abc import Callable
 import dataclasses
 import pathlib
 
@@ -9,13 +10,36 @@ from mart_tf.data import checks
 
 
 @dataclasses.dataclass(frozen=True)
-class _Found:
+class Kind:
+    """What specs name.
+
+    Args:
+        name: "dataset" or "pool", for messages.
+        readers: Maps each name to `"package.module:function"`; the entry
+            "tfds" reads whatever has another name.
+        path_checks: Of the names that take a path, what looks at it.
+    """
+
+    name: str
+    readers: dict[str, str]
+    path_checks: dict[str, Callable]
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
     """A spec whose source, place and options are known."""
 
     name: str
     source: str
     place: pathlib.Path | None
     options: dict
+
+
+_DATASET = Kind(
+    "dataset",
+    data.SOURCES,
+    {"folder": checks.class_folders, "npz": checks.npz_file},
+)
 
 
 def check(spec, *, data_dir=None, download=False):
@@ -32,7 +56,7 @@ def check(spec, *, data_dir=None, download=False):
         ValueError: On an unknown name or option, data that is not there, an
             empty folder, or an .npz file without its arrays.
     """
-    _find(spec, data_dir, download)
+    find(spec, _DATASET, data_dir, download)
 
 
 def load(spec, *, data_dir=None, download=False, validation_fraction=None):
@@ -63,56 +87,61 @@ def load(spec, *, data_dir=None, download=False, validation_fraction=None):
             f"validation_fraction is {validation_fraction}; expected a share "
             "of the training set, at least 0 and below 1."
         )
-    found = _find(spec, data_dir, download)
+    found = find(spec, _DATASET, data_dir, download)
+    source = read(found, _DATASET, data_dir)
+    assemble = options.load("mart_tf.data.splits:assemble")
+    return assemble(found.name, source, validation_fraction)
+
+
+def find(text, kind, data_dir, download):
+    """Names the source of a spec, where its data lies, and its options."""
+    spec = options.parse(text)
+    if spec.name in kind.path_checks:
+        if spec.argument is None:
+            raise ValueError(
+                f"{kind.name.capitalize()} {text!r} names no path; expected "
+                f"{spec.name}:PATH."
+            )
+        settings = _options(spec, spec.name, kind)
+        place = pathlib.Path(spec.argument).expanduser()
+        kind.path_checks[spec.name](place)
+        name = f"{spec.name}:{spec.argument}"
+        return Found(name, spec.name, place, settings)
+    if spec.argument is not None:
+        raise ValueError(
+            f"{text!r}: {spec.argument!r} is not an option; expected key=value."
+        )
+    if spec.name == "digits" and spec.name in kind.readers:
+        settings = _options(spec, spec.name, kind)
+        return Found(spec.name, spec.name, None, settings)
+    place = checks.prepared_directory(spec.name, data_dir)
+    if place is None and not download:
+        raise checks.not_prepared(spec.name, data_dir, kind.name, kind.readers)
+    return Found(spec.name, "tfds", place, _options(spec, "tfds", kind))
+
+
+def read(found, kind, data_dir):
+    """What the reader makes of it, fetched first where it is not there."""
     place = found.place
     if found.source == "tfds" and place is None:
         fetch = options.load("mart_tf.data.tfds:download")
         place = fetch(found.name, checks.tfds_root(data_dir))
     places = [] if place is None else [place]
-    source = options.load(data.SOURCES[found.source])(*places, **found.options)
-    assemble = options.load("mart_tf.data.splits:assemble")
-    return assemble(found.name, source, validation_fraction)
+    return options.load(kind.readers[found.source])(*places, **found.options)
 
 
-def _find(text, data_dir, download):
-    """Names the source of a spec, where its data lies, and its options."""
-    spec = options.parse(text)
-    if spec.name in ("folder", "npz"):
-        if spec.argument is None:
-            raise ValueError(
-                f"Dataset {text!r} names no path; expected {spec.name}:PATH."
-            )
-        read = _options(spec, spec.name)
-        place = pathlib.Path(spec.argument).expanduser()
-        if spec.name == "folder":
-            checks.class_folders(place)
-        else:
-            checks.npz_file(place)
-        return _Found(f"{spec.name}:{spec.argument}", spec.name, place, read)
-    if spec.argument is not None:
-        raise ValueError(
-            f"{text!r}: {spec.argument!r} is not an option; expected key=value."
-        )
-    if spec.name == "digits":
-        return _Found(spec.name, "digits", None, _options(spec, "digits"))
-    place = checks.prepared_directory(spec.name, data_dir)
-    if place is None and not download:
-        raise checks.not_prepared(spec.name, data_dir)
-    return _Found(spec.name, "tfds", place, _options(spec, "tfds"))
-
-
-def _options(spec, source):
+def _options(spec, source, kind):
     """Options checked against the signature of the source's function."""
     pairs = [f"{key}={value}" for key, value in spec.options.items()]
-    read = options.resolve(
+    settings = options.resolve(
         ":".join([spec.name, *pairs]),
-        {spec.name: data.SOURCES[source]},
-        "dataset",
+        {spec.name: kind.readers[source]},
+        kind.name,
         reserved=("path",),
     ).options
-    size = read.get("size")
+    size = settings.get("size")
     if size is not None and size < 1:
         raise ValueError(
             f"{spec.text!r} asks for size={size}; expected at least 1 pixel."
         )
-    return read
+    return settings

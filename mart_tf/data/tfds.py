@@ -1,5 +1,6 @@
 """Image classification sets of TensorFlow Datasets (TFDS)."""
 
+import contextlib
 import dataclasses
 import os
 from typing import Literal
@@ -8,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from mart_tf.data import checks
 from mart_tf.data import shards
 from mart_tf.data import splits
 
@@ -52,8 +54,45 @@ def load(
             each, or its images differ in size and `size` is not given.
     """
     reader = _reader(tfds.builder_from_directory(path), size)
-    try:
+    with _damage_reported(path):
         return _source(reader, mode)
+
+
+def load_pool(
+    path,
+    *,
+    split: str = "train",
+    first: int = 0,
+    count: int | None = None,
+    size: int | None = None,
+):
+    """Reads the images of some rows of a split; labels there may be are not.
+
+    Args:
+        path: The directory of one version, which holds `dataset_info.json`.
+        split: Name of the split.
+        first: The first row, from 0, in the order of the split's records.
+        count: How many; default: all from there on.
+        size: As in `load`.
+
+    Returns:
+        The fields of a `Pool`, without its name.
+
+    Raises:
+        ValueError: If there are no such rows, or as `load`.
+    """
+    first, stop = checks.tfds_rows(path, split, first, count)
+    builder = tfds.builder_from_directory(path)
+    reader = _reader(builder, size, labeled=False)
+    with _damage_reported(path):
+        images, _ = reader.read(f"{split}[{first}:{stop}]", stop - first)
+    return {"images": images}
+
+
+@contextlib.contextmanager
+def _damage_reported(path):
+    try:
+        yield
     except tf.errors.OpError as error:
         raise ValueError(
             f"{path} cannot be read: a file is missing or damaged; prepare the "
@@ -80,11 +119,14 @@ def _source(reader, mode):
 
 @dataclasses.dataclass(frozen=True)
 class _Reader:
-    """A prepared set, and which of its features are image and label."""
+    """A prepared set, and which of its features are image and label.
+
+    Without a label feature, every label is -1.
+    """
 
     builder: tfds.core.DatasetBuilder
     image: str
-    label: str
+    label: str | None
     image_shape: tuple[int, int, int]
 
     @property
@@ -107,7 +149,8 @@ class _Reader:
             image = tf.image.resize(image, self.image_shape[:2], antialias=True)
             image = tf.saturate_cast(tf.round(image), tf.uint8)
             image = tf.ensure_shape(image, self.image_shape)
-        return image, tf.cast(example[self.label], tf.int32)
+        label = example[self.label] if self.label else -1
+        return image, tf.cast(label, tf.int32)
 
     def decode(self, serialized):
         """The pair of a serialized example."""
@@ -146,13 +189,7 @@ class _Reader:
     def in_memory(self, split):
         """The split, decoded once by TFDS's reader."""
         count = self.builder.info.splits[split].num_examples
-        images = np.empty([count, *self.image_shape], np.uint8)
-        labels = np.empty([count], np.int32)
-        start = 0
-        for some_images, some_labels in self.pairs(split).batch(256):
-            stop = start + len(some_labels)
-            images[start:stop], labels[start:stop] = some_images, some_labels
-            start = stop
+        images, labels = self.read(split, count)
         strange = labels[(labels < 0) | (labels >= len(self.class_names))]
         if strange.size:
             raise ValueError(
@@ -161,6 +198,17 @@ class _Reader:
                 f"{len(self.class_names) - 1}."
             )
         return splits.memory_split(images, labels)
+
+    def read(self, split, count):
+        """The images and labels of `count` examples, as arrays."""
+        images = np.empty([count, *self.image_shape], np.uint8)
+        labels = np.empty([count], np.int32)
+        start = 0
+        for some_images, some_labels in self.pairs(split).batch(256):
+            stop = start + len(some_labels)
+            images[start:stop], labels[start:stop] = some_images, some_labels
+            start = stop
+        return images, labels
 
     def streaming(self, split):
         """The split, read again from its shards each time."""
@@ -175,7 +223,7 @@ class _Reader:
         )
 
 
-def _reader(builder, size):
+def _reader(builder, size, labeled=True):
     """Finds image and label, and checks that they can be used."""
     info = builder.info
     if info.file_format is not tfds.core.FileFormat.TFRECORD:
@@ -183,7 +231,7 @@ def _reader(builder, size):
             f"{builder.name} is stored as {info.file_format.value} files; "
             "expected tfrecord: prepare it with file_format='tfrecord'."
         )
-    image, label = _keys(info)
+    image, label = _keys(info) if labeled else (_image_key(info), None)
     feature = info.features[image]
     height, width, channels = feature.shape
     if feature.np_dtype != np.uint8 or channels is None:
@@ -223,3 +271,20 @@ def _keys(info):
             "classification set."
         )
     return found[0][0], found[1][0]
+
+
+def _image_key(info):
+    """The name of the feature that is the image."""
+    features = info.features
+    named = (info.supervised_keys or [None])[0]
+    found = [
+        n for n in features if isinstance(features[n], tfds.features.Image)
+    ]
+    if named in found:
+        return named
+    if len(found) != 1:
+        raise ValueError(
+            f"{info.name} has not one image for each example (its features: "
+            f"{', '.join(sorted(features))}); expected a set of images."
+        )
+    return found[0]

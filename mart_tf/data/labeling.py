@@ -1,0 +1,163 @@
+"""Pseudo-labels: a trained network labels a pool once."""
+
+import os
+import pathlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mart_tf.data import pipeline
+from mart_tf.data import pools
+from mart_tf.models import loading
+from mart_tf.models import outputs as model_outputs
+
+
+def label_pool(
+    classifier,
+    pool,
+    path,
+    *,
+    labeled_by,
+    batch_size=256,
+    outputs=None,
+    progress=None,
+):
+    """Writes a pool with the classes that a classifier gives to its images.
+
+    The labels are argmax p(x) of the natural images, in inference mode and
+    float32. Labels that the pool has already are not looked at.
+
+    Args:
+        classifier: A Keras classifier of images in [0, 1], or an
+            `AdversarialClassifier`.
+        pool: A `Pool`.
+        path: The file to write, for `load_pool("npz:PATH")`: the arrays
+            `image`, `label`, `labeled_by` and `mean_confidence`, the mean of
+            max_k p_k(x).
+        labeled_by: Who gives the labels, such as the workdir of a run.
+        batch_size: Images in a forward pass.
+        outputs: "logits" or "probabilities", what the classifier returns;
+            default: what an `AdversarialClassifier` says, else "logits".
+        progress: Called with the number of images labelled so far.
+
+    Returns:
+        The labelled `Pool`, named as `load_pool` would.
+
+    Raises:
+        ValueError: If the file exists, its folder does not, the classifier
+            does not fit the images, or returns NaN. Nothing is written then.
+    """
+    batch_size = pipeline.whole("batch_size", batch_size, 1)
+    path = _new_file(path)
+    predict = _predictor(classifier, outputs, pool)
+    labels = np.empty([len(pool)], np.int64)
+    confidences = np.empty([len(pool)], np.float32)
+    places = np.arange(batch_size)
+    for start in range(0, len(pool), batch_size):
+        stop = min(start + batch_size, len(pool))
+        # The last batch repeats the last image: one shape is compiled.
+        images = pool.images[np.minimum(start + places, stop - 1)]
+        found, sure = (tensor.numpy() for tensor in predict(images))
+        labels[start:stop] = found[: stop - start]
+        confidences[start:stop] = sure[: stop - start]
+        if progress is not None:
+            progress(stop)
+    unsure = np.flatnonzero(np.isnan(confidences))
+    if unsure.size:
+        raise ValueError(
+            f"The classifier returns NaN for image {unsure[0]} of the pool "
+            f"{pool.name}; expected one whose weights are finite."
+        )
+    labeled = pools.Pool(
+        f"npz:{path}",
+        pool.images,
+        labels,
+        str(labeled_by),
+        float(confidences.mean()),
+    )
+    _write(path, labeled)
+    return labeled
+
+
+def _new_file(path):
+    path = pathlib.Path(path).expanduser()
+    if path.exists():
+        raise ValueError(
+            f"{path} exists; a pool is never overwritten: choose another "
+            "name, or remove it first."
+        )
+    if not path.parent.is_dir():
+        raise ValueError(
+            f"There is no folder {path.parent} to write {path.name} to; make "
+            "it first."
+        )
+    return path
+
+
+def _predictor(classifier, outputs, pool):
+    """Images of the pool to classes and their probabilities, compiled."""
+    model, kind = model_outputs.unwrap(classifier, outputs)
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            f"The classifier is a {type(model).__name__}; expected a "
+            "keras.Model or a mart_tf.AdversarialClassifier."
+        )
+    model_outputs.check_declared(model, kind)
+    model = loading.float32_copy(model)
+    _check_images(model, kind, pool)
+
+    @tf.function(reduce_retracing=False)
+    def predict(images):
+        scores = model(pipeline.pixels(images), training=False)
+        probabilities = tf.nn.softmax(model_outputs.logits(scores, kind))
+        return (
+            tf.argmax(probabilities, axis=1),
+            tf.reduce_max(probabilities, axis=1),
+        )
+
+    return lambda images: predict(tf.constant(images))
+
+
+def _check_images(model, kind, pool):
+    """Refuses a classifier that does not take the pool's images."""
+    takes = getattr(model, "input_shape", None)
+    if isinstance(takes, tuple) and not (
+        len(takes) == 4
+        and all(
+            size in (None, given)
+            for size, given in zip(takes[1:], pool.image_shape, strict=True)
+        )
+    ):
+        raise ValueError(
+            f"The classifier takes images of shape {takes[1:]}; those of the "
+            f"pool {pool.name} have shape {pool.image_shape}."
+        )
+    images = pipeline.pixels(tf.constant(pool.images[:8]))
+    try:
+        scores = model(images, training=False)
+    except Exception as error:
+        # Whatever a layer of the user's raises for a shape it cannot take.
+        reason = str(error).strip().split("\n")[0][:200]
+        raise ValueError(
+            f"The classifier fails on the images of the pool {pool.name}, of "
+            f"shape {pool.image_shape}: {reason}"
+        ) from error
+    model_outputs.check_scores(scores, kind)
+
+
+def _write(path, pool):
+    """Writes the file whole, or leaves nothing."""
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        with partial.open("wb") as file:
+            np.savez_compressed(
+                file,
+                image=pool.images,
+                label=pool.labels,
+                labeled_by=pool.labeled_by,
+                mean_confidence=np.float32(pool.mean_confidence),
+            )
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

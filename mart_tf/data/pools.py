@@ -1,0 +1,225 @@
+"""Pools: images beside the data set's, with pseudo-labels or without.
+
+A pool is what semi-supervised training takes a part of each batch from. It is
+always held in memory. TensorFlow is not imported here.
+"""
+
+import dataclasses
+import math
+
+from mart_tf import data
+from mart_tf.data import checks
+from mart_tf.data import conversion
+from mart_tf.data import sources
+
+_KIND = sources.Kind(
+    "pool",
+    data.POOLS,
+    {
+        "folder": checks.images_below,
+        "npz": checks.npz_pool,
+        "pickle": checks.file,
+    },
+)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Pool:
+    """Images without labels, or with pseudo-labels.
+
+    Args:
+        name: How messages name it: the spec it was loaded from.
+        images: Array `[n, height, width]` or `[n, height, width, channels]`:
+            uint8, kept so, or floating point in [0, 1], kept as float32.
+            They are kept with channels.
+        labels: Integers `[n]`, or None.
+        labeled_by: Who gave the labels, such as the workdir of a run, or None
+            where it is not known.
+        mean_confidence: Mean probability of the labels, or None.
+
+    Raises:
+        ValueError: If the images or the labels are anything else.
+    """
+
+    name: str
+    images: object
+    labels: object | None = None
+    labeled_by: str | None = None
+    mean_confidence: float | None = None
+
+    def __post_init__(self):
+        of = f"of the pool {self.name}"
+        images = conversion.images(f"The array of images {of}", self.images)
+        object.__setattr__(self, "images", images)
+        if self.labels is None:
+            return
+        labels = conversion.labels(f"The array of labels {of}", self.labels)
+        if len(labels) != len(images):
+            raise ValueError(
+                f"The pool {self.name} has {len(images)} images and "
+                f"{len(labels)} labels; expected one for each image."
+            )
+        object.__setattr__(self, "labels", labels)
+
+    def __len__(self):
+        return len(self.images)
+
+    @property
+    def image_shape(self):
+        return tuple(self.images.shape[1:])
+
+    def describe(self):
+        """One line for the user."""
+        shape = "x".join(str(size) for size in self.image_shape)
+        line = f"{self.name}: {len(self):,} images of {shape}"
+        if self.labels is None:
+            return f"{line}, without labels"
+        line += ", with labels"
+        if self.labeled_by:
+            line += f" by {self.labeled_by}"
+        if self.mean_confidence is not None:
+            line += f", mean confidence {self.mean_confidence:.3f}"
+        return line
+
+
+def check_pool(spec, *, data_dir=None, download=False):
+    """Refuses a pool that cannot be loaded, from names and files alone.
+
+    TensorFlow is not imported and no network is touched.
+
+    Args:
+        spec: As in `load_pool`.
+        data_dir: As in `load_pool`.
+        download: Whether `load_pool` will be allowed to fetch the data.
+
+    Raises:
+        ValueError: On an unknown name or option, a file or a split that is not
+            there, a folder without images, or an .npz file without `image`.
+    """
+    _find(spec, data_dir, download)
+
+
+def load_pool(spec, *, data_dir=None, download=False):
+    """The images of a pool, and its pseudo-labels if it brings them.
+
+    Args:
+        spec: One of
+
+            - `npz:PATH`: the arrays `image` and, where there are labels,
+              `label`, and a text `labeled_by`, as `label_pool` writes them;
+            - `folder:PATH`: every image in a folder and in the folders in it,
+              without labels, whatever the folders are called; `size=64`
+              resizes them;
+            - the name of a TFDS set, such as `mnist`, its labels not read:
+              `split=test` (default: train), `first=1000:count=20000` (rows
+              1,000 to 20,999 of the split; default: all), `size=64`;
+            - `pickle:PATH`: a dict of arrays, `data` and, where there are
+              labels, `extrapolated_targets`, the form of Carmon et al.
+              (NeurIPS 2019); nothing in it is executed.
+
+        data_dir: Where TFDS data is prepared; default: $TFDS_DATA_DIR, or
+            `~/tensorflow_datasets`.
+        download: Whether TFDS may fetch data that is not there.
+
+    Returns:
+        A `Pool`, whose name is the spec.
+
+    Raises:
+        ValueError: As `check_pool`, and on images or labels that cannot be
+            used.
+    """
+    found = _find(spec, data_dir, download)
+    return Pool(str(spec), **sources.read(found, _KIND, data_dir))
+
+
+def check_fit(pool, dataset, batch_size, pool_fraction=0.5, unlabeled_weight=1):
+    """Refuses a pool that training on a data set cannot use.
+
+    Args:
+        pool: A `Pool`.
+        dataset: A `Dataset`.
+        batch_size: Examples in a batch, those of the pool among them.
+        pool_fraction: The pool's share of a batch.
+        unlabeled_weight: Weight of a pool example.
+
+    Raises:
+        ValueError: If the pool has no labels, labels outside the classes,
+            images of another shape, or fewer of them than its part of a batch;
+            or if the fraction or the weight is out of range.
+    """
+    part_of_batch(pool, dataset.image_shape, batch_size, pool_fraction)
+    check_weight(unlabeled_weight)
+    outside = pool.labels[
+        (pool.labels < 0) | (pool.labels >= dataset.num_classes)
+    ]
+    if outside.size:
+        raise ValueError(
+            f"The pool {pool.name} holds the label {outside[0]}; "
+            f"{dataset.name} has the classes 0 to {dataset.num_classes - 1}: "
+            "label the pool with a network for this data set."
+        )
+
+
+def part_of_batch(pool, image_shape, batch_size, pool_fraction):
+    """How many examples of each batch are the pool's.
+
+    The fraction of the batch, to the nearest whole number, but at least one
+    example, and at least one left for the labelled data.
+
+    Args:
+        pool: A `Pool`.
+        image_shape: That of the data set.
+        batch_size: Examples in a batch.
+        pool_fraction: The pool's share of a batch.
+
+    Raises:
+        ValueError: As `check_fit`, which looks at the labels too.
+    """
+    if pool.labels is None:
+        raise ValueError(
+            f"The pool {pool.name} has no labels to train on; label it once "
+            f"with mart-label --workdir=RUN --pool={pool.name} "
+            "--output=pool.npz and give --pool=npz:pool.npz (in Python: "
+            "mart_tf.data.label_pool)."
+        )
+    if pool.image_shape != tuple(image_shape):
+        raise ValueError(
+            f"The images of the pool {pool.name} have shape "
+            f"{pool.image_shape}; the data set's have {tuple(image_shape)}: "
+            "resize or convert the pool."
+        )
+    if not 0.0 < pool_fraction < 1.0:
+        raise ValueError(
+            f"pool_fraction is {pool_fraction}; expected the pool's share of "
+            "each batch, above 0 and below 1."
+        )
+    if batch_size < 2:
+        raise ValueError(
+            f"batch_size is {batch_size}; with a pool, expected at least 2: "
+            "one labelled example and one of the pool."
+        )
+    part = min(max(1, round(pool_fraction * batch_size)), batch_size - 1)
+    if len(pool) < part:
+        raise ValueError(
+            f"The pool {pool.name} has {len(pool)} images, fewer than the "
+            f"{part} that it gives to a batch of {batch_size}; choose a "
+            "smaller batch_size or pool_fraction, or a larger pool."
+        )
+    return part
+
+
+def check_weight(unlabeled_weight):
+    """Refuses a weight of pool examples that is below 0 or no number."""
+    if not 0.0 <= unlabeled_weight < math.inf:
+        raise ValueError(
+            f"unlabeled_weight is {unlabeled_weight}; expected a number of at "
+            "least 0."
+        )
+
+
+def _find(spec, data_dir, download):
+    found = sources.find(spec, _KIND, data_dir, download)
+    if found.source == "tfds" and found.place:
+        rows = {k: v for k, v in found.options.items() if k != "size"}
+        checks.tfds_rows(found.place, **rows)
+    return found

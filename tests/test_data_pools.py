@@ -1,0 +1,601 @@
+"""Pools: read from every form, labelled by a network, and checked."""
+
+import os
+import pathlib
+import pickle
+import subprocess
+import sys
+import textwrap
+
+import keras
+import numpy as np
+from PIL import Image
+import pytest
+import tiny_tfds
+
+from mart_tf import data
+from mart_tf.data import unpickling
+
+SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data" / "tfds"
+
+
+def pixels(count, shape=(4, 5, 3), seed=0):
+    generator = np.random.default_rng(seed)
+    return generator.integers(0, 256, [count, *shape]).astype(np.uint8)
+
+
+def refused(spec, message, **options):
+    """The sentence for a pool that cannot be loaded."""
+    with pytest.raises(ValueError, match=message) as error:
+        data.load_pool(spec, **options)
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+class TestPool:
+    def test_keeps_bytes_and_adds_channels(self):
+        images = pixels(6, (4, 5))
+        pool = data.Pool("mine", images)
+        assert pool.images.dtype == np.uint8 and len(pool) == 6
+        np.testing.assert_array_equal(pool.images[..., 0], images)
+        assert pool.image_shape == (4, 5, 1)
+        assert pool.describe() == "mine: 6 images of 4x5x1, without labels"
+
+    def test_keeps_floats_in_single_precision(self):
+        labels = np.arange(6)[:, None] % 3
+        pool = data.Pool("mine", pixels(6) / 255, labels, "runs/a", 0.9127)
+        assert pool.images.dtype == np.float32
+        np.testing.assert_array_equal(pool.labels, [0, 1, 2, 0, 1, 2])
+        assert pool.describe() == (
+            "mine: 6 images of 4x5x3, with labels by runs/a, mean confidence "
+            "0.913"
+        )
+
+    @pytest.mark.parametrize(
+        ("images", "labels", "message"),
+        [
+            (pixels(6, (5,)), None, r"pool mine has shape \(6, 5\); expected"),
+            (pixels(0), None, r"pool mine has shape \(0, 4, 5, 3\)"),
+            (pixels(6).astype(int), None, "pool mine has dtype int64"),
+            (pixels(6) * 1.0, None, r"pool mine holds the pixel .*in \[0, 1\]"),
+            (np.full([6, 4, 5], np.nan), None, "holds the pixel nan"),
+            (pixels(6), np.arange(5), "6 images and 5 labels; expected one"),
+            (pixels(6), np.zeros(6), "pool mine has dtype float64"),
+            (pixels(6), np.eye(6, dtype=int), "expected whole numbers"),
+        ],
+    )
+    def test_refuses(self, images, labels, message):
+        with pytest.raises(ValueError, match=message):
+            data.Pool("mine", images, labels)
+
+
+class TestNpz:
+    def test_reads_images_alone(self, tmp_path):
+        images = pixels(7)
+        np.savez(tmp_path / "pool.npz", image=images, extra=np.arange(3))
+        spec = f"npz:{tmp_path}/pool.npz"
+        data.check_pool(spec)
+        pool = data.load_pool(spec)
+        np.testing.assert_array_equal(pool.images, images)
+        assert pool.images.dtype == np.uint8 and pool.name == spec
+        assert pool.labels is pool.labeled_by is pool.mean_confidence is None
+
+    def test_reads_labels_and_who_gave_them(self, tmp_path):
+        path = tmp_path / "pool.npz"
+        np.savez(
+            path, image=pixels(3) / 255, label=[2, 0, 1], labeled_by="runs/a"
+        )
+        pool = data.load_pool(f"npz:{path}")
+        np.testing.assert_array_equal(pool.labels, [2, 0, 1])
+        assert pool.labeled_by == "runs/a"
+
+    @pytest.mark.parametrize(
+        ("arrays", "message"),
+        [
+            ({"x_train": pixels(3)}, "has no array image; expected image, and"),
+            ({"image": np.array([{}])}, "image of .* pickled Python objects"),
+            (
+                {"image": pixels(3), "label": np.array([{}] * 3)},
+                "label of .* pickled Python objects",
+            ),
+            (
+                {"image": pixels(3), "labeled_by": ["a", "b"]},
+                "labeled_by of .*pool.npz is no single text",
+            ),
+            (
+                {"image": pixels(3), "mean_confidence": [0.1, 0.2]},
+                "mean_confidence of .*pool.npz is no single number",
+            ),
+            ({"image": pixels(3) / 2.0}, "pool.npz holds the pixel"),
+        ],
+    )
+    def test_refuses(self, tmp_path, arrays, message):
+        np.savez(tmp_path / "pool.npz", **arrays)
+        refused(f"npz:{tmp_path}/pool.npz", message)
+
+    def test_refuses_a_damaged_file(self, tmp_path):
+        path = tmp_path / "pool.npz"
+        np.savez(path, image=pixels(200))
+        content = bytearray(path.read_bytes())
+        content[5000:5004] = b"oops"
+        path.write_bytes(content)
+        refused(f"npz:{path}", "pool.npz is damaged")
+        path.write_bytes(content[:-100])
+        with pytest.raises(ValueError, match="is not an .npz file, or is dam"):
+            data.check_pool(f"npz:{path}")
+
+
+class TestFolder:
+    def test_folders_mean_nothing(self, tmp_path):
+        images = pixels(5)
+        names = ["b/cat/0.png", "a.png", "b/1.PNG", ".git/x.png", "b/._y.png"]
+        for name, image in zip(names, images, strict=True):
+            path = tmp_path / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(path)
+        data.check_pool(f"folder:{tmp_path}")
+        pool = data.load_pool(f"folder:{tmp_path}")
+        np.testing.assert_array_equal(pool.images, images[[1, 2, 0]])
+        assert pool.labels is None
+        small = data.load_pool(f"folder:{tmp_path}:size=2")
+        assert small.image_shape == (2, 2, 3)
+
+    def test_refuses(self, tmp_path):
+        for call in (data.check_pool, data.load_pool):
+            with pytest.raises(ValueError, match="holds no image; expected"):
+                call(f"folder:{tmp_path}")
+        (tmp_path / "a.png").write_text("no image")
+        refused(f"folder:{tmp_path}", "a.png cannot be read as an image")
+        refused(f"folder:{tmp_path}:mode=memory", "has no option 'mode'")
+        refused(f"folder:{tmp_path}:size=0", "expected at least 1 pixel")
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tfds")
+    tiny_tfds.prepare(
+        folder,
+        shards=3,
+        train=tiny_tfds.examples(50),
+        unlabelled=tiny_tfds.examples(20, label=-1),
+    )
+    return folder
+
+
+class TestTfds:
+    def test_rows_are_those_of_the_data_set(self, prepared):
+        source = data.load("tiny", data_dir=prepared)
+        by_row = {}
+        for split in (source.train, source.validation, source.test):
+            by_row.update(zip(split.indices, split.images, strict=True))
+        pool = data.load_pool("tiny", data_dir=prepared)
+        assert len(pool) == 50 and pool.labels is None
+        for row, image in enumerate(pool.images):
+            np.testing.assert_array_equal(image, by_row[row])
+        some = data.load_pool("tiny:first=30:count=13", data_dir=prepared)
+        np.testing.assert_array_equal(some.images, pool.images[30:43])
+        rest = data.load_pool("tiny:first=30", data_dir=prepared)
+        np.testing.assert_array_equal(rest.images, pool.images[30:])
+
+    def test_reads_a_split_without_labels(self, prepared):
+        pool = data.load_pool("tiny:split=unlabelled:size=3", data_dir=prepared)
+        assert pool.images.shape == (20, 3, 3, 1) and pool.labels is None
+
+    def test_reads_a_set_without_labels(self, tmp_path):
+        features = {"image": tiny_tfds.GREY}
+        values = [{"image": e["image"]} for e in tiny_tfds.examples(5)]
+        tiny_tfds.prepare(tmp_path, features=features, train=values)
+        assert len(data.load_pool("tiny", data_dir=tmp_path)) == 5
+
+    @pytest.mark.parametrize(
+        ("spec", "message"),
+        [
+            ("tiny:split=test", "no split 'test'; expected one of: train, unl"),
+            ("tiny:first=40:count=11", "has 50 images; first=40 and count=11"),
+            ("tiny:first=-1", "has 50 images; first=-1"),
+            ("tiny:first=50", "has 50 images; first=50"),
+            ("tiny:count=0", "count=0"),
+            ("tiny:count=x", "expected a whole number"),
+            ("tiny:split=train[1000:2000]", "expected key=value parts"),
+            ("tiny:mode=memory", "has no option 'mode'"),
+            ("tniy", "Unknown pool 'tniy'; did you mean 'tiny'"),
+            ("digits", "expected folder:PATH, npz:PATH, pickle:PATH or a TFDS"),
+            ("mnist", "'mnist' is not prepared in .*--download"),
+            ("npz", "Pool 'npz' names no path; expected npz:PATH"),
+            ("npz:/absent.npz", "There is no file /absent.npz"),
+            ("folder:/absent", "There is no folder /absent"),
+            ("pickle:/absent.p", "There is no file /absent.p"),
+        ],
+    )
+    def test_refuses_before_reading(self, prepared, spec, message):
+        refused(spec, message, data_dir=prepared)
+        with pytest.raises(ValueError, match=message):
+            data.check_pool(spec, data_dir=prepared)
+
+    def test_refuses_a_damaged_set(self, tmp_path):
+        tiny_tfds.prepare(tmp_path, train=tiny_tfds.examples(50))
+        (record,) = tmp_path.glob("tiny/1.0.0/*.tfrecord*")
+        record.write_bytes(record.read_bytes()[:-50])
+        refused("tiny", "damaged; prepare the set again", data_dir=tmp_path)
+        (tmp_path / "tiny/1.0.0/dataset_info.json").write_text("{")
+        refused("tiny", "info.json is missing or damaged", data_dir=tmp_path)
+
+    @pytest.mark.skipif(
+        not SHARED.is_dir(), reason=f"no prepared TFDS data in {SHARED}"
+    )
+    def test_rows_of_mnist(self):
+        pool = data.load_pool("mnist:first=1000:count=200", data_dir=SHARED)
+        assert pool.describe() == (
+            "mnist:first=1000:count=200: 200 images of 28x28x1, without labels"
+        )
+        stream = data.load("mnist:mode=streaming", data_dir=SHARED).train
+        images, _ = data.arrays(stream, 1100)
+        rows = stream.indices[:1100]
+        chosen = rows >= 1000
+        np.testing.assert_array_equal(
+            images[chosen],
+            pool.images[rows[chosen] - 1000].astype(np.float32) / 255,
+        )
+
+
+class Touches:
+    """Pickled so that reading it the usual way creates a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def array_of_python_2(array):
+    """The part of a pickle that numpy 1 under Python 2 wrote of an array."""
+    code, content = array.dtype.str.encode(), array.tobytes()
+    sizes = b"".join(b"K" + bytes([size]) for size in array.shape)
+    return (
+        b"cnumpy.core.multiarray\n_reconstruct\n"
+        b"cnumpy\nndarray\nK\x00\x85U\x01b\x87R"
+        b"(K\x01(" + sizes + b"t"
+        b"cnumpy\ndtype\nU\x02" + code[1:] + b"K\x00K\x01\x87R"
+        b"(K\x03U\x01" + code[:1] + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xff"
+        b"K\x00tb\x89T" + len(content).to_bytes(4, "little") + content + b"tb"
+    )
+
+
+class TestPickle:
+    def write(self, tmp_path, content):
+        path = tmp_path / "pool.pickle"
+        if not isinstance(content, bytes):
+            content = pickle.dumps(content)
+        path.write_bytes(content)
+        return f"pickle:{path}"
+
+    @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+    @pytest.mark.parametrize("core", ["numpy._core", "numpy.core"])
+    def test_reads_every_protocol_of_both_numpys(
+        self, tmp_path, protocol, core
+    ):
+        images, labels = pixels(9, (32, 32, 3)), np.arange(9) % 4
+        content = pickle.dumps(
+            {
+                "data": images,
+                "extrapolated_targets": labels,
+                "prediction_model": "resnet",
+                "epoch": np.int64(7),
+                "scores": [0.5, {"a": (1, None)}],
+            },
+            protocol,
+        )
+        if protocol < 4:
+            content = content.replace(b"numpy._core", core.encode())
+        spec = self.write(tmp_path, content)
+        data.check_pool(spec)
+        pool = data.load_pool(spec)
+        assert pool.images.dtype == np.uint8
+        np.testing.assert_array_equal(pool.images, images)
+        np.testing.assert_array_equal(pool.labels, labels)
+        assert unpickling.load(tmp_path / "pool.pickle")["epoch"] == 7
+
+    def test_reads_what_python_2_wrote(self, tmp_path):
+        images, labels = pixels(9), np.arange(9)
+        content = (
+            b"\x80\x02}(U\x04data" + array_of_python_2(images) + b"U\x14"
+            b"extrapolated_targets" + array_of_python_2(labels) + b"u."
+        )
+        # The usual reader takes it too, and bytes are `str` in it.
+        same = pickle.loads(content, encoding="bytes")
+        np.testing.assert_array_equal(same[b"data"], images)
+        pool = data.load_pool(self.write(tmp_path, content))
+        np.testing.assert_array_equal(pool.images, images)
+        np.testing.assert_array_equal(pool.labels, labels)
+
+    @pytest.mark.parametrize("protocol", [2, 4, 5])
+    @pytest.mark.parametrize(
+        "array",
+        [
+            np.asfortranarray(pixels(4)),
+            pixels(4).transpose(2, 0, 1, 3),
+            pixels(4)[::2],
+            np.arange(6, dtype=">i2").reshape(2, 3),
+            np.linspace(0, 1, 5, dtype=np.float16),
+            np.array([True, False]),
+            np.array(["ant", "bee"]),
+            np.float32(0.3),
+        ],
+    )
+    def test_arrays_of_every_order_and_kind(self, tmp_path, protocol, array):
+        path = tmp_path / "arrays.pickle"
+        path.write_bytes(pickle.dumps({"array": array}, protocol))
+        found = unpickling.load(path)["array"]
+        assert found.dtype == array.dtype
+        np.testing.assert_array_equal(found, array)
+
+    def test_labels_may_be_missing(self, tmp_path):
+        pool = data.load_pool(self.write(tmp_path, {"data": pixels(3)}))
+        assert pool.labels is None
+
+    @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+    def test_executes_nothing(self, tmp_path, protocol):
+        trap = tmp_path / "trap"
+        content = pickle.dumps(
+            {"data": pixels(3), "extrapolated_targets": Touches(trap)}, protocol
+        )
+        pickle.loads(content)
+        assert trap.is_dir()
+        trap.rmdir()
+        message = refused(
+            self.write(tmp_path, content), f"holds {os.name}.mkdir; a pool's"
+        )
+        assert "nothing of it was executed" in message
+        assert not trap.exists()
+
+    @pytest.mark.parametrize(
+        ("content", "message"),
+        [
+            (b"cos\nsystem\n(S'true'\ntR.", "holds os.system"),
+            (b"cbuiltins\neval\n(S'1'\ntR.", "holds builtins.eval"),
+            (b"(S'true'\nios\nsystem\n.", "holds os.system"),
+            (b"cnumpy\nload\n(S'a'\ntR.", "holds numpy.load"),
+            (b"cnumpy._core.multiarray\nfromfile\n.", "multiarray.fromfile"),
+            (b"c_codecs\nencode\n(S'a'\nS'zip'\ntR.", "the encoding 'zip'"),
+            (pickle.dumps({"data": np.array([{}])}), "the kind 'O8'"),
+            (pickle.dumps({"data": np.zeros(2, "u1,O")}), "the kind 'V9'"),
+            (pickle.dumps({"data": np.array(["2020"], "M8[D]")}), "kind 'M8'"),
+            (pickle.dumps({"data": np.ma.array([1])}), "holds numpy.ma.core"),
+            (pickle.dumps({"data": [1, 2]}), "holds no array data; expected"),
+            (
+                pickle.dumps({"data": pixels(1), "extrapolated_targets": [0]}),
+                "holds no array extrapolated_targets",
+            ),
+            (pickle.dumps({"image": pixels(3)}), "holds no array data"),
+            (pickle.dumps(pixels(3)), "holds no dict"),
+            (pickle.dumps({"data": pixels(3)})[:-20], "or is damaged"),
+            (b"PK\x03\x04", "is not a pickle of arrays, or"),
+            (b"", "is not a pickle of arrays, or"),
+            # A dtype's state that is none of a number's.
+            (
+                b"cnumpy\ndtype\n(S'u1'\nI00\nI01\ntR(I3\nS'O'\ntb.",
+                "is not a pickle of arrays, or",
+            ),
+        ],
+    )
+    def test_refuses_all_but_arrays(self, tmp_path, content, message):
+        refused(self.write(tmp_path, content), message)
+
+    def test_a_state_changes_nothing_that_lasts(self, tmp_path):
+        # BUILD with (None, {name: value}) sets attributes of what it is given.
+        for name in (b"cnumpy\ndtype\n", b"c_codecs\nencode\n"):
+            content = name + b"(N(dS'__init__'\ncnumpy\nndarray\nstb."
+            refused(self.write(tmp_path, content), "is damaged")
+        images = pixels(3)
+        pool = data.load_pool(self.write(tmp_path, {"data": images}))
+        np.testing.assert_array_equal(pool.images, images)
+
+
+def test_checks_import_nothing_heavy(tmp_path, prepared):
+    np.savez(tmp_path / "pool.npz", image=pixels(3))
+    (tmp_path / "pool.pickle").write_bytes(pickle.dumps({}))
+    (tmp_path / "a.png").write_text("an image, for all that a name tells")
+    code = f"""
+        import sys
+        from mart_tf import data
+        data.check_pool("npz:{tmp_path}/pool.npz")
+        data.check_pool("pickle:{tmp_path}/pool.pickle")
+        data.check_pool("folder:{tmp_path}")
+        data.check_pool("tiny:first=3:count=5", data_dir={str(prepared)!r})
+        data.check_pool("absent", data_dir="/absent", download=True)
+        heavy = {{"tensorflow", "tensorflow_datasets", "numpy", "keras"}}
+        assert not heavy & set(sys.modules), heavy & set(sys.modules)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True)
+
+
+def linear(shape=(4, 5, 3), classes=3, softmax=False, seed=0):
+    """A linear classifier with weights of its own."""
+    keras.utils.set_random_seed(seed)
+    return keras.Sequential(
+        [
+            keras.Input(shape),
+            keras.layers.Flatten(),
+            keras.layers.Dense(
+                classes,
+                activation="softmax" if softmax else None,
+                kernel_initializer=keras.initializers.RandomNormal(),
+            ),
+        ]
+    )
+
+
+class TestLabelPool:
+    @pytest.mark.parametrize("batch_size", [4, 10, 64])
+    def test_writes_what_the_network_says(self, tmp_path, batch_size):
+        network, path = linear(), tmp_path / "pool.npz"
+        pool = data.Pool("mine", pixels(10))
+        counts = []
+        labeled = data.label_pool(
+            network,
+            pool,
+            path,
+            labeled_by="runs/natural",
+            batch_size=batch_size,
+            progress=counts.append,
+        )
+        kernel, bias = (w.astype(np.float64) for w in network.get_weights())
+        logits = pixels(10).reshape(10, -1) / 255 @ kernel + bias
+        odds = np.exp(logits - logits.max(1, keepdims=True))
+        confidence = (1 / odds.sum(1)).mean()
+        assert counts[-1] == 10 and len(counts) == -(-10 // batch_size)
+        read = data.load_pool(f"npz:{path}")
+        for found in (labeled, read):
+            assert found.name == f"npz:{path}"
+            assert found.labeled_by == "runs/natural"
+            assert found.images.dtype == np.uint8
+            np.testing.assert_array_equal(found.images, pool.images)
+            np.testing.assert_array_equal(found.labels, logits.argmax(1))
+            assert found.mean_confidence == pytest.approx(confidence, abs=1e-5)
+        assert [child.name for child in tmp_path.iterdir()] == ["pool.npz"]
+
+    def test_computes_in_float32_and_inference_mode(self, tmp_path):
+        network = linear()
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        try:
+            mixed = keras.Sequential(
+                [
+                    keras.Input((4, 5, 3)),
+                    keras.layers.Dropout(0.9),
+                    keras.layers.Flatten(),
+                    keras.layers.Dense(3),
+                ]
+            )
+        finally:
+            keras.config.set_dtype_policy("float32")
+        mixed.set_weights(network.get_weights())
+        pool = data.Pool("mine", pixels(200))
+        one, other = (
+            data.label_pool(net, pool, tmp_path / name, labeled_by="x")
+            for net, name in ((network, "a.npz"), (mixed, "b.npz"))
+        )
+        np.testing.assert_array_equal(one.labels, other.labels)
+        assert one.mean_confidence == pytest.approx(other.mean_confidence)
+
+    def test_probabilities_are_declared(self, tmp_path):
+        network, path = linear(softmax=True), tmp_path / "pool.npz"
+        pool = data.Pool("mine", pixels(10))
+        with pytest.raises(ValueError, match="ends in a softmax"):
+            data.label_pool(network, pool, path, labeled_by="x")
+        found = data.label_pool(
+            network, pool, path, labeled_by="x", outputs="probabilities"
+        )
+        logits = data.label_pool(
+            linear(), pool, tmp_path / "other.npz", labeled_by="x"
+        )
+        np.testing.assert_array_equal(found.labels, logits.labels)
+        assert found.mean_confidence == pytest.approx(logits.mean_confidence)
+
+    def test_never_overwrites(self, tmp_path):
+        path = tmp_path / "pool.npz"
+        path.write_text("mine")
+        pool = data.Pool("mine", pixels(10))
+        with pytest.raises(ValueError, match="exists; a pool is never overwr"):
+            data.label_pool(linear(), pool, path, labeled_by="x")
+        assert path.read_text() == "mine"
+
+    def test_a_failure_leaves_nothing(self, tmp_path, monkeypatch):
+        def fail(file, **arrays):
+            file.write(b"half of it")
+            raise OSError("No space left on device")
+
+        monkeypatch.setattr(np, "savez_compressed", fail)
+        pool = data.Pool("mine", pixels(10))
+        with pytest.raises(OSError, match="No space"):
+            data.label_pool(
+                linear(), pool, tmp_path / "pool.npz", labeled_by="x"
+            )
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize(
+        ("network", "message"),
+        [
+            (
+                lambda: linear((8, 8, 1)),
+                r"shape \(8, 8, 1\); those of the pool",
+            ),
+            (lambda: linear((60,)), r"takes images of shape \(60,\)"),
+            (lambda: "resnet18", "The classifier is a str; expected a keras"),
+        ],
+    )
+    def test_refuses_what_does_not_fit(self, tmp_path, network, message):
+        pool = data.Pool("mine", pixels(10))
+        with pytest.raises(ValueError, match=message):
+            data.label_pool(
+                network(), pool, tmp_path / "pool.npz", labeled_by="x"
+            )
+        assert not list(tmp_path.iterdir())
+
+    def test_refuses_nan_and_bad_arguments(self, tmp_path):
+        network, pool = linear(), data.Pool("mine", pixels(10))
+        path = tmp_path / "pool.npz"
+        with pytest.raises(ValueError, match="batch_size is 0; expected"):
+            data.label_pool(network, pool, path, labeled_by="x", batch_size=0)
+        absent = tmp_path / "absent" / "pool.npz"
+        with pytest.raises(ValueError, match="There is no folder .*absent"):
+            data.label_pool(network, pool, absent, labeled_by="x")
+        kernel, bias = network.get_weights()
+        network.set_weights([kernel, bias * np.nan])
+        with pytest.raises(ValueError, match="NaN for image 0 of the pool min"):
+            data.label_pool(network, pool, path, labeled_by="x")
+        assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return data.load("digits")
+
+
+class TestCheckFit:
+    def pool(self, count=20, shape=(8, 8, 1), labels=None):
+        return data.Pool(
+            "mine",
+            pixels(count, shape),
+            np.arange(count) % 10 if labels is None else labels,
+        )
+
+    def test_passes_what_fits(self, digits):
+        data.check_fit(self.pool(), digits, 32)
+        data.check_fit(self.pool(1), digits, 2)
+        data.check_fit(self.pool(4), digits, 32, 0.125, 0.0)
+
+    @pytest.mark.parametrize(
+        ("given", "settings", "message"),
+        [
+            (
+                {"shape": (8, 8, 3)},
+                {},
+                r"mine have shape \(8, 8, 3\); the data",
+            ),
+            ({"count": 15}, {}, "15 images, fewer than the 16 .* batch of 32"),
+            ({"labels": np.full(20, 10)}, {}, "label 10; digits has .* 0 to 9"),
+            ({"labels": np.full(20, -1)}, {}, "holds the label -1"),
+            ({}, {"pool_fraction": 0.0}, "pool_fraction is 0.0; expected"),
+            ({}, {"pool_fraction": 1.0}, "pool_fraction is 1.0; expected"),
+            ({}, {"pool_fraction": float("nan")}, "pool_fraction is nan"),
+            ({}, {"batch_size": 1}, "batch_size is 1; with a pool, expected"),
+            ({}, {"unlabeled_weight": -0.1}, "unlabeled_weight is -0.1"),
+            ({}, {"unlabeled_weight": float("inf")}, "unlabeled_weight is inf"),
+        ],
+    )
+    def test_refuses(self, digits, given, settings, message):
+        settings = {"batch_size": 32, **settings}
+        with pytest.raises(ValueError, match=message) as error:
+            data.check_fit(self.pool(**given), digits, **settings)
+        assert "\n" not in str(error.value)
+
+    def test_says_how_to_label(self, digits):
+        pool = data.Pool("mnist:split=test", pixels(20, (8, 8, 1)))
+        advice = (
+            "label it once with mart-label --workdir=RUN "
+            "--pool=mnist:split=test --output=pool.npz and give "
+            "--pool=npz:pool.npz"
+        )
+        with pytest.raises(ValueError, match=advice):
+            data.check_fit(pool, digits, 32)
