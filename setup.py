@@ -45,6 +45,7 @@ setuptools.setup(
     install_requires=[
         "absl-py>=2.5,<3",
         "cleverhans>=4.0,<5",
+        "h5py>=3.14,<4",
         # TensorFlow Datasets needs it and does not say so.
         "importlib_resources>=7.1",
         # Private hooks of Keras are used: another minor needs the tests.
@@ -67,6 +68,7 @@ setuptools.setup(
             "mart-train=mart_tf.train:main",
             "mart-evaluate=mart_tf.evaluate:main",
             "mart-export=mart_tf.export:main",
+            "mart-label=mart_tf.label:main",
         ]
     },
     data_files=shared_files("flags", "export"),

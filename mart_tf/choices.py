@@ -1,7 +1,7 @@
 """Names that programs check before TensorFlow is imported."""
 
 # Norms of a threat model.
-NORMS = ("linf",)
+NORMS = ("linf", "l2")
 
 # Starts of an attack, see `ThreatModel.random_start`.
 RANDOM_STARTS = ("uniform", "gaussian", "none")

@@ -1,4 +1,4 @@
-"""What the three programs share: flags, help, one-sentence errors.
+"""What the programs share: flags, help, one-sentence errors.
 
 Each program owns a `FlagValues`, so that importing two of them in one process
 does not define a flag twice. Nothing here imports TensorFlow: `--help` and a

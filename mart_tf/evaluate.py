@@ -4,6 +4,7 @@ mart-evaluate --workdir=runs/digits_digits_cnn_mart --attacks=fgsm,pgd:steps=20
 """
 
 import dataclasses
+import math
 import os
 import pathlib
 
@@ -95,8 +96,8 @@ _NORM = flags.DEFINE_enum(
 _EPSILON = flags.DEFINE_string(
     "epsilon",
     None,
-    "Attack radius in units of the pixel range, above 0 and at most 1, such "
-    "as 0.3 or 8/255; default: the run's.",
+    "Attack radius in units of the pixel range, above 0 (and at most 1 in "
+    "linf), such as 0.3 or 8/255; default: the run's.",
     flag_values=FLAGS,
 )
 
@@ -109,12 +110,9 @@ def main(argv=None):
 def _main():
     evaluation.resolve(_ATTACKS.value)
     epsilon = cli.number("--epsilon", _EPSILON.value)
-    if epsilon is not None and not 0.0 < epsilon <= 1.0:
-        raise ValueError(
-            f"--epsilon is {_EPSILON.value}; expected a radius above 0 and at "
-            "most 1, the range of the pixels."
-        )
     runs = [_describe(path) for path in _paths()]
+    for run in runs:
+        _check_radius(epsilon, run)
 
     # The flags are good: only now is TensorFlow imported.
     cli.import_tensorflow(FLAGS.verbosity)
@@ -138,6 +136,24 @@ def _main():
         reports[_heading(run["workdir"], runs)] = found
     if len(reports) > 1:
         console.print(report.compare(reports))
+
+
+def _check_radius(epsilon, run):
+    """Refuses a radius that the norm of the threat model does not admit."""
+    norm = _NORM.value or run["norm"]
+    if epsilon is None and norm != run["norm"]:
+        raise ValueError(
+            f"--norm={norm} needs an --epsilon: {run['workdir']} was trained "
+            f"in {run['norm']}, whose {run['epsilon']:g} is another radius."
+        )
+    if epsilon is None:
+        return
+    greatest = 1.0 if norm == "linf" else math.inf
+    if not (0.0 < epsilon <= greatest and math.isfinite(epsilon)):
+        raise ValueError(
+            f"--epsilon is {_EPSILON.value}; expected a radius above 0, and "
+            "in linf at most 1, the range of the pixels."
+        )
 
 
 def _paths():

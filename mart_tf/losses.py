@@ -4,13 +4,21 @@ All return one value per example, float32, in nats. x is the natural example,
 x' the adversarial one, p the softmax of the logits z, y the label. Equations
 are those of Wang et al., "Improving Adversarial Robustness Requires
 Revisiting Misclassified Examples" (ICLR 2020), the MART paper.
+
+In float32 1 - p_k is 0 or a multiple of 6e-8 where p_k is near 1, and most of
+a trained network's probabilities are near 0 or 1. So whatever depends on it, a
+gradient too, is made of the other classes' scores, never of that difference.
 """
+
+import math
 
 import tensorflow as tf
 
 from mart_tf import options
 
 FORMS = ("paper", "released")
+OUTERS = ("bce", "ce", "bce_natural")
+WEIGHTINGS = ("soft", "hard", "none")
 
 
 def cross_entropy(labels, logits):
@@ -24,9 +32,30 @@ def cross_entropy(labels, logits):
         Float32 tensor of shape `[batch]`, in nats. A label outside the
         classes raises on a CPU and gives NaN on a GPU.
     """
-    return tf.nn.sparse_softmax_cross_entropy_with_logits(
-        labels=labels, logits=tf.cast(logits, tf.float32)
-    )
+    log_p = _log_softmax(logits)
+    inside = tf.reduce_any(_mask(labels, log_p), axis=-1)
+    return -tf.where(inside, _at(labels, log_p), math.nan)
+
+
+def soft_margin(labels, logits):
+    """How far the other classes lead, together: log((1 - p_y) / p_y).
+
+        log sum_{k != y} exp z_k - z_y
+
+    The soft logit margin of Ding et al. (MMA training, ICLR 2020), above 0
+    where p_y is below 1/2.
+
+    Args:
+        labels: Integer classes, shape `[batch]`, each in `[0, classes)`.
+        logits: Scores, shape `[batch, classes]`.
+
+    Returns:
+        Float32 tensor of shape `[batch]`.
+    """
+    logits = tf.cast(logits, tf.float32)
+    leads = logits - _at(labels, logits)[:, None]
+    others = tf.where(_mask(labels, logits), -math.inf, leads)
+    return tf.reduce_logsumexp(others, axis=-1)
 
 
 def boosted_cross_entropy(labels, adversarial_logits, form="paper"):
@@ -53,20 +82,17 @@ def boosted_cross_entropy(labels, adversarial_logits, form="paper"):
     Raises:
         ValueError: If `form` is neither of the two.
     """
-    check_form(form)
+    check_options(form)
     logits = tf.cast(adversarial_logits, tf.float32)
-    wrong = tf.where(_mask(labels, logits), -float("inf"), logits)
-    lead = _lead(logits, tf.argmax(wrong, axis=-1))
-    if form == "paper":
-        margin = tf.math.softplus(lead)
-    else:
-        # 1.0001 - p_k* + 1e-12, with 1 - p_k* = sigmoid(-lead) to the last
-        # digit where the difference would lose them.
-        margin = -tf.math.log(tf.sigmoid(-lead) + (1e-4 + 1e-12))
+    wrong = tf.where(_mask(labels, logits), -math.inf, logits)
+    strongest = tf.argmax(wrong, axis=-1)
+    margin = tf.math.softplus(-soft_margin(strongest, logits))
+    if form == "released":
+        margin = -_log_add(-margin, 1e-4 + 1e-12)
     return cross_entropy(labels, logits) + margin
 
 
-def kl_divergence(natural_logits, adversarial_logits):
+def kl_divergence(natural_logits, adversarial_logits, form="paper"):
     """Kullback-Leibler divergence, equation 9 of the MART paper.
 
         KL(p(x) || p(x')) = sum_k p_k(x) (log p_k(x) - log p_k(x'))
@@ -74,12 +100,20 @@ def kl_divergence(natural_logits, adversarial_logits):
     Args:
         natural_logits: Scores for x, shape `[batch, classes]`.
         adversarial_logits: Scores for x', of the same shape.
+        form: "paper" as above, or "released" for the code of MART's authors:
+            log(p_k(x') + 1e-12).
 
     Returns:
         Float32 tensor of shape `[batch]`, in nats.
+
+    Raises:
+        ValueError: If `form` is neither of the two.
     """
-    log_natural = tf.nn.log_softmax(tf.cast(natural_logits, tf.float32))
-    log_adversarial = tf.nn.log_softmax(tf.cast(adversarial_logits, tf.float32))
+    check_options(form)
+    log_natural = _log_softmax(natural_logits)
+    log_adversarial = _log_softmax(adversarial_logits)
+    if form == "released":
+        log_adversarial = _log_add(log_adversarial, 1e-12)
     return tf.reduce_sum(
         tf.exp(log_natural) * (log_natural - log_adversarial), axis=-1
     )
@@ -91,61 +125,199 @@ def mart(
     adversarial_logits,
     regularization=6.0,
     form="paper",
+    *,
+    outer="bce",
+    divergence=True,
+    weighting="soft",
 ):
     """Misclassification aware adversarial training, equation 11.
 
         BCE(p(x'), y) + regularization * KL(p(x) || p(x')) * (1 - p_y(x))
 
-    Gradients flow through every term, the weight 1 - p_y(x) included.
+    Gradients flow through every term, the weight 1 - p_y(x) included. The
+    options after `form` are the ablations of the paper's Figure 2.
 
     Args:
         labels: Integer classes, shape `[batch]`, each in `[0, classes)`.
         natural_logits: Scores for x, shape `[batch, classes]`.
         adversarial_logits: Scores for x', of the same shape.
-        regularization: The paper's lambda: 6 in section 4.1, 5 in 4.2.
+        regularization: The paper's lambda, 6 in section 4.1, 5 in 4.2: a
+            number, or one per example, shape `[batch]`.
         form: "paper" as above, or "released" for the authors' constants: the
             capped margin of `boosted_cross_entropy`, log(p(x') + 1e-12) in
-            the divergence, 1.0000001 - p_y(x) as its weight.
+            the divergence, 1.0000001 - p_y(x) as its soft weight.
+        outer: The first term: "bce" as above, "ce" for CE(p(x'), y),
+            "bce_natural" for BCE(p(x), y).
+        divergence: Whether the second term has its factor KL. Without it a
+            soft weight stands alone; any other is a constant, and left out.
+        weighting: The last factor: "soft" as above, "hard" for 1 where
+            argmax p(x) is not y and 0 elsewhere (no gradient), "none" for 1.
 
     Returns:
         Float32 tensor of shape `[batch]`, in nats.
 
     Raises:
-        ValueError: If `form` is neither of the two.
+        ValueError: If `form`, `outer` or `weighting` is none of these.
     """
-    boosted = boosted_cross_entropy(labels, adversarial_logits, form)
-    natural_logits = tf.cast(natural_logits, tf.float32)
-    # 1 - p_y(x), exact also where p_y(x) is near 1.
-    weight = tf.sigmoid(-_lead(natural_logits, labels))
-    if form == "paper":
-        divergence = kl_divergence(natural_logits, adversarial_logits)
+    check_options(form, outer, weighting)
+    if outer == "ce":
+        values = cross_entropy(labels, adversarial_logits)
     else:
-        log_natural = tf.nn.log_softmax(natural_logits)
-        adversarial = tf.nn.softmax(tf.cast(adversarial_logits, tf.float32))
-        divergence = tf.reduce_sum(
-            tf.exp(log_natural)
-            * (log_natural - tf.math.log(adversarial + 1e-12)),
-            axis=-1,
+        of_natural = outer == "bce_natural"
+        values = boosted_cross_entropy(
+            labels, natural_logits if of_natural else adversarial_logits, form
         )
-        weight += 1e-7
-    return boosted + regularization * divergence * weight
+    if not divergence and weighting != "soft":
+        return values
+    term = _weight(labels, natural_logits, form, weighting)
+    if divergence:
+        term *= kl_divergence(natural_logits, adversarial_logits, form)
+    return values + tf.cast(regularization, tf.float32) * term
 
 
-def _mask(classes, logits):
+def trades(labels, natural_logits, adversarial_logits, regularization=6.0):
+    """TRADES (Zhang et al., ICML 2019), as Table 1 of the MART paper has it.
+
+        CE(p(x), y) + regularization * KL(p(x) || p(x'))
+
+    Args:
+        labels: Integer classes, shape `[batch]`, each in `[0, classes)`.
+        natural_logits: Scores for x, shape `[batch, classes]`.
+        adversarial_logits: Scores for x', of the same shape.
+        regularization: 1/lambda of its authors, who take 6 for CIFAR-10 and
+            1 for MNIST; 4 in the MART paper. A number, or one per example.
+
+    Returns:
+        Float32 tensor of shape `[batch]`, in nats.
+    """
+    values = cross_entropy(labels, natural_logits)
+    term = kl_divergence(natural_logits, adversarial_logits)
+    return values + tf.cast(regularization, tf.float32) * term
+
+
+def adversarial_logit_pairing(
+    labels, natural_logits, adversarial_logits, regularization=0.5
+):
+    """ALP as Table 1 of the MART paper has it: it pairs probabilities.
+
+        CE(p(x'), y) + regularization * ||p(x') - p(x)||_2^2
+
+    The method that Kannan et al. (2018) gave this name is another: it pairs
+    logits and trains on the cross-entropy of x too.
+
+    Args:
+        labels: Integer classes, shape `[batch]`, each in `[0, classes)`.
+        natural_logits: Scores for x, shape `[batch, classes]`.
+        adversarial_logits: Scores for x', of the same shape.
+        regularization: A number, or one per example, shape `[batch]`. The
+            paper gives none: the default is ours.
+
+    Returns:
+        Float32 tensor of shape `[batch]`, in nats.
+    """
+    values = cross_entropy(labels, adversarial_logits)
+    term = _squared_distance(natural_logits, adversarial_logits)
+    return values + tf.cast(regularization, tf.float32) * term
+
+
+def clean_logit_pairing(
+    labels, natural_logits, adversarial_logits, regularization=0.5
+):
+    """CLP as Table 1 of the MART paper has it: it pairs probabilities.
+
+        CE(p(x), y) + regularization * ||p(x') - p(x)||_2^2
+
+    The method that Kannan et al. (2018) gave this name is another: it pairs
+    the logits of two natural images, and knows no attack.
+
+    Args and result are those of `adversarial_logit_pairing`.
+    """
+    values = cross_entropy(labels, natural_logits)
+    term = _squared_distance(natural_logits, adversarial_logits)
+    return values + tf.cast(regularization, tf.float32) * term
+
+
+def uat(labels, natural_logits, adversarial_logits, regularization=4.0):
+    """UAT++ (Uesato et al., NeurIPS 2019), section 3.3 of the MART paper.
+
+        CE(p(x'), y) + regularization * KL(p(x) || p(x'))
+
+    with one x' in both terms.
+
+    Args:
+        labels: Integer classes, shape `[batch]`, each in `[0, classes)`;
+            of a model, for an example that has none of its own.
+        natural_logits: Scores for x, shape `[batch, classes]`.
+        adversarial_logits: Scores for x', of the same shape.
+        regularization: A number, or one per example, shape `[batch]`. The
+            paper gives none: the default is ours, its value for TRADES.
+
+    Returns:
+        Float32 tensor of shape `[batch]`, in nats.
+    """
+    values = cross_entropy(labels, adversarial_logits)
+    term = kl_divergence(natural_logits, adversarial_logits)
+    return values + tf.cast(regularization, tf.float32) * term
+
+
+def check_options(form="paper", outer="bce", weighting="soft"):
+    """Raises a `ValueError` unless `mart` knows each of these names."""
+    for kind, name, names in (
+        ("form", form, FORMS),
+        ("outer", outer, OUTERS),
+        ("weighting", weighting, WEIGHTINGS),
+    ):
+        if name not in names:
+            raise options.unknown(kind, str(name), names)
+
+
+def _weight(labels, natural_logits, form, weighting):
+    if weighting == "none":
+        return 1.0
+    if weighting == "hard":
+        predicted = tf.argmax(natural_logits, axis=-1)
+        return tf.cast(predicted != tf.cast(labels, tf.int64), tf.float32)
+    # 1 - p_y = sigmoid(margin); the gradient of tf.sigmoid vanishes near 1.
+    margin = soft_margin(labels, natural_logits)
+    weight = tf.exp(-tf.math.softplus(-margin))
+    return weight if form == "paper" else weight + 1e-7
+
+
+def _squared_distance(natural_logits, adversarial_logits):
+    """||p(x') - p(x)||_2^2."""
+    log_natural = _log_softmax(natural_logits)
+    log_adversarial = _log_softmax(adversarial_logits)
+    # |p' - p| = max(p', p) (1 - exp(-|log p' - log p|)), right near 1 too.
+    greater = tf.exp(tf.maximum(log_natural, log_adversarial))
+    share = tf.math.expm1(-tf.abs(log_natural - log_adversarial))
+    return tf.reduce_sum(tf.square(greater * share), axis=-1)
+
+
+def _log_softmax(logits):
+    """log p, where tf.nn.log_softmax rounds a probability near 1 to 1."""
+    logits = tf.cast(logits, tf.float32)
+    greatest = tf.argmax(logits, axis=-1)
+    is_greatest = _mask(greatest, logits)
+    lead = logits - _at(greatest, logits)[:, None]
+    # A constant for the greatest: its two gradients would cancel roughly.
+    lead = tf.where(is_greatest, 0.0, lead)
+    others = tf.where(is_greatest, 0.0, tf.exp(lead))
+    return lead - tf.math.log1p(tf.reduce_sum(others, -1, keepdims=True))
+
+
+def _log_add(log_value, constant):
+    """log(exp(log_value) + constant)."""
+    log_constant = math.log(constant)
+    ratio = tf.exp(-tf.abs(log_value - log_constant))
+    return tf.maximum(log_value, log_constant) + tf.math.log1p(ratio)
+
+
+def _at(classes, values):
+    """The value of each row at its class."""
+    return tf.gather(values, classes, batch_dims=1)
+
+
+def _mask(classes, values):
     """True at each row's class."""
-    count = tf.shape(logits)[-1]
+    count = tf.shape(values)[-1]
     return tf.one_hot(classes, count, True, False, dtype=tf.bool)
-
-
-def _lead(logits, classes):
-    """z_k - logsumexp(z without k), so that p_k = sigmoid(lead)."""
-    mask = _mask(classes, logits)
-    own = tf.reduce_sum(tf.where(mask, logits, 0.0), axis=-1)
-    others = tf.where(mask, -float("inf"), logits)
-    return own - tf.reduce_logsumexp(others, axis=-1)
-
-
-def check_form(form):
-    """Raises a `ValueError` unless `form` is "paper" or "released"."""
-    if form not in FORMS:
-        raise options.unknown("form", str(form), FORMS)

@@ -130,9 +130,9 @@ def resolve(text, table, kind, reserved=()):
     return dataclasses.replace(spec, options=options)
 
 
-def canonical(text, table, kind):
+def canonical(text, table, kind, reserved=()):
     """A spec in its one form: options by the signature, defaults left out."""
-    spec = resolve(text, table, kind)
+    spec = resolve(text, table, kind, reserved)
     parts = [spec.name]
     for key, parameter in signature(table[spec.name]).items():
         value = spec.options.get(key, parameter.default)

@@ -9,18 +9,22 @@ from mart_tf import choices
 from mart_tf import noise
 from mart_tf import options
 
+# Tells the noise of a start's length from that of its direction.
+_LENGTH_STREAM = 1
+
 
 @dataclasses.dataclass(frozen=True)
 class ThreatModel:
     """The set of adversarial examples x' allowed for a natural example x.
 
-        max(x - epsilon, pixel_min) <= x' <= min(x + epsilon, pixel_max)
+        ||x' - x|| <= epsilon  and  pixel_min <= x' <= pixel_max
 
-    for the norm "linf" (Madry et al., ICLR 2018), the one there is so far.
+    with the norm "linf", max_i |x'_i - x_i| (Madry et al., ICLR 2018), or
+    "l2", sqrt(sum_i (x'_i - x_i)^2), over all pixels and channels of an image.
 
     Args:
-        norm: "linf".
-        epsilon: Radius in units of the pixels, above 0 and at most
+        norm: "linf" or "l2".
+        epsilon: Radius in units of the pixels, above 0; for "linf" at most
             `pixel_max - pixel_min`.
         pixel_min: Least value of a pixel.
         pixel_max: Greatest value of a pixel.
@@ -53,35 +57,72 @@ class ThreatModel:
                 f"pixel_min is {self.pixel_min} and pixel_max "
                 f"{self.pixel_max}; expected pixel_min below pixel_max."
             )
-        if not 0.0 < self.epsilon <= self.pixel_max - self.pixel_min:
+        if not self.epsilon > 0.0:
             raise ValueError(
-                f"epsilon is {self.epsilon}; expected a radius above 0 and at "
-                f"most {self.pixel_max - self.pixel_min}, the pixel range."
+                f"epsilon is {self.epsilon}; expected a radius above 0."
+            )
+        width = self.pixel_max - self.pixel_min
+        # In l2 a radius may exceed the range of one pixel: there are many.
+        if self.norm == "linf" and self.epsilon > width:
+            raise ValueError(
+                f"epsilon is {self.epsilon}; expected a radius of at most "
+                f"{width}, the pixel range."
             )
 
     def project(self, adversarial, images, epsilon=None):
-        """The allowed examples nearest to `adversarial`.
+        """Allowed examples near `adversarial`.
+
+            linf: each pixel clipped to its bounds, the nearest allowed one
+            l2:   x + min(1, epsilon / ||c - x||_2) (c - x), with c the x'
+                  clipped to the pixel range
+
+        The order in l2 is CleverHans's: a pixel that cannot move takes no
+        part of epsilon. The nearest allowed example would need a search.
 
         Args:
-            adversarial: Float32 tensor `[batch, ...]`.
-            images: The natural examples, of the same shape.
+            adversarial: Float32 tensor `[batch, ...]`, x'.
+            images: The natural examples x, of the same shape.
             epsilon: Overrides the radius: a scalar or a tensor `[batch]`.
 
         Returns:
             A float32 tensor of the same shape.
         """
-        epsilon = self.radius(images, epsilon)
-        lower = tf.maximum(images - epsilon, self.pixel_min)
-        upper = tf.minimum(images + epsilon, self.pixel_max)
-        return tf.minimum(tf.maximum(adversarial, lower), upper)
+        return self._geometry.project(
+            adversarial,
+            images,
+            self.radius(images, epsilon),
+            self.pixel_min,
+            self.pixel_max,
+        )
 
     def ascent(self, gradient):
-        """The unit step of steepest ascent: the sign of the gradient.
+        """The unit step of steepest ascent, of the gradient's shape.
 
-        An entry that is not finite gives no step, where sign(NaN) would be
-        NaN for ever.
+            linf: sign(g)
+            l2:   g / ||g||_2 for each example, 0 where g = 0
+
+        An entry that is not finite counts as 0: as NaN it would stay for
+        ever.
         """
-        return tf.where(tf.math.is_finite(gradient), tf.sign(gradient), 0.0)
+        finite = tf.where(tf.math.is_finite(gradient), gradient, 0.0)
+        return self._geometry.ascent(finite)
+
+    def dual_norm(self, gradient):
+        """The most that a step of length 1 can gain along the gradient.
+
+            max over ||v|| <= 1 of <v, g>  =  linf: ||g||_1,  l2: ||g||_2
+
+        Args:
+            gradient: Float32 tensor `[batch, ...]`.
+
+        Returns:
+            A float32 tensor `[batch]`.
+        """
+        return self._geometry.dual_length(gradient)
+
+    def distance(self, first, second):
+        """The norm of `first - second`: `[batch, ...]` twice to `[batch]`."""
+        return self._geometry.length(first - second)
 
     def random_start(self, images, seeds, epsilon=None, kind="uniform"):
         """A random allowed example for each natural one.
@@ -90,9 +131,10 @@ class ThreatModel:
             images: Float32 tensor `[batch, ...]`.
             seeds: Integer tensor `[batch, 2]`, one seed per example.
             epsilon: Overrides the radius: a scalar or a tensor `[batch]`.
-            kind: "uniform": x + U(-epsilon, epsilon) (Algorithm 1 of the MART
-                paper); "gaussian": x + 0.001 N(0, 1) (the authors' released
-                code); "none": x. All are then projected.
+            kind: "uniform": uniform in the ball around x, in linf
+                x + U(-epsilon, epsilon) (Algorithm 1 of the MART paper);
+                "gaussian": x + 0.001 N(0, 1) (the authors' released code);
+                "none": x. All are then projected.
 
         Returns:
             A float32 tensor of the images' shape.
@@ -103,9 +145,8 @@ class ThreatModel:
         if kind == "gaussian":
             offset = 0.001 * noise.normal(seeds, shape)
         else:
-            offset = self.radius(images, epsilon) * (
-                2.0 * noise.uniform(seeds, shape) - 1.0
-            )
+            ball = self._geometry.uniform(seeds, shape)
+            offset = self.radius(images, epsilon) * ball
         return self.project(images + offset, images, epsilon)
 
     def radius(self, images, epsilon=None):
@@ -115,3 +156,103 @@ class ThreatModel:
         if epsilon.shape.rank == 0:
             return epsilon
         return tf.reshape(epsilon, [-1] + [1] * (len(images.shape) - 1))
+
+    @property
+    def _geometry(self):
+        return _GEOMETRIES[self.norm]
+
+
+class _Maximum:
+    """The ball of the norm max_i |v_i|, a cube."""
+
+    def length(self, values):
+        return tf.reduce_max(tf.abs(values), axis=_pixels(values))
+
+    def dual_length(self, values):
+        return tf.reduce_sum(tf.abs(values), axis=_pixels(values))
+
+    def ascent(self, gradient):
+        return tf.sign(gradient)
+
+    def project(self, adversarial, images, epsilon, low, high):
+        lower = tf.maximum(images - epsilon, low)
+        upper = tf.minimum(images + epsilon, high)
+        return tf.minimum(tf.maximum(adversarial, lower), upper)
+
+    def uniform(self, seeds, shape):
+        return 2.0 * noise.uniform(seeds, shape) - 1.0
+
+
+class _Euclidean:
+    """The ball of the norm sqrt(sum_i v_i^2)."""
+
+    def length(self, values):
+        return tf.reshape(_lengths(values), [-1])
+
+    # The norm is its own dual.
+    dual_length = length
+
+    def ascent(self, gradient):
+        return _directions(gradient)
+
+    def project(self, adversarial, images, epsilon, low, high):
+        clipped = tf.clip_by_value(adversarial, low, high)
+        offset = clipped - images
+        lengths = _lengths(offset)
+        shrunk = offset * tf.math.divide_no_nan(epsilon, lengths)
+        # The sum with the image rounds by up to half a unit of the greatest
+        # pixel's last place, and may do so at every pixel in one direction:
+        # what is taken off here keeps the sum inside the ball.
+        rounding = 2.0**-24 * max(abs(low), abs(high))
+        shrunk = tf.sign(shrunk) * tf.nn.relu(tf.abs(shrunk) - rounding)
+        allowed = tf.where(lengths > epsilon, images + shrunk, clipped)
+        # By rounding the sum could still pass a bound of the pixels.
+        return tf.clip_by_value(allowed, low, high)
+
+    def uniform(self, seeds, shape):
+        """A random direction times u^(1/d), u uniform in [0, 1)."""
+        directions = _directions(noise.normal(seeds, shape))
+        # Another stream: the length must not depend on the direction.
+        share = noise.uniform(
+            noise.fold(seeds, _LENGTH_STREAM), [1] * len(shape)
+        )
+        return directions * share ** (1.0 / math.prod(shape))
+
+
+_GEOMETRIES = {"linf": _Maximum(), "l2": _Euclidean()}
+
+
+def _lengths(values):
+    """The Euclidean norm of each example, `[batch, 1, ...]`."""
+    scaled, greatest = _scaled(values)
+    return greatest * _root_of_squares(scaled)
+
+
+def _directions(values):
+    """Each example over its Euclidean norm, 0 where that is 0."""
+    scaled, _ = _scaled(values)
+    return tf.math.divide_no_nan(scaled, _root_of_squares(scaled))
+
+
+def _scaled(values):
+    """Each example over its greatest magnitude, and that magnitude.
+
+    The squares of what is left neither overflow nor vanish all together:
+    those of a confident network's gradient, 1e-20, would.
+    """
+    greatest = tf.reduce_max(
+        tf.abs(values), axis=_pixels(values), keepdims=True
+    )
+    return tf.math.divide_no_nan(values, greatest), greatest
+
+
+def _root_of_squares(values):
+    squares = tf.reduce_sum(
+        tf.square(values), axis=_pixels(values), keepdims=True
+    )
+    return tf.sqrt(squares)
+
+
+def _pixels(values):
+    """The axes of an example."""
+    return list(range(1, len(values.shape)))

@@ -8,7 +8,10 @@ import dataclasses
 from absl import flags
 
 from mart_tf import cli
+from mart_tf import defenses
+from mart_tf import models
 from mart_tf.training import config as run_config
+from mart_tf.training import initialization
 from mart_tf.training import workdir
 
 SUMMARY = (
@@ -26,17 +29,25 @@ _STRINGS = {
     "folder:PATH (one folder a class) or npz:PATH.",
     "data_dir": "Where TFDS data lies; default: $TFDS_DATA_DIR or "
     "~/tensorflow_datasets.",
-    "model": "Network: digits_cnn, small_cnn, resnet18, the path of a .keras "
-    f"file, or module:function; default: {_DATASET}.",
+    "pool": "Images with pseudo-labels that training sees beside the data "
+    "set's (semi-supervised): npz:PATH as mart-label writes it, or "
+    "pickle:PATH in RST's form.",
+    "model": f"Network: {', '.join(models.MODELS)} (wide_resnet:depth=28:"
+    "width=10), the path of a .keras file, or module:function; default: "
+    f"{_DATASET}.",
+    "init_from": "What the weights of a new run start from: the workdir of a "
+    "run, a .keras or a .weights.h5 file; default: random weights.",
     "outputs": "What the network returns: logits or probabilities.",
-    "defense": "natural, standard or mart, with options: "
+    "defense": f"{', '.join(defenses.DEFENSES)}, with options: "
     "mart:regularization=6:form=released.",
-    "norm": "Norm of the threat model: linf.",
+    "norm": "Norm of the threat model: linf or l2.",
     "random_start": "Start of the attack: uniform, gaussian (0.001 N(0, 1)) "
     "or none.",
-    "schedule": "Learning rate over the epochs: constant, or "
-    "piecewise:at=75+90:factor=0.1 (epochs counted from 1); default: "
-    f"{_DATASET}.",
+    "schedule": "Learning rate over the epochs: constant, "
+    "piecewise:at=75+90:factor=0.1 (epochs counted from 1) or cosine, both "
+    f"with warmup_epochs=5 if asked for; default: {_DATASET}.",
+    "optimizer": "sgd (momentum 0.9), sgd:nesterov=true or adam, with "
+    "options: sgd:momentum=0.95.",
     "precision": "float32, mixed_bfloat16, or auto: bfloat16 where the "
     "hardware computes it.",
     "strategy": "auto (mirrored if more than one device is visible), single "
@@ -49,8 +60,12 @@ _FLOATS = {
     "above 0; default: epsilon / 4.",
     "epsilon_warmup_epochs": "Epochs over which epsilon and the attack's step "
     f"grow linearly from 0; default: {_DATASET}.",
-    "learning_rate": "Learning rate of SGD with momentum 0.9, above 0; "
-    f"default: {_DATASET}.",
+    "learning_rate": "Learning rate of the optimizer, above 0; default: "
+    f"{_DATASET}.",
+    "pool_fraction": "Share of each batch that comes from the pool, above 0 "
+    "and below 1.",
+    "unlabeled_weight": "The paper's gamma, the weight of a pool example in "
+    "the loss, at least 0.",
     "weight_decay": "Coupled L2 on every trainable variable, at least 0; "
     f"default: {_DATASET}.",
 }
@@ -81,8 +96,8 @@ def _define_flags():
     flags.DEFINE_string(
         "epsilon",
         None,
-        "Attack radius in units of the pixel range, above 0 and at most 1, "
-        f"such as 0.3 or 8/255; default: {_DATASET}.",
+        "Attack radius in units of the pixel range, above 0 (and at most 1 "
+        f"in linf), such as 0.3 or 8/255; default: {_DATASET} for linf.",
         flag_values=FLAGS,
     )
 
@@ -108,6 +123,8 @@ def configuration():
 def _main():
     config = configuration().resolved()
     record = workdir.prepare(config)
+    if config.init_from is not None and record is None:
+        initialization.check(config.init_from)
 
     # The flags are good: only now is TensorFlow imported.
     cli.import_tensorflow(FLAGS.verbosity)

@@ -42,7 +42,9 @@ def test_fgsm_by_hand():
 
 
 @pytest.mark.parametrize("start", ["uniform", "gaussian", "none"])
-@pytest.mark.parametrize("objective", ["cross_entropy", "margin"])
+@pytest.mark.parametrize(
+    "objective", ["cross_entropy", "margin", "soft_margin"]
+)
 def test_pgd_finds_the_optimum_of_a_linear_network(start, objective):
     # With two classes the best x' moves every pixel to its bound.
     classify = lambda x: tf.reshape(x, [-1, 16]) @ WEIGHTS[:, :2]  # noqa: E731
@@ -132,6 +134,30 @@ def test_objectives_by_hand():
     np.testing.assert_allclose(attacks.margin(label, logits), [4.0])
     np.testing.assert_allclose(attacks.margin(label, logits, kappa=0.0), [0.0])
     np.testing.assert_allclose(attacks.dlr(label, logits), [4 / 3], rtol=1e-6)
+
+
+def test_soft_margin_by_hand():
+    # p = (1/2, 1/4, 1/4): log (1/4 + 1/4) / (1/2), log (1/2 + 1/4) / (1/4).
+    logits = tf.math.log([[0.5, 0.25, 0.25]] * 2)
+    with tf.GradientTape() as tape:
+        tape.watch(logits)
+        values = attacks.soft_margin(tf.constant([0, 1]), logits)
+    np.testing.assert_allclose(values, [0.0, np.log(3)], atol=1e-6)
+    # -1 for the label, the others by their share: it never saturates.
+    gradient = tape.gradient(values, logits)
+    np.testing.assert_allclose(
+        gradient, [[-1.0, 0.5, 0.5], [2 / 3, -1.0, 1 / 3]], atol=1e-6
+    )
+    assert attacks.objective("soft_margin") is attacks.soft_margin
+
+
+def test_cross_entropy_is_that_of_the_losses():
+    logits = linear(IMAGES)
+    np.testing.assert_allclose(
+        attacks.objective("cross_entropy")(LABELS, logits),
+        losses.cross_entropy(LABELS, logits),
+        rtol=1e-5,
+    )
 
 
 def test_attacks_leave_the_network_as_it_was():

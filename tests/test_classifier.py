@@ -1,35 +1,15 @@
 """AdversarialClassifier: a step worked out in numpy, replicas, the contract."""
 
 import keras
+import linear
 import numpy as np
 import pytest
-import scipy.special
-import splitmix
 import tensorflow as tf
 
 import mart_tf
 from mart_tf import noise
 from mart_tf.training import classifier as training_classifier
 from mart_tf.training import devices
-
-PIXELS, CLASSES, EXAMPLES = 6, 3, 8
-GENERATOR = np.random.RandomState(0)
-IMAGES = GENERATOR.rand(EXAMPLES, PIXELS).astype("float32")
-LABELS = GENERATOR.randint(0, CLASSES, EXAMPLES).astype("int32")
-ROWS = GENERATOR.permutation(1000)[:EXAMPLES].astype("int64")
-SAMPLE_WEIGHT = GENERATOR.rand(EXAMPLES).astype("float32") * 2
-KERNEL = GENERATOR.randn(PIXELS, CLASSES).astype("float32")
-BIAS = GENERATOR.randn(CLASSES).astype("float32")
-THREAT = mart_tf.ThreatModel(epsilon=0.2)
-RATE, DECAY, SEED = 0.5, 0.03, 11
-
-
-def linear_network():
-    network = keras.Sequential(
-        [keras.Input([PIXELS]), keras.layers.Dense(CLASSES)]
-    )
-    network.set_weights([KERNEL, BIAS])
-    return network
 
 
 def small_network(seed=0):
@@ -60,116 +40,6 @@ def digits():
     bunch = datasets.load_digits()
     images = (bunch.images / 16.0).astype("float32")[..., None]
     return images[:256], bunch.target[:256].astype("int32")
-
-
-def train_once(strategy, defense, index=True, **settings):
-    """One step of SGD on the linear network; returns its new weights."""
-    with strategy.scope():
-        model = mart_tf.AdversarialClassifier(
-            linear_network(),
-            defense,
-            THREAT,
-            attack_steps=2,
-            weight_decay=DECAY,
-            seed=SEED,
-            **settings,
-        )
-        model.compile(keras.optimizers.SGD(RATE))
-    inputs = {"image": IMAGES, "index": ROWS} if index else IMAGES
-    batch = tf.data.Dataset.from_tensors((inputs, LABELS, SAMPLE_WEIGHT))
-    model.fit(batch.unbatch().batch(EXAMPLES), verbose=0)
-    return model.classifier.get_weights()
-
-
-def one_hot(labels):
-    return np.eye(CLASSES)[labels]
-
-
-def softmax_of(images):
-    return scipy.special.softmax(images @ KERNEL + BIAS, axis=1)
-
-
-def attack_by_hand(examples):
-    """Two steps of PGD from the uniform start of step 0, in numpy."""
-    step_seed = splitmix.fold(SEED, 0)
-    start = np.stack(
-        [splitmix.uniform(step_seed, int(e), PIXELS) for e in examples]
-    )
-    epsilon = np.float32(0.2)
-    low = np.maximum(IMAGES - epsilon, 0)
-    high = np.minimum(IMAGES + epsilon, 1)
-    adversarial = np.clip(IMAGES + epsilon * (2 * start - 1), low, high)
-    for _ in range(2):
-        gradient = (softmax_of(adversarial) - one_hot(LABELS)) @ KERNEL.T
-        adversarial = np.clip(
-            adversarial + epsilon / 4 * np.sign(gradient), low, high
-        )
-    return adversarial
-
-
-def update(natural_part, adversarial_part, adversarial):
-    """New weights from dL/dz of the weighted mean, decay included."""
-    scale = SAMPLE_WEIGHT[:, None] / EXAMPLES
-    natural_part = scale * natural_part
-    adversarial_part = scale * adversarial_part
-    kernel = IMAGES.T @ natural_part + adversarial.T @ adversarial_part
-    bias = (natural_part + adversarial_part).sum(0)
-    return [
-        KERNEL - RATE * (kernel + DECAY * KERNEL),
-        BIAS - RATE * (bias + DECAY * BIAS),
-    ]
-
-
-def mart_by_hand(adversarial, regularization):
-    """dL/dz of equation 11 at the natural and the adversarial logits."""
-    p, q = softmax_of(IMAGES), softmax_of(adversarial)
-    rows, truth = np.arange(EXAMPLES), one_hot(LABELS)
-    strongest = one_hot(np.where(truth == 1, -1.0, q).argmax(1))
-    others = np.where(strongest == 1, 0.0, q)
-    rest = others.sum(1, keepdims=True)
-    boosted = (q - truth) + (1 - rest) * (strongest - others / rest)
-    ratio = np.log(p / q)
-    divergence = (p * ratio).sum(1, keepdims=True)
-    true_class = p[rows, LABELS][:, None]
-    weight = regularization * (1 - true_class)
-    natural_part = weight * p * (ratio - divergence)
-    natural_part -= regularization * divergence * true_class * (truth - p)
-    return natural_part, boosted + weight * (q - p)
-
-
-def test_standard_step_equals_the_closed_form(strategy):
-    adversarial = attack_by_hand(ROWS)
-    expected = update(
-        0.0, softmax_of(adversarial) - one_hot(LABELS), adversarial
-    )
-    for mine, by_hand in zip(
-        train_once(strategy, "standard"), expected, strict=True
-    ):
-        np.testing.assert_allclose(mine, by_hand, atol=1e-6)
-
-
-def test_mart_step_equals_the_closed_form(strategy):
-    adversarial = attack_by_hand(ROWS)
-    expected = update(*mart_by_hand(adversarial, 4.0), adversarial)
-    mine = train_once(strategy, "mart:regularization=4")
-    for weights, by_hand in zip(mine, expected, strict=True):
-        np.testing.assert_allclose(weights, by_hand, atol=1e-6)
-
-
-def test_natural_step_equals_the_closed_form(strategy):
-    expected = update(softmax_of(IMAGES) - one_hot(LABELS), 0.0, IMAGES)
-    for mine, by_hand in zip(
-        train_once(strategy, "natural"), expected, strict=True
-    ):
-        np.testing.assert_allclose(mine, by_hand, atol=1e-6)
-
-
-def test_without_rows_the_noise_belongs_to_the_place_in_the_batch(strategy):
-    adversarial = attack_by_hand(range(EXAMPLES))
-    expected = update(*mart_by_hand(adversarial, 5.0), adversarial)
-    mine = train_once(strategy, "mart", index=False)
-    for weights, by_hand in zip(mine, expected, strict=True):
-        np.testing.assert_allclose(weights, by_hand, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -224,14 +94,14 @@ def test_an_uneven_last_batch_counts_each_example_once():
 
 def test_epsilon_and_step_ramp_from_zero():
     # At step 0 of a warm-up the attack has no room: x' is x.
-    ramped = train_once(
+    ramped = linear.train_once(
         tf.distribute.get_strategy(), "standard", epsilon_warmup_steps=10
     )
-    natural = train_once(tf.distribute.get_strategy(), "natural")
+    natural = linear.train_once(tf.distribute.get_strategy(), "natural")
     for a, b in zip(ramped, natural, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-6)
     model = mart_tf.AdversarialClassifier(
-        linear_network(), threat=THREAT, epsilon_warmup_steps=10
+        linear.linear_network(), threat=linear.THREAT, epsilon_warmup_steps=10
     )
     model.step.assign(5)
     inner = model._inner_attack()
@@ -382,7 +252,10 @@ def test_does_not_retrace_after_the_first_step():
             return super().test_step(data)
 
     model = Counting(
-        small_network(), threat=THREAT, attack_steps=2, epsilon_warmup_steps=3
+        small_network(),
+        threat=linear.THREAT,
+        attack_steps=2,
+        epsilon_warmup_steps=3,
     )
     model.compile(keras.optimizers.SGD(0.05))
     settings = {"validation_data": (images, labels), "verbose": 0}
@@ -413,7 +286,7 @@ def test_saves_and_loads_whole(tmp_path):
 
 def test_the_classifier_stays_the_users_own():
     network = small_network()
-    model = mart_tf.AdversarialClassifier(network, threat=THREAT)
+    model = mart_tf.AdversarialClassifier(network, threat=linear.THREAT)
     assert model.classifier is network
     assert type(network) is keras.Sequential
 
@@ -421,24 +294,28 @@ def test_the_classifier_stays_the_users_own():
 def test_probabilities_when_declared():
     network = keras.Sequential(
         [
-            keras.Input([PIXELS]),
-            keras.layers.Dense(CLASSES),
+            keras.Input([linear.PIXELS]),
+            keras.layers.Dense(linear.CLASSES),
             keras.layers.Softmax(),
         ]
     )
-    network.set_weights([KERNEL, BIAS])
+    network.set_weights([linear.KERNEL, linear.BIAS])
     model = mart_tf.AdversarialClassifier(
         network,
-        threat=THREAT,
+        threat=linear.THREAT,
         attack_steps=2,
         outputs="probabilities",
-        weight_decay=DECAY,
-        seed=SEED,
+        weight_decay=linear.DECAY,
+        seed=linear.SEED,
     )
-    model.compile(keras.optimizers.SGD(RATE))
-    batch = ({"image": IMAGES, "index": ROWS}, LABELS, SAMPLE_WEIGHT)
+    model.compile(keras.optimizers.SGD(linear.RATE))
+    batch = (
+        {"image": linear.IMAGES, "index": linear.ROWS},
+        linear.LABELS,
+        linear.SAMPLE_WEIGHT,
+    )
     model.fit(tf.data.Dataset.from_tensors(batch), verbose=0)
-    expected = train_once(tf.distribute.get_strategy(), "mart")
+    expected = linear.train_once(tf.distribute.get_strategy(), "mart")
     for mine, logits in zip(
         model.classifier.get_weights(), expected, strict=True
     ):
@@ -458,8 +335,8 @@ def test_probabilities_when_declared():
     ],
 )
 def test_refuses_settings(settings, message):
-    settings = {"threat": THREAT, **settings}
-    network = linear_network()
+    settings = {"threat": linear.THREAT, **settings}
+    network = linear.linear_network()
     if settings.pop("softmax", False):
         network.add(keras.layers.Softmax())
     with pytest.raises(ValueError, match=message):
@@ -467,7 +344,9 @@ def test_refuses_settings(settings, message):
 
 
 def test_refuses_a_loss_and_loss_scaling():
-    model = mart_tf.AdversarialClassifier(linear_network(), threat=THREAT)
+    model = mart_tf.AdversarialClassifier(
+        linear.linear_network(), threat=linear.THREAT
+    )
     with pytest.raises(ValueError, match="the defense is the loss"):
         model.compile("sgd", loss="sparse_categorical_crossentropy")
     scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())
@@ -478,22 +357,37 @@ def test_refuses_a_loss_and_loss_scaling():
 @pytest.mark.parametrize(
     "images, labels, message",
     [
-        ((255 * IMAGES).astype("uint8"), LABELS, "are uint8"),
-        (255 * IMAGES, LABELS, r"expected floats in \[0, 1\]"),
-        (np.where(IMAGES > 0.5, np.nan, IMAGES), LABELS, "hold NaN"),
-        (IMAGES, LABELS + 2, "expected classes from 0 to 2"),
-        (IMAGES, LABELS + 0.5, "hold fractions"),
-        (IMAGES, np.full([EXAMPLES, CLASSES], 1 / 3), "are soft"),
-        (IMAGES, np.zeros([EXAMPLES, 5]), r"one-hot \[n, 3\]"),
+        ((255 * linear.IMAGES).astype("uint8"), linear.LABELS, "are uint8"),
+        (255 * linear.IMAGES, linear.LABELS, r"expected floats in \[0, 1\]"),
+        (
+            np.where(linear.IMAGES > 0.5, np.nan, linear.IMAGES),
+            linear.LABELS,
+            "hold NaN",
+        ),
+        (linear.IMAGES, linear.LABELS + 2, "expected classes from 0 to 2"),
+        (linear.IMAGES, linear.LABELS + 0.5, "hold fractions"),
+        (
+            linear.IMAGES,
+            np.full([linear.EXAMPLES, linear.CLASSES], 1 / 3),
+            "are soft",
+        ),
+        (linear.IMAGES, np.zeros([linear.EXAMPLES, 5]), r"one-hot \[n, 3\]"),
     ],
 )
 def test_refuses_bad_data_before_work_starts(images, labels, message):
-    model = mart_tf.AdversarialClassifier(linear_network(), threat=THREAT)
+    model = mart_tf.AdversarialClassifier(
+        linear.linear_network(), threat=linear.THREAT
+    )
     model.compile("sgd")
     with pytest.raises(ValueError, match=message):
         model.fit(images, labels, verbose=0)
     with pytest.raises(ValueError, match=message):
-        model.fit(IMAGES, LABELS, validation_data=(images, labels), verbose=0)
+        model.fit(
+            linear.IMAGES,
+            linear.LABELS,
+            validation_data=(images, labels),
+            verbose=0,
+        )
     data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(4)
     if "uint8" in message or "soft" in message or "5" in message:
         with pytest.raises(ValueError, match=message):
@@ -517,11 +411,13 @@ class Unnamed(keras.Model):
 
 def test_a_subclassed_classifier():
     images, labels = digits()
-    model = mart_tf.AdversarialClassifier(Unnamed(), threat=THREAT)
+    model = mart_tf.AdversarialClassifier(Unnamed(), threat=linear.THREAT)
     model.compile("sgd")
     model.fit(images, labels, verbose=0)
     assert model.built
-    model = mart_tf.AdversarialClassifier(Unnamed(softmax=True), threat=THREAT)
+    model = mart_tf.AdversarialClassifier(
+        Unnamed(softmax=True), threat=linear.THREAT
+    )
     model.compile("sgd")
     with pytest.raises(ValueError, match="returns probabilities"):
         model.fit(images, labels, verbose=0)
@@ -606,16 +502,22 @@ def test_a_py_dataset():
     ],
 )
 def test_refuses_arguments_of_another_type(settings, message):
-    settings = {"classifier": linear_network(), "threat": THREAT, **settings}
+    settings = {
+        "classifier": linear.linear_network(),
+        "threat": linear.THREAT,
+        **settings,
+    }
     with pytest.raises(ValueError, match=message):
         mart_tf.AdversarialClassifier(**settings)
 
 
 def test_refuses_images_without_labels():
-    model = mart_tf.AdversarialClassifier(linear_network(), threat=THREAT)
+    model = mart_tf.AdversarialClassifier(
+        linear.linear_network(), threat=linear.THREAT
+    )
     model.compile("sgd")
     with pytest.raises(ValueError, match="There are no labels"):
-        model.fit(IMAGES, verbose=0)
+        model.fit(linear.IMAGES, verbose=0)
 
 
 def test_refuses_a_batch_that_leaves_a_replica_empty():
@@ -628,16 +530,16 @@ def test_refuses_a_batch_that_leaves_a_replica_empty():
 
 
 def test_refuses_a_classifier_from_outside_the_scope():
-    network = linear_network()
+    network = linear.linear_network()
     with (
         devices.strategy("mirrored").scope(),
         pytest.raises(ValueError, match="made outside this strategy.scope"),
     ):
-        mart_tf.AdversarialClassifier(network, threat=THREAT)
+        mart_tf.AdversarialClassifier(network, threat=linear.THREAT)
     with devices.strategy("mirrored").scope():
-        network = linear_network()
+        network = linear.linear_network()
     # Made inside, and wrapped outside: as Keras allows.
-    model = mart_tf.AdversarialClassifier(network, threat=THREAT)
+    model = mart_tf.AdversarialClassifier(network, threat=linear.THREAT)
     assert model.distribute_strategy.num_replicas_in_sync == 2
 
 

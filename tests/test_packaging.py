@@ -32,7 +32,7 @@ FILES = (
 SHARED = ("export", "flags")
 
 _TENSORS = {"options", "choices", "noise", "threat", "losses", "checks"}
-_PROGRAMS = {"train", "evaluate", "export"}
+_PROGRAMS = {"train", "evaluate", "export", "label"}
 
 # What each part may import besides itself. A new part needs a line here.
 BELOW = {
@@ -42,13 +42,14 @@ BELOW = {
     "noise": set(),
     "checks": set(),
     "files": set(),
+    "subsets": set(),
     "cli": {"options"},
     "losses": {"options"},
     "threat": {"options", "noise", "choices"},
     "attacks": _TENSORS,
-    "defenses": _TENSORS | {"attacks"},
+    "defenses": _TENSORS | {"attacks", "subsets"},
     "models": {"options", "checks", "choices"},
-    "data": {"options", "noise", "checks"},
+    "data": {"options", "noise", "checks", "subsets", "models"},
     "training": _TENSORS
     | {"attacks", "defenses", "models", "data"}
     | {"files", "environment"},
@@ -268,7 +269,7 @@ def test_the_programs_of_the_wheel(wheel):
     parser.read_string(wheel.read(name).decode())
     assert dict(parser["console_scripts"]) == {
         f"mart-{program}": f"mart_tf.{program}:main"
-        for program in ("train", "evaluate", "export")
+        for program in ("train", "evaluate", "export", "label")
     }
 
 

@@ -6,20 +6,28 @@
 float32 inside the threat model's pixel range; labels are integers `[batch]`.
 """
 
+from mart_tf.attacks.boundary import nearest_crossing
 from mart_tf.attacks.gradient import ascent_step
 from mart_tf.attacks.gradient import check_settings
 from mart_tf.attacks.gradient import fgsm
+from mart_tf.attacks.gradient import input_gradient
 from mart_tf.attacks.gradient import pgd
 from mart_tf.attacks.objectives import dlr
 from mart_tf.attacks.objectives import margin
 from mart_tf.attacks.objectives import objective
+from mart_tf.attacks.objectives import soft_margin
+from mart_tf.attacks.stationary import pgd_until_stationary
 
 __all__ = [
     "ascent_step",
     "check_settings",
     "dlr",
     "fgsm",
+    "input_gradient",
     "margin",
+    "nearest_crossing",
     "objective",
     "pgd",
+    "pgd_until_stationary",
+    "soft_margin",
 ]

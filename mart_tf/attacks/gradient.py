@@ -17,9 +17,10 @@ _UNROLLED_STEPS = 16
 def fgsm(classify, images, labels, threat):
     """Fast gradient sign method (Goodfellow et al., ICLR 2015).
 
-        x' = project(x + epsilon * sign(grad_x CE(p(x), y)))
+        x' = project(x + epsilon * ascent(grad_x CE(p(x), y)))
 
-    No random start.
+    with `ThreatModel.ascent`: the sign of the gradient in linf, the gradient
+    over its norm in l2 (the fast gradient method). No random start.
 
     Args:
         classify: Maps images to logits `[batch, classes]`.
@@ -31,9 +32,10 @@ def fgsm(classify, images, labels, threat):
         Adversarial examples, float32, of the images' shape.
     """
     images = _floats(images)
-    return ascent_step(
+    adversarial, _, _ = ascent_step(
         classify, images, images, labels, threat, threat.epsilon
-    )[0]
+    )
+    return tf.stop_gradient(adversarial)
 
 
 def pgd(
@@ -53,7 +55,10 @@ def pgd(
     """Projected gradient descent (Madry et al., ICLR 2018).
 
         x_0 = project(x + start)
-        x_{k+1} = project(x_k + step_size * sign(grad L(p(x_k), y)))
+        x_{k+1} = project(x_k + step_size * ascent(grad L(p(x_k), y)))
+
+    with `ThreatModel.ascent`: the sign of the gradient in linf, the gradient
+    over its norm in l2.
 
     Args:
         classify: Maps images to logits `[batch, classes]`.
@@ -61,7 +66,8 @@ def pgd(
         labels: Integer classes `[batch]`.
         threat: The `ThreatModel`.
         steps: Number of gradient steps, at least 1.
-        step_size: In units of the pixels; default: epsilon / 4.
+        step_size: Length of a step in the threat model's norm, in units of
+            the pixels: a scalar or a tensor `[batch]`; default: epsilon / 4.
         objective: L: "cross_entropy", "margin" (CW), "dlr", or a callable
             `(labels, logits) -> [batch]`.
         random_start: "uniform", "gaussian" or "none", see
@@ -86,7 +92,7 @@ def pgd(
     radius = threat.epsilon if epsilon is None else epsilon
     step_size = radius / 4.0 if step_size is None else step_size
     start = threat.random_start(
-        images, _example_seeds(seed, images), epsilon, random_start
+        images, example_seeds(seed, images), epsilon, random_start
     )
 
     def advance(adversarial):
@@ -131,15 +137,14 @@ def ascent_step(
 ):
     """One projected step of steepest ascent.
 
-    The gradient is that of the images alone: variables are not watched.
-
     Args:
         classify: Maps images to logits `[batch, classes]`.
         adversarial: The present iterate, float32 `[batch, ...]`.
         images: Natural examples, of the same shape.
         labels: Integer classes `[batch]`.
         threat: The `ThreatModel`.
-        step_size: In units of the pixels: a scalar or a tensor `[batch]`.
+        step_size: Length of the step in the threat model's norm, in units of
+            the pixels: a scalar or a tensor `[batch]`.
         objective: What is maximised, as in `pgd`.
         epsilon: Overrides the radius: a scalar or a tensor `[batch]`.
 
@@ -147,15 +152,35 @@ def ascent_step(
         The next iterate; then, at the present one, the objective `[batch]`
         and the logits `[batch, classes]`, which cost nothing more.
     """
+    gradient, values, logits = input_gradient(
+        classify, adversarial, labels, objective
+    )
+    step = threat.radius(images, step_size) * threat.ascent(gradient)
+    return threat.project(adversarial + step, images, epsilon), values, logits
+
+
+def input_gradient(classify, adversarial, labels, objective="cross_entropy"):
+    """The gradient of an objective with respect to the images.
+
+    Variables are not watched.
+
+    Args:
+        classify: Maps images to logits `[batch, classes]`.
+        adversarial: Where the gradient is taken, float32 `[batch, ...]`.
+        labels: Integer classes `[batch]`.
+        objective: What is differentiated, as in `pgd`.
+
+    Returns:
+        The gradient, of the images' shape; then the objective `[batch]` and
+        the logits `[batch, classes]`, which cost nothing more.
+    """
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(adversarial)
         logits = classify(adversarial)
         values = objectives.objective(objective)(labels, logits)
         # The sum, not the mean: a mean shrinks gradients towards zero.
         total = tf.reduce_sum(values)
-    direction = threat.ascent(tape.gradient(total, adversarial))
-    step = threat.radius(images, step_size) * direction
-    return threat.project(adversarial + step, images, epsilon), values, logits
+    return tape.gradient(total, adversarial), values, logits
 
 
 def check_settings(steps, step_size=None, random_start="uniform"):
@@ -201,7 +226,8 @@ def _better(iterate, value, best, best_value):
     )
 
 
-def _example_seeds(seed, images):
+def example_seeds(seed, images):
+    """One seed per example `[batch, 2]` from what `pgd` takes as its seed."""
     count = tf.shape(images)[0]
     if seed is None:
         return tf.random.uniform(

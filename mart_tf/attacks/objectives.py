@@ -5,6 +5,29 @@ import tensorflow as tf
 from mart_tf import losses
 from mart_tf import options
 
+# What MMA training maximises.
+soft_margin = losses.soft_margin
+
+
+def cross_entropy(labels, logits):
+    """Cross-entropy, -log p_y, by TensorFlow's own operation.
+
+    `losses.cross_entropy` has more digits where p_y is near 1. But PGD takes
+    signs, and those of a gradient near 0 hang on its last digits: with this
+    operation they are the signs that other libraries' PGD takes.
+
+    Args:
+        labels: Integer classes, shape `[batch]`, each in `[0, classes)`.
+        logits: Scores, shape `[batch, classes]`.
+
+    Returns:
+        Float32 tensor of shape `[batch]`, in nats. A label outside the
+        classes raises on a CPU and gives NaN on a GPU.
+    """
+    return tf.nn.sparse_softmax_cross_entropy_with_logits(
+        labels=labels, logits=tf.cast(logits, tf.float32)
+    )
+
 
 def margin(labels, logits, kappa=50.0):
     """The margin by which the strongest wrong class wins, up to kappa.
@@ -79,7 +102,8 @@ def _true_and_strongest_wrong(labels, logits):
 
 
 OBJECTIVES = {
-    "cross_entropy": losses.cross_entropy,
+    "cross_entropy": cross_entropy,
     "margin": margin,
     "dlr": dlr,
+    "soft_margin": soft_margin,
 }

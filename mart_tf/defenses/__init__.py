@@ -8,7 +8,14 @@ from mart_tf import options
 DEFENSES = {
     "natural": "mart_tf.defenses.natural:Natural",
     "standard": "mart_tf.defenses.standard:Standard",
+    "alp": "mart_tf.defenses.pairing:ALP",
+    "clp": "mart_tf.defenses.pairing:CLP",
+    "trades": "mart_tf.defenses.pairing:TRADES",
+    "mma": "mart_tf.defenses.mma:MMA",
+    "dynamic": "mart_tf.defenses.dynamic:Dynamic",
     "mart": "mart_tf.defenses.mart:MART",
+    "uat": "mart_tf.defenses.pairing:UAT",
+    "subset": "mart_tf.defenses.subset:Subset",
 }
 
 _CLASSES = {

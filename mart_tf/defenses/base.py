@@ -1,11 +1,13 @@
 """What a defense is: an inner attack, an outer loss, its options."""
 
 import inspect
+import math
 from typing import NamedTuple
 
 import tensorflow as tf
 
 from mart_tf import attacks
+from mart_tf import losses
 from mart_tf import threat as threat_model
 
 
@@ -15,7 +17,8 @@ class Batch(NamedTuple):
     image: float32 `[batch, ...]`. label: int32 `[batch]`. weight: float32
     `[batch]`. example: int64 `[batch]`, the data set row, or the position in
     the global batch where the input has no rows. seeds: int64 `[batch, 2]`,
-    the noise of each example at this step.
+    the noise of each example at this step. memory: what the defense kept of
+    each example when it last saw it, float32 `[batch]` by name.
     """
 
     image: tf.Tensor
@@ -23,16 +26,37 @@ class Batch(NamedTuple):
     weight: tf.Tensor
     example: tf.Tensor
     seeds: tf.Tensor
+    memory: dict[str, tf.Tensor]
 
 
 class InnerAttack(NamedTuple):
-    """The settings of the inner attack at this step (epsilon may ramp)."""
+    """The settings of the inner attack at this step.
+
+    epsilon, and the step size with it, may ramp. epoch counts from 0.
+    """
 
     threat: threat_model.ThreatModel
     steps: int
-    step_size: float | tf.Tensor | None
+    step_size: float | tf.Tensor
     epsilon: float | tf.Tensor
     random_start: str
+    epoch: tf.Tensor
+
+
+class Adversarial(NamedTuple):
+    """What an attack found.
+
+    image: x', float32 of the images' shape. weight: that of x' in the loss,
+    1 or float32 `[batch]`. memory: what to keep of each example until it
+    comes again, float32 `[batch]` by the names of `Defense.memory`. measures:
+    what to log the mean of, float32 `[batch]` by the names of
+    `Defense.measures`.
+    """
+
+    image: tf.Tensor
+    weight: float | tf.Tensor = 1.0
+    memory: dict[str, tf.Tensor] = {}
+    measures: dict[str, tf.Tensor] = {}
 
 
 class Losses(NamedTuple):
@@ -49,14 +73,43 @@ class Defense:
 
     A subclass keeps each parameter of its `__init__` as an attribute of the
     same name, and is registered with `keras.saving`, so that a model that
-    holds it can be saved.
+    holds it can be saved. It holds no variables: what it must remember of an
+    example from one epoch to the next, `memory` names, `Batch.memory` brings
+    and `Adversarial.memory` takes back.
 
     Attributes:
         selects_by: The accuracy on the validation split by which a run
             chooses its best epoch.
+        measures: Names of what `attack` measures, logged in training.
+        needs_rows: Whether the input must tell each example's row in the
+            training data.
     """
 
     selects_by = "robust_accuracy"
+    measures = ()
+    needs_rows = False
+
+    def memory(self, threat):
+        """First values of what is kept of each training example, by name."""
+        return {}
+
+    def check(self, threat, random_start):
+        """Refuses settings of the attack that the defense cannot work with.
+
+        Raises:
+            ValueError: With one sentence.
+        """
+
+    def check_data(self, images, dataset=None):
+        """Refuses training data that the defense was not made for.
+
+        Args:
+            images: Number of training images.
+            dataset: Name of the data set, None for arrays.
+
+        Raises:
+            ValueError: With one sentence.
+        """
 
     def attack(self, classify, batch, inner):
         """Adversarial examples for a batch: PGD on the cross-entropy.
@@ -67,27 +120,20 @@ class Defense:
             inner: An `InnerAttack`.
 
         Returns:
-            Adversarial examples, float32, of the images' shape.
+            An `Adversarial`.
         """
-        return attacks.pgd(
-            classify,
-            batch.image,
-            batch.label,
-            inner.threat,
-            steps=inner.steps,
-            step_size=inner.step_size,
-            random_start=inner.random_start,
-            epsilon=inner.epsilon,
-            seed=batch.seeds,
-        )
+        return Adversarial(pgd(classify, batch, inner))
 
     def loss(self, classify, batch, adversarial):
         """The outer loss, with the forward passes it needs and no others.
 
+        Evaluation calls it too, with the examples of plain PGD, each of
+        weight 1, and no row: `batch.example` is -1.
+
         Args:
             classify: Images to float32 logits, in training mode.
             batch: A `Batch`.
-            adversarial: What `attack` returned.
+            adversarial: An `Adversarial`.
 
         Returns:
             A `Losses`.
@@ -103,3 +149,57 @@ class Defense:
     def from_config(cls, config):
         """A defense from what `get_config` returned."""
         return cls(**config)
+
+
+def pgd(classify, batch, inner, objective="cross_entropy"):
+    """PGD with the settings of an `InnerAttack`; returns images."""
+    return attacks.pgd(
+        classify,
+        batch.image,
+        batch.label,
+        inner.threat,
+        steps=inner.steps,
+        step_size=inner.step_size,
+        objective=objective,
+        random_start=inner.random_start,
+        epsilon=inner.epsilon,
+        seed=batch.seeds,
+    )
+
+
+def divergence_from(classify, batch):
+    """The objective KL(p(x) || p(x')) with p(x) held fixed."""
+    natural_logits = tf.stop_gradient(classify(batch.image))
+
+    def objective(labels, logits):
+        del labels  # What is maximised knows only the network.
+        return losses.kl_divergence(natural_logits, logits)
+
+    return objective
+
+
+def check_start(name, random_start):
+    """Refuses to start at x, where KL(p(x) || p(x')) has no gradient.
+
+    Raises:
+        ValueError: On the start "none".
+    """
+    if random_start == "none":
+        raise ValueError(
+            f"The inner attack of {name} climbs KL(p(x) || p(x')), which has "
+            "no gradient at x: random_start none would leave every image as "
+            "it is; expected uniform or gaussian."
+        )
+
+
+def check_regularization(value):
+    """A regularization as a float of at least 0.
+
+    Raises:
+        ValueError: If it is anything else.
+    """
+    if not 0.0 <= value < math.inf:
+        raise ValueError(
+            f"regularization is {value!r}; expected a number of at least 0."
+        )
+    return float(value)

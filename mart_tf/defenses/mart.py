@@ -1,12 +1,16 @@
 """Misclassification aware adversarial training, the paper's method."""
 
-import math
 from typing import Literal
 
 import keras
+import tensorflow as tf
 
 from mart_tf import losses
+from mart_tf import noise
+from mart_tf import options
 from mart_tf.defenses import base
+
+_STREAM = 0x534841  # The share of examples that are regularized.
 
 
 @keras.saving.register_keras_serializable(package="mart_tf")
@@ -19,11 +23,24 @@ class MART(base.Defense):
     mode, natural first, so that batch-norm statistics see each batch of
     images as the paper's code shows it: apart.
 
+    The options from `outer` on are the ablations of section 4.1; the defaults
+    are the method.
+
     Args:
         regularization: The paper's lambda, at least 0: 6 in section 4.1, 5 in
             section 4.2.
         form: "paper", or "released" for the constants of the authors' code;
             see `mart_tf.losses.mart`.
+        outer: The first term: "bce", "ce" (cross-entropy of x') or
+            "bce_natural" (boosted cross-entropy of x); Figure 2b.
+        divergence: Whether the second term holds the divergence; Figure 2a.
+        weighting: What weighs the second term: "soft" (1 - p_y(x)), "hard"
+            (1 where x is misclassified) or "none" (1); Figure 2a.
+        inner: What the attack climbs: "cross_entropy", or "kl" for
+            KL(p(x) || p(x')) as TRADES does; Figure 2b.
+        regularized_fraction: Share of the training examples, in [0, 1], that
+            have the second term: always the same examples, chosen at random
+            by their row; Figure 2c.
 
     Raises:
         ValueError: If an option lies outside its range.
@@ -33,24 +50,62 @@ class MART(base.Defense):
         self,
         regularization: float = 5.0,
         form: Literal["paper", "released"] = "paper",
+        outer: Literal["bce", "ce", "bce_natural"] = "bce",
+        divergence: bool = True,
+        weighting: Literal["soft", "hard", "none"] = "soft",
+        inner: Literal["cross_entropy", "kl"] = "cross_entropy",
+        regularized_fraction: float = 1.0,
     ):
-        losses.check_form(form)
-        if not 0.0 <= regularization < math.inf:
+        self.regularization = base.check_regularization(regularization)
+        losses.check_options(form, outer, weighting)
+        if inner not in ("cross_entropy", "kl"):
+            raise options.unknown("inner", str(inner), ("cross_entropy", "kl"))
+        if not 0.0 <= regularized_fraction <= 1.0:
             raise ValueError(
-                f"regularization is {regularization!r}; expected a number of "
-                "at least 0."
+                f"regularized_fraction is {regularized_fraction!r}; expected "
+                "a share of the training examples, from 0 to 1."
             )
-        self.regularization = float(regularization)
         self.form = form
+        self.outer = outer
+        self.divergence = bool(divergence)
+        self.weighting = weighting
+        self.inner = inner
+        self.regularized_fraction = float(regularized_fraction)
+
+    @property
+    def needs_rows(self):
+        return 0.0 < self.regularized_fraction < 1.0
+
+    def check(self, threat, random_start):
+        if self.inner == "kl":
+            base.check_start("mart:inner=kl", random_start)
+
+    def attack(self, classify, batch, inner):
+        objective = "cross_entropy"
+        if self.inner == "kl":
+            objective = base.divergence_from(classify, batch)
+        return base.Adversarial(base.pgd(classify, batch, inner, objective))
 
     def loss(self, classify, batch, adversarial):
         natural_logits = classify(batch.image)
-        adversarial_logits = classify(adversarial)
+        adversarial_logits = classify(adversarial.image)
         values = losses.mart(
             batch.label,
             natural_logits,
             adversarial_logits,
-            self.regularization,
+            self._regularization_of(batch.example),
             self.form,
+            outer=self.outer,
+            divergence=self.divergence,
+            weighting=self.weighting,
         )
         return base.Losses(values, natural_logits, adversarial_logits)
+
+    def _regularization_of(self, examples):
+        """The regularization of each example."""
+        if not self.needs_rows:
+            return self.regularization * self.regularized_fraction
+        draws = noise.uniform(noise.seeds(_STREAM, examples), [])
+        # An example of no training set (a row below 0) is regularized.
+        chosen = (draws < self.regularized_fraction) | (examples < 0)
+        return self.regularization * tf.cast(chosen, tf.float32)

@@ -14,7 +14,7 @@ class Natural(base.Defense):
     selects_by = "natural_accuracy"
 
     def attack(self, classify, batch, inner):
-        return batch.image
+        return base.Adversarial(batch.image)
 
     def loss(self, classify, batch, adversarial):
         logits = classify(batch.image)

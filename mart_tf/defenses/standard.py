@@ -11,6 +11,6 @@ class Standard(base.Defense):
     """Adversarial training of Madry et al. (ICLR 2018), CE(p(x'), y)."""
 
     def loss(self, classify, batch, adversarial):
-        logits = classify(adversarial)
+        logits = classify(adversarial.image)
         values = losses.cross_entropy(batch.label, logits)
         return base.Losses(values, adversarial_logits=logits)

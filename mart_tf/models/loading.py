@@ -55,7 +55,7 @@ def build(spec, input_shape, num_classes, *, seed=0, precision="float32"):
     # A user's code may set a policy of its own: it does not outlive this.
     with _policy("float32"):
         if kind == "file":
-            model = _read(spec)
+            model = read(spec)
         else:
             # The function's own initialisers follow the seed too.
             keras.utils.set_random_seed(seed)
@@ -148,7 +148,12 @@ def are_probabilities(scores):
     return bool((scores >= 0.0).all() and sums_to_one.all())
 
 
-def _read(path):
+def read(path):
+    """The model of a `.keras` file.
+
+    Raises:
+        ValueError: If the file cannot be read.
+    """
     try:
         return keras.saving.load_model(path, compile=False)
     except Exception as error:

@@ -62,6 +62,13 @@ def check(spec):
     return "function", (_module(spec, parsed.name), parsed.argument)
 
 
+def canonical(spec):
+    """A model spec in its one form, defaults of a table's network left out."""
+    if check(spec)[0] != "table":
+        return spec
+    return options.canonical(spec, models.MODELS, "model", _RESERVED)
+
+
 def check_options(name, **values):
     """Refuses values of options with which a network cannot be built.
 

@@ -6,10 +6,19 @@ The tables here are read by the programs before TensorFlow is imported.
 SCHEDULES = {
     "constant": "mart_tf.training.schedules:constant",
     "piecewise": "mart_tf.training.schedules:piecewise",
+    "cosine": "mart_tf.training.schedules:cosine",
 }
 
 # What a schedule is given by the run, not by the user.
 SCHEDULE_RESERVED = ("learning_rate", "steps_per_epoch", "epochs")
+
+OPTIMIZERS = {
+    "sgd": "mart_tf.training.optimizers:sgd",
+    "adam": "mart_tf.training.optimizers:adam",
+}
+
+# What an optimizer is given by the run, not by the user.
+OPTIMIZER_RESERVED = ("learning_rate",)
 
 PRECISIONS = ("auto", "float32", "mixed_bfloat16")
 

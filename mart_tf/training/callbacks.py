@@ -85,9 +85,13 @@ class Progress(keras.callbacks.Callback):
             for name, value in logs.items()
             if name.startswith("val_")
         }
+        measures = "".join(
+            f"{name} {logs[name]:.4f}  " for name in self.model.defense.measures
+        )
         self._console.print(
             f"epoch {epoch + 1:3d}/{self._epochs}  loss {logs['loss']:.4f}  "
-            f"validation: {_accuracies(validation)}  {rate:,.0f} images/s",
+            f"{measures}validation: {_accuracies(validation)}  "
+            f"{rate:,.0f} images/s",
             highlight=False,
             soft_wrap=True,
         )

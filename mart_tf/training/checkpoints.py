@@ -37,6 +37,7 @@ class Checkpoints:
             classifier=_raw(model.classifier.weights),
             optimizer=_raw(model.optimizer.variables),
             step=_raw([model.step]),
+            memory=_raw(model.memory.weights),
             epoch=self.epoch,
             best_accuracy=self.best_accuracy,
         )
@@ -121,7 +122,11 @@ def _save(folder, state, number):
     manager = tf.train.CheckpointManager(
         state, str(folder), max_to_keep=_KEPT, checkpoint_name="ckpt"
     )
-    tensors = [*state.classifier, *getattr(state, "optimizer", ())]
+    tensors = [
+        tensor
+        for part in ("classifier", "optimizer", "memory")
+        for tensor in getattr(state, part, ())
+    ]
     size = sum(t.dtype.size * int(np.prod(t.shape)) for t in tensors)
     folder.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(folder).free

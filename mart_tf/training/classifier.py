@@ -13,7 +13,9 @@ from mart_tf import noise
 from mart_tf import threat as threat_model
 from mart_tf.defenses import base
 from mart_tf.models import outputs as model_outputs
+from mart_tf.training import dropout
 from mart_tf.training import inputs
+from mart_tf.training import memory
 from mart_tf.training import reduction
 
 # Streams of random numbers that must not coincide: the noise of a training
@@ -60,6 +62,9 @@ class AdversarialClassifier(keras.Model):
             gradient of every trainable variable.
         outputs: What the classifier returns: "logits" or "probabilities".
         seed: Seed of all noise, an integer of at least 0.
+        rows: One more than the greatest row of the training data, for
+            defenses that keep something of each example (`mma`); default:
+            counted, where `fit` is given arrays.
 
     Raises:
         ValueError: On a value outside its range, or a classifier that ends in
@@ -79,6 +84,7 @@ class AdversarialClassifier(keras.Model):
         weight_decay=0.0,
         outputs="logits",
         seed=0,
+        rows=None,
         **kwargs,
     ):
         defense = defenses.get(defense)
@@ -90,9 +96,11 @@ class AdversarialClassifier(keras.Model):
             ("attack_step_size", attack_step_size, numbers.Real | None),
             ("weight_decay", weight_decay, numbers.Real),
             ("seed", seed, numbers.Integral),
+            ("rows", rows, numbers.Integral | None),
         ]:
             inputs.check_type(name, value, kind)
         attacks.check_settings(attack_steps, attack_step_size, random_start)
+        defense.check(threat, random_start)
         for name, value in [
             ("epsilon_warmup_steps", epsilon_warmup_steps),
             ("weight_decay", weight_decay),
@@ -118,16 +126,16 @@ class AdversarialClassifier(keras.Model):
             self.seed = int(seed)
             # Batches consumed; optimizer.iterations stands still when an
             # update is skipped.
-            self.step = self.add_weight(
-                name="step",
-                dtype="int64",
-                trainable=False,
-                initializer="zeros",
-                aggregation="only_first_replica",
-            )
+            self.step = self._counter("step")
+            # Told by fit, counted from 0.
+            self.epoch = self._counter("epoch")
+            self.memory = memory.Memory(defense.memory(threat), rows)
             self.loss_tracker = keras.metrics.Mean(name="loss")
             self.natural_accuracy = keras.metrics.Mean(name="natural_accuracy")
             self.robust_accuracy = keras.metrics.Mean(name="robust_accuracy")
+            self.measures = {
+                name: keras.metrics.Mean(name=name) for name in defense.measures
+            }
         self.built = classifier.built
         self._has_metrics = False
 
@@ -190,6 +198,9 @@ class AdversarialClassifier(keras.Model):
         x=None,
         y=None,
         batch_size=None,
+        epochs=1,
+        verbose="auto",
+        callbacks=None,
         *args,
         validation_data=None,
         check_data=True,
@@ -201,12 +212,14 @@ class AdversarialClassifier(keras.Model):
         batch, which is read once more for it; a generator not at all.
 
         Args:
-            x, y, batch_size, validation_data: As in Keras.
+            x, y, batch_size, epochs, verbose, callbacks, validation_data: As
+                in Keras.
             check_data: False for data that is known to be sound.
 
         Raises:
             ValueError: With one sentence, before work starts.
         """
+        x = inputs.with_rows(self.defense, x)
         if check_data:
             inputs.check(self, x, y)
             inputs.check_remainder(self, x, batch_size or 32)
@@ -214,8 +227,20 @@ class AdversarialClassifier(keras.Model):
                 inputs.check(self, *validation_data[:2], what="validation ")
             elif validation_data is not None:
                 inputs.check(self, validation_data, None, what="validation ")
+            if inputs.greatest_row(x) is not None:
+                self.defense.check_data(len(x["index"]))
+        with self.distribute_strategy.scope():
+            self.memory.ensure(inputs.greatest_row(x))
         return super().fit(
-            x, y, batch_size, *args, validation_data=validation_data, **kwargs
+            x,
+            y,
+            batch_size,
+            epochs,
+            verbose,
+            _with_epoch(callbacks, self),
+            *args,
+            validation_data=validation_data,
+            **kwargs,
         )
 
     def evaluate(self, x=None, y=None, *args, check_data=True, **kwargs):
@@ -227,11 +252,16 @@ class AdversarialClassifier(keras.Model):
 
     def train_step(self, data):
         """The attack, the defense's loss, the update, the metrics."""
+        inputs.check_rows(self.defense, data)
         batch, target = self._unpack(data, noise.fold(self.seed, self.step))
-        self._seed_dropout()
+        batch = batch._replace(memory=self.memory.recall(batch.example))
+        dropout.seed(
+            self.classifier, noise.fold(self.seed, _DROPOUT_STREAM), self.step
+        )
         adversarial = self.defense.attack(
             self._classify_frozen, batch, self._inner_attack()
         )
+        self.memory.keep(batch.example, adversarial.memory)
         count = reduction.global_count(batch.image)
         with tf.GradientTape() as tape:
             outcome = self.defense.loss(
@@ -243,11 +273,16 @@ class AdversarialClassifier(keras.Model):
         self._update(tape, loss)
         self.step.assign_add(1)
         counted = tf.ones_like(batch.weight)
-        return self._report(batch, target, data, outcome, counted, own)
+        measured = self._report_measures(adversarial.measures)
+        return measured | self._report(
+            batch, target, data, outcome, counted, own
+        )
 
     def test_step(self, data):
         """The same loss in inference mode, under PGD at the full epsilon."""
         batch, target = self._unpack(data, noise.fold(self.seed, _TEST_STREAM))
+        # Its rows are those of another split.
+        batch = batch._replace(example=-tf.ones_like(batch.example))
         inner = self._inner_attack(ramp=False)
         adversarial = base.Defense.attack(
             self.defense, self._classify_frozen, batch, inner
@@ -257,7 +292,7 @@ class AdversarialClassifier(keras.Model):
             logits = self._classify_frozen(batch.image)
             outcome = outcome._replace(natural_logits=logits)
         if outcome.adversarial_logits is None:
-            logits = self._classify_frozen(adversarial)
+            logits = self._classify_frozen(adversarial.image)
             outcome = outcome._replace(adversarial_logits=logits)
         # Rows of weight 0 fill the last batch of an evaluation up.
         counted = tf.cast(batch.weight != 0.0, tf.float32)
@@ -267,6 +302,7 @@ class AdversarialClassifier(keras.Model):
     @property
     def metrics(self):
         own = [self.loss_tracker, self.natural_accuracy, self.robust_accuracy]
+        own += self.measures.values()
         # Keras's own tracker of compile(loss=...) would log a second "loss".
         names = {metric.name for metric in own}
         return own + [m for m in super().metrics if m.name not in names]
@@ -275,7 +311,11 @@ class AdversarialClassifier(keras.Model):
         """The metrics that have seen an example since their last reset."""
         results = super().get_metrics_result()
         if tf.executing_eagerly():
-            for metric in (self.natural_accuracy, self.robust_accuracy):
+            for metric in (
+                self.natural_accuracy,
+                self.robust_accuracy,
+                *self.measures.values(),
+            ):
                 if not float(tf.convert_to_tensor(metric.count.value)):
                     results.pop(metric.name, None)
         return results
@@ -293,6 +333,7 @@ class AdversarialClassifier(keras.Model):
             weight_decay=self.weight_decay,
             outputs=self.outputs,
             seed=self.seed,
+            rows=self.memory.rows,
         )
         return config
 
@@ -305,6 +346,15 @@ class AdversarialClassifier(keras.Model):
             )
         config["threat"] = threat_model.ThreatModel(**config["threat"])
         return cls(**config)
+
+    def _counter(self, name):
+        return self.add_weight(
+            name=name,
+            dtype="int64",
+            trainable=False,
+            initializer="zeros",
+            aggregation="only_first_replica",
+        )
 
     def _unpack(self, data, seed):
         """The `Batch` of a step, and the labels as they were given."""
@@ -327,6 +377,7 @@ class AdversarialClassifier(keras.Model):
             weight=tf.reshape(tf.cast(weight, tf.float32), [-1]),
             example=example,
             seeds=noise.seeds(seed, example),
+            memory={},
         )
         return batch, target
 
@@ -343,6 +394,7 @@ class AdversarialClassifier(keras.Model):
             step_size,
             epsilon,
             self.random_start,
+            self.epoch.value,
         )
 
     def _classify_frozen(self, images):
@@ -377,24 +429,11 @@ class AdversarialClassifier(keras.Model):
         gradients = reduction.clip_globally(gradients, self.optimizer)
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
 
-    def _seed_dropout(self):
-        """Makes dropout a function of (seed, step).
-
-        Keras saves no seed state, and draws the same masks on every replica.
-        """
-        stream = noise.fold(self.seed, _DROPOUT_STREAM)
-        own = noise.fold(stream, self.step)
-        for number, state in enumerate(self._seed_states()):
-            state.assign(tf.bitcast(noise.fold(own, number), tf.uint32))
-
-    def _seed_states(self):
-        weights = {id(variable) for variable in self.classifier.weights}
-        return [
-            variable
-            for variable in self.classifier.variables
-            if id(variable) not in weights
-            and variable.name == "seed_generator_state"
-        ]
+    def _report_measures(self, measures):
+        """Updates the metrics of what the attack measured."""
+        for name, values in measures.items():
+            self.measures[name].update_state(values)
+        return {name: self.measures[name].result() for name in measures}
 
     def _report(self, batch, target, data, outcome, counted, own):
         """Updates the metrics that this step has something for."""
@@ -418,8 +457,27 @@ class AdversarialClassifier(keras.Model):
             weight = keras.utils.unpack_x_y_sample_weight(data)[2]
             results = self.compute_metrics(None, target, logits, weight)
         own_names = {"loss", "natural_accuracy", "robust_accuracy"}
+        own_names |= set(self.measures)
         results = {k: v for k, v in results.items() if k not in own_names}
         return {
             **{name: metric.result() for name, metric in reported.items()},
             **results,
         }
+
+
+class _TellEpoch(keras.callbacks.Callback):
+    """Tells an AdversarialClassifier which epoch it is in."""
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.model.epoch.assign(epoch)
+
+
+def _with_epoch(callbacks, model):
+    """The callbacks of a fit, and one that tells the model its epoch."""
+    own = _TellEpoch()
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        own.set_model(model)
+        callbacks.append(own)
+        return callbacks
+    given = [] if callbacks is None else callbacks
+    return [own, *(given if isinstance(given, (list, tuple)) else [given])]

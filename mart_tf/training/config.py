@@ -9,6 +9,7 @@ from mart_tf import data
 from mart_tf import defenses
 from mart_tf import options
 from mart_tf import training
+from mart_tf.models import names
 
 # What may differ when a run continues; epochs may grow.
 FREE_TO_DIFFER = ("workdir", "data_dir", "download", "strategy", "epochs")
@@ -23,7 +24,11 @@ class Config:
     data_dir: str | None = None
     download: bool = False
     augment: bool | None = None
+    pool: str | None = None
+    pool_fraction: float = 0.5
+    unlabeled_weight: float = 1.0
     model: str | None = None
+    init_from: str | None = None
     outputs: str = "logits"
     defense: str = "mart"
     regularization: float | None = None
@@ -35,6 +40,7 @@ class Config:
     epsilon_warmup_epochs: float | None = None
     epochs: int | None = None
     batch_size: int | None = None
+    optimizer: str = "sgd"
     learning_rate: float | None = None
     schedule: str | None = None
     weight_decay: float | None = None
@@ -46,13 +52,20 @@ class Config:
         """The configuration with every default filled in, and checked.
 
         Returns:
-            A `Config` without None but for `data_dir`, `attack_step_size`
-            (epsilon / 4) and `regularization` (moved into `defense`).
+            A `Config` without None but for `data_dir`, `pool`, `init_from`,
+            `attack_step_size` (epsilon / 4) and `regularization` (moved into
+            `defense`).
 
         Raises:
             ValueError: On anything that no run could start with.
         """
         defaults = dataclasses.asdict(data.defaults(self.dataset))
+        if self.norm != "linf" and self.epsilon is None:
+            raise ValueError(
+                f"--norm={self.norm} needs an --epsilon; data sets have a "
+                "default for linf alone (0.5, or 128/255, is usual for "
+                "CIFAR-10 in l2, 1.5 for MNIST)."
+            )
         filled = dataclasses.replace(
             self,
             defense=self._whole_defense(),
@@ -63,8 +76,13 @@ class Config:
                 if getattr(self, name) is None
             },
         )
+        filled = dataclasses.replace(
+            filled, model=names.canonical(filled.model)
+        )
         if filled.workdir is None:
             parts = (filled.dataset, filled.model, filled.defense)
+            if filled.pool is not None:
+                parts += ("pool",)
             name = "_".join(
                 re.sub(r"[^\w.]+", "-", part).strip("-") for part in parts
             )
@@ -87,16 +105,23 @@ class Config:
         return options.canonical(whole, defenses.DEFENSES, "defense")
 
     def _check(self):
-        from mart_tf.models import names
-
         data.check(self.dataset, data_dir=self.data_dir, download=self.download)
-        names.check(self.model)
         options.resolve(
             self.schedule,
             training.SCHEDULES,
             "schedule",
             training.SCHEDULE_RESERVED,
         )
+        options.resolve(
+            self.optimizer,
+            training.OPTIMIZERS,
+            "optimizer",
+            training.OPTIMIZER_RESERVED,
+        )
+        if self.pool is not None:
+            data.check_pool(
+                self.pool, data_dir=self.data_dir, download=self.download
+            )
         for kind, value, allowed in [
             ("precision", self.precision, training.PRECISIONS),
             ("strategy", self.strategy, training.STRATEGIES),
@@ -112,7 +137,12 @@ class Config:
                     f"--{name} is {getattr(self, name)}; expected a whole "
                     "number of at least 1."
                 )
-        for name in ("weight_decay", "epsilon_warmup_epochs", "seed"):
+        for name in (
+            "weight_decay",
+            "epsilon_warmup_epochs",
+            "seed",
+            "unlabeled_weight",
+        ):
             self._check_number(name, at_least=0.0)
         for name in ("learning_rate", "epsilon", "attack_step_size"):
             if getattr(self, name) is not None:
@@ -122,10 +152,15 @@ class Config:
                 f"--seed is {self.seed}; expected at most "
                 f"{choices.GREATEST_SEED}."
             )
-        if self.epsilon > 1.0:
+        if self.norm == "linf" and self.epsilon > 1.0:
             raise ValueError(
                 f"--epsilon is {self.epsilon:g}; expected at most 1, the "
                 "range of the pixels."
+            )
+        if not 0.0 < self.pool_fraction < 1.0:
+            raise ValueError(
+                f"--pool_fraction is {self.pool_fraction:g}; expected a share "
+                "of each batch, above 0 and below 1."
             )
 
     def _check_number(self, name, at_least=-math.inf, above=-math.inf):

@@ -1,6 +1,7 @@
 """Bad data for `fit` and `evaluate`, refused before work starts."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from mart_tf import checks
@@ -34,6 +35,56 @@ def check(model, x, y, what=""):
     checks.labels(labels, scores.shape[1], what + "labels")
     # Subclassed classifiers are built by their first call.
     model.built = True
+
+
+def with_rows(defense, x):
+    """Arrays with the row of each example, where the defense asks for it.
+
+    Raises:
+        ValueError: If the defense asks for rows and the input has none.
+    """
+    if not defense.needs_rows or _has_rows(x):
+        return x
+    if isinstance(x, (tf.data.Dataset, keras.utils.PyDataset)):
+        raise _no_rows(defense)
+    images = x["image"] if isinstance(x, dict) else x
+    if not hasattr(images, "shape"):
+        # A generator is read only once: its first batch tells.
+        return x
+    rows = np.arange(len(images), dtype="int64")
+    return {"image": images, "index": rows}
+
+
+def check_rows(defense, batch):
+    """Refuses a batch without rows where the defense asks for them."""
+    if defense.needs_rows and not _has_rows(
+        keras.utils.unpack_x_y_sample_weight(batch)[0]
+    ):
+        raise _no_rows(defense)
+
+
+def _no_rows(defense):
+    name = type(defense).__name__
+    return ValueError(
+        f"The defense {name} needs the row of each training example, and the "
+        'input tells none; expected batches of ({"image": images, "index": '
+        "rows}, labels), or arrays, whose rows are counted."
+    )
+
+
+def greatest_row(x):
+    """The greatest row of arrays `{"image": ..., "index": ...}`, else None."""
+    if isinstance(x, dict) and hasattr(x.get("index"), "shape"):
+        return int(np.max(x["index"]))
+    return None
+
+
+def _has_rows(x):
+    if isinstance(x, tf.data.Dataset):
+        x = keras.utils.unpack_x_y_sample_weight(x.element_spec)[0]
+    elif isinstance(x, keras.utils.PyDataset):
+        x = keras.utils.unpack_x_y_sample_weight(x[0])[0]
+    return isinstance(x, dict) and "index" in x
 
 
 def check_type(name, value, kind):
@@ -82,6 +133,7 @@ _EXPECTED = {
     "attack_step_size": "a number above 0, or None for epsilon / 4",
     "weight_decay": "a number of at least 0",
     "seed": "a whole number of at least 0",
+    "rows": "a whole number, one more than the greatest row, or None",
 }
 
 

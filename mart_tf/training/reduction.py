@@ -32,6 +32,27 @@ def global_positions(images):
     return places + tf.cast(before, tf.int64)
 
 
+def written(table, rows, values):
+    """A table with the values that all replicas have for some of its rows.
+
+    Args:
+        table: Float32 tensor `[n]`, the same on every replica.
+        rows: Int64 tensor `[batch]`, this replica's rows.
+        values: Float32 tensor `[batch]`; of a row that comes twice, the mean
+            counts.
+
+    Returns:
+        A float32 tensor `[n]`, the same on every replica.
+    """
+    places, shape = rows[:, None], tf.shape(table, tf.int64)
+    times = tf.scatter_nd(places, tf.ones_like(values), shape)
+    total = tf.scatter_nd(places, values, shape)
+    if _replicas() > 1:
+        context = tf.distribute.get_replica_context()
+        times, total = context.all_reduce("sum", [times, total])
+    return tf.where(times > 0.0, tf.math.divide_no_nan(total, times), table)
+
+
 def share(value):
     """One replica's part of a value that the replicas' sum must equal."""
     return value / _replicas()

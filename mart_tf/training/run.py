@@ -13,10 +13,10 @@ from mart_tf.training import callbacks
 from mart_tf.training import checkpoints
 from mart_tf.training import classifier as adversarial
 from mart_tf.training import devices
+from mart_tf.training import initialization
+from mart_tf.training import optimizers
 from mart_tf.training import schedules
 from mart_tf.training import workdir
-
-_MOMENTUM = 0.9
 
 
 def train(config, record, console):
@@ -36,15 +36,19 @@ def train(config, record, console):
     )
     strategy = devices.strategy(config.strategy)
     replicas = strategy.num_replicas_in_sync
-    steps = _steps_per_epoch(dataset, config.batch_size, replicas)
+    pool = _pool(config, dataset)
+    steps = _steps_per_epoch(config, dataset, pool, replicas)
     if record:
         # The policy stays that of the run, on whatever machine it continues.
         policy, reason = record["facts"]["policy"], "as the run began"
     else:
         policy, reason = devices.policy(config.precision)
     with strategy.scope():
-        model = _compiled_model(config, dataset, steps, policy)
-    _print_settings(console, config, dataset, f"{policy}: {reason}", replicas)
+        model = _compiled_model(config, dataset, pool, steps, policy)
+    model.defense.check_data(len(dataset.train), dataset.name)
+    _print_settings(
+        console, config, dataset, pool, f"{policy}: {reason}", replicas
+    )
     facts = {
         "policy": policy,
         "image_shape": list(dataset.image_shape),
@@ -66,6 +70,9 @@ def train(config, record, console):
             soft_wrap=True,
         )
         return
+    if config.init_from is not None and not finished:
+        taken = initialization.apply(model.classifier, config.init_from)
+        console.print(taken, highlight=False, soft_wrap=True)
     if finished:
         console.print(
             f"Continuing {config.workdir} after epoch {finished} of "
@@ -73,7 +80,18 @@ def train(config, record, console):
             soft_wrap=True,
         )
     workdir.write(config, facts, record)
-    _fit(config, console, dataset, model, saved, finished, steps)
+    batches = data.training_batches(
+        dataset.train,
+        config.batch_size,
+        seed=config.seed,
+        augment=config.augment,
+        start_step=finished * steps,
+        pool=pool,
+        pool_fraction=config.pool_fraction,
+        unlabeled_weight=config.unlabeled_weight,
+    )
+    validation = data.evaluation_batches(dataset.validation, config.batch_size)
+    _fit(config, console, batches, validation, model, saved, finished, steps)
     console.print(
         f"Finished: best epoch {_best_epoch(config.workdir)}, with "
         f"{model.defense.selects_by.replace('_', ' ')} "
@@ -83,7 +101,7 @@ def train(config, record, console):
     )
 
 
-def _fit(config, console, dataset, model, saved, finished, steps):
+def _fit(config, console, batches, validation, model, saved, finished, steps):
     hooks = [
         callbacks.Record(config.workdir, saved, finished),
         callbacks.Progress(
@@ -92,19 +110,11 @@ def _fit(config, console, dataset, model, saved, finished, steps):
         *_tensorboard(config.workdir),
     ]
     model.fit(
-        data.training_batches(
-            dataset.train,
-            config.batch_size,
-            seed=config.seed,
-            augment=config.augment,
-            start_step=finished * steps,
-        ),
+        batches,
         steps_per_epoch=steps,
         epochs=config.epochs,
         initial_epoch=finished,
-        validation_data=data.evaluation_batches(
-            dataset.validation, config.batch_size
-        ),
+        validation_data=validation,
         callbacks=hooks,
         # Checked when it was loaded.
         check_data=False,
@@ -114,7 +124,18 @@ def _fit(config, console, dataset, model, saved, finished, steps):
     )
 
 
-def _compiled_model(config, dataset, steps, policy):
+def _pool(config, dataset):
+    """The pseudo-labelled images of a semi-supervised run, or None."""
+    if config.pool is None:
+        return None
+    pool = data.load_pool(
+        config.pool, data_dir=config.data_dir, download=config.download
+    )
+    data.check_fit(pool, dataset, config.batch_size, config.pool_fraction)
+    return pool
+
+
+def _compiled_model(config, dataset, pool, steps, policy):
     network = loading.build(
         workdir.model_spec(config.workdir, config.model),
         dataset.image_shape,
@@ -133,28 +154,32 @@ def _compiled_model(config, dataset, steps, policy):
         weight_decay=config.weight_decay,
         outputs=config.outputs,
         seed=config.seed,
+        rows=data.rows(dataset.train, pool),
     )
     rate = schedules.create(
         config.schedule, config.learning_rate, steps, config.epochs
     )
-    model.compile(keras.optimizers.SGD(rate, momentum=_MOMENTUM))
+    model.compile(optimizers.create(config.optimizer, rate))
     model.optimizer.build(model.trainable_variables)
     return model
 
 
-def _steps_per_epoch(dataset, batch_size, replicas):
-    if batch_size % replicas:
+def _steps_per_epoch(config, dataset, pool, replicas):
+    if config.batch_size % replicas:
         raise ValueError(
-            f"--batch_size is {batch_size}; expected a multiple of the "
+            f"--batch_size is {config.batch_size}; expected a multiple of the "
             f"{replicas} devices, or --strategy=single."
         )
-    return data.steps_per_epoch(dataset.train, batch_size)
+    return data.steps_per_epoch(
+        dataset.train, config.batch_size, pool, config.pool_fraction
+    )
 
 
-def _print_settings(console, config, dataset, precision, replicas):
+def _print_settings(console, config, dataset, pool, precision, replicas):
     step_size = config.attack_step_size or config.epsilon / 4
     lines = [
         ("data", dataset.describe()),
+        *_pool_lines(config, pool),
         ("model", config.model),
         ("defense", config.defense),
         ("threat model", f"{config.norm}, epsilon {config.epsilon:g}"),
@@ -166,9 +191,9 @@ def _print_settings(console, config, dataset, precision, replicas):
         (
             "training",
             f"{config.epochs} epochs, batch size {config.batch_size}, "
-            f"learning rate {config.learning_rate:g}, {config.schedule}, "
-            f"weight decay {config.weight_decay:g}, epsilon warm-up "
-            f"{config.epsilon_warmup_epochs:g} epochs, "
+            f"{config.optimizer}, learning rate {config.learning_rate:g}, "
+            f"{config.schedule}, weight decay {config.weight_decay:g}, "
+            f"epsilon warm-up {config.epsilon_warmup_epochs:g} epochs, "
             f"{'augmented' if config.augment else 'not augmented'}",
         ),
         ("precision", precision),
@@ -177,6 +202,16 @@ def _print_settings(console, config, dataset, precision, replicas):
     ]
     for name, value in lines:
         console.print(f"{name:13}{value}", highlight=False, soft_wrap=True)
+
+
+def _pool_lines(config, pool):
+    if pool is None:
+        return []
+    text = (
+        f"{pool.describe()}; {100 * config.pool_fraction:g} % of each batch, "
+        f"weight {config.unlabeled_weight:g}"
+    )
+    return [("pool", text)]
 
 
 def _tensorboard(path):

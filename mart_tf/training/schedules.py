@@ -1,4 +1,10 @@
-"""Learning-rate schedules by epoch, epochs counted from 1 as papers do."""
+"""Learning-rate schedules by epoch, epochs counted from 1 as papers do.
+
+A warm-up of w epochs takes W = w times the steps of an epoch, rounded to a
+whole step. It rises linearly from 0: step s, counted from 0, has the share
+s / W of the full rate, so that the first step has rate 0 and step W is the
+first at the full rate.
+"""
 
 import keras
 
@@ -17,33 +23,129 @@ def piecewise(
     epochs,
     at: tuple[int, ...] = (75, 90),
     factor: float = 0.1,
+    warmup_epochs: float = 0.0,
 ):
     """The learning rate times `factor` from each epoch of `at` on.
 
     Args:
-        learning_rate: That of the first epoch, above 0.
+        learning_rate: That of the first epoch after the warm-up, above 0.
         steps_per_epoch: Training steps in an epoch.
         epochs: Epochs of the run; epochs of `at` beyond it have no effect.
         at: Epochs, counted from 1, that begin with a lower rate; rising.
         factor: What the rate is multiplied by at each, above 0.
+        warmup_epochs: Epochs of linear warm-up, at least 0; it ends before
+            the first epoch of `at`.
 
     Returns:
-        A `keras.optimizers.schedules.PiecewiseConstantDecay`.
+        A `keras.optimizers.schedules.LearningRateSchedule`.
 
     Raises:
-        ValueError: If `at` does not rise from 2 on or factor is not above 0.
+        ValueError: If `at` does not rise from 2 on, factor is not above 0, or
+            the warm-up is negative or too long.
     """
     rising = all(a < b for a, b in zip(at, at[1:], strict=False))
-    if not (rising and at[0] >= 2 and factor > 0):
+    if not (at and rising and at[0] >= 2 and factor > 0):
         raise ValueError(
             f"The schedule piecewise has at={'+'.join(map(str, at))} and "
             f"factor={factor:g}; expected rising epochs from 2 on, such as "
             "at=75+90, and a factor above 0."
         )
+    warmup_steps = _warmup_steps(
+        "piecewise",
+        warmup_epochs,
+        steps_per_epoch,
+        at[0] - 1,
+        "those before the rate first falls",
+    )
     # Keras keeps a value up to and including its boundary step, from 0.
     boundaries = [(epoch - 1) * steps_per_epoch - 1 for epoch in at]
     rates = [learning_rate * factor**i for i in range(len(at) + 1)]
-    return keras.optimizers.schedules.PiecewiseConstantDecay(boundaries, rates)
+    schedule = keras.optimizers.schedules.PiecewiseConstantDecay(
+        boundaries, rates
+    )
+    return Warmup(schedule, warmup_steps) if warmup_steps else schedule
+
+
+def cosine(
+    learning_rate,
+    steps_per_epoch,
+    epochs,
+    warmup_epochs: float = 0.0,
+    final: float = 0.0,
+):
+    """Half a cosine, step by step (Loshchilov and Hutter, ICLR 2017).
+
+        rate(s) = r (final + (1 - final) (1 + cos(pi t)) / 2),
+        t = (s - W) / (T - 1 - W)
+
+    with r the learning rate, s the step counted from 0, W the steps of the
+    warm-up and T those of the run: r at step W, final * r at the last step.
+    The code of RST (Carmon et al., NeurIPS 2019) changes the rate once an
+    epoch, r (1 + cos(pi (epoch - 1) / epochs)) / 2, and so ends above 0.
+
+    Args:
+        learning_rate: The full rate r, above 0.
+        steps_per_epoch: Training steps in an epoch.
+        epochs: Epochs of the run, T / steps_per_epoch.
+        warmup_epochs: Epochs of linear warm-up, at least 0, fewer than those
+            of the run.
+        final: The last step's rate as a share of r, in [0, 1].
+
+    Returns:
+        A `keras.optimizers.schedules.CosineDecay`.
+
+    Raises:
+        ValueError: If the warm-up is negative or too long, or `final` lies
+            outside [0, 1].
+    """
+    if not 0.0 <= final <= 1.0:
+        raise ValueError(
+            f"The schedule cosine has final={final:g}; expected a share of "
+            "the learning rate in [0, 1]."
+        )
+    warmup_steps = _warmup_steps(
+        "cosine", warmup_epochs, steps_per_epoch, epochs, "those of the run"
+    )
+    decay_steps = epochs * steps_per_epoch - 1 - warmup_steps
+    return keras.optimizers.schedules.CosineDecay(
+        0.0 if warmup_steps else learning_rate,
+        # With no step after the one at the full rate, any length will do.
+        max(1, decay_steps),
+        alpha=final,
+        warmup_target=learning_rate if warmup_steps else None,
+        warmup_steps=warmup_steps,
+    )
+
+
+@keras.saving.register_keras_serializable("mart_tf")
+class Warmup(keras.optimizers.schedules.LearningRateSchedule):
+    """Another schedule, its first steps rising linearly from 0.
+
+        rate(s) = schedule(s) * min(1, s / steps)
+
+    Args:
+        schedule: A `keras.optimizers.schedules.LearningRateSchedule`.
+        steps: Steps of the warm-up, at least 1.
+    """
+
+    def __init__(self, schedule, steps):
+        super().__init__()
+        self.schedule = schedule
+        self.steps = steps
+
+    def __call__(self, step):
+        rate = self.schedule(step)
+        share = keras.ops.cast(step, rate.dtype) / self.steps
+        return rate * keras.ops.minimum(share, 1.0)
+
+    def get_config(self):
+        schedule = keras.optimizers.schedules.serialize(self.schedule)
+        return {"schedule": schedule, "steps": self.steps}
+
+    @classmethod
+    def from_config(cls, config):
+        schedule = keras.optimizers.schedules.deserialize(config["schedule"])
+        return cls(schedule, config["steps"])
 
 
 def create(spec, learning_rate, steps_per_epoch, epochs):
@@ -54,3 +156,12 @@ def create(spec, learning_rate, steps_per_epoch, epochs):
     return options.load(training.SCHEDULES[resolved.name])(
         learning_rate, steps_per_epoch, epochs, **resolved.options
     )
+
+
+def _warmup_steps(name, warmup_epochs, steps_per_epoch, limit, meaning):
+    if not 0.0 <= warmup_epochs < limit:
+        raise ValueError(
+            f"The schedule {name} has warmup_epochs={warmup_epochs:g}; "
+            f"expected at least 0 and fewer than {limit} epochs, {meaning}."
+        )
+    return round(warmup_epochs * steps_per_epoch)

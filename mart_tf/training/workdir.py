@@ -56,8 +56,11 @@ def read(path):
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
         known = {f.name for f in dataclasses.fields(run_config.Config)}
-        if record["format"] != FORMAT or set(record["config"]) != known:
+        # A run of an earlier version lacks the settings that came later.
+        if record["format"] != FORMAT or not set(record["config"]) <= known:
             raise KeyError("format")
+        config = run_config.Config(**record["config"])
+        record["config"] = dataclasses.asdict(config)
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{file} is damaged or of another version of mart_tf; restore it, "

@@ -1,0 +1,86 @@
+"""PGD that stops where its problem is solved well enough."""
+
+import tensorflow as tf
+
+from mart_tf.attacks import gradient
+
+
+def pgd_until_stationary(
+    classify,
+    images,
+    labels,
+    threat,
+    *,
+    criterion,
+    steps=10,
+    step_size=None,
+    random_start="uniform",
+    epsilon=None,
+    seed=None,
+    reference="natural",
+):
+    """PGD with a stop per example (Wang et al., ICML 2019).
+
+    The first-order stationary condition of their section 3, 0 at a solution
+    of the inner problem inside the ball:
+
+        FOSC(x_k) = epsilon * ||g||_dual - <x_k - x_0, g>
+        g = grad CE(p(x_k), y)
+
+    with the l1 norm for linf and the l2 norm for l2. An example moves no more
+    once its FOSC is at most `criterion`; the first step is always taken. When
+    no example of the batch moves, the loop ends.
+
+    Args:
+        classify: Maps images to logits `[batch, classes]`.
+        images: Natural examples, float32 `[batch, ...]`.
+        labels: Integer classes `[batch]`.
+        threat: The `ThreatModel`.
+        criterion: Their c_t, a scalar of at least 0.
+        steps: Greatest number of gradient steps, at least 1.
+        step_size: In units of the pixels; default: epsilon / 4.
+        random_start: "uniform", "gaussian" or "none".
+        epsilon: Overrides the threat model's radius, a scalar.
+        seed: As in `pgd`.
+        reference: x_0: "natural", the natural example, the centre of the
+            ball, as the theory has it; "start", the random start, as their
+            code has it, where FOSC may be negative.
+
+    Returns:
+        Adversarial examples of the images' shape, and the FOSC of each, where
+        it ended, float32 `[batch]`.
+    """
+    gradient.check_settings(steps, step_size, random_start)
+    radius = threat.epsilon if epsilon is None else epsilon
+    step_size = radius / 4.0 if step_size is None else step_size
+    start = threat.random_start(
+        images, gradient.example_seeds(seed, images), epsilon, random_start
+    )
+    centre = images if reference == "natural" else start
+    axes = list(range(1, len(images.shape)))
+
+    def advance(step, iterate, moving, ended_at):
+        direction, _, _ = gradient.input_gradient(classify, iterate, labels)
+        gap = radius * threat.dual_norm(direction) - tf.reduce_sum(
+            (iterate - centre) * direction, axes
+        )
+        ended_at = tf.where(moving, gap, ended_at)
+        moving = moving & ((gap > criterion) | (step == 0)) & (step < steps)
+        size = tf.where(moving, step_size, 0.0)
+        following = threat.project(
+            iterate + threat.radius(images, size) * threat.ascent(direction),
+            images,
+            epsilon,
+        )
+        still = tf.reshape(moving, [-1] + [1] * len(axes))
+        return step + 1, tf.where(still, following, iterate), moving, ended_at
+
+    # One more gradient than steps: the last gives FOSC where PGD ended.
+    count = tf.shape(images)[0]
+    _, adversarial, _, ended_at = tf.while_loop(
+        lambda step, iterate, moving, ended_at: tf.reduce_any(moving),
+        advance,
+        (tf.constant(0), start, tf.fill([count], True), tf.zeros([count])),
+        maximum_iterations=steps + 1,
+    )
+    return tf.stop_gradient(adversarial), tf.stop_gradient(ended_at)

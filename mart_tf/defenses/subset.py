@@ -1,0 +1,132 @@
+"""Standard adversarial training that treats chosen examples otherwise."""
+
+import os
+from typing import Literal
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mart_tf import attacks
+from mart_tf import losses
+from mart_tf import options
+from mart_tf import subsets
+from mart_tf.defenses import base
+
+TREATMENTS = ("natural", "fgsm", "kl")
+
+_REGULARIZATION = 4.0
+
+
+@keras.saving.register_keras_serializable(package="mart_tf")
+class Subset(base.Defense):
+    """The experiment of Figure 1 of the MART paper.
+
+    Standard adversarial training, CE(p(x'), y) with x' from PGD, in which
+    the examples that a file names are treated otherwise:
+
+        "natural"   not perturbed, x' = x                         (Figure 1a)
+        "fgsm"      perturbed by one step of epsilon from x       (Figure 1b)
+        "kl"        CE(p(x'), y) + regularization * KL(p(x) || p(x'))   (1c)
+
+    The file is one of those that `mart_tf.data.pick_subsets` and `mart-label
+    --subsets` write; examples are known by their row in the training data.
+    "kl" takes two forward passes in training mode, natural first, apart; the
+    others one. In evaluation no example is in the subset. Training with
+    "natural" logs no accuracy: that of natural and adversarial examples
+    together says nothing.
+
+    Args:
+        file: Path of the CSV file.
+        treatment: "natural", "fgsm" or "kl".
+        regularization: Weight of the divergence for "kl", at least 0. The
+            paper gives no value; the default, 4, that of its TRADES, is ours.
+
+    Raises:
+        ValueError: If the file is missing or damaged, or another option lies
+            outside its range.
+    """
+
+    needs_rows = True
+
+    def __init__(
+        self,
+        file: str = "",
+        treatment: Literal["natural", "fgsm", "kl"] = "natural",
+        regularization: float | None = None,
+    ):
+        if not file:
+            raise ValueError(
+                "Defense 'subset' names no file; expected subset:file=PATH, "
+                "with a file that mart-label --subsets wrote."
+            )
+        if treatment not in TREATMENTS:
+            raise options.unknown("treatment", str(treatment), TREATMENTS)
+        if treatment == "kl":
+            regularization = base.check_regularization(
+                _REGULARIZATION if regularization is None else regularization
+            )
+        elif regularization is not None:
+            raise ValueError(
+                f"Defense 'subset' has no divergence to weigh by "
+                f"regularization {regularization} when treatment is "
+                f"{treatment!r}; expected treatment 'kl', or no regularization."
+            )
+        self.file = os.fspath(file)
+        self.treatment = treatment
+        self.regularization = regularization
+        self._examples = subsets.read(self.file)
+        self._members = np.zeros([self._examples.bound], bool)
+        self._members[self._examples.rows] = True
+
+    def check_data(self, images, dataset=None):
+        subsets.check_data(self.file, self._examples, images, dataset)
+
+    def attack(self, classify, batch, inner):
+        adversarial = base.pgd(classify, batch, inner)
+        if self.treatment == "kl":
+            return base.Adversarial(adversarial)
+        otherwise = batch.image
+        if self.treatment == "fgsm":
+            otherwise = attacks.pgd(
+                classify,
+                batch.image,
+                batch.label,
+                inner.threat,
+                steps=1,
+                step_size=inner.epsilon,
+                random_start="none",
+                epsilon=inner.epsilon,
+            )
+        shape = [-1] + [1] * (len(batch.image.shape) - 1)
+        chosen = tf.reshape(self.contains(batch.example), shape)
+        return base.Adversarial(tf.where(chosen, otherwise, adversarial))
+
+    def loss(self, classify, batch, adversarial):
+        if self.treatment != "kl":
+            logits = classify(adversarial.image)
+            values = losses.cross_entropy(batch.label, logits)
+            if self.treatment == "natural":
+                return base.Losses(values)
+            return base.Losses(values, adversarial_logits=logits)
+        natural_logits = classify(batch.image)
+        adversarial_logits = classify(adversarial.image)
+        chosen = tf.cast(self.contains(batch.example), tf.float32)
+        divergence = losses.kl_divergence(natural_logits, adversarial_logits)
+        values = losses.cross_entropy(batch.label, adversarial_logits)
+        values += self.regularization * chosen * divergence
+        return base.Losses(values, natural_logits, adversarial_logits)
+
+    def contains(self, examples):
+        """Whether each example is in the subset.
+
+        Args:
+            examples: Rows of the training data, int64 `[batch]`; any other
+                number, such as -1 in evaluation, is of no member.
+
+        Returns:
+            A bool tensor `[batch]`.
+        """
+        known = (examples >= 0) & (examples < len(self._members))
+        places = tf.where(known, examples, tf.zeros_like(examples))
+        return known & tf.gather(tf.constant(self._members), places)

@@ -1,0 +1,227 @@
+"""The label program: a run's classifier -> pseudo-labels, or chosen examples.
+
+mart-label --workdir=RUN --pool=mnist:split=test --output=pool.npz
+mart-label --workdir=RUN --subsets=chosen
+"""
+
+import os
+import pathlib
+import shlex
+
+from absl import flags
+import numpy as np
+
+from mart_tf import cli
+from mart_tf import data
+from mart_tf import subsets
+from mart_tf.training import workdir
+
+SUMMARY = (
+    "let a run's classifier label a pool of images, for semi-supervised "
+    "training (--pool, --output), or pick the training examples that it "
+    "misclassifies and as many that it does not (--subsets). Without "
+    "--workdir: the newest run."
+)
+
+FLAGS = cli.flag_values()
+_WORKDIR = flags.DEFINE_string(
+    "workdir",
+    None,
+    "The run whose classifier is used; default: the newest under runs/.",
+    flag_values=FLAGS,
+)
+_POOL = flags.DEFINE_string(
+    "pool",
+    None,
+    "Images to label: folder:PATH, npz:PATH, or the name of a TFDS set with "
+    "options, mnist:split=train:first=1000:count=20000.",
+    flag_values=FLAGS,
+)
+_OUTPUT = flags.DEFINE_string(
+    "output",
+    None,
+    "The .npz file that the labelled pool is written to; goes with --pool.",
+    flag_values=FLAGS,
+)
+_SUBSETS = flags.DEFINE_string(
+    "subsets",
+    None,
+    f"A new folder for {subsets.WRONG} and {subsets.RIGHT}, examples of the "
+    "run's own training split.",
+    flag_values=FLAGS,
+)
+_CHECKPOINT = flags.DEFINE_enum(
+    "checkpoint",
+    "best",
+    ["best", "last"],
+    "Weights of the epoch that was best on the validation split, or of the "
+    "last one.",
+    flag_values=FLAGS,
+)
+_BATCH_SIZE = flags.DEFINE_integer(
+    "batch_size",
+    256,
+    "Images in one pass through the network.",
+    lower_bound=1,
+    flag_values=FLAGS,
+)
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir",
+    None,
+    "Where TFDS data lies; default: as for the run.",
+    flag_values=FLAGS,
+)
+_DOWNLOAD = flags.DEFINE_bool(
+    "download",
+    False,
+    "Let TFDS download data that is not there.",
+    flag_values=FLAGS,
+)
+
+
+def main(argv=None):
+    """Runs the program."""
+    cli.run("mart-label", SUMMARY, FLAGS, _main, argv)
+
+
+def _main():
+    _check_flags()
+    path = _WORKDIR.value
+    if path is None:
+        path = workdir.newest()
+        print(f"Labelling with the newest run, {path}")
+    run = workdir.describe(path)
+    if _DATA_DIR.value is not None:
+        run["data_dir"] = _DATA_DIR.value
+    where = {"data_dir": run["data_dir"], "download": _DOWNLOAD.value}
+    if _POOL.value is not None:
+        data.check_pool(_POOL.value, **where)
+    else:
+        data.check(run["dataset"], **where)
+
+    # The flags are good: only now is TensorFlow imported.
+    cli.import_tensorflow(FLAGS.verbosity)
+    import tensorflow as tf
+
+    # Else an NVIDIA GPU multiplies float32 matrices with 10 bits of mantissa.
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+
+    classifier, epoch, warnings = workdir.load_classifier(
+        path, _CHECKPOINT.value
+    )
+    for warning in warnings:
+        print(f"{warning} Labelling with epoch {epoch}, the one before it.")
+    author = f"{path}, {_CHECKPOINT.value} weights, epoch {epoch}"
+    if _POOL.value is not None:
+        _label_pool(run, classifier, author, where)
+    else:
+        _pick_subsets(run, classifier, author, where)
+
+
+def _check_flags():
+    """Refuses flags that do not go together, and files that are there."""
+    if (_POOL.value is None) == (_SUBSETS.value is None):
+        raise ValueError(
+            "Expected one of --pool=SPEC (with --output=FILE.npz) and "
+            "--subsets=FOLDER."
+        )
+    if (_POOL.value is None) != (_OUTPUT.value is None):
+        raise ValueError(
+            "--output is the file of a labelled pool; expected --pool=SPEC "
+            "and --output=FILE.npz together."
+        )
+    if _SUBSETS.value is not None:
+        subsets.check_folder(_SUBSETS.value)
+        return
+    output = pathlib.Path(_OUTPUT.value).expanduser()
+    if output.suffix != ".npz":
+        raise ValueError(
+            f"--output is {output}; expected a name that ends in .npz."
+        )
+    if os.path.lexists(output):
+        raise ValueError(
+            f"--output={output} exists already, and is not overwritten; name "
+            "another file."
+        )
+    if not os.access(output.parent, os.W_OK | os.X_OK):
+        raise ValueError(
+            f"--output={output} cannot be written, because {output.parent} is "
+            "not a folder that can be written to; make it, or name another."
+        )
+
+
+def _label_pool(run, classifier, author, where):
+    import rich.console
+    import rich.progress
+
+    pool = data.load_pool(_POOL.value, **where)
+    console = rich.console.Console(markup=False)
+    with rich.progress.Progress(
+        console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("Labelling", total=len(pool))
+        labeled = data.label_pool(
+            classifier,
+            pool,
+            _OUTPUT.value,
+            labeled_by=author,
+            batch_size=_BATCH_SIZE.value,
+            outputs=run["outputs"],
+            progress=lambda done: bar.update(task, completed=done),
+        )
+    print(f"Wrote {labeled.describe()}")
+    print(f"Classes: {_counts(run, labeled.labels)}")
+    print(f"Train with it: {_train(run, 'mart', f'--pool={labeled.name}')}")
+
+
+def _pick_subsets(run, classifier, author, where):
+    dataset = data.load(run["dataset"], **where)
+    found = (list(dataset.image_shape), list(dataset.class_names))
+    if found != (run["image_shape"], run["class_names"]):
+        raise ValueError(
+            f"{dataset.name} is not as it was when {run['workdir']} was "
+            "trained: its images or classes differ; train again on this data, "
+            "or restore the other."
+        )
+    folder = pathlib.Path(_SUBSETS.value)
+    wrong, right = data.pick_subsets(
+        classifier,
+        dataset.train,
+        folder,
+        dataset=dataset.name,
+        picked_by=author,
+        batch_size=_BATCH_SIZE.value,
+    )
+    print(
+        f"{author} misclassifies {len(wrong):,} of the {wrong.images:,} "
+        f"training images of {dataset.name}"
+    )
+    for name, part, what in [
+        (subsets.WRONG, wrong, "all of these"),
+        (subsets.RIGHT, right, "as many of the others, chosen at random"),
+    ]:
+        print(f"Wrote {folder / name}: {what}")
+        print(f"Classes: {_counts(run, part.labels)}")
+    defense = f"subset:file={folder / subsets.WRONG}:treatment=natural"
+    print(f"Train with them: {_train(run, defense)}")
+    print("Other treatments: fgsm, kl")
+
+
+def _counts(run, labels):
+    names = run["class_names"]
+    counts = np.bincount(labels, minlength=len(names))
+    return ", ".join(
+        f"{name} {count:,}" for name, count in zip(names, counts, strict=True)
+    )
+
+
+def _train(run, defense, *more):
+    """A command of mart-train on the run's data and network."""
+    settings = {name: run[name] for name in ("dataset", "data_dir", "model")}
+    given = [f"--{k}={v}" for k, v in settings.items() if v is not None]
+    words = ["mart-train", *given, f"--defense={defense}", *more]
+    return " ".join(shlex.quote(word) for word in words)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Starting from trained weights: fine-tuning, and Figure 1's retraining."""
+
+import pathlib
+import zipfile
+
+from mart_tf.training import workdir
+
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+
+
+def check(text):
+    """Refuses what holds no trained weights; TensorFlow is not imported.
+
+    Args:
+        text: The workdir of a run, or the path of a `.keras` or `.weights.h5`
+            file.
+
+    Returns:
+        Which of them it is: "workdir", "model" or "weights".
+
+    Raises:
+        ValueError: If it is none of them.
+    """
+    path = pathlib.Path(text)
+    if not path.exists():
+        raise ValueError(
+            f"--init_from={text} does not exist; expected the workdir of a "
+            "run, a .keras file or a .weights.h5 file."
+        )
+    if path.is_dir():
+        workdir.describe(path)
+        return "workdir"
+    if path.suffix == ".keras":
+        sound, kind = zipfile.is_zipfile(path), "model"
+    elif path.name.endswith(".weights.h5"):
+        with path.open("rb") as file:
+            sound, kind = file.read(len(_HDF5)) == _HDF5, "weights"
+    else:
+        raise ValueError(
+            f"--init_from={text} is neither a workdir nor a .keras or "
+            ".weights.h5 file; expected one of these."
+        )
+    if not sound:
+        raise ValueError(
+            f"--init_from={text} is damaged: it does not begin as a "
+            f"{path.suffix} file does; expected one that Keras wrote."
+        )
+    return kind
+
+
+def apply(classifier, text):
+    """Copies trained weights into a classifier.
+
+    Of a workdir (its best weights) and of a `.keras` file, the layers that
+    agree in name and shapes are taken, see `mart_tf.models.transfer`; a
+    `.weights.h5` file has to be of the same network.
+
+    Args:
+        classifier: A built Keras model, whose weights change.
+        text: As in `check`.
+
+    Returns:
+        A sentence for the user that says which layers were taken.
+
+    Raises:
+        ValueError: If `check` refuses it, it cannot be read, or no layer
+            fits.
+    """
+    from mart_tf.models import transfer
+
+    kind = check(text)
+    if kind == "weights":
+        taken = transfer.load_weights(classifier, text)
+        return _sentence(text, taken, [])
+    if kind == "model":
+        taken, left = transfer.initialize(classifier, transfer.read(text), text)
+        return _sentence(text, taken, left)
+    source, epoch, warnings = workdir.load_classifier(text)
+    taken, left = transfer.initialize(classifier, source, text)
+    name = f"{text}, best weights, epoch {epoch}"
+    return " ".join([*warnings, _sentence(name, taken, left)])
+
+
+def _sentence(name, taken, left):
+    if not left:
+        return f"Initialised from {name}: all {len(taken)} layers with weights."
+    others = "; ".join(f"{layer} ({reason})" for layer, reason in left)
+    return (
+        f"Initialised from {name}: {len(taken)} of {len(taken) + len(left)} "
+        f"layers with weights, {', '.join(taken)}. Left as they were: {others}."
+    )

@@ -1,0 +1,127 @@
+"""Optimizers by name, with the settings of the papers.
+
+Weight decay is not theirs: `AdversarialClassifier` adds the coupled
+`weight_decay * w` to the gradient, before the momentum, as PyTorch does.
+Keras is imported where an optimizer is made, so that a program can check a
+spec before.
+"""
+
+from mart_tf import options
+from mart_tf import training
+
+
+def sgd(learning_rate, momentum: float = 0.9, nesterov: bool = False):
+    """Stochastic gradient descent with momentum (Sutskever et al., ICML 2013).
+
+        v = momentum v - rate g
+        w = w + v,  with nesterov  w + momentum v - rate g
+
+    At a constant rate these are PyTorch's steps. PyTorch leaves the rate out
+    of v, so that when it falls the whole step falls at once; here v keeps
+    what it holds, which fades over some 1 / (1 - momentum) steps.
+
+    Args:
+        learning_rate: A number above 0, or a Keras schedule.
+        momentum: In [0, 1).
+        nesterov: Whether to take Nesterov's step.
+
+    Returns:
+        A `keras.optimizers.SGD`.
+
+    Raises:
+        ValueError: If momentum lies outside its range, or is 0 and nesterov
+            is asked for.
+    """
+    _check("sgd", {"momentum": momentum, "nesterov": nesterov})
+    import keras
+
+    return keras.optimizers.SGD(
+        learning_rate, momentum=momentum, nesterov=nesterov
+    )
+
+
+def adam(
+    learning_rate,
+    beta_1: float = 0.9,
+    beta_2: float = 0.999,
+    epsilon: float = 1e-8,
+):
+    """Adam (Kingma and Ba, ICLR 2015).
+
+        m = beta_1 m + (1 - beta_1) g,  v = beta_2 v + (1 - beta_2) g^2
+        w = w - rate sqrt(1 - beta_2^t) / (1 - beta_1^t) m / (sqrt(v) + epsilon)
+
+    at step t, counted from 1: the form at the end of the paper's section 2,
+    as Keras has it. PyTorch follows Algorithm 1, where epsilon is added to
+    sqrt(v / (1 - beta_2^t)): while t is small, epsilon weighs more here (32
+    times at the first step), which shows only in gradients that are about as
+    small.
+
+    Args:
+        learning_rate: A number above 0, or a Keras schedule.
+        beta_1: In [0, 1).
+        beta_2: In [0, 1).
+        epsilon: Above 0. 1e-8 as in the paper and in PyTorch; Keras's own
+            default is 1e-7.
+
+    Returns:
+        A `keras.optimizers.Adam`.
+
+    Raises:
+        ValueError: If a value lies outside its range.
+    """
+    _check("adam", {"beta_1": beta_1, "beta_2": beta_2, "epsilon": epsilon})
+    import keras
+
+    return keras.optimizers.Adam(
+        learning_rate, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon
+    )
+
+
+def check(spec):
+    """Checks a spec such as "sgd:nesterov=true", without TensorFlow.
+
+    Returns:
+        A resolved `options.Spec`.
+
+    Raises:
+        ValueError: On an unknown name or option, or a value outside its
+            range.
+    """
+    resolved = options.resolve(
+        spec, training.OPTIMIZERS, "optimizer", training.OPTIMIZER_RESERVED
+    )
+    _check(resolved.name, resolved.options)
+    return resolved
+
+
+def create(spec, learning_rate):
+    """The optimizer of a spec such as "sgd:nesterov=true".
+
+    Args:
+        spec: The spec.
+        learning_rate: A number above 0, or a Keras schedule.
+    """
+    resolved = check(spec)
+    return options.load(training.OPTIMIZERS[resolved.name])(
+        learning_rate, **resolved.options
+    )
+
+
+def _check(name, settings):
+    for key, value in settings.items():
+        if key in ("momentum", "beta_1", "beta_2") and not 0.0 <= value < 1.0:
+            raise ValueError(
+                f"The optimizer {name} has {key}={value:g}; expected at least "
+                "0 and less than 1."
+            )
+        if key == "epsilon" and not 0.0 < value < float("inf"):
+            raise ValueError(
+                f"The optimizer {name} has epsilon={value:g}; expected a "
+                "number above 0, such as 1e-8."
+            )
+    if settings.get("nesterov") and settings.get("momentum") == 0.0:
+        raise ValueError(
+            f"The optimizer {name} has nesterov=true and momentum=0; expected "
+            "a momentum above 0 to look ahead by."
+        )

@@ -1,0 +1,453 @@
+"""Each defense's training step, worked out in numpy, on 1 and 2 replicas."""
+
+import keras
+import linear
+import numpy as np
+import pytest
+import scipy.special
+import sklearn.datasets
+import splitmix
+import tensorflow as tf
+
+import mart_tf
+from mart_tf import defenses
+from mart_tf.training import devices
+
+TRUTH = linear.one_hot(linear.LABELS)
+
+
+def assert_step(strategy, defense, expected, **settings):
+    mine = linear.train_once(strategy, defense, **settings)
+    for weights, by_hand in zip(mine, expected, strict=True):
+        np.testing.assert_allclose(weights, by_hand, atol=1e-6)
+
+
+def probabilities(adversarial):
+    """p(x) and p(x')."""
+    return linear.softmax_of(linear.IMAGES), linear.softmax_of(adversarial)
+
+
+def divergence_parts(p, q):
+    """dKL(p || q)/dz at the natural and the adversarial logits."""
+    ratio = np.log(p / q)
+    return p * (ratio - (p * ratio).sum(1, keepdims=True)), q - p
+
+
+def distance_parts(p, q):
+    """d||q - p||^2/dz at the natural and the adversarial logits."""
+    gap = 2 * (q - p)
+    return (
+        -p * (gap - (p * gap).sum(1, keepdims=True)),
+        q * (gap - (q * gap).sum(1, keepdims=True)),
+    )
+
+
+def mart_by_hand(adversarial, regularization):
+    """dL/dz of equation 11 at the natural and the adversarial logits."""
+    p, q = linear.softmax_of(linear.IMAGES), linear.softmax_of(adversarial)
+    rows, truth = np.arange(linear.EXAMPLES), linear.one_hot(linear.LABELS)
+    strongest = linear.one_hot(np.where(truth == 1, -1.0, q).argmax(1))
+    others = np.where(strongest == 1, 0.0, q)
+    rest = others.sum(1, keepdims=True)
+    boosted = (q - truth) + (1 - rest) * (strongest - others / rest)
+    ratio = np.log(p / q)
+    divergence = (p * ratio).sum(1, keepdims=True)
+    true_class = p[rows, linear.LABELS][:, None]
+    weight = regularization * (1 - true_class)
+    natural_part = weight * p * (ratio - divergence)
+    natural_part -= regularization * divergence * true_class * (truth - p)
+    return natural_part, boosted + weight * (q - p)
+
+
+def test_standard_step_equals_the_closed_form(strategy):
+    adversarial = linear.attack_by_hand(linear.ROWS)
+    expected = linear.update(
+        0.0,
+        linear.softmax_of(adversarial) - linear.one_hot(linear.LABELS),
+        adversarial,
+    )
+    for mine, by_hand in zip(
+        linear.train_once(strategy, "standard"), expected, strict=True
+    ):
+        np.testing.assert_allclose(mine, by_hand, atol=1e-6)
+
+
+def test_mart_step_equals_the_closed_form(strategy):
+    adversarial = linear.attack_by_hand(linear.ROWS)
+    expected = linear.update(*mart_by_hand(adversarial, 4.0), adversarial)
+    mine = linear.train_once(strategy, "mart:regularization=4")
+    for weights, by_hand in zip(mine, expected, strict=True):
+        np.testing.assert_allclose(weights, by_hand, atol=1e-6)
+
+
+def test_natural_step_equals_the_closed_form(strategy):
+    expected = linear.update(
+        linear.softmax_of(linear.IMAGES) - linear.one_hot(linear.LABELS),
+        0.0,
+        linear.IMAGES,
+    )
+    for mine, by_hand in zip(
+        linear.train_once(strategy, "natural"), expected, strict=True
+    ):
+        np.testing.assert_allclose(mine, by_hand, atol=1e-6)
+
+
+def test_without_rows_the_noise_belongs_to_the_place_in_the_batch(strategy):
+    adversarial = linear.attack_by_hand(range(linear.EXAMPLES))
+    expected = linear.update(*mart_by_hand(adversarial, 5.0), adversarial)
+    mine = linear.train_once(strategy, "mart", index=False)
+    for weights, by_hand in zip(mine, expected, strict=True):
+        np.testing.assert_allclose(weights, by_hand, atol=1e-6)
+
+
+def test_trades_step_equals_the_closed_form(strategy):
+    p = linear.softmax_of(linear.IMAGES)
+    # The divergence from a fixed p(x) is what the attack climbs.
+    adversarial = linear.attack_by_hand(
+        linear.ROWS, lambda x: linear.softmax_of(x) - p
+    )
+    natural, other = divergence_parts(*probabilities(adversarial))
+    expected = linear.update(p - TRUTH + 3 * natural, 3 * other, adversarial)
+    assert_step(strategy, "trades:regularization=3", expected)
+
+
+def test_uat_step_equals_the_closed_form(strategy):
+    adversarial = linear.attack_by_hand(linear.ROWS)
+    _, q = probabilities(adversarial)
+    natural, other = divergence_parts(*probabilities(adversarial))
+    expected = linear.update(3 * natural, q - TRUTH + 3 * other, adversarial)
+    assert_step(strategy, "uat:regularization=3", expected)
+
+
+def test_alp_step_equals_the_closed_form(strategy):
+    adversarial = linear.attack_by_hand(linear.ROWS)
+    _, q = probabilities(adversarial)
+    natural, other = distance_parts(*probabilities(adversarial))
+    expected = linear.update(2 * natural, q - TRUTH + 2 * other, adversarial)
+    assert_step(strategy, "alp:regularization=2", expected)
+
+
+def test_clp_step_equals_the_closed_form(strategy):
+    adversarial = linear.attack_by_hand(linear.ROWS)
+    p, _ = probabilities(adversarial)
+    natural, other = distance_parts(*probabilities(adversarial))
+    expected = linear.update(p - TRUTH + 2 * natural, 2 * other, adversarial)
+    assert_step(strategy, "clp:regularization=2", expected)
+
+
+def test_mart_with_the_divergence_inside(strategy):
+    p = linear.softmax_of(linear.IMAGES)
+    adversarial = linear.attack_by_hand(
+        linear.ROWS, lambda x: linear.softmax_of(x) - p
+    )
+    expected = linear.update(*mart_by_hand(adversarial, 4.0), adversarial)
+    assert_step(strategy, "mart:regularization=4:inner=kl", expected)
+
+
+def test_mart_regularizes_a_fixed_share(strategy):
+    adversarial = linear.attack_by_hand(linear.ROWS)
+    draws = np.concatenate(
+        [splitmix.uniform(0x534841, int(row), 1) for row in linear.ROWS]
+    )
+    chosen = (draws < 0.5).astype("float32")[:, None]
+    assert 0 < chosen.sum() < linear.EXAMPLES
+    expected = linear.update(
+        *mart_by_hand(adversarial, 4.0 * chosen), adversarial
+    )
+    assert_step(
+        strategy, "mart:regularization=4:regularized_fraction=0.5", expected
+    )
+
+
+def test_the_share_is_as_large_as_asked_for():
+    mart = defenses.MART(regularized_fraction=0.3)
+    chosen = mart._regularization_of(tf.range(50_000, dtype=tf.int64)) > 0
+    assert np.mean(chosen) == pytest.approx(0.3, abs=0.01)
+
+
+def dynamic_by_hand(criterion, reference):
+    """Two steps of PGD with a stop; x' and the FOSC where each ended."""
+    start, low, high = linear.start_by_hand(linear.ROWS)
+    centre = linear.IMAGES if reference == "natural" else start
+    adversarial, moving = start, np.full([linear.EXAMPLES], True)
+    fosc = np.zeros([linear.EXAMPLES])
+    for step in range(3):
+        gradient = (linear.softmax_of(adversarial) - TRUTH) @ linear.KERNEL.T
+        gap = 0.2 * abs(gradient).sum(1)
+        gap -= ((adversarial - centre) * gradient).sum(1)
+        fosc = np.where(moving, gap, fosc)
+        moving = moving & ((gap > criterion) | (step == 0)) & (step < 2)
+        following = np.clip(
+            adversarial + 0.2 / 4 * np.sign(gradient), low, high
+        )
+        adversarial = np.where(moving[:, None], following, adversarial)
+    return adversarial, fosc
+
+
+@pytest.mark.parametrize("reference", ["natural", "start"])
+def test_dynamic_step_equals_the_closed_form(strategy, reference):
+    # Epoch 0: the criterion is c_max, which stops some examples early.
+    criterion = np.median(dynamic_by_hand(0.0, reference)[1]) + 0.05
+    adversarial, fosc = dynamic_by_hand(criterion, reference)
+    longest, _ = dynamic_by_hand(0.0, reference)
+    stopped = (adversarial != longest).any(1)
+    assert 0 < stopped.sum() < linear.EXAMPLES
+    q = linear.softmax_of(adversarial)
+    expected = linear.update(0.0, q - TRUTH, adversarial)
+    model, logs = linear.train(
+        strategy, f"dynamic:c_max={criterion}:reference={reference}"
+    )
+    for weights, by_hand in zip(
+        model.classifier.get_weights(), expected, strict=True
+    ):
+        np.testing.assert_allclose(weights, by_hand, atol=1e-6)
+    np.testing.assert_allclose(logs["fosc"], [fosc.mean()], rtol=1e-5)
+
+
+def test_the_criterion_falls_with_the_epochs():
+    dynamic = defenses.Dynamic(c_max=1.0, control_epochs=4)
+    seen = [float(dynamic.criterion(tf.constant(e))) for e in (0, 1, 3, 4, 9)]
+    np.testing.assert_allclose(seen, [1.0, 0.75, 0.25, 0.0, 0.0], atol=1e-6)
+    # fit tells the epoch, also where it begins with a later one.
+    model, _ = linear.train(devices.strategy("single"), dynamic, epochs=3)
+    assert int(model.epoch) == 2
+    model.fit(
+        linear.IMAGES, linear.LABELS, epochs=8, initial_epoch=7, verbose=0
+    )
+    assert int(model.epoch) == 7
+
+
+HINGE = 0.15
+
+
+def mma_by_hand(kept, weights, step):
+    """Crossing, distance and who is right, of a linear network in float64."""
+    kernel, bias = weights
+
+    def logits(x):
+        return x @ kernel + bias
+
+    def soft_margin(x):
+        z = logits(x)
+        wrong = np.where(TRUTH == 1, -np.inf, z)
+        return scipy.special.logsumexp(wrong, axis=1) - (z * TRUTH).sum(1)
+
+    seed = splitmix.fold(linear.SEED, step)
+    start = np.stack(
+        [splitmix.uniform(seed, int(r), linear.PIXELS) for r in linear.ROWS]
+    )
+    images, radius = linear.IMAGES.astype("float64"), kept[:, None]
+    low = np.maximum(images - radius, 0)
+    high = np.minimum(images + radius, 1)
+    end = np.clip(images + radius * (2 * start - 1), low, high)
+    for _ in range(2):
+        wrong = np.where(TRUTH == 1, -np.inf, logits(end))
+        gradient = (scipy.special.softmax(wrong, axis=1) - TRUTH) @ kernel.T
+        end = np.clip(end + 2.5 * radius / 2 * np.sign(gradient), low, high)
+    direction = (end - images) / abs(end - images).max(1, keepdims=True)
+    limit = 1.05 * HINGE
+
+    def at(distance):
+        return np.clip(images + distance[:, None] * direction, 0, 1)
+
+    least, most = np.zeros_like(kept), np.full_like(kept, limit)
+    distance = np.minimum(kept, limit)
+    for _ in range(10):
+        crossed = soft_margin(at(distance)) >= 0
+        least = np.where(crossed, least, distance)
+        most = np.where(crossed, distance, most)
+        distance = (least + most) / 2
+    right = logits(images).argmax(1) == linear.LABELS
+    return at(distance), distance, right
+
+
+def test_mma_steps_equal_the_closed_form(strategy):
+    weights = [linear.KERNEL, linear.BIAS]
+    kept = np.full([linear.EXAMPLES], HINGE)
+    margins = []
+    for step in range(3):
+        crossing, distance, right = mma_by_hand(kept, weights, step)
+        # Every kind of example is there: wrong, near, far.
+        if step == 0:
+            assert not right.all()
+            assert (distance[right] < HINGE).any() and (distance > HINGE).any()
+        kernel, bias = weights
+        adversarial = np.where(right[:, None], crossing, linear.IMAGES)
+        counts = ~(right & (distance >= HINGE))[:, None]
+        p, q = (
+            scipy.special.softmax(x @ kernel + bias, axis=1)
+            for x in (linear.IMAGES, adversarial)
+        )
+        scale = linear.SAMPLE_WEIGHT[:, None] / linear.EXAMPLES
+        natural = scale * (p - TRUTH) / 3
+        other = scale * counts * (q - TRUTH) * 2 / 3
+        change = [
+            linear.IMAGES.T @ natural + adversarial.T @ other,
+            (natural + other).sum(0),
+        ]
+        weights = [
+            w - linear.RATE * (c + linear.DECAY * w)
+            for w, c in zip(weights, change, strict=True)
+        ]
+        kept = np.where(right, np.minimum(distance, HINGE), kept)
+        margins.append(np.where(right, distance, 0.0).mean())
+    model, logs = linear.train(
+        strategy, f"mma:max_margin={HINGE}", rows=1000, epochs=3
+    )
+    table = model.memory.get_weights()[0]
+    np.testing.assert_allclose(table[linear.ROWS], kept, atol=1e-6)
+    others = np.setdiff1d(np.arange(1000), linear.ROWS)
+    np.testing.assert_array_equal(table[others], np.float32(HINGE))
+    for mine, by_hand in zip(
+        model.classifier.get_weights(), weights, strict=True
+    ):
+        np.testing.assert_allclose(mine, by_hand, atol=1e-6)
+    np.testing.assert_allclose(logs["margin"], margins, atol=1e-6)
+
+
+def test_mma_counts_the_rows_of_arrays_and_is_saved_with_them(tmp_path):
+    model = mart_tf.AdversarialClassifier(
+        linear.linear_network(), "mma", linear.THREAT, 2
+    )
+    model.compile(keras.optimizers.SGD(0.1))
+    model.fit(linear.IMAGES, linear.LABELS, epochs=2, verbose=0)
+    (table,) = model.memory.get_weights()
+    assert table.shape == (linear.EXAMPLES,)
+    assert (table != np.float32(0.2)).any()
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(loaded.memory.get_weights()[0], table)
+    loaded.fit(linear.IMAGES, linear.LABELS, verbose=0)
+    with pytest.raises(ValueError, match="keeps something of 8 rows"):
+        two = np.concatenate([linear.IMAGES, linear.IMAGES])
+        loaded.fit(two, np.tile(linear.LABELS, 2), verbose=0)
+
+
+def network_with_state():
+    """Batch norm, as the replicas of a strategy share it."""
+    return keras.Sequential(
+        [
+            keras.Input([8, 8, 1]),
+            keras.layers.Conv2D(
+                4, 3, kernel_initializer=keras.initializers.HeNormal(0)
+            ),
+            keras.layers.BatchNormalization(synchronized=True),
+            keras.layers.ReLU(),
+            keras.layers.Flatten(),
+            keras.layers.Dense(
+                10, kernel_initializer=keras.initializers.HeNormal(1)
+            ),
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    "defense",
+    [
+        "standard",
+        "alp",
+        "clp",
+        "trades",
+        "mma",
+        "dynamic",
+        "mart",
+        "mart:inner=kl:weighting=hard:regularized_fraction=0.5",
+        "uat",
+    ],
+)
+def test_three_steps_on_two_replicas_equal_one(defense):
+    bunch = sklearn.datasets.load_digits()
+    images = (bunch.images[:192] / 16).astype("float32")[..., None]
+    results = []
+    for name in ("single", "mirrored"):
+        with devices.strategy(name).scope():
+            model = mart_tf.AdversarialClassifier(
+                network_with_state(),
+                defense,
+                mart_tf.ThreatModel(epsilon=0.1),
+                attack_steps=3,
+            )
+            model.compile(keras.optimizers.SGD(0.1))
+        logs = model.fit(
+            images,
+            bunch.target[:192],
+            batch_size=64,
+            shuffle=False,
+            verbose=0,
+        ).history
+        results.append((model.get_weights(), logs))
+    (one, one_logs), (two, two_logs) = results
+    for a, b in zip(one, two, strict=True):
+        np.testing.assert_allclose(a, b, atol=2e-6)
+    assert one_logs.keys() == two_logs.keys()
+    for name in one_logs:
+        np.testing.assert_allclose(one_logs[name], two_logs[name], rtol=1e-4)
+
+
+BATCHES = tf.data.Dataset.from_tensors((linear.IMAGES, linear.LABELS))
+
+
+@pytest.mark.parametrize("defense", ["mma", "mart:regularized_fraction=0.5"])
+def test_refuses_input_that_tells_no_rows(defense):
+    model = mart_tf.AdversarialClassifier(
+        linear.linear_network(), defense, linear.THREAT
+    )
+    model.compile("sgd")
+    with pytest.raises(ValueError, match="needs the row of each training"):
+        model.fit(BATCHES, verbose=0)
+    generator = (batch for batch in BATCHES.as_numpy_iterator())
+    with pytest.raises(ValueError, match="needs the row|does not tell how"):
+        model.fit(generator, steps_per_epoch=1, verbose=0)
+
+
+def test_refuses_data_that_does_not_tell_its_size():
+    model = mart_tf.AdversarialClassifier(
+        linear.linear_network(), "mma", linear.THREAT
+    )
+    model.compile("sgd")
+    inputs = {"image": linear.IMAGES, "index": linear.ROWS}
+    batches = tf.data.Dataset.from_tensors((inputs, linear.LABELS))
+    with pytest.raises(ValueError, match=r"give AdversarialClassifier\(rows="):
+        model.fit(batches, verbose=0)
+
+
+@pytest.mark.parametrize(
+    "spec, message",
+    [
+        ("mart:regularization=-1", "regularization is -1.0; expected a number"),
+        ("trades:regularization=nan", "regularization is nan"),
+        ("alp:regularization=-1", "regularization is -1.0"),
+        ("mart:regularized_fraction=1.5", "regularized_fraction is 1.5; expec"),
+        ("mart:regularized_fraction=-0.1", "a share of the training examples"),
+        ("mart:outer=bec", "did you mean 'bce'"),
+        ("mart:weighting=sfot", "did you mean 'soft'"),
+        ("dynamic:c_max=-1", "c_max is -1.0; expected"),
+        ("dynamic:control_epochs=0", "control_epochs is 0; expected"),
+        ("mma:max_margin=0", "max_margin is 0.0; expected a number above 0"),
+    ],
+)
+def test_refuses_options_out_of_range(spec, message):
+    with pytest.raises(ValueError, match=message):
+        defenses.get(spec)
+
+
+@pytest.mark.parametrize("defense", ["trades", "mart:inner=kl"])
+def test_refuses_to_climb_the_divergence_from_x(defense):
+    with pytest.raises(ValueError, match="no gradient at x"):
+        mart_tf.AdversarialClassifier(
+            linear.linear_network(),
+            defense,
+            linear.THREAT,
+            random_start="none",
+        )
+
+
+@pytest.mark.parametrize("name", defenses.DEFENSES)
+def test_options_survive_saving(name):
+    if name == "subset":
+        pytest.skip("needs a file: tests/test_subsets.py")
+    defense = defenses.get(name)
+    config = keras.saving.serialize_keras_object(defense)
+    loaded = keras.saving.deserialize_keras_object(config)
+    assert type(loaded) is type(defense)
+    assert loaded.get_config() == defense.get_config()

@@ -1,0 +1,117 @@
+"""Optimizers: three steps worked by hand, and what is refused."""
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from mart_tf.training import optimizers
+
+
+def weights(optimizer, gradients, start=1.0):
+    """The weight after each step along the given gradients."""
+    weight = keras.Variable([start])
+    found = []
+    for gradient in gradients:
+        optimizer.apply([keras.ops.convert_to_tensor([gradient])], [weight])
+        found.append(float(weight[0]))
+    return found
+
+
+class TestSgd:
+    # PyTorch's buffer b = momentum b + g, with momentum 0.5 and gradients
+    # 1, 2, -4: 1, 2.5, -2.75.
+    GRADIENTS = (1.0, 2.0, -4.0)
+
+    def test_heavy_ball_is_pytorchs(self):
+        # w = w - 0.1 b: 1 - 0.1, - 0.25, + 0.275.
+        found = weights(
+            optimizers.create("sgd:momentum=0.5", 0.1), self.GRADIENTS
+        )
+        np.testing.assert_allclose(found, [0.9, 0.65, 0.925], rtol=1e-6)
+
+    def test_nesterov_is_pytorchs(self):
+        # w = w - 0.1 (g + 0.5 b): 1 - 0.15, - 0.325, + 0.5375.
+        found = weights(
+            optimizers.create("sgd:momentum=0.5:nesterov=true", 0.1),
+            self.GRADIENTS,
+        )
+        np.testing.assert_allclose(found, [0.85, 0.525, 1.0625], rtol=1e-6)
+
+    def test_the_velocity_keeps_the_rate_it_was_made_at(self):
+        # The rate falls from 1 to 0.1 after the first of three gradients of
+        # 1: v = -1, -0.5 - 0.1, -0.3 - 0.1. PyTorch's steps would be -1,
+        # -0.15, -0.175.
+        schedule = keras.optimizers.schedules.PiecewiseConstantDecay(
+            [0], [1.0, 0.1]
+        )
+        found = weights(optimizers.sgd(schedule, momentum=0.5), [1.0] * 3)
+        np.testing.assert_allclose(found, [0.0, -0.6, -1.0], atol=1e-6)
+
+    def test_defaults(self):
+        optimizer = optimizers.create("sgd", 0.1)
+        assert (optimizer.momentum, optimizer.nesterov) == (0.9, False)
+        assert optimizer.weight_decay is None
+
+
+class TestAdam:
+    def test_three_steps_worked_by_hand(self):
+        # beta_1 = beta_2 = 1/2, gradients 1, 1, -3, rate 0.1. After bias
+        # correction: m = 1, 1, (0.375 - 1.5) / 0.875 = -9/7 and
+        # v = 1, 1, (0.375 + 4.5) / 0.875 = 39/7.
+        found = weights(
+            optimizers.create("adam:beta_1=0.5:beta_2=0.5", 0.1),
+            [1.0, 1.0, -3.0],
+        )
+        third = 0.1 * (9 / 7) / (39 / 7) ** 0.5
+        np.testing.assert_allclose(found, [0.9, 0.8, 0.8 + third], rtol=1e-6)
+
+    def test_where_epsilon_stands(self):
+        # The first step is rate g / (g + epsilon / sqrt(1 - beta_2)): with
+        # g = epsilon and beta_2 = 3/4, a third of the rate.
+        found = weights(
+            optimizers.create("adam:beta_2=0.75:epsilon=1e-4", 0.3), [1e-4]
+        )
+        np.testing.assert_allclose(found, [0.9], rtol=1e-6)
+
+    def test_defaults_are_the_papers(self):
+        optimizer = optimizers.create("adam", 0.1)
+        found = optimizer.beta_1, optimizer.beta_2, optimizer.epsilon
+        assert found == (0.9, 0.999, 1e-8)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("sdg", "Unknown optimizer 'sdg'; did you mean 'sgd'?"),
+        ("sgd:nesterov=maybe", "expected true or false"),
+        ("sgd:learning_rate=1", "has no option 'learning_rate'"),
+        ("sgd:momentum=1", "momentum=1; expected at least 0 and less than 1"),
+        ("sgd:momentum=nan", "momentum=nan; expected"),
+        ("sgd:momentum=0:nesterov=true", "expected a momentum above 0"),
+        ("adam:beta_1=-0.1", "beta_1=-0.1; expected"),
+        ("adam:beta_2=1.5", "beta_2=1.5; expected"),
+        ("adam:epsilon=0", "epsilon=0; expected a number above 0"),
+        ("adam:nesterov=true", "has no option 'nesterov'"),
+    ],
+)
+def test_refuses_in_one_sentence(spec, message):
+    with pytest.raises(ValueError) as error:
+        optimizers.check(spec)
+    assert message in str(error.value)
+
+
+def test_refuses_in_python_too():
+    with pytest.raises(ValueError, match="optimizer adam has beta_1=1"):
+        optimizers.adam(0.1, beta_1=1)
+
+
+def test_checks_without_tensorflow():
+    code = (
+        "import sys; from mart_tf.training import optimizers; "
+        "optimizers.check('sgd:nesterov=true'); "
+        "assert not {'keras', 'tensorflow'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
