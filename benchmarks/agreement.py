@@ -85,7 +85,7 @@ def cleverhans_pgd(classify, images, labels, threat, steps, offset):
             threat.epsilon,
             threat.epsilon / 10,
             steps,
-            np.inf,
+            {"linf": np.inf, "l2": 2}[threat.norm],
             clip_min=threat.pixel_min,
             clip_max=threat.pixel_max,
             y=labels,

@@ -1,6 +1,7 @@
 """CleverHans's attacks: the adapters, and a cross-check of ours with theirs."""
 
 from cleverhans.tf2.attacks import basic_iterative_method
+from cleverhans.tf2.attacks import fast_gradient_method
 from cleverhans.tf2.attacks import projected_gradient_descent
 import keras
 import numpy as np
@@ -16,6 +17,7 @@ from mart_tf.evaluation import cleverhans_attacks
 from mart_tf.evaluation import engine
 
 _THREAT = mart_tf.ThreatModel(epsilon=0.1)
+_L2 = mart_tf.ThreatModel("l2", epsilon=0.8)
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +60,7 @@ def linear():
     return classify, images, tf.argmax(classify(images), axis=1)
 
 
-def _theirs(classify, images, labels, start, steps):
+def _theirs(classify, images, labels, start, steps, threat):
     """CleverHans's PGD from the given starting points."""
 
     def offsets(*_, **__):
@@ -69,10 +71,10 @@ def _theirs(classify, images, labels, start, steps):
         return projected_gradient_descent.projected_gradient_descent(
             classify,
             images,
-            _THREAT.epsilon,
-            _THREAT.epsilon / 10,
+            threat.epsilon,
+            threat.epsilon / 10,
             steps,
-            np.inf,
+            np.inf if threat.norm == "linf" else 2,
             clip_min=0.0,
             clip_max=1.0,
             y=labels,
@@ -80,7 +82,7 @@ def _theirs(classify, images, labels, start, steps):
         )
 
 
-def _both(network, steps):
+def _both(network, steps, threat=_THREAT):
     classify, images, labels = network
     seeds = noise.seeds(0, tf.range(len(images)))
     ours = tf.function(
@@ -88,14 +90,19 @@ def _both(network, steps):
             classify,
             images,
             labels,
-            _THREAT,
+            threat,
             steps=steps,
-            step_size=_THREAT.epsilon / 10,
+            step_size=threat.epsilon / 10,
             seed=seeds,
         )
     )(images, labels)
-    start = _THREAT.random_start(images, seeds)
-    return ours, _theirs(classify, images, labels, start, steps)
+    start = threat.random_start(images, seeds)
+    return ours, _theirs(classify, images, labels, start, steps, threat)
+
+
+def _lengths(offsets):
+    offsets = np.asarray(offsets, "float64").reshape(len(offsets), -1)
+    return np.sqrt((offsets**2).sum(axis=1))
 
 
 def _predicted(classify, images):
@@ -107,25 +114,28 @@ def _attack(text, classify, threat=_THREAT):
     return evaluation.create(spec, classify, threat, 10)
 
 
-def _found(text, network):
+def _found(text, network, threat=_THREAT):
     classify, images, labels = network
-    state = _attack(text, classify).start(images, labels, None)
+    state = _attack(text, classify, threat).start(images, labels, None)
     return state["adversarial"].numpy()
 
 
 class TestOursAgainstTheirs:
-    def test_one_step_is_the_same(self, digits):
-        ours, theirs = _both(digits, 1)
+    @pytest.mark.parametrize("threat", [_THREAT, _L2])
+    def test_one_step_is_the_same(self, digits, threat):
+        ours, theirs = _both(digits, 1, threat)
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
 
     @pytest.mark.parametrize("steps", [1, 20])
-    def test_a_linear_network_is_attacked_alike(self, linear, steps):
-        ours, theirs = _both(linear, steps)
+    @pytest.mark.parametrize("threat", [_THREAT, _L2])
+    def test_a_linear_network_is_attacked_alike(self, linear, steps, threat):
+        ours, theirs = _both(linear, steps, threat)
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-5)
 
-    def test_twenty_steps_on_a_trained_network(self, digits):
+    @pytest.mark.parametrize("threat", [_THREAT, _L2])
+    def test_twenty_steps_on_a_trained_network(self, digits, threat):
         classify, images, labels = digits
-        ours, theirs = _both(digits, 20)
+        ours, theirs = _both(digits, 20, threat)
         assert len(images) == 1000
         assert (np.abs(ours - theirs) > 1e-5).mean() <= 0.001
         # A gradient near 0 may change its sign by rounding.
@@ -134,10 +144,11 @@ class TestOursAgainstTheirs:
         broken = predictions[0] != labels.numpy()
         assert 0.05 < broken.mean() < 0.95
 
-    def test_fgsm_is_their_fgm(self, digits):
+    @pytest.mark.parametrize("threat", [_THREAT, _L2])
+    def test_fgsm_is_their_fgm(self, digits, threat):
         classify, images, labels = digits
-        ours = attacks.fgsm(classify, images, labels, _THREAT)
-        theirs = _found("cleverhans:fgm", digits)
+        ours = attacks.fgsm(classify, images, labels, threat)
+        theirs = _found("cleverhans:fgm", digits, threat)
         np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-6)
 
 
@@ -155,6 +166,43 @@ class TestAdapters:
         natural = _predicted(classify, images) == labels.numpy()
         robust = _predicted(classify, found) == labels.numpy()
         assert robust.mean() < natural.mean() - 0.05
+
+    @pytest.mark.parametrize(
+        "name",
+        ["fgm", "pgd", "pgd:rand_minmax=0.4", "bim", "mim:decay_factor=0.5"],
+    )
+    def test_stays_inside_the_l2_ball_and_breaks_some(self, digits, name):
+        classify, images, labels = digits
+        found = _found(f"cleverhans:{name}", digits, _L2)
+        assert (found >= 0).all() and (found <= 1).all()
+        distance = _lengths(found - images.numpy())
+        assert distance.max() <= 0.8 * (1 + 1e-6)
+        assert np.median(distance) > 0.7
+        natural = _predicted(classify, images) == labels.numpy()
+        robust = _predicted(classify, found) == labels.numpy()
+        assert robust.mean() < natural.mean() - 0.05
+
+    @pytest.mark.parametrize("name", ["fgm", "pgd", "bim", "mim"])
+    def test_l2_steps_keep_their_length_on_a_confident_network(
+        self, linear, name
+    ):
+        classify, images, labels = linear
+
+        def confident(images):
+            # The other classes have probabilities from 1e-17 on.
+            return classify(images) + 38.0 * tf.one_hot(labels, 4)
+
+        unbounded = mart_tf.ThreatModel("l2", 0.2, -9.0, 9.0)
+        found = _attack(f"cleverhans:{name}", confident, unbounded).start(
+            images, labels, None
+        )["adversarial"]
+        assert _lengths(found - images).min() > 0.19
+        # CleverHans's own step hardly moves; when it does, there is nothing
+        # left to mend.
+        stock = fast_gradient_method.fast_gradient_method(
+            confident, images, 0.2, 2, y=labels
+        )
+        assert _lengths(stock - images).max() < 1e-3
 
     def test_defaults_are_ours(self, digits):
         parameters = _attack("cleverhans:pgd", digits[0]).parameters
@@ -182,7 +230,7 @@ class TestAdapters:
 
     def test_bim_is_broken_without_the_adapter(self, linear):
         classify, images, labels = linear
-        # When this no longer fails, the adapter has nothing left to mend.
+        # When this no longer fails, the adapter has less to mend.
         with pytest.raises(ValueError, match="inhomogeneous"):
             basic_iterative_method.basic_iterative_method(
                 classify,
@@ -230,7 +278,7 @@ class TestAdapters:
         def overshoot(model_fn, images, **_):
             return images + 0.2
 
-        attack = cleverhans_attacks._Adapter(classify, _THREAT, overshoot)
+        attack = cleverhans_attacks._Adapter(classify, _THREAT, overshoot, {})
         with pytest.raises(RuntimeError, match="left the threat model by 0.1"):
             attack.start(images, labels, None)
 

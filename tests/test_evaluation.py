@@ -12,6 +12,7 @@ import tensorflow as tf
 
 import mart_tf
 from mart_tf import attacks
+from mart_tf import choices
 from mart_tf import evaluation
 from mart_tf import noise
 from mart_tf.evaluation import engine
@@ -97,9 +98,11 @@ class TestNames:
             "rand_init": False,
         }
 
-    def test_every_name_of_the_table_can_be_made(self):
+    @pytest.mark.parametrize("norm", choices.NORMS)
+    def test_every_name_of_the_table_can_be_made(self, norm):
+        threat = mart_tf.ThreatModel(norm, 0.1)
         for spec in evaluation.resolve(list(evaluation.ATTACKS)):
-            evaluation.create(spec, lambda images: images, _THREAT, 10)
+            evaluation.create(spec, lambda images: images, threat, 10)
 
     def test_the_default_list_is_sound(self):
         assert len(evaluation.resolve()) == len(evaluation.DEFAULT)
@@ -151,6 +154,28 @@ class TestEngine:
             assert outcome.predictions.tolist() == [0, 1]
             np.testing.assert_allclose(
                 outcome.adversarial[1], [0.65, 0.35], rtol=1e-6
+            )
+
+    def test_a_linear_network_is_attacked_to_its_l2_optimum(self):
+        # z_1 - z_0 = 4 x_0 - 3 x_1 - 0.4, along (0.8, -0.6) times 5: within
+        # 0.25 of x the score falls by 5 * 0.25 at best.
+        def classify(images):
+            score = 4 * images[:, 0] - 3 * images[:, 1] - 0.4
+            return tf.stack([tf.zeros_like(score), score], axis=1)
+
+        threat = mart_tf.ThreatModel("l2", 0.25)
+        images = np.array([[0.5, 0.3], [0.9, 0.3]], np.float32)
+        labels = np.array([1, 1], np.int32)
+        # Scores 0.7 and 2.3 without attack, -0.55 and 1.05 at best.
+        for attack in [
+            gradient_attacks.FGSM(classify, threat, 2),
+            _pgd(classify, threat, 2, 40, step_size=0.25),
+            gradient_attacks.CW(classify, threat, 2, 40, step_size=0.25),
+        ]:
+            outcome = _run(attack, classify, images, labels)
+            assert outcome.broken.tolist() == [True, False]
+            np.testing.assert_allclose(
+                outcome.adversarial[1], [0.7, 0.45], atol=1e-5
             )
 
     def test_equals_one_plain_batch_of_pgd(self, digits):
@@ -656,6 +681,39 @@ class TestReport:
         )
         assert "worst case" in lines[-1]
 
+    def test_reports_an_l2_threat_model_under_every_attack(
+        self, digits, tmp_path
+    ):
+        model, images, labels = digits
+        threat = mart_tf.ThreatModel("l2", 0.8)
+        names = list(evaluation.ATTACKS)
+        report = mart_tf.evaluate_robustness(
+            model, (images[:100], labels[:100]), threat, names
+        )
+        assert "100 examples, l2, epsilon 0.8" in str(report)
+        content = report.as_json()
+        assert content["threat_model"]["norm"] == "l2"
+        accuracy = report.accuracy
+        for name in names:
+            assert 0.0 < accuracy[name] < accuracy["natural"] - 0.2
+        # One optimum, whoever looks for it.
+        assert accuracy["pgd"] == pytest.approx(
+            accuracy["cleverhans:pgd"], abs=0.03
+        )
+        moved = report.samples.adversarial - report.samples.natural
+        assert np.sqrt((moved**2).sum(axis=(1, 2, 3))).max() <= 0.8 + 1e-6
+        page = (report.save(tmp_path) / "report.md").read_text("utf-8")
+        assert "l2, epsilon 0.8" in page
+
+    def test_the_full_scale_of_differences_is_named(self):
+        difference = np.array([[0.03, -0.07], [0.0, 0.01]], np.float32)
+        assert plots._full_scale(difference, _THREAT) == (0.1, "epsilon")
+        l2 = mart_tf.ThreatModel("l2", 0.5)
+        scale, name = plots._full_scale(difference, l2)
+        assert scale == pytest.approx(0.07)
+        assert name == "0.07"
+        assert plots._full_scale(0 * difference, l2)[0] == 0.5
+
     def test_compares_side_by_side(self, found):
         console = rich.console.Console(file=io.StringIO(), width=80)
         console.print(reports.compare({"runs/a": found, "runs/b": found}))
@@ -664,6 +722,8 @@ class TestReport:
         assert "runs/b" in header
         [row] = [line for line in text.splitlines() if "fgsm" in line]
         assert row.split()[1:] == 2 * [f"{found.accuracy['fgsm']:.2%}"]
+        [row] = [line for line in text.splitlines() if "threat" in line]
+        assert row.count("linf, epsilon 0.1") == 2
 
     def test_samples_show_broken_and_standing_examples(self, found):
         samples = found.samples
@@ -681,6 +741,7 @@ class TestReport:
             ((5, 6, 3), mart_tf.ThreatModel(epsilon=0.1)),
             ((5, 6), mart_tf.ThreatModel(epsilon=1.0, pixel_max=255.0)),
             ((7,), mart_tf.ThreatModel(epsilon=0.5, pixel_min=-1.0)),
+            ((5, 6, 3), mart_tf.ThreatModel("l2", 0.1)),
         ],
     )
     def test_draws_inputs_of_any_shape(self, shape, threat, tmp_path):

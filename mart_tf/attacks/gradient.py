@@ -68,8 +68,8 @@ def pgd(
         steps: Number of gradient steps, at least 1.
         step_size: Length of a step in the threat model's norm, in units of
             the pixels: a scalar or a tensor `[batch]`; default: epsilon / 4.
-        objective: L: "cross_entropy", "margin" (CW), "dlr", or a callable
-            `(labels, logits) -> [batch]`.
+        objective: L: "cross_entropy", "margin" (CW), "dlr", "soft_margin", or
+            a callable `(labels, logits) -> [batch]`.
         random_start: "uniform", "gaussian" or "none", see
             `ThreatModel.random_start`.
         epsilon: Overrides the threat model's radius: a scalar, or a tensor

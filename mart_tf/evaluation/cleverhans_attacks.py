@@ -10,7 +10,6 @@ batch size, unlike in this project's own attacks.
 
 import functools
 
-from cleverhans.tf2.attacks import basic_iterative_method
 from cleverhans.tf2.attacks import fast_gradient_method
 from cleverhans.tf2.attacks import momentum_iterative_method
 from cleverhans.tf2.attacks import projected_gradient_descent
@@ -19,7 +18,22 @@ import tensorflow as tf
 
 from mart_tf.evaluation import engine
 
-_NORMS = {"linf": np.inf}
+# In CleverHans's terms.
+_NORMS = {"linf": np.inf, "l2": 2}
+
+
+def _magnified_cross_entropy(labels, logits):
+    # A power of 2 changes the length of the gradient and no digit of it.
+    return 2.0**40 * tf.nn.sparse_softmax_cross_entropy_with_logits(
+        labels, logits
+    )
+
+
+# The loss that is climbed; None is CleverHans's own, the cross-entropy. In l2
+# it divides a gradient by max(1e-6, its norm), so that on a confident network,
+# whose gradients are far shorter, it barely moves and the network looks robust
+# (cleverhans#1175).
+_LOSSES = {"linf": None, "l2": _magnified_cross_entropy}
 
 
 class _Adapter(engine.Attack):
@@ -30,7 +44,7 @@ class _Adapter(engine.Attack):
     it by more than rounding would.
     """
 
-    def __init__(self, classify, threat, function, fixed=None, **options):
+    def __init__(self, classify, threat, function, fixed, **options):
         if not 0.0 < options.get("eps_iter", threat.epsilon) <= threat.epsilon:
             # Above epsilon it is a bare AssertionError in CleverHans.
             raise ValueError(
@@ -47,7 +61,7 @@ class _Adapter(engine.Attack):
             clip_min=threat.pixel_min,
             clip_max=threat.pixel_max,
             **options,
-            **(fixed or {}),
+            **fixed,
         )
 
     def start(self, images, labels, seeds):
@@ -64,18 +78,25 @@ class _Adapter(engine.Attack):
 
 
 class FastGradient(_Adapter):
-    """`fast_gradient_method`: one step of size epsilon, no random start."""
+    """`fast_gradient_method`: one step of size epsilon, no random start.
+
+    Fault mended: steps that shrink with the gradient in l2.
+    """
 
     def __init__(self, classify, threat, classes):
         super().__init__(
-            classify, threat, fast_gradient_method.fast_gradient_method
+            classify,
+            threat,
+            fast_gradient_method.fast_gradient_method,
+            {"loss_fn": _LOSSES[threat.norm]},
         )
 
 
 class ProjectedGradient(_Adapter):
     """`projected_gradient_descent` (Madry et al., ICLR 2018).
 
-    In CleverHans `rand_init=None` means no random start; here it is on.
+    In CleverHans `rand_init=None` means no random start; here it is on. Fault
+    mended: steps that shrink with the gradient in l2.
 
     Args:
         nb_iter: Number of steps.
@@ -98,6 +119,7 @@ class ProjectedGradient(_Adapter):
             classify,
             threat,
             projected_gradient_descent.projected_gradient_descent,
+            {"loss_fn": _LOSSES[threat.norm]},
             nb_iter=nb_iter,
             eps_iter=_step_size(threat, eps_iter),
             rand_init=rand_init,
@@ -108,9 +130,11 @@ class ProjectedGradient(_Adapter):
 class BasicIterative(_Adapter):
     """`basic_iterative_method` (Kurakin et al., ICLR 2017 workshop).
 
-    Fault mended: with its default `sanity_checks=True` and clip bounds it
-    fails on numpy 2 ("inhomogeneous shape"), so the checks are off. It has no
-    option `rand_init` here, because CleverHans ignores the one it has.
+    It is CleverHans's `projected_gradient_descent` without a random start,
+    and called as that. Faults mended so: with its default
+    `sanity_checks=True` and clip bounds it fails on numpy 2 ("inhomogeneous
+    shape"), it ignores its option `rand_init`, and it takes no loss, which
+    the steps that shrink in l2 are mended by.
 
     Args:
         nb_iter: Number of steps.
@@ -128,8 +152,8 @@ class BasicIterative(_Adapter):
         super().__init__(
             classify,
             threat,
-            basic_iterative_method.basic_iterative_method,
-            fixed={"sanity_checks": False},
+            projected_gradient_descent.projected_gradient_descent,
+            {"loss_fn": _LOSSES[threat.norm], "rand_init": False},
             nb_iter=nb_iter,
             eps_iter=_step_size(threat, eps_iter),
         )
@@ -137,6 +161,8 @@ class BasicIterative(_Adapter):
 
 class MomentumIterative(_Adapter):
     """`momentum_iterative_method` (Dong et al., CVPR 2018).
+
+    It scales every gradient itself: its steps keep their length in l2.
 
     Args:
         nb_iter: Number of steps.
@@ -157,6 +183,7 @@ class MomentumIterative(_Adapter):
             classify,
             threat,
             momentum_iterative_method.momentum_iterative_method,
+            {},
             nb_iter=nb_iter,
             eps_iter=_step_size(threat, eps_iter),
             decay_factor=decay_factor,

@@ -57,7 +57,8 @@ class _Ascent(engine.Attack):
 class FGSM(_Ascent):
     """Fast gradient sign method (Goodfellow et al., ICLR 2015).
 
-    One step of size epsilon on the cross-entropy, from the natural example.
+    One step of size epsilon on the cross-entropy, from the natural example;
+    in l2 along the gradient itself (fast gradient method).
     """
 
     def __init__(self, classify, threat, classes):
@@ -78,8 +79,9 @@ class PGD(_Ascent):
 
     Args:
         steps: Number of gradient steps, at least 1.
-        step_size: In units of the pixels; default: epsilon / 10, as in the
-            tests of the MART paper.
+        step_size: Length of a step in the threat model's norm, in units of
+            the pixels; default: epsilon / 10, as in the tests of the MART
+            paper.
         objective: What is maximised.
         random_start: See `ThreatModel.random_start`.
     """
@@ -91,7 +93,9 @@ class PGD(_Ascent):
         classes,
         steps: int = 20,
         step_size: float | None = None,
-        objective: Literal["cross_entropy", "margin", "dlr"] = "cross_entropy",
+        objective: Literal[
+            "cross_entropy", "margin", "dlr", "soft_margin"
+        ] = "cross_entropy",
         random_start: Literal["uniform", "gaussian", "none"] = "uniform",
     ):
         super().__init__(
@@ -112,11 +116,16 @@ class PGD(_Ascent):
 
 
 class CW(_Ascent):
-    """CW_inf: projected steps on the margin of Carlini and Wagner (S&P 2017).
+    """Projected steps on the margin of Carlini and Wagner (S&P 2017).
+
+    In linf the CW_inf of the MART paper. In l2 the same steps inside the l2
+    ball: not Carlini and Wagner's own attack, which looks for the shortest
+    way to another class and knows no epsilon.
 
     Args:
         steps: Number of gradient steps, at least 1.
-        step_size: In units of the pixels; default: epsilon / 10.
+        step_size: Length of a step in the threat model's norm, in units of
+            the pixels; default: epsilon / 10.
         kappa: Confidence past which there is nothing to gain. The code that
             the MART authors released uses 0 and does not mask the true class.
         random_start: See `ThreatModel.random_start`.

@@ -51,7 +51,8 @@ def examples(samples, threat, class_names, path):
 
     Args:
         samples: `Samples`.
-        threat: The `ThreatModel`; differences of +-epsilon fill the scale.
+        threat: The `ThreatModel`; differences of +-epsilon fill the scale in
+            linf, the largest difference of the figure in l2.
         class_names: Names of the classes, or None for their numbers.
         path: PNG file to write.
     """
@@ -63,7 +64,8 @@ def examples(samples, threat, class_names, path):
     )
     grid = drawing.subplots(3, count, squeeze=False)
     span = threat.pixel_max - threat.pixel_min
-    difference = (samples.adversarial - samples.natural) / threat.epsilon
+    difference = samples.adversarial - samples.natural
+    scale, scale_name = _full_scale(difference, threat)
     for column in range(count):
         label = samples.labels[column]
         predicted = samples.predictions[column]
@@ -71,7 +73,7 @@ def examples(samples, threat, class_names, path):
             pixels = _pixels((images[column] - threat.pixel_min) / span)
             grid[row, column].imshow(pixels, cmap="gray", vmin=0, vmax=1)
         grid[2, column].imshow(
-            _pixels(0.5 + 0.5 * difference[column]),
+            _pixels(0.5 + 0.5 * difference[column] / scale),
             cmap="RdBu_r",
             vmin=0,
             vmax=1,
@@ -84,7 +86,11 @@ def examples(samples, threat, class_names, path):
         )
     for axes, text in zip(
         grid[:, 0],
-        ("natural", "adversarial", "difference\n(full scale: epsilon)"),
+        (
+            "natural",
+            "adversarial",
+            f"difference\n(full scale: {scale_name})",
+        ),
         strict=True,
     ):
         axes.set_ylabel(text, fontsize="small")
@@ -96,6 +102,16 @@ def examples(samples, threat, class_names, path):
         fontsize="medium",
     )
     drawing.savefig(path, dpi=120)
+
+
+def _full_scale(difference, threat):
+    """The difference drawn in full colour, and its name."""
+    if threat.norm == "linf":
+        return threat.epsilon, "epsilon"
+    # Spread over an image, epsilon leaves far less to each pixel; and nothing
+    # at all may have moved.
+    largest = float(np.abs(difference).max()) or threat.epsilon
+    return largest, f"{largest:.2g}"
 
 
 def _pixels(image):

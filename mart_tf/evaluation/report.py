@@ -149,11 +149,9 @@ class Report:
         return self.table()
 
     def _title(self):
-        threat = self.threat
         name = self.model.get("workdir", self.model["name"])
         return (
-            f"{name}: {self.data['examples']} examples, "
-            f"{threat.norm}, epsilon {threat.epsilon:.4g}"
+            f"{name}: {self.data['examples']} examples, {_radius(self.threat)}"
         )
 
     def _markdown(self):
@@ -184,6 +182,10 @@ def compare(reports):
     table = rich.table.Table("accuracy", box=rich.box.SIMPLE)
     for heading in reports:
         table.add_column(heading, justify="right", overflow="fold")
+    # Accuracies of two threat models side by side say little.
+    table.add_row(
+        "threat model", *(_radius(report.threat) for report in reports.values())
+    )
     labels = {
         result.name: result.label
         for report in reports.values()
@@ -193,6 +195,10 @@ def compare(reports):
         accuracies = [report.accuracy[name] for report in reports.values()]
         table.add_row(label, *(f"{value:.2%}" for value in accuracies))
     return table
+
+
+def _radius(threat):
+    return f"{threat.norm}, epsilon {threat.epsilon:.4g}"
 
 
 def _cells(result):

@@ -10,6 +10,7 @@ from mart_tf import defenses
 from mart_tf import options
 from mart_tf import training
 from mart_tf.models import names
+from mart_tf.training import optimizers
 
 # What may differ when a run continues; epochs may grow.
 FREE_TO_DIFFER = ("workdir", "data_dir", "download", "strategy", "epochs")
@@ -112,12 +113,7 @@ class Config:
             "schedule",
             training.SCHEDULE_RESERVED,
         )
-        options.resolve(
-            self.optimizer,
-            training.OPTIMIZERS,
-            "optimizer",
-            training.OPTIMIZER_RESERVED,
-        )
+        optimizers.check(self.optimizer)
         if self.pool is not None:
             data.check_pool(
                 self.pool, data_dir=self.data_dir, download=self.download

@@ -21,6 +21,7 @@ import subprocess
 
 from mart_tf import environment
 from mart_tf import files
+from mart_tf import options
 from mart_tf.training import config as run_config
 
 FORMAT = 1
@@ -154,6 +155,13 @@ def prepare(config):
         )
         raise ValueError(
             f"{path} holds a run with other settings ({listed}); give the "
+            "same, or another --workdir."
+        )
+    follows_epochs = options.parse(config.schedule).name == "cosine"
+    if follows_epochs and config.epochs != earlier.epochs:
+        raise ValueError(
+            f"{path} holds a run of {earlier.epochs} epochs whose cosine "
+            f"schedule ends there, now --epochs={config.epochs}; give the "
             "same, or another --workdir."
         )
     if config.epochs < earlier.epochs:
