@@ -30,7 +30,8 @@ def test_reads_values_by_the_signature_in_the_source():
 
 def test_signature_gives_defaults_and_annotations():
     parameters = options.signature("mart_tf.defenses.mart:MART")
-    assert list(parameters) == ["regularization", "form"]
+    assert list(parameters)[:2] == ["regularization", "form"]
+    assert parameters["outer"].annotation.startswith("Literal[")
     assert parameters["regularization"].default == 5.0
     assert not parameters["form"].required
     assert options.signature("mart_tf.defenses.natural:Natural") == {}

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import numpy as np
 import programs
 import pytest
 import rich.console
+import sklearn.datasets
 import tensorflow as tf
 
 from mart_tf.training import callbacks
@@ -73,7 +75,7 @@ def weights(path, checkpoint="last"):
     return workdir.load_classifier(path, checkpoint)[0].get_weights()
 
 
-def optimizer_state(path):
+def saved_state(path):
     newest = max(
         pathlib.Path(path, "checkpoints").glob("ckpt-*.index"),
         key=lambda file: int(file.stem.split("-")[1]),
@@ -83,18 +85,24 @@ def optimizer_state(path):
     return {
         name: reader.get_tensor(name)
         for name in names
-        if name.startswith(("optimizer/", "step/"))
+        if name.startswith(("optimizer/", "step/", "memory/"))
     }
 
 
 def assert_same_run(one, other):
     for a, b in zip(weights(one), weights(other), strict=True):
         np.testing.assert_array_equal(a, b)
-    first, second = optimizer_state(one), optimizer_state(other)
+    first, second = saved_state(one), saved_state(other)
     assert first.keys() == second.keys()
     for name in first:
         np.testing.assert_array_equal(first[name], second[name])
     assert rows(one) == rows(other)
+
+
+def pool_arrays():
+    """Images and labels of a pool, those of the digits for want of others."""
+    bunch = sklearn.datasets.load_digits()
+    return (bunch.images[:300] / 16).astype("float32"), bunch.target[:300]
 
 
 def rows(path):
@@ -112,6 +120,72 @@ def test_a_run_and_its_continuation_equal_a_run_without_a_stop():
     rates = [float(row["learning_rate"]) for row in rows("whole")]
     np.testing.assert_allclose(rates, [0.05, 0.05, 0.005, 0.005], rtol=1e-5)
     assert "has finished its 4 epochs" in train("parts", epochs=4)
+
+
+def test_what_a_defense_keeps_of_each_example_continues_too():
+    # MMA's margins by row, those of the pool's rows among them.
+    images, labels = pool_arrays()
+    np.savez("pool.npz", image=images, label=labels)
+    settings = {
+        "defense": "mma",
+        "pool": "npz:pool.npz",
+        "unlabeled_weight": 0.5,
+        "optimizer": "sgd:nesterov=true",
+    }
+    said = train("whole", epochs=3, **settings)
+    assert "npz:pool.npz: 300 images of 8x8x1, with labels" in said
+    assert "50 % of each batch, weight 0.5" in said
+    train("parts", epochs=1, **settings)
+    train("parts", epochs=3, **settings)
+    assert_same_run("whole", "parts")
+    kept = saved_state("parts")["memory/0/.ATTRIBUTES/VARIABLE_VALUE"]
+    changed = np.flatnonzero(kept != np.float32(0.15))
+    # The data set's rows end at 1,796.
+    assert (changed < 1797).any()
+    assert (changed >= 1797).any()
+    assert "margin" in rows("parts")[0]
+
+
+def test_a_run_starts_from_trained_weights():
+    train("first", epochs=1)
+    said = train("second", epochs=1, init_from="first", learning_rate=1e-9)
+    assert "Initialised from first, best weights, epoch 1: all" in said
+    # The convolution: the statistics of batch norm go on moving.
+    np.testing.assert_allclose(
+        weights("first")[0], weights("second")[0], atol=1e-6
+    )
+    # A run that continues needs its source no more.
+    shutil.rmtree("first")
+    said = train("second", epochs=2, init_from="first", learning_rate=1e-9)
+    assert "Continuing second after epoch 1" in said
+
+
+def test_a_cosine_run_does_not_grow():
+    train("run", epochs=2, schedule="cosine")
+    with pytest.raises(ValueError, match="whose cosine schedule ends there"):
+        train("run", epochs=3, schedule="cosine")
+
+
+@pytest.mark.parametrize(
+    "settings, sentence",
+    [
+        ({"pool": "npz:bare.npz"}, "has no labels to train on"),
+        ({"pool": "npz:wide.npz"}, "have shape"),
+        ({"pool": "npz:few.npz"}, "fewer than the"),
+        ({"pool": "npz:other.npz"}, "holds the label 10"),
+        ({"defense": "trades", "random_start": "none"}, "no gradient at x"),
+        ({"defense": "mart:regularized_fraction=2"}, "a share of the training"),
+    ],
+)
+def test_refuses_a_pool_or_a_defense_that_does_not_fit(settings, sentence):
+    images, labels = pool_arrays()
+    np.savez("bare.npz", image=images)
+    np.savez("wide.npz", image=np.zeros([300, 8, 9, 1], "uint8"), label=labels)
+    np.savez("few.npz", image=images[:3], label=labels[:3])
+    np.savez("other.npz", image=images, label=labels + 1)
+    with pytest.raises(ValueError, match=sentence):
+        train("run", epochs=1, **settings)
+    assert not pathlib.Path("run").exists()
 
 
 def test_the_workdir_holds_what_the_design_says():
@@ -359,7 +433,15 @@ def test_defaults_come_from_the_data_set():
         ("--defense=marrt", "did you mean 'mart'"),
         ("--defense=mart:regularisation=1", "did you mean 'regularization'"),
         ("--precision=mixed_bfloat61", "did you mean 'mixed_bfloat16'"),
-        ("--norm=l2", "Unknown norm 'l2'"),
+        ("--norm=l3", "Unknown norm 'l3'"),
+        ("--norm=l2", "--norm=l2 needs an --epsilon"),
+        ("--model=wide_resnet:depth=33", "expected 6n + 4"),
+        ("--pool=npz:absent.npz", "There is no file absent.npz"),
+        ("--pool_fraction=1", "--pool_fraction is 1; expected a share"),
+        ("--unlabeled_weight=-1", "--unlabeled_weight is -1"),
+        ("--optimizer=sdg", "did you mean 'sgd'"),
+        ("--optimizer=sgd:momentum=2", "momentum"),
+        ("--init_from=absent", "--init_from=absent does not exist"),
         ("--epsilon=0", "--epsilon is 0; expected a number above 0"),
         ("--epsilon=1.5", "expected at most 1"),
         ("--epsilon=big", "expected a number, such as 0.3 or 8/255"),

@@ -61,9 +61,9 @@ class Config:
             ValueError: On anything that no run could start with.
         """
         defaults = dataclasses.asdict(data.defaults(self.dataset))
-        if self.norm != "linf" and self.epsilon is None:
+        if self.norm == "l2" and self.epsilon is None:
             raise ValueError(
-                f"--norm={self.norm} needs an --epsilon; data sets have a "
+                "--norm=l2 needs an --epsilon; data sets have a "
                 "default for linf alone (0.5, or 128/255, is usual for "
                 "CIFAR-10 in l2, 1.5 for MNIST)."
             )
