@@ -14,6 +14,7 @@ from mart_tf import threat as threat_model
 from mart_tf.defenses import base
 from mart_tf.models import outputs as model_outputs
 from mart_tf.training import dropout
+from mart_tf.training import epoch
 from mart_tf.training import inputs
 from mart_tf.training import memory
 from mart_tf.training import reduction
@@ -36,9 +37,10 @@ class AdversarialClassifier(keras.Model):
 
     Training logs `loss`, and `natural_accuracy` and `robust_accuracy` as far
     as the defense's own forward passes give them (`natural` never sees x',
-    `standard` never sees x); evaluation logs all three, attacking with PGD of
-    `attack_steps` at the full epsilon. Metrics given to `compile` see the
-    natural logits.
+    `standard` never sees x), and what the defense measures (`fosc` of
+    `dynamic`, `margin` of `mma`); evaluation logs the first three, attacking
+    with PGD of `attack_steps` at the full epsilon. Metrics given to `compile`
+    see the natural logits.
 
     Everything random is a pure function of (seed, step, example), where an
     example is the entry of `"index"` in an input `{"image": ..., "index":
@@ -237,7 +239,7 @@ class AdversarialClassifier(keras.Model):
             batch_size,
             epochs,
             verbose,
-            _with_epoch(callbacks, self),
+            epoch.with_epoch(callbacks, self),
             *args,
             validation_data=validation_data,
             **kwargs,
@@ -463,21 +465,3 @@ class AdversarialClassifier(keras.Model):
             **{name: metric.result() for name, metric in reported.items()},
             **results,
         }
-
-
-class _TellEpoch(keras.callbacks.Callback):
-    """Tells an AdversarialClassifier which epoch it is in."""
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.model.epoch.assign(epoch)
-
-
-def _with_epoch(callbacks, model):
-    """The callbacks of a fit, and one that tells the model its epoch."""
-    own = _TellEpoch()
-    if isinstance(callbacks, keras.callbacks.CallbackList):
-        own.set_model(model)
-        callbacks.append(own)
-        return callbacks
-    given = [] if callbacks is None else callbacks
-    return [own, *(given if isinstance(given, (list, tuple)) else [given])]
