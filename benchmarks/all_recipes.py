@@ -10,6 +10,7 @@ pixels of the right shape (the digits are the digits): a recipe's loss shows
 that it runs, not that it learns. Ends with status 1 if a loss is not finite.
 """
 
+import contextlib
 import fnmatch
 import gc
 import math
@@ -24,6 +25,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from absl import app
 from absl import flags
+from absl import logging
 import keras
 import numpy as np
 import tensorflow as tf
@@ -47,6 +49,9 @@ _STEPS = 2
 
 def main(_):
     """Prints a line for each recipe."""
+    # Not that flags are parsed again, nor that each recipe is a new graph.
+    logging.set_verbosity(logging.ERROR)
+    tf.get_logger().setLevel("ERROR")
     recipes = [
         path
         for path in sorted(_FOLDER.glob("*.cfg"))
@@ -60,9 +65,8 @@ def main(_):
         flush=True,
     )
     failed = []
-    with tempfile.TemporaryDirectory() as folder:
-        # Where recipes look for their pools and subsets.
-        os.chdir(folder)
+    # Recipes look for their pools and subsets where they are started.
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         write_data()
         for path in recipes:
             started = time.monotonic()
@@ -75,7 +79,6 @@ def main(_):
             )
             if not all(map(math.isfinite, losses)):
                 failed.append(path.stem)
-        os.chdir(_FOLDER)
     if failed:
         sys.exit(f"The loss is not finite in: {', '.join(failed)}.")
     print(f"{len(recipes)} recipes ran.")
@@ -94,8 +97,10 @@ def write_data():
     for name in _SHAPES:
         np.savez(
             f"{name}.npz",
-            **{"x_train": images(name), "y_train": labels},
-            **{"x_test": images(name), "y_test": labels},
+            x_train=images(name),
+            y_train=labels,
+            x_test=images(name),
+            y_test=labels,
         )
     for size in ("100k", "500k"):
         np.savez(f"pool_{size}.npz", image=images("cifar10"), label=labels)
@@ -134,6 +139,8 @@ def two_steps(path):
         unlabeled_weight=config.unlabeled_weight,
         **pooled,
     )
+    # Past the epsilon ramp, where the attack has its full reach.
+    model.step.assign(model.epsilon_warmup_steps)
     step = tf.function(model.train_step)
     losses = []
     for batch in batches.take(_STEPS):
