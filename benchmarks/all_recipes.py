@@ -71,6 +71,9 @@ def main(_):
         for path in recipes:
             started = time.monotonic()
             parameters, losses = two_steps(path)
+            # Gigabytes of graphs and weights, in circles of references.
+            keras.backend.clear_session()
+            gc.collect()
             seconds = time.monotonic() - started
             values = " ".join(f"{loss:9.4f}" for loss in losses)
             print(
@@ -130,7 +133,9 @@ def two_steps(path):
     steps = data.steps_per_epoch(dataset.train, config.batch_size, **pooled)
     policy, _ = devices.policy(config.precision)
     model = run._compiled_model(config, dataset, pool, steps, policy)
-    model.defense.check_data(len(dataset.train), dataset.name)
+    model.defense.check_data(
+        len(dataset.train), data.rows(dataset.train), dataset.name
+    )
     batches = data.training_batches(
         dataset.train,
         config.batch_size,
@@ -150,8 +155,6 @@ def two_steps(path):
     parameters = sum(
         math.prod(variable.shape) for variable in model.trainable_variables
     )
-    keras.backend.clear_session()
-    gc.collect()
     return parameters, losses
 
 

@@ -13,6 +13,7 @@ import numpy as np
 
 from mart_tf import cli
 from mart_tf import data
+from mart_tf import options
 from mart_tf import subsets
 from mart_tf.training import workdir
 
@@ -95,6 +96,7 @@ def _main():
         run["data_dir"] = _DATA_DIR.value
     where = {"data_dir": run["data_dir"], "download": _DOWNLOAD.value}
     if _POOL.value is not None:
+        _check_not_its_own(run)
         data.check_pool(_POOL.value, **where)
     else:
         data.check(run["dataset"], **where)
@@ -148,6 +150,21 @@ def _check_flags():
             f"--output={output} cannot be written, because {output.parent} is "
             "not a folder that can be written to; make it, or name another."
         )
+
+
+def _check_not_its_own(run):
+    """Refuses the run's training set as a pool, its validation split in it."""
+    pool = options.parse(_POOL.value)
+    if (
+        pool.name in ("folder", "npz", "pickle")
+        or pool.name != options.parse(run["dataset"]).name
+        or pool.options.get("split", "train") != "train"
+    ):
+        return
+    raise ValueError(
+        f"--pool={_POOL.value} is the training set of {run['workdir']} itself, "
+        "its validation split included; expected other images."
+    )
 
 
 def _label_pool(run, classifier, author, where):

@@ -74,20 +74,27 @@ def read(path):
         ) from error
 
 
-def check_data(path, examples, images, dataset=None):
+def check_data(path, examples, images, rows, dataset=None):
     """Refuses training data other than that which examples were picked from.
 
     Args:
         path: The examples' file, for the message.
         examples: The `Examples`.
         images: Number of training images.
+        rows: One more than the greatest of their rows.
         dataset: Name of the data set, None for arrays.
 
     Raises:
-        ValueError: If the name or the number of images differ.
+        ValueError: If the name, the number of images or their rows differ.
     """
     if dataset in (None, examples.dataset) and images == examples.images:
-        return
+        if rows == examples.bound:
+            return
+        raise ValueError(
+            f"Subset file {path} counts rows below {examples.bound}, and the "
+            f"training data rows below {rows}; expected the rows that the "
+            'subset was picked by: {"image": images, "index": split.indices}.'
+        )
     given = "the training data" if dataset is None else dataset
     raise ValueError(
         f"Subset file {path} is of {examples.dataset}, with {examples.images} "

@@ -10,6 +10,7 @@ import splitmix
 import tensorflow as tf
 
 import mart_tf
+from mart_tf import attacks
 from mart_tf import defenses
 from mart_tf.training import devices
 
@@ -168,13 +169,17 @@ def test_the_share_is_as_large_as_asked_for():
 def dynamic_by_hand(criterion, reference):
     """Two steps of PGD with a stop; x' and the FOSC where each ended."""
     start, low, high = linear.start_by_hand(linear.ROWS)
-    centre = linear.IMAGES if reference == "natural" else start
+    centre = start if reference == "start" else linear.IMAGES
     adversarial, moving = start, np.full([linear.EXAMPLES], True)
     fosc = np.zeros([linear.EXAMPLES])
     for step in range(3):
         gradient = (linear.softmax_of(adversarial) - TRUTH) @ linear.KERNEL.T
-        gap = 0.2 * abs(gradient).sum(1)
-        gap -= ((adversarial - centre) * gradient).sum(1)
+        if reference == "range":
+            best = np.where(gradient > 0, high, low)
+            gap = ((best - adversarial) * gradient).sum(1)
+        else:
+            gap = 0.2 * abs(gradient).sum(1)
+            gap -= ((adversarial - centre) * gradient).sum(1)
         fosc = np.where(moving, gap, fosc)
         moving = moving & ((gap > criterion) | (step == 0)) & (step < 2)
         following = np.clip(
@@ -184,7 +189,7 @@ def dynamic_by_hand(criterion, reference):
     return adversarial, fosc
 
 
-@pytest.mark.parametrize("reference", ["natural", "start"])
+@pytest.mark.parametrize("reference", ["natural", "start", "range"])
 def test_dynamic_step_equals_the_closed_form(strategy, reference):
     # Epoch 0: the criterion is c_max, which stops some examples early.
     criterion = np.median(dynamic_by_hand(0.0, reference)[1]) + 0.05
@@ -204,6 +209,34 @@ def test_dynamic_step_equals_the_closed_form(strategy, reference):
     np.testing.assert_allclose(logs["fosc"], [fosc.mean()], rtol=1e-5)
 
 
+def test_fosc_is_zero_at_a_solution_where_the_pixel_range_is_in_it():
+    # Nearly a linear objective: ten steps end at its maximum over both.
+    images = np.where(linear.IMAGES > 0.5, 1.0, linear.IMAGES).astype("float32")
+    found = {}
+    for reference in ("natural", "range"):
+        _, fosc = attacks.pgd_until_stationary(
+            lambda x: x @ linear.KERNEL + linear.BIAS,
+            tf.constant(images),
+            tf.constant(linear.LABELS),
+            linear.THREAT,
+            criterion=0.0,
+            seed=1,
+            reference=reference,
+        )
+        found[reference] = fosc.numpy()
+    np.testing.assert_allclose(found["range"], 0.0, atol=1e-3)
+    assert np.median(found["natural"]) > 0.1
+
+
+def test_refuses_the_pixel_range_in_l2():
+    with pytest.raises(ValueError, match="reference=range is for linf"):
+        mart_tf.AdversarialClassifier(
+            linear.linear_network(),
+            "dynamic:reference=range",
+            mart_tf.ThreatModel("l2", 1.0),
+        )
+
+
 def test_the_criterion_falls_with_the_epochs():
     dynamic = defenses.Dynamic(c_max=1.0, control_epochs=4)
     seen = [float(dynamic.criterion(tf.constant(e))) for e in (0, 1, 3, 4, 9)]
@@ -215,6 +248,11 @@ def test_the_criterion_falls_with_the_epochs():
         linear.IMAGES, linear.LABELS, epochs=8, initial_epoch=7, verbose=0
     )
     assert int(model.epoch) == 7
+    listed = keras.callbacks.CallbackList([keras.callbacks.History()])
+    model.fit(
+        linear.IMAGES, linear.LABELS, epochs=2, callbacks=listed, verbose=0
+    )
+    assert int(model.epoch) == 1
 
 
 HINGE = 0.15
@@ -409,6 +447,38 @@ def test_refuses_data_that_does_not_tell_its_size():
     batches = tf.data.Dataset.from_tensors((inputs, linear.LABELS))
     with pytest.raises(ValueError, match=r"give AdversarialClassifier\(rows="):
         model.fit(batches, verbose=0)
+    with pytest.raises(ValueError, match=r"give AdversarialClassifier\(rows="):
+        model.train_on_batch(inputs, linear.LABELS)
+
+
+@pytest.mark.parametrize(
+    "rows, sentence",
+    [
+        (linear.ROWS - 1000, "from -"),
+        (linear.ROWS * 10**9, "the rows of the images in their data set"),
+        (linear.ROWS / 2, "expected whole numbers from 0"),
+    ],
+)
+def test_refuses_rows_that_number_nothing(rows, sentence):
+    model = mart_tf.AdversarialClassifier(
+        linear.linear_network(), "mma", linear.THREAT
+    )
+    model.compile("sgd")
+    with pytest.raises(ValueError, match=sentence):
+        model.fit(
+            {"image": linear.IMAGES, "index": rows}, linear.LABELS, verbose=0
+        )
+
+
+def test_a_row_beyond_the_table_is_said():
+    model = mart_tf.AdversarialClassifier(
+        linear.linear_network(), "mma", linear.THREAT, rows=10
+    )
+    model.compile("sgd")
+    inputs = {"image": linear.IMAGES, "index": linear.ROWS}
+    batches = tf.data.Dataset.from_tensors((inputs, linear.LABELS))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="row"):
+        model.fit(batches, verbose=0)
 
 
 @pytest.mark.parametrize(
@@ -417,13 +487,13 @@ def test_refuses_data_that_does_not_tell_its_size():
         ("mart:regularization=-1", "regularization is -1.0; expected a number"),
         ("trades:regularization=nan", "regularization is nan"),
         ("alp:regularization=-1", "regularization is -1.0"),
-        ("mart:regularized_fraction=1.5", "regularized_fraction is 1.5; expec"),
-        ("mart:regularized_fraction=-0.1", "a share of the training examples"),
+        ("mart:regularized_fraction=1.5", "1.5; expected a number 0 to 1"),
+        ("mart:regularized_fraction=-0.1", "regularized_fraction is -0.1"),
         ("mart:outer=bec", "did you mean 'bce'"),
         ("mart:weighting=sfot", "did you mean 'soft'"),
         ("dynamic:c_max=-1", "c_max is -1.0; expected"),
         ("dynamic:control_epochs=0", "control_epochs is 0; expected"),
-        ("mma:max_margin=0", "max_margin is 0.0; expected a number above 0"),
+        ("mma:max_margin=0", "max_margin is 0; expected a number above"),
     ],
 )
 def test_refuses_options_out_of_range(spec, message):

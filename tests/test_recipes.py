@@ -545,7 +545,7 @@ def test_each_defense_takes_two_steps(defense, tmp_path, monkeypatch):
         attack_steps=2,
         rows=count,
     )
-    model.defense.check_data(count, "digits")
+    model.defense.check_data(count, count, "digits")
     model.compile(keras.optimizers.SGD(0.1, momentum=0.9))
     model.optimizer.build(model.trainable_variables)
     step = tf.function(model.train_step)

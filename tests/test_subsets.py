@@ -116,9 +116,11 @@ class TestFile:
     def test_of_another_data_set(self, file, images, dataset, sentence):
         found = subsets.read(file)
         with pytest.raises(ValueError, match=sentence):
-            subsets.check_data(file, found, images, dataset)
-        subsets.check_data(file, found, 20, "digits")
-        subsets.check_data(file, found, 20)
+            subsets.check_data(file, found, images, 30, dataset)
+        with pytest.raises(ValueError, match="counts rows below 30"):
+            subsets.check_data(file, found, 20, 20)
+        subsets.check_data(file, found, 20, 30, "digits")
+        subsets.check_data(file, found, 20, 30)
 
     def test_nothing_is_overwritten(self, tmp_path):
         (tmp_path / "mine").write_text("mine")
@@ -369,7 +371,6 @@ class TestDefense:
         "options, sentence",
         [
             ("", "names no file; expected subset:file=PATH"),
-            (":file=absent.csv", "There is no subset file absent.csv"),
             (":treatment=fgms", "did you mean 'fgsm'"),
             (":file=FILE:regularization=2", "no divergence to weigh"),
             (":file=FILE:treatment=kl:regularization=-1", "of at least 0"),
@@ -386,8 +387,8 @@ class TestDefense:
 
     def test_refuses_another_data_set(self, file):
         with pytest.raises(ValueError, match="of digits, with 20"):
-            subset(file, "natural").check_data(20, "mnist")
-        subset(file, "natural").check_data(20, "digits")
+            subset(file, "natural").check_data(20, 30, "mnist")
+        subset(file, "natural").check_data(20, 30, "digits")
 
 
 @pytest.fixture
@@ -485,6 +486,9 @@ class TestTrainingStep:
         model.save(tmp_path / "model.keras")
         loaded = keras.saving.load_model(tmp_path / "model.keras")
         assert loaded.defense.get_config() == model.defense.get_config()
+        # Only training asks for the file.
         trained_file.unlink()
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        loaded.predict(IMAGES, verbose=0)
         with pytest.raises(ValueError, match="There is no subset file"):
-            keras.saving.load_model(tmp_path / "model.keras")
+            loaded.fit(IMAGES, LABELS, verbose=0)

@@ -144,6 +144,9 @@ def test_what_a_defense_keeps_of_each_example_continues_too():
     assert (changed < 1797).any()
     assert (changed >= 1797).any()
     assert "margin" in rows("parts")[0]
+    np.savez("pool.npz", image=images, label=labels[::-1])
+    with pytest.raises(ValueError, match="pool.npz has changed since"):
+        train("parts", epochs=4, **settings)
 
 
 def test_a_run_starts_from_trained_weights():
@@ -174,7 +177,10 @@ def test_a_cosine_run_does_not_grow():
         ({"pool": "npz:few.npz"}, "fewer than the"),
         ({"pool": "npz:other.npz"}, "holds the label 10"),
         ({"defense": "trades", "random_start": "none"}, "no gradient at x"),
-        ({"defense": "mart:regularized_fraction=2"}, "a share of the training"),
+        (
+            {"defense": "mart:regularized_fraction=2"},
+            "expected a number 0 to 1",
+        ),
     ],
 )
 def test_refuses_a_pool_or_a_defense_that_does_not_fit(settings, sentence):
@@ -437,8 +443,9 @@ def test_defaults_come_from_the_data_set():
         ("--norm=l2", "--norm=l2 needs an --epsilon"),
         ("--model=wide_resnet:depth=33", "expected 6n + 4"),
         ("--pool=npz:absent.npz", "There is no file absent.npz"),
-        ("--pool_fraction=1", "--pool_fraction is 1; expected a share"),
+        ("--pool_fraction=1", "--pool_fraction=1 is of a pool"),
         ("--unlabeled_weight=-1", "--unlabeled_weight is -1"),
+        ("--unlabeled_weight=2", "--unlabeled_weight=2 is of a pool"),
         ("--optimizer=sdg", "did you mean 'sgd'"),
         ("--optimizer=sgd:momentum=2", "momentum"),
         ("--init_from=absent", "--init_from=absent does not exist"),

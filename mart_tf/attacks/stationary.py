@@ -21,15 +21,18 @@ def pgd_until_stationary(
 ):
     """PGD with a stop per example (Wang et al., ICML 2019).
 
-    The first-order stationary condition of their section 3, 0 at a solution
-    of the inner problem inside the ball:
+    The first-order stationary condition of their section 3 is what a linear
+    model of the loss could still gain inside the ball, 0 at a solution:
 
-        FOSC(x_k) = epsilon * ||g||_dual - <x_k - x_0, g>
+        FOSC(x_k) = max_x <x - x_k, g> = epsilon ||g||_dual - <x_k - x_0, g>
         g = grad CE(p(x_k), y)
 
-    with the l1 norm for linf and the l2 norm for l2. An example moves no more
-    once its FOSC is at most `criterion`; the first step is always taken. When
-    no example of the batch moves, the loop ends.
+    with the l1 norm for linf and the l2 norm for l2. Their closed form leaves
+    the pixel range out: on images with many black or white pixels it stays
+    large at a solution, because it counts steps that no pixel can take
+    (`reference` "range" counts those that are allowed). An example moves no
+    more once its FOSC is at most `criterion`; the first step is always taken.
+    When no example of the batch moves, the loop ends.
 
     Args:
         classify: Maps images to logits `[batch, classes]`.
@@ -42,9 +45,11 @@ def pgd_until_stationary(
         random_start: "uniform", "gaussian" or "none".
         epsilon: Overrides the threat model's radius, a scalar.
         seed: As in `pgd`.
-        reference: x_0: "natural", the natural example, the centre of the
-            ball, as the theory has it; "start", the random start, as their
-            code has it, where FOSC may be negative.
+        reference: What FOSC is measured from: "natural", x_0 is the natural
+            example, the centre of the ball, as the theory has it; "start",
+            x_0 is the random start, as their code has it, where FOSC may be
+            negative; "range", linf only: the maximum over the ball and the
+            pixel range.
 
     Returns:
         Adversarial examples of the images' shape, and the FOSC of each, where
@@ -56,24 +61,32 @@ def pgd_until_stationary(
     start = threat.random_start(
         images, gradient.example_seeds(seed, images), epsilon, random_start
     )
-    centre = images if reference == "natural" else start
+    centre = start if reference == "start" else images
     axes = list(range(1, len(images.shape)))
+    low = threat.project(images - radius, images, epsilon)
+    high = threat.project(images + radius, images, epsilon)
+
+    def fosc(iterate, slope):
+        if reference == "range":
+            gains = tf.maximum(
+                slope * (high - iterate), slope * (low - iterate)
+            )
+            return tf.reduce_sum(gains, axes)
+        taken = tf.reduce_sum((iterate - centre) * slope, axes)
+        return radius * threat.dual_norm(slope) - taken
 
     def advance(step, iterate, moving, ended_at):
-        direction, _, _ = gradient.input_gradient(classify, iterate, labels)
-        gap = radius * threat.dual_norm(direction) - tf.reduce_sum(
-            (iterate - centre) * direction, axes
-        )
+        slope, _, _ = gradient.input_gradient(classify, iterate, labels)
+        gap = fosc(iterate, slope)
         ended_at = tf.where(moving, gap, ended_at)
         moving = moving & ((gap > criterion) | (step == 0)) & (step < steps)
-        size = tf.where(moving, step_size, 0.0)
         following = threat.project(
-            iterate + threat.radius(images, size) * threat.ascent(direction),
+            iterate + threat.radius(images, step_size) * threat.ascent(slope),
             images,
             epsilon,
         )
-        still = tf.reshape(moving, [-1] + [1] * len(axes))
-        return step + 1, tf.where(still, following, iterate), moving, ended_at
+        moves = tf.reshape(moving, [-1] + [1] * len(axes))
+        return step + 1, tf.where(moves, following, iterate), moving, ended_at
 
     # One more gradient than steps: the last gives FOSC where PGD ended.
     count = tf.shape(images)[0]

@@ -3,7 +3,8 @@
 Unpickling calls what the file names. Here it may name what numpy's arrays of
 numbers are pickled with, and gets stand-ins of this module in their place.
 numpy's own would be unsafe: a pickle may set the state of numpy.dtype, and one
-whose flags lie makes numpy take bytes of the file for addresses.
+whose flags lie makes numpy take bytes of the file for addresses. A file made
+to exhaust the interpreter, by nesting millions of tuples, may still end it.
 """
 
 import pickle

@@ -1,7 +1,7 @@
 """What a defense is: an inner attack, an outer loss, its options."""
 
 import inspect
-import math
+import numbers
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -9,6 +9,9 @@ import tensorflow as tf
 from mart_tf import attacks
 from mart_tf import losses
 from mart_tf import threat as threat_model
+
+# What a float32 still holds when a loss is multiplied by it.
+_GREATEST = 1e30
 
 
 class Batch(NamedTuple):
@@ -83,11 +86,13 @@ class Defense:
         measures: Names of what `attack` measures, logged in training.
         needs_rows: Whether the input must tell each example's row in the
             training data.
+        files: Paths of what it reads besides the data.
     """
 
     selects_by = "robust_accuracy"
     measures = ()
     needs_rows = False
+    files = ()
 
     def memory(self, threat):
         """First values of what is kept of each training example, by name."""
@@ -100,16 +105,21 @@ class Defense:
             ValueError: With one sentence.
         """
 
-    def check_data(self, images, dataset=None):
+    def check_data(self, images, rows, dataset=None):
         """Refuses training data that the defense was not made for.
 
         Args:
             images: Number of training images.
+            rows: One more than the greatest of their rows.
             dataset: Name of the data set, None for arrays.
 
         Raises:
             ValueError: With one sentence.
         """
+
+    def describe_attack(self, steps, step_size, random_start):
+        """The inner attack in a few words, for a person."""
+        return f"PGD, {steps} steps of {step_size:g}, {random_start} start"
 
     def attack(self, classify, batch, inner):
         """Adversarial examples for a batch: PGD on the cross-entropy.
@@ -192,14 +202,19 @@ def check_start(name, random_start):
         )
 
 
-def check_regularization(value):
-    """A regularization as a float of at least 0.
+def number(name, value, greatest=_GREATEST):
+    """An option as a float from 0 to `greatest`.
 
     Raises:
         ValueError: If it is anything else.
     """
-    if not 0.0 <= value < math.inf:
-        raise ValueError(
-            f"regularization is {value!r}; expected a number of at least 0."
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, numbers.Real)
+        or not 0.0 <= value <= greatest
+    ):
+        most = (
+            "of at least 0" if greatest == _GREATEST else f"0 to {greatest:g}"
         )
+        raise ValueError(f"{name} is {value!r}; expected a number {most}.")
     return float(value)

@@ -10,6 +10,8 @@ from mart_tf import options
 from mart_tf.defenses import base
 from mart_tf.defenses import standard
 
+REFERENCES = ("natural", "start", "range")
+
 
 @keras.saving.register_keras_serializable(package="mart_tf")
 class Dynamic(standard.Standard):
@@ -30,8 +32,11 @@ class Dynamic(standard.Standard):
         c_max: The criterion of the first epoch, at least 0.
         control_epochs: Their T': the criterion is 0 from this epoch on, at
             least 1.
-        reference: What FOSC measures the perturbation from: "natural" (the
-            theory), or "start", the random start (the released code).
+        reference: What FOSC is measured from: "natural" (the theory),
+            "start", the random start (the released code), or "range", the
+            theory with the pixel range in it, for linf: on images with many
+            black or white pixels the other two stay large where nothing more
+            can be gained.
 
     Raises:
         ValueError: If an option lies outside its range.
@@ -43,24 +48,25 @@ class Dynamic(standard.Standard):
         self,
         c_max: float = 0.5,
         control_epochs: int = 100,
-        reference: Literal["natural", "start"] = "natural",
+        reference: Literal["natural", "start", "range"] = "natural",
     ):
-        if not 0.0 <= c_max < float("inf"):
-            raise ValueError(
-                f"c_max is {c_max!r}; expected a number of at least 0."
-            )
-        if control_epochs < 1:
+        if reference not in REFERENCES:
+            raise options.unknown("reference", str(reference), REFERENCES)
+        if not isinstance(control_epochs, int) or control_epochs < 1:
             raise ValueError(
                 f"control_epochs is {control_epochs!r}; expected a whole "
                 "number of at least 1."
             )
-        if reference not in ("natural", "start"):
-            raise options.unknown(
-                "reference", str(reference), ("natural", "start")
-            )
-        self.c_max = float(c_max)
-        self.control_epochs = int(control_epochs)
+        self.c_max = base.number("c_max", c_max)
+        self.control_epochs = control_epochs
         self.reference = reference
+
+    def check(self, threat, random_start):
+        if self.reference == "range" and threat.norm != "linf":
+            raise ValueError(
+                f"dynamic:reference=range is for linf, not for {threat.norm}; "
+                "expected reference natural or start."
+            )
 
     def criterion(self, epoch):
         """c_t of an epoch, an integer tensor that counts from 0."""

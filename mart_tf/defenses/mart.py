@@ -56,21 +56,22 @@ class MART(base.Defense):
         inner: Literal["cross_entropy", "kl"] = "cross_entropy",
         regularized_fraction: float = 1.0,
     ):
-        self.regularization = base.check_regularization(regularization)
+        self.regularization = base.number("regularization", regularization)
         losses.check_options(form, outer, weighting)
         if inner not in ("cross_entropy", "kl"):
             raise options.unknown("inner", str(inner), ("cross_entropy", "kl"))
-        if not 0.0 <= regularized_fraction <= 1.0:
+        if not isinstance(divergence, bool):
             raise ValueError(
-                f"regularized_fraction is {regularized_fraction!r}; expected "
-                "a share of the training examples, from 0 to 1."
+                f"divergence is {divergence!r}; expected true or false."
             )
         self.form = form
         self.outer = outer
-        self.divergence = bool(divergence)
+        self.divergence = divergence
         self.weighting = weighting
         self.inner = inner
-        self.regularized_fraction = float(regularized_fraction)
+        self.regularized_fraction = base.number(
+            "regularized_fraction", regularized_fraction, greatest=1.0
+        )
 
     @property
     def needs_rows(self):

@@ -46,14 +46,20 @@ class MMA(base.Defense):
     needs_rows = True
 
     def __init__(self, max_margin: float | None = None):
-        if max_margin is not None and not 0.0 < max_margin < float("inf"):
-            raise ValueError(
-                f"max_margin is {max_margin!r}; expected a number above 0."
-            )
-        self.max_margin = max_margin
+        if max_margin == 0:
+            raise ValueError("max_margin is 0; expected a number above 0.")
+        self.max_margin = None
+        if max_margin is not None:
+            self.max_margin = base.number("max_margin", max_margin)
 
     def memory(self, threat):
         return {"epsilon": min(threat.epsilon, self._hinge(threat))}
+
+    def describe_attack(self, steps, step_size, random_start):
+        return (
+            f"PGD, {steps} steps inside each example's own epsilon, "
+            f"{random_start} start, then bisection; no epsilon warm-up"
+        )
 
     def attack(self, classify, batch, inner):
         hinge = self._hinge(inner.threat)

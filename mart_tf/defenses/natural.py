@@ -13,6 +13,9 @@ class Natural(base.Defense):
     # Its most robust epoch is the one that has learned least.
     selects_by = "natural_accuracy"
 
+    def describe_attack(self, steps, step_size, random_start):
+        return "none in training"
+
     def attack(self, classify, batch, inner):
         return base.Adversarial(batch.image)
 

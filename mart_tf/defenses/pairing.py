@@ -19,7 +19,7 @@ class Pairing(base.Defense):
     function = None
 
     def __init__(self, regularization):
-        self.regularization = base.check_regularization(regularization)
+        self.regularization = base.number("regularization", regularization)
 
     def loss(self, classify, batch, adversarial):
         natural_logits = classify(batch.image)
@@ -81,7 +81,8 @@ class CLP(Pairing):
 
 @keras.saving.register_keras_serializable(package="mart_tf")
 class UAT(Pairing):
-    """The loss of UAT++ (Uesato et al., NeurIPS 2019), section 3.3 there.
+    """The loss of UAT++ (Uesato et al., NeurIPS 2019), as the MART paper
+    gives it in section 3.3.
 
         CE(p(x'), y) + regularization * KL(p(x) || p(x'))
 

@@ -1,10 +1,10 @@
 """Standard adversarial training that treats chosen examples otherwise."""
 
+import functools
 import os
 from typing import Literal
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from mart_tf import attacks
@@ -63,8 +63,9 @@ class Subset(base.Defense):
         if treatment not in TREATMENTS:
             raise options.unknown("treatment", str(treatment), TREATMENTS)
         if treatment == "kl":
-            regularization = base.check_regularization(
-                _REGULARIZATION if regularization is None else regularization
+            regularization = base.number(
+                "regularization",
+                _REGULARIZATION if regularization is None else regularization,
             )
         elif regularization is not None:
             raise ValueError(
@@ -75,12 +76,18 @@ class Subset(base.Defense):
         self.file = os.fspath(file)
         self.treatment = treatment
         self.regularization = regularization
-        self._examples = subsets.read(self.file)
-        self._members = np.zeros([self._examples.bound], bool)
-        self._members[self._examples.rows] = True
 
-    def check_data(self, images, dataset=None):
-        subsets.check_data(self.file, self._examples, images, dataset)
+    @property
+    def files(self):
+        return (self.file,)
+
+    @functools.cached_property
+    def examples(self):
+        """The `subsets.Examples`, read when training first asks for them."""
+        return subsets.read(self.file)
+
+    def check_data(self, images, rows, dataset=None):
+        subsets.check_data(self.file, self.examples, images, rows, dataset)
 
     def attack(self, classify, batch, inner):
         adversarial = base.pgd(classify, batch, inner)
@@ -127,6 +134,7 @@ class Subset(base.Defense):
         Returns:
             A bool tensor `[batch]`.
         """
-        known = (examples >= 0) & (examples < len(self._members))
-        places = tf.where(known, examples, tf.zeros_like(examples))
-        return known & tf.gather(tf.constant(self._members), places)
+        rows = tf.constant(self.examples.rows)  # They rise.
+        places = tf.searchsorted(rows, examples)
+        places = tf.minimum(places, len(self.examples.rows) - 1)
+        return tf.gather(rows, places) == examples

@@ -107,6 +107,7 @@ class AdversarialClassifier(keras.Model):
             ("epsilon_warmup_steps", epsilon_warmup_steps),
             ("weight_decay", weight_decay),
             ("seed", seed),
+            ("rows", rows or 0),
         ]:
             if not 0 <= value < math.inf:
                 raise ValueError(
@@ -203,8 +204,9 @@ class AdversarialClassifier(keras.Model):
         epochs=1,
         verbose="auto",
         callbacks=None,
-        *args,
+        validation_split=0.0,
         validation_data=None,
+        *args,
         check_data=True,
         **kwargs,
     ):
@@ -214,8 +216,8 @@ class AdversarialClassifier(keras.Model):
         batch, which is read once more for it; a generator not at all.
 
         Args:
-            x, y, batch_size, epochs, verbose, callbacks, validation_data: As
-                in Keras.
+            x, y, batch_size, epochs, verbose, callbacks, validation_split,
+                validation_data: As in Keras.
             check_data: False for data that is known to be sound.
 
         Raises:
@@ -230,7 +232,8 @@ class AdversarialClassifier(keras.Model):
             elif validation_data is not None:
                 inputs.check(self, validation_data, None, what="validation ")
             if inputs.greatest_row(x) is not None:
-                self.defense.check_data(len(x["index"]))
+                rows = inputs.greatest_row(x) + 1
+                self.defense.check_data(len(x["index"]), rows)
         with self.distribute_strategy.scope():
             self.memory.ensure(inputs.greatest_row(x))
         return super().fit(
@@ -240,8 +243,9 @@ class AdversarialClassifier(keras.Model):
             epochs,
             verbose,
             epoch.with_epoch(callbacks, self),
+            validation_split,
+            validation_data,
             *args,
-            validation_data=validation_data,
             **kwargs,
         )
 

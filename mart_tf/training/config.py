@@ -153,6 +153,13 @@ class Config:
                 f"--epsilon is {self.epsilon:g}; expected at most 1, the "
                 "range of the pixels."
             )
+        if self.pool is None:
+            for name in ("pool_fraction", "unlabeled_weight"):
+                if getattr(self, name) != getattr(Config, name):
+                    raise ValueError(
+                        f"--{name}={getattr(self, name):g} is of a pool, and "
+                        "there is none; give --pool too."
+                    )
         if not 0.0 < self.pool_fraction < 1.0:
             raise ValueError(
                 f"--pool_fraction is {self.pool_fraction:g}; expected a share "

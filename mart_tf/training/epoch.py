@@ -14,8 +14,8 @@ def with_epoch(callbacks, model):
     """The callbacks of a fit, and one that tells the model its epoch."""
     own = TellEpoch()
     if isinstance(callbacks, keras.callbacks.CallbackList):
-        own.set_model(model)
-        callbacks.append(own)
-        return callbacks
+        return keras.callbacks.CallbackList(
+            [own, *callbacks.callbacks], model=model
+        )
     given = [] if callbacks is None else callbacks
     return [own, *(given if isinstance(given, (list, tuple)) else [given])]

@@ -7,6 +7,9 @@ import tensorflow as tf
 from mart_tf import checks
 from mart_tf.models import outputs as model_outputs
 
+# A row for every image at most so many times over.
+_SPARSEST = 1000
+
 
 def check(model, x, y, what=""):
     """Refuses bad images and labels, and a network that does not fit them.
@@ -73,10 +76,26 @@ def _no_rows(defense):
 
 
 def greatest_row(x):
-    """The greatest row of arrays `{"image": ..., "index": ...}`, else None."""
-    if isinstance(x, dict) and hasattr(x.get("index"), "shape"):
-        return int(np.max(x["index"]))
-    return None
+    """The greatest row of arrays `{"image": ..., "index": ...}`, else None.
+
+    Raises:
+        ValueError: If the rows cannot number training examples.
+    """
+    if not isinstance(x, dict) or not hasattr(x.get("index"), "shape"):
+        return None
+    rows = np.asarray(x["index"])
+    # A table is made as long as the greatest row.
+    if (
+        not np.issubdtype(rows.dtype, np.integer)
+        or rows.min() < 0
+        or rows.max() >= _SPARSEST * len(rows)
+    ):
+        raise ValueError(
+            f'The "index" of the training data is {rows.dtype}, from '
+            f"{rows.min()} to {rows.max()}, for {len(rows)} images; expected "
+            "whole numbers from 0, the rows of the images in their data set."
+        )
+    return int(rows.max())
 
 
 def _has_rows(x):

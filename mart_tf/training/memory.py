@@ -38,12 +38,7 @@ class Memory(keras.layers.Layer):
             return
         if self.rows is None:
             if greatest_row is None:
-                raise ValueError(
-                    "The defense keeps something of each training example, "
-                    "and this input does not tell how many there are; give "
-                    "AdversarialClassifier(rows=...), one more than the "
-                    "greatest row."
-                )
+                raise self._missing()
             self._create(greatest_row + 1)
         elif greatest_row is not None and greatest_row >= self.rows:
             raise ValueError(
@@ -54,6 +49,15 @@ class Memory(keras.layers.Layer):
 
     def recall(self, examples):
         """What is kept of some examples, float32 `[batch]` by name."""
+        if self._first_values and not self._tables:
+            raise self._missing()
+        if self._tables:
+            # On a GPU a row beyond the table would be read as 0.
+            tf.debugging.assert_less(
+                examples,
+                tf.constant(self.rows, tf.int64),
+                f"A row lies beyond the {self.rows} rows of the training data.",
+            )
         return {
             name: tf.gather(table.value, examples)
             for name, table in self._tables.items()
@@ -76,3 +80,10 @@ class Memory(keras.layers.Layer):
                 initializer=keras.initializers.Constant(value),
                 aggregation="only_first_replica",
             )
+
+    def _missing(self):
+        return ValueError(
+            "The defense keeps something of each training example, and this "
+            "input does not tell how many there are; give "
+            "AdversarialClassifier(rows=...), one more than the greatest row."
+        )

@@ -7,6 +7,7 @@ import pathlib
 import keras
 
 from mart_tf import data
+from mart_tf import defenses
 from mart_tf import threat as threat_model
 from mart_tf.models import loading
 from mart_tf.training import callbacks
@@ -31,6 +32,7 @@ def train(config, record, console):
         ValueError: On anything that forbids the run; then nothing has been
             written, unless weights became infinite in the middle of it.
     """
+    _check_options(config)
     dataset = data.load(
         config.dataset, data_dir=config.data_dir, download=config.download
     )
@@ -45,9 +47,11 @@ def train(config, record, console):
         policy, reason = devices.policy(config.precision)
     with strategy.scope():
         model = _compiled_model(config, dataset, pool, steps, policy)
-    model.defense.check_data(len(dataset.train), dataset.name)
+    model.defense.check_data(
+        len(dataset.train), data.rows(dataset.train), dataset.name
+    )
     _print_settings(
-        console, config, dataset, pool, f"{policy}: {reason}", replicas
+        console, config, dataset, pool, model, f"{policy}: {reason}", replicas
     )
     facts = {
         "policy": policy,
@@ -56,7 +60,9 @@ def train(config, record, console):
         "class_names": list(dataset.class_names),
         "validation_images": len(dataset.validation),
         "parameters": model.classifier.count_params(),
+        "files": workdir.digests(config, model.defense.files),
     }
+    workdir.check_files(record, facts["files"])
     saved = checkpoints.Checkpoints(config.workdir, model)
     finished, warnings = saved.restore()
     for warning in warnings:
@@ -175,19 +181,25 @@ def _steps_per_epoch(config, dataset, pool, replicas):
     )
 
 
-def _print_settings(console, config, dataset, pool, precision, replicas):
+def _check_options(config):
+    """Refuses options of names before any data is read."""
+    threat = threat_model.ThreatModel(config.norm, config.epsilon)
+    defenses.get(config.defense).check(threat, config.random_start)
+    schedules.create(config.schedule, config.learning_rate, 1, config.epochs)
+
+
+def _print_settings(console, config, dataset, pool, model, precision, replicas):
     step_size = config.attack_step_size or config.epsilon / 4
+    attack = model.defense.describe_attack(
+        config.attack_steps, step_size, config.random_start
+    )
     lines = [
         ("data", dataset.describe()),
         *_pool_lines(config, pool),
         ("model", config.model),
         ("defense", config.defense),
         ("threat model", f"{config.norm}, epsilon {config.epsilon:g}"),
-        (
-            "attack",
-            f"PGD, {config.attack_steps} steps of {step_size:g}, "
-            f"{config.random_start} start",
-        ),
+        ("attack", attack),
         (
             "training",
             f"{config.epochs} epochs, batch size {config.batch_size}, "

@@ -12,6 +12,7 @@ Nothing here imports TensorFlow until a classifier is loaded.
 
 import dataclasses
 import datetime
+import hashlib
 import json
 import os
 import pathlib
@@ -170,6 +171,34 @@ def prepare(config):
             f"--epochs={config.epochs}; a run can grow, not shrink."
         )
     return record
+
+
+def digests(config, paths):
+    """SHA-256 of the files that a run reads besides its data set, by path.
+
+    Args:
+        config: A resolved `Config`.
+        paths: Files of the defense; that of a pool is added.
+    """
+    pool = options.parse(config.pool or "none")
+    if pool.name in ("npz", "pickle"):
+        paths = (*paths, pool.argument)
+    found = {}
+    for path in paths:
+        with pathlib.Path(path).expanduser().open("rb") as file:
+            found[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
+    return found
+
+
+def check_files(record, found):
+    """Refuses to continue a run with a file that is no more what it was."""
+    earlier = record["facts"].get("files", {}) if record else {}
+    for path, digest in earlier.items():
+        if found.get(path, digest) != digest:
+            raise ValueError(
+                f"{path} has changed since the run began; restore it, or "
+                "train in another --workdir."
+            )
 
 
 def write(config, facts, record=None):
