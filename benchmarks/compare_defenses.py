@@ -9,16 +9,14 @@ Further flags of mart-train follow after `--`.
 """
 
 import csv
-import json
 import pathlib
 import re
 import statistics
-import subprocess
-import sys
 import time
 
 from absl import app
 from absl import flags
+import runs
 
 _RECIPES = flags.DEFINE_list(
     "recipes", None, "Names of recipes, files in flags/ without .cfg."
@@ -44,7 +42,8 @@ def main(argv):
             _train(recipe, seed, workdir, argv[1:])
             rows.setdefault(recipe, []).append(_evaluate(workdir))
             print(f"{workdir.name}: {rows[recipe][-1]}", flush=True)
-    _print_table(rows)
+    runs.print_table(rows)
+    print(f"\nMean, and standard deviation over {_SEEDS.value} seeds.")
     for recipe in _RECIPES.value:
         _print_measures(recipe, root)
 
@@ -52,7 +51,7 @@ def main(argv):
 def _train(recipe, seed, workdir, extra):
     log = workdir.with_suffix(".log")
     started = time.monotonic()
-    text = _program(
+    text = runs.program(
         "train",
         f"--flagfile={_FLAGS / recipe}.cfg",
         f"--seed={seed}",
@@ -67,20 +66,9 @@ def _train(recipe, seed, workdir, extra):
 
 def _evaluate(workdir):
     """Accuracies in percent, and what training cost, of one run."""
-    report = workdir / "evaluation" / "report.json"
-    if not report.exists():
-        _program(
-            "evaluate",
-            f"--workdir={workdir}",
-            f"--attacks={_ATTACKS.value}",
-            f"--checkpoint={_CHECKPOINT.value}",
-            *_data_flags(),
-        )
-    found = json.loads(report.read_text(encoding="utf-8"))
-    values = {
-        attack["name"]: round(100 * attack["accuracy"], 2)
-        for attack in [found["natural"], *found["attacks"]]
-    }
+    values = runs.accuracies(
+        workdir, _ATTACKS.value, _CHECKPOINT.value, *_data_flags()
+    )
     log = workdir.with_suffix(".log").read_text(encoding="utf-8")
     rates = re.findall(r"([\d,]+) images/s", log)
     values["images/s"] = statistics.median(
@@ -93,33 +81,8 @@ def _evaluate(workdir):
     return values
 
 
-def _program(name, *arguments):
-    command = [sys.executable, "-m", f"mart_tf.{name}", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
-    return done.stdout
-
-
 def _data_flags():
     return [f"--data_dir={_DATA_DIR.value}"] if _DATA_DIR.value else []
-
-
-def _print_table(rows):
-    names = list(next(iter(rows.values()))[0])
-    print(f"\n| recipe | {' | '.join(names)} |")
-    print("|---" * (len(names) + 1) + "|")
-    for recipe, runs in rows.items():
-        cells = [_cell([run[name] for run in runs]) for name in names]
-        print(f"| {recipe} | {' | '.join(cells)} |")
-    print(f"\nMean, and standard deviation over {_SEEDS.value} seeds.")
-
-
-def _cell(values):
-    text = f"{statistics.mean(values):.2f}"
-    if len(values) > 1:
-        text += f" ± {statistics.stdev(values):.2f}"
-    return text
 
 
 def _print_measures(recipe, root):

@@ -11,15 +11,12 @@ mart-train, mart-label or mart-evaluate. A run that is there is not repeated,
 so that hours can be stopped and resumed.
 """
 
-import json
 import pathlib
-import statistics
-import subprocess
-import sys
 
 from absl import app
 from absl import flags
 import numpy as np
+import runs
 
 _ROOT = flags.DEFINE_string("root", None, "Where the workdirs go.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TFDS's MNIST lies.")
@@ -45,7 +42,7 @@ def main(argv):
         ]
         _train(root / "natural", 500, False, *common, "--defense=natural")
         if not (root / "pool.npz").exists():
-            answer = _program(
+            answer = runs.program(
                 "label",
                 f"--workdir={root}/natural",
                 f"--pool=npz:{root}/unlabeled.npz",
@@ -67,9 +64,11 @@ def main(argv):
                     f"--defense={defense}",
                     *pool,
                 )
-                rows.setdefault(name, []).append(_evaluate(root / name))
+                rows.setdefault(name, []).append(
+                    runs.accuracies(root / name, _ATTACKS, "last")
+                )
                 print(f"seed {seed}: {name}: {rows[name][-1]}", flush=True)
-    _print_table(rows)
+    runs.print_table(rows)
 
 
 def _split(root, seed):
@@ -103,7 +102,7 @@ def _train(workdir, steps, pooled, *flags):
     labeled = 0.9 * _LABELED
     per_epoch = labeled // (_BATCH // 2 if pooled else _BATCH)
     epochs = round(steps / per_epoch)
-    _program(
+    runs.program(
         "train",
         *flags,
         f"--workdir={workdir}",
@@ -117,43 +116,6 @@ def _train(workdir, steps, pooled, *flags):
 def _right_labels(root):
     with np.load(root / "pool.npz") as pool:
         return 100 * np.mean(pool["label"] == np.load(root / "truth.npy"))
-
-
-def _evaluate(workdir):
-    report = workdir / "evaluation" / "report.json"
-    if not report.exists():
-        _program(
-            "evaluate",
-            f"--workdir={workdir}",
-            f"--attacks={_ATTACKS}",
-            "--checkpoint=last",
-        )
-    found = json.loads(report.read_text(encoding="utf-8"))
-    return {
-        attack["name"]: round(100 * attack["accuracy"], 2)
-        for attack in [found["natural"], *found["attacks"]]
-    }
-
-
-def _program(name, *arguments):
-    command = [sys.executable, "-m", f"mart_tf.{name}", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
-    return done.stdout
-
-
-def _print_table(rows):
-    names = list(next(iter(rows.values()))[0])
-    print(f"\n| run | {' | '.join(names)} |")
-    print("|---" * (len(names) + 1) + "|")
-    for run, found in rows.items():
-        cells = []
-        for name in names:
-            values = [accuracies[name] for accuracies in found]
-            spread = statistics.stdev(values) if len(values) > 1 else 0.0
-            cells.append(f"{statistics.mean(values):.2f} ± {spread:.2f}")
-        print(f"| {run} | {' | '.join(cells)} |")
 
 
 if __name__ == "__main__":
