@@ -136,10 +136,16 @@ EXPECTED = {
         alp="alp:regularization=0.5",
         clp="clp:regularization=0.5",
         trades="trades:regularization=4",
-        mma="mma",
         dynamic="dynamic:c_max=0.5:control_epochs=25:reference=natural",
         mart="mart:regularization=5:form=paper",
         uat="uat:regularization=4",
+    ),
+    **rows(
+        "digits",
+        DIGITS
+        | NO_RAMP
+        | {"optimizer": "adam", "learning_rate": 0.001},  # As MMA's MNIST, R.
+        mma="mma",
     ),
     **rows(
         "mnist",
