@@ -1,6 +1,6 @@
 """The label program: a run's classifier -> pseudo-labels, or chosen examples.
 
-mart-label --workdir=RUN --pool=mnist:split=test --output=pool.npz
+mart-label --workdir=RUN --pool=folder:more_images --output=pool.npz
 mart-label --workdir=RUN --subsets=chosen
 """
 
@@ -34,8 +34,8 @@ _WORKDIR = flags.DEFINE_string(
 _POOL = flags.DEFINE_string(
     "pool",
     None,
-    "Images to label: folder:PATH, npz:PATH, or the name of a TFDS set with "
-    "options, mnist:split=train:first=1000:count=20000.",
+    "Images to label: folder:PATH, npz:PATH, pickle:PATH, or the name of "
+    "another TFDS set, with options: svhn_cropped:split=extra:count=20000.",
     flag_values=FLAGS,
 )
 _OUTPUT = flags.DEFINE_string(
