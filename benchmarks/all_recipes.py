@@ -12,8 +12,8 @@ that it runs, not that it learns. Ends with status 1 if a loss is not finite.
 
 import contextlib
 import fnmatch
-import gc
 import math
+import multiprocessing
 import os
 import pathlib
 import pickle
@@ -26,7 +26,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from absl import app
 from absl import flags
 from absl import logging
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -49,9 +48,6 @@ _STEPS = 2
 
 def main(_):
     """Prints a line for each recipe."""
-    # Not that flags are parsed again, nor that each recipe is a new graph.
-    logging.set_verbosity(logging.ERROR)
-    tf.get_logger().setLevel("ERROR")
     recipes = [
         path
         for path in sorted(_FOLDER.glob("*.cfg"))
@@ -67,30 +63,30 @@ def main(_):
     failed = []
     # Recipes look for their pools and subsets where they are started.
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
-        write_data()
-        for path in recipes:
-            started = time.monotonic()
-            parameters, losses = two_steps(path)
-            # Gigabytes of graphs and weights, in circles of references.
-            keras.backend.clear_session()
-            gc.collect()
-            seconds = time.monotonic() - started
-            values = " ".join(f"{loss:9.4f}" for loss in losses)
-            print(
-                f"{path.stem:26} {parameters:12,} {values} {seconds:8.1f}",
-                flush=True,
-            )
-            if not all(map(math.isfinite, losses)):
-                failed.append(path.stem)
+        write_data(_BATCH.value)
+        jobs = [(path, _BATCH.value) for path in recipes]
+        # TensorFlow keeps what it compiled until its process ends.
+        with multiprocessing.get_context("spawn").Pool(
+            1, maxtasksperchild=4
+        ) as process:
+            done = process.imap(two_steps, jobs)
+            for name, parameters, losses, seconds in done:
+                values = " ".join(f"{loss:9.4f}" for loss in losses)
+                print(
+                    f"{name:26} {parameters:12,} {values} {seconds:8.1f}",
+                    flush=True,
+                )
+                if not all(map(math.isfinite, losses)):
+                    failed.append(name)
     if failed:
         sys.exit(f"The loss is not finite in: {', '.join(failed)}.")
     print(f"{len(recipes)} recipes ran.")
 
 
-def write_data():
+def write_data(batch_size):
     """Random images under the names that recipes have for theirs."""
     generator = np.random.default_rng(0)
-    count = max(4 * _BATCH.value, 4 * _CLASSES)
+    count = 4 * max(batch_size, _CLASSES)
     labels = np.arange(count) % _CLASSES
 
     def images(name):
@@ -124,15 +120,20 @@ def write_data():
     subsets.write("subsets", examples, examples)
 
 
-def two_steps(path):
-    """Parameters of a recipe's network, and its loss in the first steps."""
-    config = configuration(path)
+def two_steps(job):
+    """Name, parameters of the network, first losses and seconds of a recipe."""
+    # Not that flags are parsed again, nor that each recipe is a new graph.
+    logging.set_verbosity(logging.ERROR)
+    tf.get_logger().setLevel("ERROR")
+    started = time.monotonic()
+    path, batch_size = job
+    config = configuration(path, batch_size)
     dataset = data.load(config.dataset)
     pool = data.load_pool(config.pool) if config.pool else None
     pooled = {"pool": pool, "pool_fraction": config.pool_fraction}
     steps = data.steps_per_epoch(dataset.train, config.batch_size, **pooled)
     policy, _ = devices.policy(config.precision)
-    model = run._compiled_model(config, dataset, pool, steps, policy)
+    model = run.compiled_model(config, dataset, pool, steps, policy)
     model.defense.check_data(
         len(dataset.train), data.rows(dataset.train), dataset.name
     )
@@ -155,10 +156,10 @@ def two_steps(path):
     parameters = sum(
         math.prod(variable.shape) for variable in model.trainable_variables
     )
-    return parameters, losses
+    return path.stem, parameters, losses, time.monotonic() - started
 
 
-def configuration(path):
+def configuration(path, batch_size):
     """A recipe's configuration, its data and batch size replaced."""
     values = train.FLAGS
     values.unparse_flags()
@@ -167,7 +168,7 @@ def configuration(path):
     values(["mart-train", f"--flagfile={path}"])
     if values.dataset in _SHAPES:
         values.dataset = f"npz:{values.dataset}.npz"
-    values.batch_size = _BATCH.value
+    values.batch_size = batch_size
     return train.configuration().resolved()
 
 

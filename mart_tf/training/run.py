@@ -46,7 +46,7 @@ def train(config, record, console):
     else:
         policy, reason = devices.policy(config.precision)
     with strategy.scope():
-        model = _compiled_model(config, dataset, pool, steps, policy)
+        model = compiled_model(config, dataset, pool, steps, policy)
     model.defense.check_data(
         len(dataset.train), data.rows(dataset.train), dataset.name
     )
@@ -141,7 +141,16 @@ def _pool(config, dataset):
     return pool
 
 
-def _compiled_model(config, dataset, pool, steps, policy):
+def compiled_model(config, dataset, pool, steps, policy):
+    """The `AdversarialClassifier` of a run, its optimizer built.
+
+    Args:
+        config: A resolved `Config`.
+        dataset: A `data.Dataset`.
+        pool: A `data.Pool`, or None.
+        steps: Training steps in an epoch.
+        policy: "float32" or "mixed_bfloat16".
+    """
     network = loading.build(
         workdir.model_spec(config.workdir, config.model),
         dataset.image_shape,
