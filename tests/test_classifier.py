@@ -271,10 +271,9 @@ def test_saves_and_loads_whole(tmp_path):
     model.fit(images, labels, batch_size=64, shuffle=False, verbose=0)
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
-    assert loaded.defense.get_config() == {
-        "regularization": 3.0,
-        "form": "released",
-    }
+    config = loaded.defense.get_config()
+    assert config == model.defense.get_config()
+    assert (config["regularization"], config["form"]) == (3.0, "released")
     assert loaded.threat == model.threat
     assert int(loaded.step) == 4
     for one, two in zip((model, loaded), (loaded, model), strict=True):
@@ -479,7 +478,8 @@ def test_a_py_dataset():
     model.fit(Batches(images, labels), shuffle=False, verbose=0)
     reference.fit(images, labels, batch_size=64, shuffle=False, verbose=0)
     for a, b in zip(model.get_weights(), reference.get_weights(), strict=True):
-        np.testing.assert_array_equal(a, b)
+        # Batches of unknown size are another graph, rounded otherwise.
+        np.testing.assert_allclose(a, b, atol=1e-6)
     with pytest.raises(ValueError, match="are uint8"):
         model.fit(Batches((255 * images).astype("uint8"), labels), verbose=0)
     with pytest.raises(ValueError, match="validation images are uint8"):
