@@ -53,15 +53,7 @@ def train(config, record, console):
     _print_settings(
         console, config, dataset, pool, model, f"{policy}: {reason}", replicas
     )
-    facts = {
-        "policy": policy,
-        "image_shape": list(dataset.image_shape),
-        "num_classes": dataset.num_classes,
-        "class_names": list(dataset.class_names),
-        "validation_images": len(dataset.validation),
-        "parameters": model.classifier.count_params(),
-        "files": workdir.digests(config, model.defense.files),
-    }
+    facts = _facts(config, dataset, model, policy)
     workdir.check_files(record, facts["files"])
     saved = checkpoints.Checkpoints(config.workdir, model)
     finished, warnings = saved.restore()
@@ -86,16 +78,7 @@ def train(config, record, console):
             soft_wrap=True,
         )
     workdir.write(config, facts, record)
-    batches = data.training_batches(
-        dataset.train,
-        config.batch_size,
-        seed=config.seed,
-        augment=config.augment,
-        start_step=finished * steps,
-        pool=pool,
-        pool_fraction=config.pool_fraction,
-        unlabeled_weight=config.unlabeled_weight,
-    )
+    batches = _batches(config, dataset, pool, finished * steps)
     validation = data.evaluation_batches(dataset.validation, config.batch_size)
     _fit(config, console, batches, validation, model, saved, finished, steps)
     console.print(
@@ -104,6 +87,32 @@ def train(config, record, console):
         f"{100 * float(saved.best_accuracy):.1f} % on the validation split. "
         f"Workdir: {config.workdir}",
         soft_wrap=True,
+    )
+
+
+def _facts(config, dataset, model, policy):
+    """What a run knows beside its configuration, for `run.json`."""
+    return {
+        "policy": policy,
+        "image_shape": list(dataset.image_shape),
+        "num_classes": dataset.num_classes,
+        "class_names": list(dataset.class_names),
+        "validation_images": len(dataset.validation),
+        "parameters": model.classifier.count_params(),
+        "files": workdir.digests(config, model.defense.files),
+    }
+
+
+def _batches(config, dataset, pool, start_step):
+    return data.training_batches(
+        dataset.train,
+        config.batch_size,
+        seed=config.seed,
+        augment=config.augment,
+        start_step=start_step,
+        pool=pool,
+        pool_fraction=config.pool_fraction,
+        unlabeled_weight=config.unlabeled_weight,
     )
 
 
