@@ -26,7 +26,17 @@ import mart_tf
 
 _DEFENSES = flags.DEFINE_list(
     "defenses",
-    "natural,standard,alp,clp,trades,mma,dynamic,mart,uat".split(","),
+    [
+        "natural",
+        "standard",
+        "alp",
+        "clp",
+        "trades",
+        "mma",
+        "dynamic",
+        "mart",
+        "uat",
+    ],
     "Defenses, standard among them.",
 )
 _PRECISION = flags.DEFINE_string(
