@@ -51,6 +51,8 @@ _EPOCH = 58_000
 
 def main(_):
     """Prints a line for each defense."""
+    # Not that each defense is a new graph.
+    tf.get_logger().setLevel("ERROR")
     steps = {name: compiled_step(name) for name in _DEFENSES.value}
     rounds = [
         {name: images_per_second(step) for name, step in steps.items()}
