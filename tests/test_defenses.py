@@ -487,7 +487,7 @@ def test_a_row_beyond_the_table_is_said():
         ("mart:regularization=-1", "regularization is -1.0; expected a number"),
         ("trades:regularization=nan", "regularization is nan"),
         ("alp:regularization=-1", "regularization is -1.0"),
-        ("mart:regularized_fraction=1.5", "1.5; expected a number 0 to 1"),
+        ("mart:regularized_fraction=1.5", "1.5; expected a number from 0 to 1"),
         ("mart:regularized_fraction=-0.1", "regularized_fraction is -0.1"),
         ("mart:outer=bec", "did you mean 'bce'"),
         ("mart:weighting=sfot", "did you mean 'soft'"),

@@ -179,7 +179,7 @@ def test_a_cosine_run_does_not_grow():
         ({"defense": "trades", "random_start": "none"}, "no gradient at x"),
         (
             {"defense": "mart:regularized_fraction=2"},
-            "expected a number 0 to 1",
+            "expected a number from 0 to 1",
         ),
     ],
 )

@@ -14,7 +14,7 @@ from mart_tf.attacks import objectives
 _UNROLLED_STEPS = 16
 
 
-def fgsm(classify, images, labels, threat):
+def fgsm(classify, images, labels, threat, *, epsilon=None):
     """Fast gradient sign method (Goodfellow et al., ICLR 2015).
 
         x' = project(x + epsilon * ascent(grad_x CE(p(x), y)))
@@ -27,13 +27,15 @@ def fgsm(classify, images, labels, threat):
         images: Natural examples, float32 `[batch, ...]`.
         labels: Integer classes `[batch]`.
         threat: The `ThreatModel`.
+        epsilon: Overrides the threat model's radius, as in `pgd`.
 
     Returns:
         Adversarial examples, float32, of the images' shape.
     """
     images = _floats(images)
+    radius = threat.epsilon if epsilon is None else epsilon
     adversarial, _, _ = ascent_step(
-        classify, images, images, labels, threat, threat.epsilon
+        classify, images, images, labels, threat, radius, epsilon=radius
     )
     return tf.stop_gradient(adversarial)
 

@@ -63,15 +63,13 @@ def pgd_until_stationary(
     )
     centre = start if reference == "start" else images
     axes = list(range(1, len(images.shape)))
-    low = threat.project(images - radius, images, epsilon)
-    high = threat.project(images + radius, images, epsilon)
 
     def fosc(iterate, slope):
         if reference == "range":
-            gains = tf.maximum(
-                slope * (high - iterate), slope * (low - iterate)
-            )
-            return tf.reduce_sum(gains, axes)
+            # A linear function is greatest at a corner.
+            corner = images + radius * tf.sign(slope)
+            best = threat.project(corner, images, epsilon)
+            return tf.reduce_sum((best - iterate) * slope, axes)
         taken = tf.reduce_sum((iterate - centre) * slope, axes)
         return radius * threat.dual_norm(slope) - taken
 

@@ -214,7 +214,9 @@ def number(name, value, greatest=_GREATEST):
         or not 0.0 <= value <= greatest
     ):
         most = (
-            "of at least 0" if greatest == _GREATEST else f"0 to {greatest:g}"
+            "of at least 0"
+            if greatest == _GREATEST
+            else f"from 0 to {greatest:g}"
         )
         raise ValueError(f"{name} is {value!r}; expected a number {most}.")
     return float(value)

@@ -95,14 +95,11 @@ class Subset(base.Defense):
             return base.Adversarial(adversarial)
         otherwise = batch.image
         if self.treatment == "fgsm":
-            otherwise = attacks.pgd(
+            otherwise = attacks.fgsm(
                 classify,
                 batch.image,
                 batch.label,
                 inner.threat,
-                steps=1,
-                step_size=inner.epsilon,
-                random_start="none",
                 epsilon=inner.epsilon,
             )
         shape = [-1] + [1] * (len(batch.image.shape) - 1)
