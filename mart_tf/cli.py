@@ -40,6 +40,35 @@ def flag_values():
     return values
 
 
+def checkpoint_flag(values):
+    """Defines `--checkpoint`: which weights of a run a program takes."""
+    return flags.DEFINE_enum(
+        "checkpoint",
+        "best",
+        ["best", "last"],
+        "Weights of the epoch that was best on the validation split, or of "
+        "the last one.",
+        flag_values=values,
+    )
+
+
+def data_flags(values):
+    """Defines `--data_dir` and `--download` of a program that reads a run."""
+    data_dir = flags.DEFINE_string(
+        "data_dir",
+        None,
+        "Where TFDS data lies; default: as for the run.",
+        flag_values=values,
+    )
+    download = flags.DEFINE_bool(
+        "download",
+        False,
+        "Let TFDS download data that is not there.",
+        flag_values=values,
+    )
+    return data_dir, download
+
+
 def run(name, summary, values, main, argv=None):
     """Parses the command line and runs a program.
 
@@ -137,6 +166,16 @@ def import_tensorflow(verbosity):
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+def exact_float32():
+    """Makes an NVIDIA GPU multiply float32 matrices exactly.
+
+    Else it rounds to 10 bits of mantissa.
+    """
+    import tensorflow as tf
+
+    tf.config.experimental.enable_tensor_float_32_execution(False)
 
 
 def number(name, text):

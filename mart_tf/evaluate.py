@@ -60,32 +60,14 @@ _SEED = flags.DEFINE_integer(
     upper_bound=choices.GREATEST_SEED,
     flag_values=FLAGS,
 )
-_CHECKPOINT = flags.DEFINE_enum(
-    "checkpoint",
-    "best",
-    ["best", "last"],
-    "Weights of the epoch that was best on the validation split, or of the "
-    "last one.",
-    flag_values=FLAGS,
-)
+_CHECKPOINT = cli.checkpoint_flag(FLAGS)
 _DATASET = flags.DEFINE_string(
     "dataset",
     None,
     "Whose test split; default: the run's data set.",
     flag_values=FLAGS,
 )
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir",
-    None,
-    "Where TFDS data lies; default: as for the run.",
-    flag_values=FLAGS,
-)
-_DOWNLOAD = flags.DEFINE_bool(
-    "download",
-    False,
-    "Let TFDS download data that is not there.",
-    flag_values=FLAGS,
-)
+_DATA_DIR, _DOWNLOAD = cli.data_flags(FLAGS)
 _NORM = flags.DEFINE_enum(
     "norm",
     None,
@@ -121,8 +103,7 @@ def _main():
 
     from mart_tf.evaluation import report
 
-    # Else an NVIDIA GPU multiplies float32 matrices with 10 bits of mantissa.
-    tf.config.experimental.enable_tensor_float_32_execution(False)
+    cli.exact_float32()
 
     console = rich.console.Console(markup=False)
     reports = {}

@@ -31,14 +31,7 @@ _DIRECTORY = flags.DEFINE_string(
     "Where the versions 1, 2, ... lie; default: WORKDIR/export.",
     flag_values=FLAGS,
 )
-_CHECKPOINT = flags.DEFINE_enum(
-    "checkpoint",
-    "best",
-    ["best", "last"],
-    "Weights of the epoch that was best on the validation split, or of the "
-    "last one.",
-    flag_values=FLAGS,
-)
+_CHECKPOINT = cli.checkpoint_flag(FLAGS)
 
 
 def main(argv=None):

@@ -51,14 +51,7 @@ _SUBSETS = flags.DEFINE_string(
     "run's own training split.",
     flag_values=FLAGS,
 )
-_CHECKPOINT = flags.DEFINE_enum(
-    "checkpoint",
-    "best",
-    ["best", "last"],
-    "Weights of the epoch that was best on the validation split, or of the "
-    "last one.",
-    flag_values=FLAGS,
-)
+_CHECKPOINT = cli.checkpoint_flag(FLAGS)
 _BATCH_SIZE = flags.DEFINE_integer(
     "batch_size",
     256,
@@ -66,18 +59,7 @@ _BATCH_SIZE = flags.DEFINE_integer(
     lower_bound=1,
     flag_values=FLAGS,
 )
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir",
-    None,
-    "Where TFDS data lies; default: as for the run.",
-    flag_values=FLAGS,
-)
-_DOWNLOAD = flags.DEFINE_bool(
-    "download",
-    False,
-    "Let TFDS download data that is not there.",
-    flag_values=FLAGS,
-)
+_DATA_DIR, _DOWNLOAD = cli.data_flags(FLAGS)
 
 
 def main(argv=None):
@@ -103,10 +85,7 @@ def _main():
 
     # The flags are good: only now is TensorFlow imported.
     cli.import_tensorflow(FLAGS.verbosity)
-    import tensorflow as tf
-
-    # Else an NVIDIA GPU multiplies float32 matrices with 10 bits of mantissa.
-    tf.config.experimental.enable_tensor_float_32_execution(False)
+    cli.exact_float32()
 
     classifier, epoch, warnings = workdir.load_classifier(
         path, _CHECKPOINT.value

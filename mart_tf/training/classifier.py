@@ -225,15 +225,7 @@ class AdversarialClassifier(keras.Model):
         """
         x = inputs.with_rows(self.defense, x)
         if check_data:
-            inputs.check(self, x, y)
-            inputs.check_remainder(self, x, batch_size or 32)
-            if isinstance(validation_data, (tuple, list)):
-                inputs.check(self, *validation_data[:2], what="validation ")
-            elif validation_data is not None:
-                inputs.check(self, validation_data, None, what="validation ")
-            if inputs.greatest_row(x) is not None:
-                rows = inputs.greatest_row(x) + 1
-                self.defense.check_data(len(x["index"]), rows)
+            inputs.check_training(self, x, y, batch_size, validation_data)
         with self.distribute_strategy.scope():
             self.memory.ensure(inputs.greatest_row(x))
         return super().fit(
@@ -259,7 +251,7 @@ class AdversarialClassifier(keras.Model):
     def train_step(self, data):
         """The attack, the defense's loss, the update, the metrics."""
         inputs.check_rows(self.defense, data)
-        batch, target = self._unpack(data, noise.fold(self.seed, self.step))
+        batch, target = inputs.unpack(data, noise.fold(self.seed, self.step))
         batch = batch._replace(memory=self.memory.recall(batch.example))
         dropout.seed(
             self.classifier, noise.fold(self.seed, _DROPOUT_STREAM), self.step
@@ -286,7 +278,7 @@ class AdversarialClassifier(keras.Model):
 
     def test_step(self, data):
         """The same loss in inference mode, under PGD at the full epsilon."""
-        batch, target = self._unpack(data, noise.fold(self.seed, _TEST_STREAM))
+        batch, target = inputs.unpack(data, noise.fold(self.seed, _TEST_STREAM))
         # Its rows are those of another split.
         batch = batch._replace(example=-tf.ones_like(batch.example))
         inner = self._inner_attack(ramp=False)
@@ -362,31 +354,6 @@ class AdversarialClassifier(keras.Model):
             aggregation="only_first_replica",
         )
 
-    def _unpack(self, data, seed):
-        """The `Batch` of a step, and the labels as they were given."""
-        x, target, weight = keras.utils.unpack_x_y_sample_weight(data)
-        image = x["image"] if isinstance(x, dict) else x
-        image = tf.cast(image, tf.float32)
-        if isinstance(x, dict) and "index" in x:
-            example = tf.cast(x["index"], tf.int64)
-        else:
-            example = reduction.global_positions(image)
-        label = target
-        if label.shape.rank == 2:
-            one_hot = label.shape[1] != 1
-            label = tf.argmax(label, axis=1) if one_hot else label[:, 0]
-        if weight is None:
-            weight = tf.ones(tf.shape(image)[:1])
-        batch = base.Batch(
-            image=image,
-            label=tf.cast(label, tf.int32),
-            weight=tf.reshape(tf.cast(weight, tf.float32), [-1]),
-            example=example,
-            seeds=noise.seeds(seed, example),
-            memory={},
-        )
-        return batch, target
-
     def _inner_attack(self, ramp=True):
         epsilon = self.threat.epsilon
         step_size = self.attack_step_size or epsilon / 4.0
@@ -424,14 +391,7 @@ class AdversarialClassifier(keras.Model):
     def _update(self, tape, loss):
         variables = self.trainable_variables
         gradients = tape.gradient(loss, [v.value for v in variables])
-        if self.weight_decay:
-            gradients = [
-                gradient
-                if gradient is None
-                else gradient
-                + reduction.share(self.weight_decay * variable.value)
-                for gradient, variable in zip(gradients, variables, strict=True)
-            ]
+        gradients = reduction.decayed(gradients, variables, self.weight_decay)
         gradients = reduction.clip_globally(gradients, self.optimizer)
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
 

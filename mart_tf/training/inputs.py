@@ -1,14 +1,64 @@
-"""Bad data for `fit` and `evaluate`, refused before work starts."""
+"""What `fit` and `evaluate` are given, checked and taken apart."""
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from mart_tf import checks
+from mart_tf import noise
+from mart_tf.defenses import base
 from mart_tf.models import outputs as model_outputs
+from mart_tf.training import reduction
 
 # A row for every image at most so many times over.
 _SPARSEST = 1000
+
+
+def unpack(data, seed):
+    """The `Batch` of a step, and the labels as they were given.
+
+    Args:
+        data: What Keras gives `train_step`.
+        seed: An int64 scalar that the noise of all examples comes from.
+    """
+    x, target, weight = keras.utils.unpack_x_y_sample_weight(data)
+    image = x["image"] if isinstance(x, dict) else x
+    image = tf.cast(image, tf.float32)
+    if isinstance(x, dict) and "index" in x:
+        example = tf.cast(x["index"], tf.int64)
+    else:
+        example = reduction.global_positions(image)
+    label = target
+    if label.shape.rank == 2:
+        one_hot = label.shape[1] != 1
+        label = tf.argmax(label, axis=1) if one_hot else label[:, 0]
+    if weight is None:
+        weight = tf.ones(tf.shape(image)[:1])
+    batch = base.Batch(
+        image=image,
+        label=tf.cast(label, tf.int32),
+        weight=tf.reshape(tf.cast(weight, tf.float32), [-1]),
+        example=example,
+        seeds=noise.seeds(seed, example),
+        memory={},
+    )
+    return batch, target
+
+
+def check_training(model, x, y, batch_size, validation_data):
+    """Refuses what `fit` cannot train or validate on; arguments as there.
+
+    Raises:
+        ValueError: With one sentence.
+    """
+    check(model, x, y)
+    check_remainder(model, x, batch_size or 32)
+    if isinstance(validation_data, (tuple, list)):
+        check(model, *validation_data[:2], what="validation ")
+    elif validation_data is not None:
+        check(model, validation_data, None, what="validation ")
+    if greatest_row(x) is not None:
+        model.defense.check_data(len(x["index"]), greatest_row(x) + 1)
 
 
 def check(model, x, y, what=""):

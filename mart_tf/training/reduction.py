@@ -58,6 +58,18 @@ def share(value):
     return value / _replicas()
 
 
+def decayed(gradients, variables, weight_decay):
+    """Coupled weight decay: `weight_decay * w` joins the reduced gradient."""
+    if not weight_decay:
+        return gradients
+    return [
+        gradient
+        if gradient is None
+        else gradient + share(weight_decay * variable.value)
+        for gradient, variable in zip(gradients, variables, strict=True)
+    ]
+
+
 def clip_globally(gradients, optimizer):
     """Clips as the optimizer would, but after the reduction.
 
