@@ -99,7 +99,6 @@ def _main():
     # The flags are good: only now is TensorFlow imported.
     cli.import_tensorflow(FLAGS.verbosity)
     import rich.console
-    import tensorflow as tf
 
     from mart_tf.evaluation import report
 
