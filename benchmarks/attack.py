@@ -35,8 +35,8 @@ import tensorflow as tf
 import mart_tf
 from mart_tf import cli
 from mart_tf import noise
+from mart_tf.attacks import projected
 from mart_tf.evaluation import engine
-from mart_tf.evaluation import gradient_attacks
 from mart_tf.evaluation import inputs
 from mart_tf.training import workdir
 
@@ -101,7 +101,7 @@ class Bench:
         self.first = images[:count], labels[:count], self._seeds(count)
         correct = self.engine.predict(images) == labels
         self.images, self.labels = images[correct], labels[correct]
-        self.attack = gradient_attacks.PGD(
+        self.attack = projected.PGD(
             self.classify, self.threat, dataset.num_classes, steps=_STEPS.value
         )
         # Noise stays with its image, so that what broke once breaks again.

@@ -15,8 +15,8 @@ from mart_tf import attacks
 from mart_tf import choices
 from mart_tf import evaluation
 from mart_tf import noise
+from mart_tf.attacks import projected
 from mart_tf.evaluation import engine
-from mart_tf.evaluation import gradient_attacks
 from mart_tf.evaluation import inputs
 from mart_tf.evaluation import plots
 from mart_tf.evaluation import report as reports
@@ -71,9 +71,7 @@ def _run(attack, classify, images, labels, batch_size=4, observe=None, seed=0):
 
 
 def _pgd(classify, threat, classes, steps, **options):
-    return gradient_attacks.PGD(
-        classify, threat, classes, steps=steps, **options
-    )
+    return projected.PGD(classify, threat, classes, steps=steps, **options)
 
 
 class TestNames:
@@ -145,9 +143,9 @@ class TestEngine:
         # Scores 0.3 and 2.7 without attack; attacked at best 0.3 - 1.5 < 0
         # and 2.7 - 1.5 > 0, so the first breaks and the second stands.
         for attack in [
-            gradient_attacks.FGSM(classify, threat, 2),
+            projected.FGSM(classify, threat, 2),
             _pgd(classify, threat, 2, 20),
-            gradient_attacks.CW(classify, threat, 2),
+            projected.CW(classify, threat, 2),
         ]:
             outcome = _run(attack, classify, images, labels)
             assert outcome.broken.tolist() == [True, False]
@@ -168,9 +166,9 @@ class TestEngine:
         labels = np.array([1, 1], np.int32)
         # Scores 0.7 and 2.3 without attack, -0.55 and 1.05 at best.
         for attack in [
-            gradient_attacks.FGSM(classify, threat, 2),
+            projected.FGSM(classify, threat, 2),
             _pgd(classify, threat, 2, 40, step_size=0.25),
-            gradient_attacks.CW(classify, threat, 2, 40, step_size=0.25),
+            projected.CW(classify, threat, 2, 40, step_size=0.25),
         ]:
             outcome = _run(attack, classify, images, labels)
             assert outcome.broken.tolist() == [True, False]
@@ -234,9 +232,9 @@ class TestEngine:
         classify = inputs.logits_of(model, "logits")
         epsilon = np.float32(0.1)
         for attack in [
-            gradient_attacks.FGSM(classify, _THREAT, 10),
+            projected.FGSM(classify, _THREAT, 10),
             _pgd(classify, _THREAT, 10, 5, random_start="gaussian"),
-            gradient_attacks.CW(classify, _THREAT, 10, steps=5),
+            projected.CW(classify, _THREAT, 10, steps=5),
         ]:
             found = _run(attack, classify, images, labels, 100).adversarial
             assert (found >= np.maximum(images - epsilon, 0)).all()

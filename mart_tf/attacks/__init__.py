@@ -17,8 +17,10 @@ from mart_tf.attacks.objectives import margin
 from mart_tf.attacks.objectives import objective
 from mart_tf.attacks.objectives import soft_margin
 from mart_tf.attacks.stationary import pgd_until_stationary
+from mart_tf.attacks.stepwise import Stepwise
 
 __all__ = [
+    "Stepwise",
     "ascent_step",
     "check_settings",
     "dlr",

@@ -11,9 +11,9 @@ import math
 from mart_tf import options
 
 ATTACKS = {
-    "fgsm": "mart_tf.evaluation.gradient_attacks:FGSM",
-    "pgd": "mart_tf.evaluation.gradient_attacks:PGD",
-    "cw": "mart_tf.evaluation.gradient_attacks:CW",
+    "fgsm": "mart_tf.attacks.projected:FGSM",
+    "pgd": "mart_tf.attacks.projected:PGD",
+    "cw": "mart_tf.attacks.projected:CW",
     "cleverhans:fgm": "mart_tf.evaluation.cleverhans_attacks:FastGradient",
     "cleverhans:pgd": "mart_tf.evaluation.cleverhans_attacks:ProjectedGradient",
     "cleverhans:bim": "mart_tf.evaluation.cleverhans_attacks:BasicIterative",

@@ -16,7 +16,7 @@ from cleverhans.tf2.attacks import projected_gradient_descent
 import numpy as np
 import tensorflow as tf
 
-from mart_tf.evaluation import engine
+from mart_tf.attacks import stepwise
 
 # In CleverHans's terms.
 _NORMS = {"linf": np.inf, "l2": 2}
@@ -36,7 +36,7 @@ def _magnified_cross_entropy(labels, logits):
 _LOSSES = {"linf": None, "l2": _magnified_cross_entropy}
 
 
-class _Adapter(engine.Attack):
+class _Adapter(stepwise.Stepwise):
     """Runs one CleverHans function on whole batches of one static shape.
 
     Adding eta back to x, CleverHans may leave the epsilon-ball by rounding:
@@ -64,7 +64,7 @@ class _Adapter(engine.Attack):
             **fixed,
         )
 
-    def start(self, images, labels, seeds):
+    def start(self, images, labels, seeds, number=0):
         found = self.attack(images, y=labels)
         adversarial = self.threat.project(found, images)
         moved = float(tf.reduce_max(tf.abs(found - adversarial)))

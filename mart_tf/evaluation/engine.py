@@ -7,7 +7,6 @@ into full batches of one static shape. Examples at different steps may share a
 batch, because noise and step count belong to the example, not to its place.
 """
 
-import abc
 import dataclasses
 import operator
 
@@ -23,46 +22,6 @@ _TURNS = 5
 
 # The class of an image whose logits hold NaN: never the right one.
 NO_CLASS = -1
-
-
-class Attack(abc.ABC):
-    """What the engine asks of an attack.
-
-    An attack holds no state of its own: what it remembers of an example
-    between steps are tensors `[batch, ...]` in a dict, among them
-    "adversarial", the present iterate, always inside the threat model.
-
-    An attack of `steps` above 0 has a method
-
-        step(images, labels, state, taken) -> (next state, logits)
-
-    with `taken` `[batch]` the steps that each example has behind it, and
-    `logits` `[batch, classes]` those of the iterate in `state`, not of the
-    next one: the gradient has computed them anyway. The engine compiles it.
-
-    An attack of 0 steps does all its work in `start`, which runs eagerly: one
-    that belongs to another library.
-
-    Attributes:
-        parameters: Every setting by name, as the report lists them.
-        steps: How many steps an example takes.
-    """
-
-    parameters = {}
-    steps = 0
-
-    @abc.abstractmethod
-    def start(self, images, labels, seeds):
-        """The state before the first step.
-
-        Args:
-            images: Natural examples, float32 `[batch, ...]`.
-            labels: Integer classes `[batch]`.
-            seeds: Integer tensor `[batch, 2]`, one seed per example.
-
-        Returns:
-            A dict of tensors `[batch, ...]`, "adversarial" among them.
-        """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +72,7 @@ class Engine:
         """Runs an attack on examples that are classified correctly.
 
         Args:
-            attack: An `Attack`.
+            attack: A `mart_tf.attacks.Stepwise`.
             images: Natural examples, float32 array `[n, ...]`.
             labels: int32 array `[n]`.
             seeds: Integer array `[n, 2]`, one seed per example.

@@ -19,6 +19,20 @@ class Result:
         seconds: Wall time, compilation included; None if nothing was run.
         attacked: Number of examples that went through the network.
         parameters: Every setting of the attack.
+        access: What the attack was given of the model: "gradients",
+            "queries" (its outputs alone), "surrogate" (another model), or
+            "none".
+        broken_after: int32 `[n]`: how many steps broke each example, 0 for
+            one misclassified without attack, -1 for one that stands; or None.
+        norm: The norm that the attack minimises the distance in, instead of
+            staying inside the threat model; None for all others. Its outcome
+            is at `parameters["radius"]` in that norm, and no part of the
+            worst case.
+        distances: float32 `[n]`, of such an attack: of the adversarial
+            example that was found, 0 for one misclassified without attack,
+            infinity where none was found.
+        parts: The attacks of an ensemble in order, each on what the earlier
+            ones left: their outcomes are cumulative.
     """
 
     name: str
@@ -26,6 +40,11 @@ class Result:
     seconds: float | None = None
     attacked: int = 0
     parameters: dict = dataclasses.field(default_factory=dict)
+    access: str = "gradients"
+    broken_after: np.ndarray | None = None
+    norm: str | None = None
+    distances: np.ndarray | None = None
+    parts: tuple["Result", ...] = ()
 
     @property
     def label(self):

@@ -1,16 +1,16 @@
-"""This project's gradient attacks, as the engine runs them."""
+"""Attacks by projected steps of steepest ascent, a step at a time."""
 
 import functools
 from typing import Literal
 
 import tensorflow as tf
 
-from mart_tf import attacks
 from mart_tf.attacks import gradient
-from mart_tf.evaluation import engine
+from mart_tf.attacks import objectives
+from mart_tf.attacks import stepwise
 
 
-class _Ascent(engine.Attack):
+class _Ascent(stepwise.Stepwise):
     """Projected steps of steepest ascent on one objective."""
 
     def __init__(
@@ -29,12 +29,12 @@ class _Ascent(engine.Attack):
         self.threat = threat
         self.steps = steps
         self.step_size = step_size
-        self.objective = attacks.objective(objective)
+        self.objective = objectives.objective(objective)
         self.random_start = random_start
         # An objective for more classes than there are is refused here.
         self.objective(tf.zeros([1], tf.int32), tf.zeros([1, classes]))
 
-    def start(self, images, labels, seeds):
+    def start(self, images, labels, seeds, number=0):
         return {
             "adversarial": self.threat.random_start(
                 images, seeds, kind=self.random_start
@@ -42,7 +42,7 @@ class _Ascent(engine.Attack):
         }
 
     def step(self, images, labels, state, taken):
-        adversarial, _, logits = attacks.ascent_step(
+        adversarial, _, logits = gradient.ascent_step(
             self.classify,
             state["adversarial"],
             images,
@@ -147,7 +147,7 @@ class CW(_Ascent):
             classes,
             steps=steps,
             step_size=threat.epsilon / 10 if step_size is None else step_size,
-            objective=functools.partial(attacks.margin, kappa=kappa),
+            objective=functools.partial(objectives.margin, kappa=kappa),
             random_start=random_start,
         )
         self.parameters = {

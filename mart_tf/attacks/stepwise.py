@@ -1,0 +1,105 @@
+"""Attacks that go a step at a time, so that work can stop where it is done.
+
+The functions of this package run an attack to its end on one batch. What
+evaluates a whole data set drops an example as soon as it is broken and fills
+its place with another: it drives the same attacks step by step.
+"""
+
+import abc
+
+import tensorflow as tf
+
+from mart_tf.attacks import gradient
+
+
+class Stepwise(abc.ABC):
+    """An attack on batches, driven from outside.
+
+    An attack holds no state of its own: what it remembers of an example
+    between steps are tensors `[batch, ...]` in a dict, among them
+    "adversarial", the present iterate, always inside the threat model. So
+    examples at different steps may share a batch.
+
+    An attack of `steps` above 0 has a method
+
+        step(images, labels, state, taken) -> (next state, logits)
+
+    with `taken` int32 `[batch]` the steps of this round that each example has
+    behind it, and `logits` `[batch, classes]` those of the iterate in
+    `state`, not of the next one: a gradient has computed them anyway. It is
+    compiled, and must not depend on an example's place in the batch.
+
+    An attack of 0 steps does all its work in `start`, which runs eagerly: one
+    that belongs to another library.
+
+    Attributes:
+        parameters: Every setting by name, as a report lists them.
+        steps: How many steps an example takes in a round.
+        rounds: How often all of it is done: restarts, or target classes.
+        needs_gradient: Whether the classifier must be differentiable.
+    """
+
+    parameters = {}
+    steps = 0
+    rounds = 1
+    needs_gradient = True
+
+    @abc.abstractmethod
+    def start(self, images, labels, seeds, number=0):
+        """The state before the first step of a round.
+
+        Args:
+            images: Natural examples, float32 `[batch, ...]`.
+            labels: Integer classes `[batch]`.
+            seeds: Int64 tensor `[batch, 2]`, one seed per example, the same
+                in all rounds.
+            number: The round, a Python integer from 0.
+
+        Returns:
+            A dict of tensors `[batch, ...]`, "adversarial" among them.
+        """
+
+    def best(self, state):
+        """What to hand over at the end of a round: the last iterate."""
+        return state["adversarial"]
+
+
+def advance(attack, images, labels, state):
+    """All steps of a round, in the graph: the state after the last."""
+
+    def body(number, state):
+        taken = tf.fill(tf.shape(labels), number)
+        following, _ = attack.step(images, labels, state, taken)
+        return number + 1, following
+
+    return tf.while_loop(
+        lambda number, _: number < attack.steps, body, (tf.constant(0), state)
+    )[1]
+
+
+def run(attack, classify, images, labels, seed):
+    """An attack to its end on one batch: what its functions return.
+
+    Args:
+        attack: A `Stepwise`.
+        classify: Maps images to logits `[batch, classes]`.
+        images: Natural examples, float32 `[batch, ...]`.
+        labels: Integer classes `[batch]`.
+        seed: As in `pgd`.
+
+    Returns:
+        Of each example the first round's result that is misclassified, or
+        else the last round's; float32, of the images' shape.
+    """
+    seeds = gradient.example_seeds(seed, images)
+    found = attack.best(
+        advance(attack, images, labels, attack.start(images, labels, seeds))
+    )
+    for number in range(1, attack.rounds):
+        state = attack.start(images, labels, seeds, number)
+        other = attack.best(advance(attack, images, labels, state))
+        predicted = tf.argmax(classify(found), axis=1, output_type=tf.int32)
+        right = predicted == tf.cast(labels, tf.int32)
+        shape = [-1] + [1] * (len(images.shape) - 1)
+        found = tf.where(tf.reshape(right, shape), other, found)
+    return tf.stop_gradient(found)
