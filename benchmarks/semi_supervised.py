@@ -108,7 +108,7 @@ def _train(workdir, steps, pooled, *flags):
         f"--workdir={workdir}",
         f"--epochs={epochs}",
         f"--epsilon_warmup_epochs={epochs / 5:.2f}",
-        "--learning_rate=0.03",
+        "--learning_rate=0.02",
         f"--schedule=piecewise:at={2 * epochs // 3 + 1}",
     )
 
