@@ -6,7 +6,7 @@ For each seed: 1,000 labelled images (100 a class, of which 100 become the
 validation split) and 20,000 others without labels; a network trained
 naturally on the labels labels the pool; then TRADES and MART are trained for
 as many steps without the pool and with it (RST and semi-supervised MART), and
-the last epoch is evaluated on the whole test set. Everything is a call of
+the best epoch, on the validation split, is evaluated on the whole test set. Everything is a call of
 mart-train, mart-label or mart-evaluate. A run that is there is not repeated,
 so that hours can be stopped and resumed.
 """
@@ -65,7 +65,7 @@ def main(argv):
                     *pool,
                 )
                 rows.setdefault(name, []).append(
-                    runs.accuracies(root / name, _ATTACKS, "last")
+                    runs.accuracies(root / name, _ATTACKS, "best")
                 )
                 print(f"seed {seed}: {name}: {rows[name][-1]}", flush=True)
     runs.print_table(rows)
