@@ -63,10 +63,12 @@ def normal(seeds, shape):
 
     Args and result are those of `uniform`.
     """
-    pairs = uniform(seeds, [2, *shape])
+    # In float32 the last bits of these functions hang on a number's place in
+    # the tensor, because vectorised kernels treat its tail otherwise.
+    pairs = tf.cast(uniform(seeds, [2, *shape]), tf.float64)
     # 1 - u lies in (0, 1]: the logarithm is finite.
     radius = tf.sqrt(-2.0 * tf.math.log1p(-pairs[:, 0]))
-    return radius * tf.cos(2.0 * math.pi * pairs[:, 1])
+    return tf.cast(radius * tf.cos(2.0 * math.pi * pairs[:, 1]), tf.float32)
 
 
 def _mix(z):

@@ -266,4 +266,8 @@ _READERS = {
         lambda text: tuple(int(part) for part in text.split("+")),
         "whole numbers joined by +, such as 75+90",
     ),
+    "tuple[str, ...]": (
+        lambda text: tuple(text.split("+")),
+        "names joined by +",
+    ),
 }

@@ -216,7 +216,9 @@ class _Euclidean:
         share = noise.uniform(
             noise.fold(seeds, _LENGTH_STREAM), [1] * len(shape)
         )
-        return directions * share ** (1.0 / math.prod(shape))
+        # In float64, as in `noise.normal`.
+        share = tf.cast(share, tf.float64) ** (1.0 / math.prod(shape))
+        return directions * tf.cast(share, tf.float32)
 
 
 _GEOMETRIES = {"linf": _Maximum(), "l2": _Euclidean()}

@@ -14,28 +14,43 @@ from mart_tf.attacks import objectives
 _UNROLLED_STEPS = 16
 
 
-def fgsm(classify, images, labels, threat, *, epsilon=None):
+def fgsm(
+    classify,
+    images,
+    labels,
+    threat,
+    *,
+    random_start="none",
+    epsilon=None,
+    seed=None,
+):
     """Fast gradient sign method (Goodfellow et al., ICLR 2015).
 
         x' = project(x + epsilon * ascent(grad_x CE(p(x), y)))
 
     with `ThreatModel.ascent`: the sign of the gradient in linf, the gradient
-    over its norm in l2 (the fast gradient method). No random start.
+    over its norm in l2 (the fast gradient method).
 
     Args:
         classify: Maps images to logits `[batch, classes]`.
         images: Natural examples, float32 `[batch, ...]`.
         labels: Integer classes `[batch]`.
         threat: The `ThreatModel`.
+        random_start: Where the step starts instead of at x, as in `pgd`.
         epsilon: Overrides the threat model's radius, as in `pgd`.
+        seed: Of the random start, as in `pgd`.
 
     Returns:
         Adversarial examples, float32, of the images' shape.
     """
-    images = _floats(images)
+    images = floats(images)
+    check_settings(1, None, random_start)
     radius = threat.epsilon if epsilon is None else epsilon
+    start = threat.random_start(
+        images, example_seeds(seed, images), epsilon, random_start
+    )
     adversarial, _, _ = ascent_step(
-        classify, images, images, labels, threat, radius, epsilon=radius
+        classify, start, images, labels, threat, radius, epsilon=radius
     )
     return tf.stop_gradient(adversarial)
 
@@ -53,6 +68,7 @@ def pgd(
     epsilon=None,
     seed=None,
     best_iterate=False,
+    restarts=1,
 ):
     """Projected gradient descent (Madry et al., ICLR 2018).
 
@@ -81,6 +97,9 @@ def pgd(
             anybody's noise; or None for fresh noise at every call.
         best_iterate: Return the iterate of the highest objective instead of
             the last one, at the price of one more forward pass.
+        restarts: How often PGD starts anew, from other noise; of each example
+            the restart of the highest objective counts, at the price of one
+            more forward pass each.
 
     Returns:
         Adversarial examples, float32, of the images' shape.
@@ -88,14 +107,12 @@ def pgd(
     Raises:
         ValueError: On an unknown objective or start, or steps below 1.
     """
-    check_settings(steps, step_size, random_start)
+    check_settings(steps, step_size, random_start, restarts)
     maximised = objectives.objective(objective)
-    images = _floats(images)
+    images = floats(images)
     radius = threat.epsilon if epsilon is None else epsilon
     step_size = radius / 4.0 if step_size is None else step_size
-    start = threat.random_start(
-        images, example_seeds(seed, images), epsilon, random_start
-    )
+    seeds = example_seeds(seed, images)
 
     def advance(adversarial):
         return ascent_step(
@@ -109,22 +126,30 @@ def pgd(
             epsilon,
         )
 
-    if not best_iterate:
-        adversarial = _repeat(
-            lambda iterate: (advance(iterate)[0],), (start,), steps
-        )[0]
-        return tf.stop_gradient(adversarial)
-
     def advance_and_compare(iterate, best, best_value):
         following, value, _ = advance(iterate)
         return following, *_better(iterate, value, best, best_value)
 
-    lowest = tf.fill(tf.shape(images)[:1], tf.float32.min)
-    last, best, best_value = _repeat(
-        advance_and_compare, (start, start, lowest), steps
-    )
-    value = maximised(labels, classify(last))
-    return tf.stop_gradient(_better(last, value, best, best_value)[0])
+    found, value = images, tf.fill(tf.shape(images)[:1], tf.float32.min)
+    for number in range(restarts):
+        start = threat.random_start(
+            images,
+            noise.fold(seeds, number) if number else seeds,
+            epsilon,
+            random_start,
+        )
+        if not best_iterate:
+            (last,) = _repeat(lambda x: (advance(x)[0],), (start,), steps)
+            if restarts == 1:
+                return tf.stop_gradient(last)
+        else:
+            last, found, value = _repeat(
+                advance_and_compare, (start, found, value), steps
+            )
+        found, value = _better(
+            last, maximised(labels, classify(last)), found, value
+        )
+    return tf.stop_gradient(found)
 
 
 def ascent_step(
@@ -185,12 +210,14 @@ def input_gradient(classify, adversarial, labels, objective="cross_entropy"):
     return tape.gradient(total, adversarial), values, logits
 
 
-def check_settings(steps, step_size=None, random_start="uniform"):
+def check_settings(steps, step_size=None, random_start="uniform", restarts=1):
     """Raises a `ValueError` for settings that no attack can run with."""
-    if not isinstance(steps, numbers.Integral) or steps < 1:
-        raise ValueError(
-            f"Attack steps is {steps!r}; expected a whole number of at least 1."
-        )
+    for name, count in [("steps", steps), ("restarts", restarts)]:
+        if not isinstance(count, numbers.Integral) or count < 1:
+            raise ValueError(
+                f"Attack {name} is {count!r}; expected a whole number of at "
+                "least 1."
+            )
     if isinstance(step_size, numbers.Real) and not step_size > 0:
         raise ValueError(
             f"Attack step size is {step_size!r}; expected a number above 0."
@@ -201,7 +228,12 @@ def check_settings(steps, step_size=None, random_start="uniform"):
         )
 
 
-def _floats(images):
+def floats(images):
+    """Images as float32.
+
+    Raises:
+        ValueError: If they are integers.
+    """
     images = tf.convert_to_tensor(images)
     if not images.dtype.is_floating:
         raise ValueError(

@@ -78,6 +78,39 @@ def dlr(labels, logits):
     return (wrong - true) / (ranked[:, 0] - ranked[:, 2] + 1e-12)
 
 
+def targeted_dlr(labels, logits, targets):
+    """Targeted DLR of Croce and Hein (ICML 2020), equation 7.
+
+        -(z_y - z_t) / (z_1st - (z_3rd + z_4th) / 2)
+
+    with t a wrong class, and z_1st, z_3rd and z_4th by size: unchanged when
+    the logits are scaled or shifted.
+
+    Args:
+        labels: Integer classes y, shape `[batch]`.
+        logits: Scores, shape `[batch, classes]`, of at least 4 classes.
+        targets: Integer classes t, shape `[batch]`.
+
+    Returns:
+        Float32 tensor of shape `[batch]`.
+
+    Raises:
+        ValueError: If there are fewer than 4 classes.
+    """
+    classes = logits.shape[-1]
+    if classes is not None and classes < 4:
+        raise ValueError(
+            f"The targeted dlr objective needs at least 4 classes, got "
+            f"{classes}; use apgd with the objective margin or cross_entropy."
+        )
+    logits = tf.cast(logits, tf.float32)
+    true = tf.gather(logits, labels, batch_dims=1)
+    target = tf.gather(logits, targets, batch_dims=1)
+    ranked = tf.math.top_k(logits, 4).values
+    spread = ranked[:, 0] - (ranked[:, 2] + ranked[:, 3]) / 2.0
+    return (target - true) / (spread + 1e-12)
+
+
 def objective(name):
     """The objective of a name, or the callable itself.
 

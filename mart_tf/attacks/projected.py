@@ -5,6 +5,7 @@ from typing import Literal
 
 import tensorflow as tf
 
+from mart_tf import noise
 from mart_tf.attacks import gradient
 from mart_tf.attacks import objectives
 from mart_tf.attacks import stepwise
@@ -12,6 +13,8 @@ from mart_tf.attacks import stepwise
 
 class _Ascent(stepwise.Stepwise):
     """Projected steps of steepest ascent on one objective."""
+
+    climbs = True
 
     def __init__(
         self,
@@ -23,23 +26,25 @@ class _Ascent(stepwise.Stepwise):
         step_size,
         objective,
         random_start,
+        restarts=1,
     ):
-        gradient.check_settings(steps, step_size, random_start)
+        gradient.check_settings(steps, step_size, random_start, restarts)
         self.classify = classify
         self.threat = threat
         self.steps = steps
         self.step_size = step_size
         self.objective = objectives.objective(objective)
         self.random_start = random_start
+        self.rounds = restarts
         # An objective for more classes than there are is refused here.
-        self.objective(tf.zeros([1], tf.int32), tf.zeros([1, classes]))
+        if classes is not None:
+            self.objective(tf.zeros([1], tf.int32), tf.zeros([1, classes]))
 
     def start(self, images, labels, seeds, number=0):
-        return {
-            "adversarial": self.threat.random_start(
-                images, seeds, kind=self.random_start
-            )
-        }
+        if number:
+            seeds = noise.fold(seeds, number)
+        start = self.threat.random_start(images, seeds, kind=self.random_start)
+        return {"adversarial": start}
 
     def step(self, images, labels, state, taken):
         adversarial, _, logits = gradient.ascent_step(
@@ -57,11 +62,21 @@ class _Ascent(stepwise.Stepwise):
 class FGSM(_Ascent):
     """Fast gradient sign method (Goodfellow et al., ICLR 2015).
 
-    One step of size epsilon on the cross-entropy, from the natural example;
-    in l2 along the gradient itself (fast gradient method).
+    One step of size epsilon on the cross-entropy; in l2 along the gradient
+    itself (fast gradient method).
+
+    Args:
+        random_start: See `ThreatModel.random_start`; by definition the step
+            starts at the natural example.
     """
 
-    def __init__(self, classify, threat, classes):
+    def __init__(
+        self,
+        classify,
+        threat,
+        classes,
+        random_start: Literal["none", "uniform", "gaussian"] = "none",
+    ):
         super().__init__(
             classify,
             threat,
@@ -69,9 +84,12 @@ class FGSM(_Ascent):
             steps=1,
             step_size=threat.epsilon,
             objective="cross_entropy",
-            random_start="none",
+            random_start=random_start,
         )
-        self.parameters = {"step_size": self.step_size}
+        self.parameters = {
+            "step_size": self.step_size,
+            "random_start": random_start,
+        }
 
 
 class PGD(_Ascent):
@@ -84,6 +102,7 @@ class PGD(_Ascent):
             paper.
         objective: What is maximised.
         random_start: See `ThreatModel.random_start`.
+        restarts: How often it starts anew, from other noise.
     """
 
     def __init__(
@@ -97,6 +116,7 @@ class PGD(_Ascent):
             "cross_entropy", "margin", "dlr", "soft_margin"
         ] = "cross_entropy",
         random_start: Literal["uniform", "gaussian", "none"] = "uniform",
+        restarts: int = 1,
     ):
         super().__init__(
             classify,
@@ -106,12 +126,19 @@ class PGD(_Ascent):
             step_size=threat.epsilon / 10 if step_size is None else step_size,
             objective=objective,
             random_start=random_start,
+            restarts=restarts,
         )
+        if restarts > 1 and random_start == "none":
+            raise ValueError(
+                f"restarts is {restarts} and random_start none: all would be "
+                "the same; expected one restart, or a random start."
+            )
         self.parameters = {
             "steps": steps,
             "step_size": self.step_size,
             "objective": objective,
             "random_start": random_start,
+            "restarts": restarts,
         }
 
 
@@ -156,3 +183,97 @@ class CW(_Ascent):
             "kappa": kappa,
             "random_start": random_start,
         }
+
+
+class MomentumPGD(_Ascent):
+    """The momentum iterative method (Dong et al., CVPR 2018), equation 6.
+
+        g_{k+1} = decay * g_k + grad / ||grad||_1
+        x_{k+1} = project(x_k + step_size * ascent(g_{k+1}))
+
+    with `ThreatModel.ascent`.
+
+    Args:
+        steps: Number of gradient steps, at least 1.
+        step_size: Length of a step in the threat model's norm, in units of
+            the pixels; default: epsilon / 10.
+        decay: Weight of the earlier gradients, at least 0.
+        random_start: See `ThreatModel.random_start`.
+    """
+
+    def __init__(
+        self,
+        classify,
+        threat,
+        classes,
+        steps: int = 20,
+        step_size: float | None = None,
+        decay: float = 1.0,
+        random_start: Literal["none", "uniform", "gaussian"] = "none",
+    ):
+        super().__init__(
+            classify,
+            threat,
+            classes,
+            steps=steps,
+            step_size=threat.epsilon / 10 if step_size is None else step_size,
+            objective="cross_entropy",
+            random_start=random_start,
+        )
+        self.decay = decay
+        self.parameters = {
+            "steps": steps,
+            "step_size": self.step_size,
+            "decay": decay,
+            "random_start": random_start,
+        }
+
+    def start(self, images, labels, seeds, number=0):
+        state = super().start(images, labels, seeds, number)
+        return {**state, "gradient": tf.zeros_like(images)}
+
+    def step(self, images, labels, state, taken):
+        slope, _, logits = gradient.input_gradient(
+            self.classify, state["adversarial"], labels
+        )
+        axes = list(range(1, len(images.shape)))
+        length = tf.reduce_sum(tf.abs(slope), axes, keepdims=True)
+        slope = self.decay * state["gradient"] + tf.math.divide_no_nan(
+            slope, length
+        )
+        moved = state["adversarial"] + self.step_size * self.threat.ascent(
+            slope
+        )
+        adversarial = self.threat.project(moved, images)
+        return {"adversarial": adversarial, "gradient": slope}, logits
+
+
+def momentum_pgd(
+    classify,
+    images,
+    labels,
+    threat,
+    *,
+    steps=20,
+    step_size=None,
+    decay=1.0,
+    random_start="none",
+    seed=None,
+):
+    """The momentum iterative method (Dong et al., CVPR 2018).
+
+    Args:
+        classify: Maps images to logits `[batch, classes]`.
+        images: Natural examples, float32 `[batch, ...]`.
+        labels: Integer classes `[batch]`.
+        threat: The `ThreatModel`.
+        steps, step_size, decay, random_start: See `MomentumPGD`.
+        seed: As in `pgd`.
+
+    Returns:
+        The last iterates, float32, of the images' shape.
+    """
+    attack = MomentumPGD(
+        classify, threat, None, steps, step_size, decay, random_start
+    )
+    return stepwise.run(attack, classify, images, labels, seed)

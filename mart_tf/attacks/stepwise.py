@@ -37,12 +37,25 @@ class Stepwise(abc.ABC):
         steps: How many steps an example takes in a round.
         rounds: How often all of it is done: restarts, or target classes.
         needs_gradient: Whether the classifier must be differentiable.
+        climbs: Whether the loss at the iterates says how the attack went: it
+            is then kept, step by step.
+        norm: The norm that it minimises the distance in, free of the threat
+            model's radius; None for attacks that stay inside it.
+        notes: Sentences for the report: what was done otherwise than asked.
     """
 
     parameters = {}
     steps = 0
     rounds = 1
     needs_gradient = True
+    climbs = False
+    norm = None
+    notes = ()
+
+    @property
+    def work(self):
+        """About how many passes through the network an example takes."""
+        return max(1, self.steps * self.rounds)
 
     @abc.abstractmethod
     def start(self, images, labels, seeds, number=0):
@@ -91,6 +104,7 @@ def run(attack, classify, images, labels, seed):
         Of each example the first round's result that is misclassified, or
         else the last round's; float32, of the images' shape.
     """
+    images = gradient.floats(images)
     seeds = gradient.example_seeds(seed, images)
     found = attack.best(
         advance(attack, images, labels, attack.start(images, labels, seeds))

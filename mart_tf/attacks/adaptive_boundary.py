@@ -1,0 +1,225 @@
+"""FAB: the closest adversarial examples, by steps onto linear boundaries."""
+
+import numbers
+
+import tensorflow as tf
+
+from mart_tf.attacks import gradient
+from mart_tf.attacks import hyperplane
+from mart_tf.attacks import stepwise
+
+# The paper's constants, which AutoAttack keeps.
+_ALPHA_MAX = 0.1
+_ETA = 1.05
+_BETA = 0.9
+
+
+class FAB(stepwise.Stepwise):
+    """Targeted fast adaptive boundary attack (Croce and Hein, ICML 2020).
+
+    Algorithm 1 of "Minimally distorted adversarial examples with a fast
+    adaptive boundary attack", one target class t at a time. With the
+    boundary linearised at the present iterate x_k,
+
+        pi = {z: z_t(x_k) - z_y(x_k) + <grad (z_t - z_y)(x_k), z - x_k> = 0}
+
+    and d_k, d_0 the shortest moves of x_k and of the natural example x onto
+    it (`hyperplane.shortest_move`),
+
+        alpha = min(||d_k|| / (||d_k|| + ||d_0||), 0.1)
+        x' = clip((1 - alpha) (x_k + 1.05 d_k) + alpha (x + 1.05 d_0))
+        x_{k+1} = x' if it is classified correctly, else 0.1 x + 0.9 x'
+
+    from x_0 = x. As in AutoAttack (Croce and Hein, ICML 2020) there is one
+    start, not a random one, and no search along the line at the end. A step
+    costs one gradient and one forward pass.
+
+    It looks for the smallest distance and knows no epsilon. So that it can
+    take part beside other attacks, `state["adversarial"]` is the closest x'
+    inside the threat model that was misclassified, or else the natural
+    example.
+
+    Args:
+        steps: Number of steps for each target class, at least 1.
+        targets: How many wrong classes are aimed at, in the order of the
+            natural example's logits, the highest first; at most all of them.
+
+    Raises:
+        ValueError: If there is no wrong class, or a count below 1.
+    """
+
+    def __init__(
+        self, classify, threat, classes, steps: int = 100, targets: int = 9
+    ):
+        gradient.check_settings(steps)
+        if classes < 2:
+            raise ValueError(
+                f"FAB got a classifier of {classes} classes; expected at "
+                "least 2: there is no other class to aim at."
+            )
+        if not isinstance(targets, numbers.Integral) or targets < 1:
+            raise ValueError(
+                f"FAB targets is {targets!r}; expected a whole number of at "
+                "least 1."
+            )
+        self.classify = classify
+        self.threat = threat
+        self.steps = steps
+        self.rounds = min(targets, classes - 1)
+        self.parameters = {
+            "steps": steps,
+            "targets": self.rounds,
+            "alpha_max": _ALPHA_MAX,
+            "eta": _ETA,
+            "beta": _BETA,
+        }
+        self._ranked = tf.function(self._rank, reduce_retracing=False)
+
+    def start(self, images, labels, seeds, number=0):
+        logits, ranking = self._ranked(images, labels)
+        return {
+            "adversarial": images,
+            "logits": logits,
+            "iterate": images,
+            "target": ranking[:, number],
+        }
+
+    def step(self, images, labels, state, taken):
+        reached = self._towards_boundary(images, labels, state)
+        logits = self.classify(reached)
+        wrong = _misclassified(labels, logits)
+        closer = (
+            wrong
+            & self._counts(images, reached)
+            & (
+                self.threat.distance(reached, images)
+                < self.distances(images, labels, state)
+            )
+        )
+        back = images + _BETA * (reached - images)
+        following = {
+            "adversarial": _where(closer, reached, state["adversarial"]),
+            "logits": _where(closer, logits, state["logits"]),
+            "iterate": _where(wrong, back, reached),
+            "target": state["target"],
+        }
+        return following, state["logits"]
+
+    def distances(self, images, labels, state):
+        """How far `state["adversarial"]` is; infinity where none was found.
+
+        Args:
+            images: Natural examples, float32 `[batch, ...]`.
+            labels: Integer classes `[batch]`.
+            state: What `start` or `step` returned.
+
+        Returns:
+            A float32 tensor `[batch]`, in the threat model's norm.
+        """
+        found = _misclassified(labels, state["logits"])
+        length = self.threat.distance(state["adversarial"], images)
+        return tf.where(found, length, float("inf"))
+
+    def _rank(self, images, labels):
+        """The natural logits, and the classes to aim at, best first."""
+        logits = self.classify(images)
+        is_label = tf.one_hot(
+            labels, logits.shape[-1], True, False, dtype=tf.bool
+        )
+        others = tf.where(is_label, -float("inf"), logits)
+        return logits, tf.math.top_k(others, self.rounds).indices
+
+    def _towards_boundary(self, images, labels, state):
+        """x' from the present iterate."""
+        iterate, target = state["iterate"], state["target"]
+
+        def advantage(labels, logits):
+            aim = tf.gather(logits, target, batch_dims=1)
+            return aim - tf.gather(logits, labels, batch_dims=1)
+
+        slope, values, _ = gradient.input_gradient(
+            self.classify, iterate, labels, advantage
+        )
+        # The same linear function at the natural example: a difference of
+        # near points, where <w, x> of each would lose digits.
+        axes = list(range(1, len(images.shape)))
+        at_natural = values + tf.reduce_sum(slope * (images - iterate), axes)
+        own = hyperplane.shortest_move(iterate, slope, values, self.threat)
+        natural = hyperplane.shortest_move(
+            images, slope, at_natural, self.threat
+        )
+        length = self.threat.distance(own, 0.0)
+        alpha = tf.minimum(
+            tf.math.divide_no_nan(
+                length, length + self.threat.distance(natural, 0.0)
+            ),
+            _ALPHA_MAX,
+        )
+        alpha = self.threat.radius(images, alpha)
+        reached = (1.0 - alpha) * (iterate + _ETA * own)
+        reached += alpha * (images + _ETA * natural)
+        return tf.clip_by_value(
+            reached, self.threat.pixel_min, self.threat.pixel_max
+        )
+
+    def _counts(self, images, reached):
+        """Which x' lie inside the threat model, to the last digit."""
+        axes = list(range(1, len(images.shape)))
+        allowed = self.threat.project(reached, images)
+        return tf.reduce_all(allowed == reached, axes)
+
+
+class _Unbounded(FAB):
+    """FAB for the distances alone: an x' counts however far it is."""
+
+    def _counts(self, images, reached):
+        return tf.fill(tf.shape(images)[:1], True)
+
+
+def fab(classify, images, labels, threat, *, steps=100, targets=9):
+    """Targeted FAB: the closest adversarial examples (see `FAB`).
+
+    Args:
+        classify: Maps images to logits `[batch, classes]`.
+        images: Natural examples, float32 `[batch, ...]`.
+        labels: Integer classes `[batch]`.
+        threat: The `ThreatModel`, of which the norm and the pixel range
+            count; its epsilon is not a limit.
+        steps, targets: See `FAB`.
+
+    Returns:
+        The closest adversarial example found for any target class, float32,
+        of the images' shape, and its distance in the threat model's norm,
+        `[batch]`. Where none was found the natural example and infinity;
+        where the natural example is misclassified, itself and 0.
+
+    Raises:
+        ValueError: If there is no wrong class, or a count below 1.
+    """
+    images = gradient.floats(images)
+    labels = tf.convert_to_tensor(labels)
+    classes = classify(images[:1]).shape[-1]
+    attack = _Unbounded(classify, threat, classes, steps, targets)
+    closest = images
+    distances = tf.fill(tf.shape(images)[:1], float("inf"))
+    for number in range(attack.rounds):
+        state = attack.start(images, labels, None, number)
+        state = stepwise.advance(attack, images, labels, state)
+        length = attack.distances(images, labels, state)
+        closer = length < distances
+        closest = _where(closer, state["adversarial"], closest)
+        distances = tf.where(closer, length, distances)
+    return tf.stop_gradient(closest), tf.stop_gradient(distances)
+
+
+def _misclassified(labels, logits):
+    predicted = tf.argmax(logits, axis=-1, output_type=tf.int32)
+    # A network that gives NaN does not recognise the image.
+    missing = tf.reduce_any(tf.math.is_nan(logits), axis=-1)
+    return missing | (predicted != tf.cast(labels, tf.int32))
+
+
+def _where(examples, values, others):
+    """`values` of some examples, `others` of the rest."""
+    shape = [-1] + [1] * (len(values.shape) - 1)
+    return tf.where(tf.reshape(examples, shape), values, others)

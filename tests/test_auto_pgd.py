@@ -1,0 +1,435 @@
+"""Auto-PGD: Algorithm 1 of its paper, its optima, its bounds, its seeds."""
+
+import fractions
+import functools
+import itertools
+import math
+
+import keras
+import numpy as np
+import pytest
+from sklearn import datasets
+import tensorflow as tf
+
+from mart_tf import attacks
+from mart_tf import choices
+from mart_tf import noise
+from mart_tf import threat
+from mart_tf.attacks import auto_pgd
+from mart_tf.attacks import objectives
+from mart_tf.attacks import projected
+from mart_tf.evaluation import engine
+
+GENERATOR = np.random.RandomState(0)
+# A multiple of what a vector register holds: TensorFlow computes what is left
+# over at the end of a tensor by other instructions, which round otherwise. And
+# so many that what only few examples show is among them: a step size that is
+# kept because it was halved before, or because of f_max at w_j, not after it.
+EXAMPLES = 128
+PIXELS, CLASSES = 6, 4
+IMAGES = GENERATOR.rand(EXAMPLES, PIXELS).astype("float32")
+LABELS = GENERATOR.randint(0, CLASSES, EXAMPLES).astype("int32")
+HEIGHT = GENERATOR.randn(CLASSES, PIXELS).astype("float32")
+PITCH = 6 * GENERATOR.randn(CLASSES, PIXELS).astype("float32")
+PHASE = GENERATOR.randn(CLASSES, PIXELS).astype("float32")
+WEIGHTS = GENERATOR.randn(PIXELS, CLASSES).astype("float32")
+EPSILONS = {"linf": 0.3, "l2": 0.6}
+SEEDS = noise.seeds(5, tf.range(EXAMPLES))
+
+
+def wavy(images):
+    """Scores with hills and valleys: z_c = sum_i h_ci sin(p_ci x_i + s_ci)."""
+    return tf.reduce_sum(HEIGHT * tf.sin(PITCH * images[:, None] + PHASE), -1)
+
+
+def linear(images):
+    return tf.reshape(images, [-1, PIXELS]) @ WEIGHTS
+
+
+def model_of(norm, **pixels):
+    scale = pixels.get("pixel_max", 1.0) - pixels.get("pixel_min", 0.0)
+    return threat.ThreatModel(norm, scale * EPSILONS[norm], **pixels)
+
+
+def taken(count, batch=EXAMPLES):
+    return tf.fill([batch], tf.constant(count, tf.int32))
+
+
+def states_of(attack, images=IMAGES, number=0, compiled=True):
+    """The state before each step, and after the last."""
+    step = tf.function(attack.step) if compiled else attack.step
+    images, labels = tf.constant(images), tf.constant(LABELS)
+    states = [attack.start(images, labels, SEEDS, number)]
+    for count in range(attack.steps):
+        states.append(step(images, labels, states[-1], taken(count))[0])
+    return states
+
+
+def assert_inside(adversarial, images, model):
+    images, adversarial = np.asarray(images), np.asarray(adversarial)
+    low, high = np.float32(model.pixel_min), np.float32(model.pixel_max)
+    assert adversarial.dtype == np.float32
+    assert (low <= adversarial).all() and (adversarial <= high).all()
+    if model.norm == "linf":
+        epsilon = np.float32(model.epsilon)
+        assert (adversarial >= np.maximum(images - epsilon, low)).all()
+        assert (adversarial <= np.minimum(images + epsilon, high)).all()
+    else:
+        offset = adversarial.astype("float64") - images
+        lengths = np.linalg.norm(offset.reshape(len(images), -1), axis=1)
+        assert (lengths <= model.epsilon * (1 + 1e-6)).all()
+
+
+def paper_checkpoints(steps):
+    p = [fractions.Fraction(0), fractions.Fraction(22, 100)]
+    least, less = fractions.Fraction(6, 100), fractions.Fraction(3, 100)
+    while p[-1] + max(p[-1] - p[-2] - less, least) <= 1:
+        p.append(p[-1] + max(p[-1] - p[-2] - less, least))
+    return [math.ceil(share * steps) for share in p]
+
+
+def algorithm_1(x_0, model, steps):
+    """Algorithm 1 for a batch, line by line as printed.
+
+    f, its gradient and the projection are the package's, so that the last bit
+    of an objective decides in both as it decides in the other.
+
+    Returns:
+        x^(0) to x^(N) as they were made, and as they were kept; conditions 1
+        and 2 of each example at each checkpoint; eta at the end.
+    """
+
+    def f_and_ascent(x):
+        slope, values, _ = attacks.input_gradient(wavy, tf.constant(x), LABELS)
+        return values.numpy(), model.ascent(slope).numpy()
+
+    def project(x):
+        return model.project(tf.constant(x), IMAGES).numpy()
+
+    eta = np.full(EXAMPLES, 2 * model.epsilon, "float32")
+    w = paper_checkpoints(steps)
+    f_0, ascent = f_and_ascent(x_0)
+    x = [x_0, project(x_0 + eta[:, None] * ascent)]
+    f_1, ascent = f_and_ascent(x[1])
+    f, f_max, etas = [f_0, f_1], [f_0, np.maximum(f_0, f_1)], [eta]
+    x_max = np.where((f_max[1] == f_0)[:, None], x[0], x[1])
+    made, decisions = list(x), []
+    for k in range(1, steps):
+        etas.append(eta)
+        z = project(x[k] + eta[:, None] * ascent)
+        new = project(
+            x[k]
+            + np.float32(0.75) * (z - x[k])
+            + np.float32(0.25) * (x[k] - x[k - 1])
+        )
+        f_new, _ = f_and_ascent(new)
+        better = f_new > f_max[k]
+        x_max = np.where(better[:, None], new, x_max)
+        f_max.append(np.maximum(f_max[k], f_new))
+        made.append(new)
+        if k in w:
+            last = w[w.index(k) - 1]
+            rises = sum(f[i + 1] > f[i] for i in range(last, k))
+            first = rises < 0.75 * (k - last)
+            second = (etas[last] == etas[k]) & (f_max[last] == f_max[k])
+            halve = first | second
+            eta = np.where(halve, eta / 2, eta)
+            new = np.where(halve[:, None], x_max, new)
+            f_new = np.where(halve, f_max[k + 1], f_new)
+            decisions += zip(first, second, strict=True)
+        x.append(new)
+        f.append(f_new)
+        ascent = f_and_ascent(new)[1]
+    return made, x, decisions, eta
+
+
+@pytest.mark.parametrize("norm", choices.NORMS)
+def test_every_iterate_is_that_of_algorithm_1(norm):
+    model = model_of(norm)
+    attack = auto_pgd.APGD(wavy, model, CLASSES, steps=40)
+    states = states_of(attack, compiled=False)
+    start = states[0]["adversarial"].numpy()
+    made, kept, decisions, eta = algorithm_1(start, model, 40)
+    np.testing.assert_array_equal([s["adversarial"] for s in states], made)
+    # What an iterate was in the end is known to the step after it.
+    ours = [state["previous"] for state in states[1:]]
+    np.testing.assert_array_equal(ours, kept[:-1])
+    np.testing.assert_array_equal(states[-1]["step_size"], eta)
+    # Neither condition, and each of them alone.
+    assert set(decisions) >= {(False, False), (True, False), (False, True)}
+
+
+def test_checkpoints_of_the_paper():
+    attack = auto_pgd.APGD(linear, model_of("linf"), CLASSES)
+    windows = attack.windows.numpy()
+    assert windows.shape == (101,)
+    places = np.flatnonzero(windows >= 0)
+    np.testing.assert_array_equal(
+        places - 1, [0, 22, 41, 57, 70, 80, 87, 93, 99]
+    )
+    np.testing.assert_array_equal(
+        windows[places], [0, 22, 19, 16, 13, 10, 7, 6, 6]
+    )
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 5])
+def test_few_steps_have_fewer_checkpoints(steps):
+    model = model_of("linf")
+    attack = auto_pgd.APGD(wavy, model, CLASSES, steps=steps)
+    for state in states_of(attack):
+        assert_inside(state["adversarial"], IMAGES, model)
+
+
+@pytest.mark.parametrize("pixels", [{}, {"pixel_min": -3.0, "pixel_max": 5.0}])
+@pytest.mark.parametrize("norm", choices.NORMS)
+@pytest.mark.parametrize("targeted", [False, True])
+def test_iterates_stay_inside_the_threat_model(norm, pixels, targeted):
+    model = model_of(norm, **pixels)
+    width = model.pixel_max - model.pixel_min
+    images = model.pixel_min + np.float32(width) * IMAGES
+    kind = auto_pgd.TargetedAPGD if targeted else auto_pgd.APGD
+    attack = kind(wavy, model, CLASSES, steps=20)
+    states = states_of(attack, images)
+    for state in states:
+        assert_inside(state["adversarial"], images, model)
+        assert_inside(attack.best(state), images, model)
+    assert np.ptp(states[-1]["adversarial"] - images) > 0.1 * width
+
+
+@pytest.mark.parametrize("objective", ["cross_entropy", "margin"])
+@pytest.mark.parametrize("norm", choices.NORMS)
+def test_finds_the_optimum_of_a_linear_network(norm, objective):
+    # Of two classes the objective rises along one direction w; far from the
+    # pixel bounds the best x' is x + epsilon sign(w), or epsilon w / ||w||.
+    model = threat.ThreatModel(norm, 2.0, pixel_min=-10.0, pixel_max=10.0)
+    labels = LABELS % 2
+    found = auto_pgd.apgd(
+        lambda images: images @ WEIGHTS[:, :2],
+        IMAGES,
+        labels,
+        model,
+        steps=30,
+        objective=objective,
+        seed=0,
+    )
+    towards = (WEIGHTS[:, 1] - WEIGHTS[:, 0]) * (1 - 2 * labels[:, None])
+    gain = {"linf": np.abs(towards).sum(1), "l2": np.linalg.norm(towards, 2, 1)}
+    natural = (IMAGES * towards).sum(1)
+    margins = (found.numpy() * towards).sum(1)
+    np.testing.assert_allclose(margins, natural + 2.0 * gain[norm], rtol=1e-5)
+
+
+def test_targeted_dlr_by_hand():
+    logits = tf.constant([[3.0, 1.0, 0.0, -1.0, -9.0]] * 2)
+    values = objectives.targeted_dlr(
+        tf.constant([0, 2]), logits, tf.constant([3, 0])
+    )
+    # -(3 + 1) / (3 - (0 - 1) / 2) and -(0 - 3) / (3 - (0 - 1) / 2)
+    np.testing.assert_allclose(values, [-8 / 7, 6 / 7], rtol=1e-6)
+    scaled = objectives.targeted_dlr(
+        tf.constant([0, 2]), 7 * logits + 2, tf.constant([3, 0])
+    )
+    np.testing.assert_allclose(scaled, values, rtol=1e-6)
+
+
+class TestTargeted:
+    def test_aims_at_the_strongest_wrong_classes_first(self):
+        model = threat.ThreatModel("linf", 9.0, -10.0, 10.0)
+        attack = auto_pgd.TargetedAPGD(linear, model, CLASSES, steps=20)
+        assert attack.rounds == CLASSES - 1
+        assert attack.parameters == {"steps": 20, "targets": CLASSES - 1}
+        order = np.argsort(-linear(IMAGES).numpy(), axis=1)
+        wrong = order[order != LABELS[:, None]].reshape(EXAMPLES, -1)
+        for number in range(attack.rounds):
+            last = states_of(attack, number=number)[-1]
+            np.testing.assert_array_equal(last["targets"], wrong[:, number])
+            # So far out each of them can be made to win over the label.
+            scores = linear(attack.best(last)).numpy()
+            rows = np.arange(EXAMPLES)
+            assert (scores[rows, wrong[:, number]] > scores[rows, LABELS]).all()
+
+    def test_takes_as_many_targets_as_asked(self):
+        attack = auto_pgd.TargetedAPGD(linear, model_of("l2"), 10, targets=3)
+        assert attack.rounds == 3
+        assert auto_pgd.TargetedAPGD(linear, model_of("l2"), 10).rounds == 9
+
+    def test_the_function_goes_from_target_to_target(self):
+        # Class 3 is the only one in reach of class 0, and it comes last.
+        def classify(images):
+            edge = 3.0 * images[:, :1] - 1.15
+            return tf.concat(
+                [tf.ones_like(edge) * [0.6, 0.55, 0.52], edge], axis=1
+            )
+
+        images, labels = np.full((2, 3), 0.4, "float32"), np.zeros(2, "int32")
+        model = threat.ThreatModel(epsilon=0.2)
+        attack = functools.partial(
+            auto_pgd.targeted_apgd, classify, images, labels, model, steps=10
+        )
+        found = attack(seed=1)
+        assert_inside(found, images, model)
+        np.testing.assert_array_equal(np.argmax(classify(found), 1), [3, 3])
+        few = attack(seed=1, targets=2)
+        np.testing.assert_array_equal(np.argmax(classify(few), 1), [0, 0])
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+def test_a_permuted_batch_gives_the_permuted_result(targeted):
+    attack = auto_pgd.targeted_apgd if targeted else auto_pgd.apgd
+    run = functools.partial(attack, wavy, threat=model_of("l2"), steps=12)
+    seeds = SEEDS.numpy()
+    found = run(IMAGES, LABELS, seed=tf.constant(seeds)).numpy()
+    order = GENERATOR.permutation(EXAMPLES)
+    other = run(IMAGES[order], LABELS[order], seed=tf.constant(seeds[order]))
+    np.testing.assert_array_equal(other, found[order])
+    np.testing.assert_array_equal(run(IMAGES, LABELS, seed=5), found)
+    assert np.abs(run(IMAGES, LABELS, seed=6) - found).max() > 0.01
+
+
+def test_examples_at_different_steps_share_a_batch():
+    attack = auto_pgd.APGD(wavy, model_of("linf"), CLASSES, steps=40)
+    states = states_of(attack)
+    # The step past the last is asked of those that wait for the others.
+    counts = np.arange(EXAMPLES, dtype="int32") % 41
+    mixed = {name: _rows(states, counts, name) for name in states[0]}
+    following, logits = tf.function(attack.step)(
+        tf.constant(IMAGES), tf.constant(LABELS), mixed, tf.constant(counts)
+    )
+    np.testing.assert_allclose(
+        logits, wavy(mixed["adversarial"]), rtol=1e-5, atol=1e-5
+    )
+    going = counts < 40
+    for name in mixed:
+        expected = _rows(states[1:] + states[:1], counts, name)
+        np.testing.assert_array_equal(
+            following[name][going], expected[going], err_msg=name
+        )
+
+
+def _rows(states, counts, name):
+    """Of each example what its own state says."""
+    every = np.stack([state[name] for state in states])
+    return tf.constant(every[counts, np.arange(len(counts))])
+
+
+def test_rounds_start_from_other_noise():
+    attack = auto_pgd.APGD(linear, model_of("l2"), CLASSES, restarts=3)
+    assert attack.rounds == 3
+    starts = [
+        attack.start(tf.constant(IMAGES), LABELS, SEEDS, number)["adversarial"]
+        for number in range(3)
+    ]
+    for one, other in itertools.combinations(starts, 2):
+        assert (np.abs(one - other).max(axis=1) > 0.01).all()
+    again = attack.start(tf.constant(IMAGES), LABELS, SEEDS, 2)["adversarial"]
+    np.testing.assert_array_equal(again, starts[2])
+
+
+def test_hands_over_the_iterate_of_the_highest_objective():
+    attack = auto_pgd.APGD(wavy, model_of("linf"), CLASSES, steps=25)
+    states = states_of(attack)
+    values = np.stack(
+        [
+            objectives.cross_entropy(LABELS, wavy(state["adversarial"]))
+            for state in states[:-1]
+        ]
+    )
+    best = attack.best(states[-1])
+    np.testing.assert_allclose(
+        objectives.cross_entropy(LABELS, wavy(best)), values.max(0), rtol=1e-5
+    )
+    assert (values.max(0) > values[-1] + 1e-3).any()
+
+
+def test_one_gradient_a_step_and_no_more():
+    calls = []
+
+    def classify(images):
+        calls.append(images.shape)
+        return wavy(images)
+
+    attack = auto_pgd.APGD(classify, model_of("linf"), CLASSES, steps=3)
+    images, labels = tf.constant(IMAGES), tf.constant(LABELS)
+    state = attack.start(images, labels, SEEDS)
+    assert not calls
+    for count in range(3):
+        state, _ = attack.step(images, labels, state, taken(count))
+    assert len(calls) == 3
+
+
+@pytest.mark.parametrize(
+    ("kind", "classes", "options", "message"),
+    [
+        (auto_pgd.APGD, 4, {"steps": 0}, "Attack steps is 0"),
+        (auto_pgd.APGD, 4, {"steps": 2.5}, "expected a whole number"),
+        (auto_pgd.APGD, 4, {"restarts": 0}, "restarts is 0; expected a whole"),
+        (auto_pgd.APGD, 4, {"restarts": 1.5}, "restarts is 1.5"),
+        (auto_pgd.APGD, 4, {"objective": "dlrr"}, "did you mean 'dlr'"),
+        (auto_pgd.APGD, 2, {"objective": "dlr"}, "at least 3 classes, got 2"),
+        (auto_pgd.TargetedAPGD, 4, {"steps": 0}, "Attack steps is 0"),
+        (auto_pgd.TargetedAPGD, 4, {"targets": 0}, "targets is 0; expected a"),
+        (
+            auto_pgd.TargetedAPGD,
+            3,
+            {},
+            "at least 4 classes, got 3; use apgd with the objective margin",
+        ),
+    ],
+)
+def test_refuses_in_one_sentence(kind, classes, options, message):
+    with pytest.raises(ValueError, match=message):
+        kind(linear, model_of("linf"), classes, **options)
+
+
+def test_the_functions_refuse_too():
+    narrow = lambda images: images @ WEIGHTS[:, :3]  # noqa: E731
+    with pytest.raises(ValueError, match="at least 4 classes, got 3"):
+        auto_pgd.targeted_apgd(narrow, IMAGES, LABELS % 3, model_of("linf"))
+    with pytest.raises(ValueError, match="did you mean 'margin'"):
+        auto_pgd.apgd(
+            narrow, IMAGES, LABELS % 3, model_of("linf"), objective="margins"
+        )
+
+
+@pytest.fixture(scope="module")
+def digits():
+    """A small trained network, and 100 digits that it classifies right."""
+    keras.utils.set_random_seed(0)
+    images, labels = datasets.load_digits(return_X_y=True)
+    images = (images / 16).astype("float32")
+    labels = labels.astype("int32")
+    network = keras.Sequential(
+        [
+            keras.Input([64]),
+            keras.layers.Dense(32, "relu"),
+            keras.layers.Dense(10),
+        ]
+    )
+    network.compile(
+        keras.optimizers.Adam(0.01),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    network.fit(images[:1400], labels[:1400], epochs=5, verbose=0)
+    classify = functools.partial(network, training=False)
+    images, labels = images[1400:], labels[1400:]
+    right = np.argmax(classify(images), axis=1) == labels
+    return classify, images[right][:100], labels[right][:100]
+
+
+@pytest.mark.parametrize(("norm", "epsilon"), [("linf", 0.08), ("l2", 0.45)])
+def test_breaks_at_least_as_many_digits_as_pgd(digits, norm, epsilon):
+    classify, images, labels = digits
+    model = threat.ThreatModel(norm, epsilon)
+    seeds = noise.seeds(0, tf.range(len(images))).numpy()
+    loop = engine.Engine(classify, 50)
+
+    def broken(kind, **options):
+        attack = kind(classify, model, 10, steps=20, **options)
+        outcome = loop.run(attack, images, labels, seeds)
+        assert_inside(outcome.adversarial, images, model)
+        return outcome.broken.sum()
+
+    pgd = broken(projected.PGD)
+    assert 5 < pgd < 95
+    assert broken(auto_pgd.APGD) >= pgd
+    assert broken(auto_pgd.TargetedAPGD, targets=3) >= pgd
