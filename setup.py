@@ -40,6 +40,7 @@ setuptools.setup(
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
     packages=setuptools.find_packages(include=["mart_tf", "mart_tf.*"]),
+    package_data={"mart_tf.evaluation": ["*.jinja", "*.json"]},
     python_requires=">=3.11",
     # The lower bounds are the versions that the tests ran with.
     install_requires=[
@@ -48,6 +49,7 @@ setuptools.setup(
         "h5py>=3.14,<4",
         # TensorFlow Datasets needs it and does not say so.
         "importlib_resources>=7.1",
+        "jinja2>=3.1.6,<4",
         # Private hooks of Keras are used: another minor needs the tests.
         "keras>=3.15,<3.16",
         "matplotlib>=3.11,<4",
@@ -61,7 +63,12 @@ setuptools.setup(
     extras_require={
         "gpu": ["tensorflow[and-cuda]" + TENSORFLOW],
         "tensorboard": ["tensorboard>=2.20,<3"],
-        "test": ["pytest>=9.2", "pytest-xdist>=3.8", "ruff>=0.17,<0.18"],
+        "test": [
+            "jsonschema>=4.26,<5",
+            "pytest>=9.2",
+            "pytest-xdist>=3.8",
+            "ruff>=0.17,<0.18",
+        ],
     },
     entry_points={
         "console_scripts": [

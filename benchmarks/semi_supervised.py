@@ -6,9 +6,9 @@ For each seed: 1,000 labelled images (100 a class, of which 100 become the
 validation split) and 20,000 others without labels; a network trained
 naturally on the labels labels the pool; then TRADES and MART are trained for
 as many steps without the pool and with it (RST and semi-supervised MART), and
-the best epoch, on the validation split, is evaluated on the whole test set. Everything is a call of
-mart-train, mart-label or mart-evaluate. A run that is there is not repeated,
-so that hours can be stopped and resumed.
+the best epoch, on the validation split, is evaluated on the whole test set.
+Everything is a call of mart-train, mart-label or mart-evaluate. A run that is
+there is not repeated, so that hours can be stopped and resumed.
 """
 
 import pathlib

@@ -1,9 +1,10 @@
-"""The evaluate program: a run's classifier -> robust accuracy, a report.
+"""The evaluate program: a classifier -> robust accuracy, a report.
 
-mart-evaluate --workdir=runs/digits_digits_cnn_mart --attacks=fgsm,pgd:steps=20
+mart-evaluate --workdir=runs/digits_digits_cnn_mart --attacks=fgsm,autoattack
+mart-evaluate --model=runs/digits_digits_cnn_mart/export/1 --dataset=digits
+mart-evaluate --compare=runs/mart/evaluation,runs/trades/evaluation
 """
 
-import dataclasses
 import math
 import os
 import pathlib
@@ -18,8 +19,10 @@ from mart_tf import options
 from mart_tf.training import workdir
 
 SUMMARY = (
-    "measure natural and robust accuracy of a run's classifier on the test "
-    "split, in float32. Without flags: the newest run, under all attacks."
+    "measure natural and robust accuracy of a run's classifier, or of any "
+    "saved model, on the test split, in float32. Without flags: the newest "
+    "run, under the attacks of the MART paper and of CleverHans. A call that "
+    "was stopped goes on where it was when it is repeated."
 )
 
 FLAGS = cli.flag_values()
@@ -30,12 +33,48 @@ _WORKDIR = flags.DEFINE_string(
     "compared in one table; default: the newest under runs/.",
     flag_values=FLAGS,
 )
+_MODEL = flags.DEFINE_string(
+    "model",
+    None,
+    "A .keras file or an exported SavedModel directory to evaluate instead of "
+    "a run; goes with --dataset.",
+    flag_values=FLAGS,
+)
+_SURROGATE = flags.DEFINE_string(
+    "surrogate",
+    None,
+    "Black box: a run, a .keras file or a SavedModel that adversarial "
+    "examples are made on, which are then tried on the model. Adds "
+    f"{', '.join(evaluation.TRANSFER)}, unless --attacks names others so.",
+    flag_values=FLAGS,
+)
 _ATTACKS = flags.DEFINE_string(
     "attacks",
     ",".join(evaluation.DEFAULT),
     f"Attacks separated by commas, of {', '.join(evaluation.ATTACKS)}, with "
-    "options: pgd:steps=100:objective=dlr. Natural accuracy is always "
-    "measured.",
+    "options: pgd:steps=100:objective=dlr; transfer: before a name makes the "
+    "attack on the surrogate. Natural accuracy is always measured.",
+    flag_values=FLAGS,
+)
+_EPSILON_SWEEP = flags.DEFINE_list(
+    "epsilon_sweep",
+    [],
+    "Radii separated by commas at which PGD is run too, for the curve of "
+    "accuracy against epsilon: 0.1,0.2,0.3,0.5.",
+    flag_values=FLAGS,
+)
+_OUTPUT = flags.DEFINE_string(
+    "output",
+    None,
+    "Where the report goes; default: WORKDIR/evaluation, or a folder beside "
+    "the model whose name ends in -evaluation; of --compare: comparison.",
+    flag_values=FLAGS,
+)
+_COMPARE = flags.DEFINE_list(
+    "compare",
+    [],
+    "Instead of evaluating: reports, or the folders that hold them, separated "
+    "by commas, in one table and one figure.",
     flag_values=FLAGS,
 )
 _MAX_EXAMPLES = flags.DEFINE_integer(
@@ -72,14 +111,15 @@ _NORM = flags.DEFINE_enum(
     "norm",
     None,
     choices.NORMS,
-    "Norm of the threat model; default: the run's.",
+    "Norm of the threat model; default: the run's; of --model linf.",
     flag_values=FLAGS,
 )
 _EPSILON = flags.DEFINE_string(
     "epsilon",
     None,
     "Attack radius in units of the pixel range, above 0 (and at most 1 in "
-    "linf), such as 0.3 or 8/255; default: the run's.",
+    "linf), such as 0.3 or 8/255; default: the run's; of --model that of its "
+    "data set.",
     flag_values=FLAGS,
 )
 
@@ -90,53 +130,71 @@ def main(argv=None):
 
 
 def _main():
-    evaluation.resolve(_ATTACKS.value)
+    if _COMPARE.value:
+        _compare()
+        return
+    evaluation.resolve(_ATTACKS.value, surrogate=_SURROGATE.value is not None)
+    if _SURROGATE.value is not None:
+        _check_exists("--surrogate", _SURROGATE.value)
     epsilon = cli.number("--epsilon", _EPSILON.value)
-    runs = [_describe(path) for path in _paths()]
-    for run in runs:
-        _check_radius(epsilon, run)
+    radii = [cli.number("--epsilon_sweep", r) for r in _EPSILON_SWEEP.value]
+    subjects = [_subject(path, epsilon) for path in _paths()]
+    for subject in subjects:
+        _check_radii(subject, radii)
+    if _OUTPUT.value is not None and len(subjects) > 1:
+        raise ValueError(
+            f"--output={_OUTPUT.value} is one folder, and --workdir names "
+            f"{len(subjects)} runs; leave it out: each report goes into its "
+            "run."
+        )
 
     # The flags are good: only now is TensorFlow imported.
     cli.import_tensorflow(FLAGS.verbosity)
     import rich.console
 
-    from mart_tf.evaluation import report
+    from mart_tf.evaluation import comparison
 
     cli.exact_float32()
-
     console = rich.console.Console(markup=False)
     reports = {}
-    for run in runs:
-        found = _evaluate(run, epsilon)
+    for subject in subjects:
         # Saved before the next run is evaluated, which may take hours.
-        directory = found.save(pathlib.Path(run["workdir"], "evaluation"))
+        found = _evaluate(subject, radii)
         console.print(found)
-        files = ", ".join(sorted(file.name for file in directory.iterdir()))
-        console.print(f"{directory}: {files}", soft_wrap=True)
-        reports[_heading(run["workdir"], runs)] = found
+        listed = sorted(file.name for file in subject["output"].iterdir())
+        console.print(
+            f"{subject['output']}: {', '.join(listed)}", soft_wrap=True
+        )
+        reports[_heading(subject, subjects)] = found
     if len(reports) > 1:
-        console.print(report.compare(reports))
+        console.print(comparison.compare(reports))
 
 
-def _check_radius(epsilon, run):
-    """Refuses a radius that the norm of the threat model does not admit."""
-    norm = _NORM.value or run["norm"]
-    if epsilon is None and norm != run["norm"]:
-        raise ValueError(
-            f"--norm={norm} needs an --epsilon: {run['workdir']} was trained "
-            f"in {run['norm']}, whose {run['epsilon']:g} is another radius."
-        )
-    if epsilon is None:
-        return
-    greatest = 1.0 if norm == "linf" else math.inf
-    if not (0.0 < epsilon <= greatest and math.isfinite(epsilon)):
-        raise ValueError(
-            f"--epsilon is {_EPSILON.value}; expected a radius above 0, and "
-            "in linf at most 1, the range of the pixels."
-        )
+def _compare():
+    """One table and one figure of reports that are there."""
+    cli.import_tensorflow(FLAGS.verbosity)
+    import rich.console
+
+    from mart_tf.evaluation import comparison
+
+    reports = {path: comparison.load(path) for path in _COMPARE.value}
+    console = rich.console.Console(markup=False)
+    console.print(comparison.compare(reports))
+    output = pathlib.Path(_OUTPUT.value or "comparison")
+    comparison.save_comparison(reports, output)
+    listed = ", ".join(sorted(file.name for file in output.iterdir()))
+    console.print(f"{output}: {listed}", soft_wrap=True)
 
 
 def _paths():
+    """The runs, or the saved model, to evaluate."""
+    if _MODEL.value is not None:
+        if _WORKDIR.value is not None:
+            raise ValueError(
+                f"--model={_MODEL.value} and --workdir={_WORKDIR.value} both "
+                "name what to evaluate; give one."
+            )
+        return [_MODEL.value]
     if _WORKDIR.value is None:
         newest = workdir.newest()
         print(f"Evaluating the newest run, {newest}")
@@ -144,67 +202,155 @@ def _paths():
     return list(dict.fromkeys(options.split_list(_WORKDIR.value)))
 
 
-def _heading(path, runs):
-    """A run's own name; its path where two runs have the same name."""
-    names = [pathlib.Path(run["workdir"]).name for run in runs]
-    name = pathlib.Path(path).name
-    return name if names.count(name) == 1 else path
-
-
-def _describe(path):
-    """The run's configuration, with the data set that it is tested on."""
-    run = workdir.describe(path)
-    if not os.access(path, os.W_OK):
-        raise ValueError(f"{path} cannot be written to; the report goes there.")
-    if _DATASET.value is not None:
-        run["dataset"] = _DATASET.value
-    if _DATA_DIR.value is not None:
-        run["data_dir"] = _DATA_DIR.value
-    data.check(
-        run["dataset"], data_dir=run["data_dir"], download=_DOWNLOAD.value
+def _subject(path, epsilon):
+    """What to evaluate, on which data, in which threat model: a flat dict."""
+    if _MODEL.value is None:
+        subject = workdir.describe(path)
+        output = pathlib.Path(path, "evaluation")
+        if epsilon is None and _NORM.value not in (None, subject["norm"]):
+            raise ValueError(
+                f"--norm={_NORM.value} needs an --epsilon: {path} was trained "
+                f"in {subject['norm']}, whose {subject['epsilon']:g} is "
+                "another radius."
+            )
+    else:
+        subject = _saved_model(path, epsilon)
+        path = pathlib.Path(path)
+        output = path.with_name(f"{path.name}-evaluation")
+    for name, value in [
+        ("dataset", _DATASET.value),
+        ("data_dir", _DATA_DIR.value),
+        ("norm", _NORM.value),
+        ("epsilon", epsilon),
+    ]:
+        if value is not None:
+            subject[name] = value
+    subject["output"] = pathlib.Path(_OUTPUT.value or output)
+    above = next(
+        p
+        for p in [subject["output"].absolute(), *output.absolute().parents]
+        if p.exists()
     )
-    return run
+    if not (above.is_dir() and os.access(above, os.W_OK)):
+        raise ValueError(
+            f"{above} cannot be written to; the report goes there: name "
+            "another place by --output=DIR."
+        )
+    data.check(
+        subject["dataset"],
+        data_dir=subject["data_dir"],
+        download=_DOWNLOAD.value,
+    )
+    return subject
 
 
-def _evaluate(run, epsilon):
-    """The `Report` of one run."""
+def _saved_model(path, epsilon):
+    """What a run would know, of a model that is evaluated without one."""
+    _check_exists("--model", path)
+    if _DATASET.value is None:
+        raise ValueError(
+            f"--model={path} does not tell what it was trained on; expected "
+            "--dataset=NAME with it."
+        )
+    if epsilon is None and _NORM.value == "l2":
+        raise ValueError(
+            "--norm=l2 needs an --epsilon; data sets have a default for linf "
+            "alone."
+        )
+    return {
+        "workdir": path,
+        "data_dir": None,
+        "norm": "linf",
+        "epsilon": data.defaults(_DATASET.value).epsilon,
+    }
+
+
+def _check_exists(flag, path):
+    if not pathlib.Path(path).exists():
+        raise ValueError(
+            f"{flag}={path} does not exist; expected a .keras file or an "
+            "exported SavedModel directory"
+            f"{', or a run' if flag == '--surrogate' else ''}."
+        )
+
+
+def _check_radii(subject, radii):
+    """Refuses a radius that the norm of the threat model does not admit."""
+    greatest = 1.0 if subject["norm"] == "linf" else math.inf
+    for flag, radius in [
+        ("--epsilon", subject["epsilon"]),
+        *(("--epsilon_sweep", radius) for radius in radii),
+    ]:
+        if not (0.0 < radius <= greatest and math.isfinite(radius)):
+            raise ValueError(
+                f"{flag} is {radius:g}; expected a radius above 0, and in "
+                "linf at most 1, the range of the pixels."
+            )
+
+
+def _heading(subject, subjects):
+    """A run's own name; its path where two runs have the same name."""
+    names = [pathlib.Path(other["workdir"]).name for other in subjects]
+    name = pathlib.Path(subject["workdir"]).name
+    return name if names.count(name) == 1 else subject["workdir"]
+
+
+def _evaluate(subject, radii):
+    """The `Report` of one run or model, saved."""
     from mart_tf import threat as threat_model
     from mart_tf.evaluation import robustness
 
     dataset = data.load(
-        run["dataset"], data_dir=run["data_dir"], download=_DOWNLOAD.value
+        subject["dataset"],
+        data_dir=subject["data_dir"],
+        download=_DOWNLOAD.value,
     )
-    classifier, epoch, warnings = workdir.load_classifier(
-        run["workdir"], _CHECKPOINT.value
-    )
-    for warning in warnings:
-        print(f"{warning} Evaluating epoch {epoch}, the one before it.")
-    found = robustness.evaluate_robustness(
-        classifier,
-        data.arrays(dataset.test, _MAX_EXAMPLES.value),
-        threat_model.ThreatModel(
-            _NORM.value or run["norm"],
-            run["epsilon"] if epsilon is None else epsilon,
-        ),
+    images, labels = data.arrays(dataset.test, _MAX_EXAMPLES.value)
+    model, facts = _load(_MODEL.value or subject["workdir"], images)
+    surrogate = None
+    if _SURROGATE.value is not None:
+        surrogate, _ = _load(_SURROGATE.value, images)
+    return robustness.evaluate_robustness(
+        model,
+        (images, labels),
+        threat_model.ThreatModel(subject["norm"], subject["epsilon"]),
         _ATTACKS.value,
         batch_size=_BATCH_SIZE.value,
         seed=_SEED.value,
-        outputs=run["outputs"],
+        surrogate=surrogate,
+        epsilon_sweep=radii,
         class_names=dataset.class_names,
+        directory=subject["output"],
+        facts={
+            "model": facts,
+            "data": {"dataset": dataset.name, "split": "test"},
+        },
         progress=True,
     )
-    return dataclasses.replace(
-        found,
-        model={
-            "workdir": run["workdir"],
-            "checkpoint": _CHECKPOINT.value,
-            "epoch": epoch,
-            "network": run["model"],
-            "defense": run["defense"],
-            **found.model,
-        },
-        data={"dataset": dataset.name, "split": "test", **found.data},
+
+
+def _load(path, images):
+    """The `Target` of a run or a saved model, and facts about it."""
+    from mart_tf.evaluation import targets
+
+    # A .keras file may hold an AdversarialClassifier: this registers it.
+    from mart_tf.training import classifier as _  # noqa: F401
+
+    if not pathlib.Path(path, "run.json").exists():
+        return targets.of(path, None, images), {"path": str(path)}
+    run = workdir.describe(path)
+    classifier, epoch, warnings = workdir.load_classifier(
+        path, _CHECKPOINT.value
     )
+    for warning in warnings:
+        print(f"{warning} Evaluating epoch {epoch}, the one before it.")
+    return targets.of(classifier, run["outputs"], images), {
+        "workdir": run["workdir"],
+        "checkpoint": _CHECKPOINT.value,
+        "epoch": epoch,
+        "network": run["model"],
+        "defense": run["defense"],
+    }
 
 
 if __name__ == "__main__":

@@ -31,3 +31,13 @@ def assert_refused(process, sentence):
     assert process.returncode == 1, process.stderr
     assert sentence in process.stderr, process.stderr
     assert len(process.stderr.strip().splitlines()) == 1, process.stderr
+
+
+def timeless(value):
+    """A report without what differs from run to run."""
+    times = ("created", "seconds", "images_per_second")
+    if isinstance(value, dict):
+        return {k: timeless(v) for k, v in value.items() if k not in times}
+    if isinstance(value, list):
+        return [timeless(inner) for inner in value]
+    return value

@@ -1,8 +1,14 @@
 """CleverHans's attacks: the adapters, and a cross-check of ours with theirs."""
 
+import types
+
+from cleverhans.tf2 import utils
 from cleverhans.tf2.attacks import basic_iterative_method
+from cleverhans.tf2.attacks import carlini_wagner_l2
 from cleverhans.tf2.attacks import fast_gradient_method
+from cleverhans.tf2.attacks import madry_et_al
 from cleverhans.tf2.attacks import projected_gradient_descent
+from cleverhans.tf2.attacks import spsa
 import keras
 import numpy as np
 import pytest
@@ -14,6 +20,7 @@ from mart_tf import attacks
 from mart_tf import evaluation
 from mart_tf import noise
 from mart_tf.evaluation import cleverhans_attacks
+from mart_tf.evaluation import cleverhans_carlini_wagner
 from mart_tf.evaluation import engine
 
 _THREAT = mart_tf.ThreatModel(epsilon=0.1)
@@ -45,6 +52,34 @@ def digits():
         return model(images, training=False)
 
     return classify, tf.constant(images[797:]), tf.constant(labels[797:])
+
+
+@pytest.fixture(scope="module")
+def coloured():
+    """A small trained network as a callable, and 60 digits in colours."""
+    keras.utils.set_random_seed(0)
+    images, labels = datasets.load_digits(return_X_y=True)
+    colours = np.random.default_rng(0).uniform(0.3, 1.0, (len(images), 3))
+    images = (images / 16).reshape(-1, 8, 8, 1) * colours[:, None, None]
+    images = images.astype("float32")
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(32, activation="relu"),
+            keras.layers.Dense(10),
+        ]
+    )
+    model.compile(
+        keras.optimizers.Adam(0.01),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    model.fit(images[:1600], labels[:1600], epochs=8, verbose=0)
+
+    def classify(images):
+        return model(images, training=False)
+
+    return classify, tf.constant(images[-60:]), tf.constant(labels[-60:])
 
 
 @pytest.fixture(scope="module")
@@ -109,15 +144,24 @@ def _predicted(classify, images):
     return classify(images).numpy().argmax(axis=1)
 
 
-def _attack(text, classify, threat=_THREAT):
+def _attack(text, classify, threat=_THREAT, classes=10):
     [spec] = evaluation.resolve([text])
-    return evaluation.create(spec, classify, threat, 10)
+    return evaluation.create(spec, classify, threat, classes)
 
 
 def _found(text, network, threat=_THREAT):
     classify, images, labels = network
-    state = _attack(text, classify, threat).start(images, labels, None)
-    return state["adversarial"].numpy()
+    seeds = noise.seeds(0, tf.range(len(images)))
+    attack = _attack(text, classify, threat, classify(images).shape[1])
+    return attack.start(images, labels, seeds)["adversarial"].numpy()
+
+
+def _part(network, count):
+    """The first so many examples that are classified correctly."""
+    classify, images, labels = network
+    rows = np.flatnonzero(_predicted(classify, images) == labels.numpy())
+    rows = rows[:count]
+    return classify, tf.gather(images, rows), tf.gather(labels, rows)
 
 
 class TestOursAgainstTheirs:
@@ -155,7 +199,14 @@ class TestOursAgainstTheirs:
 class TestAdapters:
     @pytest.mark.parametrize(
         "name",
-        ["fgm", "pgd", "pgd:rand_minmax=0.05", "bim", "mim:decay_factor=0.5"],
+        [
+            "fgm",
+            "pgd",
+            "pgd:rand_minmax=0.05",
+            "bim",
+            "mim:decay_factor=0.5",
+            "madry",
+        ],
     )
     def test_stays_inside_and_breaks_some(self, digits, name):
         classify, images, labels = digits
@@ -169,7 +220,14 @@ class TestAdapters:
 
     @pytest.mark.parametrize(
         "name",
-        ["fgm", "pgd", "pgd:rand_minmax=0.4", "bim", "mim:decay_factor=0.5"],
+        [
+            "fgm",
+            "pgd",
+            "pgd:rand_minmax=0.4",
+            "bim",
+            "mim:decay_factor=0.5",
+            "madry",
+        ],
     )
     def test_stays_inside_the_l2_ball_and_breaks_some(self, digits, name):
         classify, images, labels = digits
@@ -182,7 +240,7 @@ class TestAdapters:
         robust = _predicted(classify, found) == labels.numpy()
         assert robust.mean() < natural.mean() - 0.05
 
-    @pytest.mark.parametrize("name", ["fgm", "pgd", "bim", "mim"])
+    @pytest.mark.parametrize("name", ["fgm", "pgd", "bim", "mim", "madry"])
     def test_l2_steps_keep_their_length_on_a_confident_network(
         self, linear, name
     ):
@@ -267,7 +325,7 @@ class TestAdapters:
         assert traced == [(64, 8, 8, 1)] * 2
 
     @pytest.mark.parametrize("size", ["0.2", "0"])
-    @pytest.mark.parametrize("name", ["pgd", "bim", "mim"])
+    @pytest.mark.parametrize("name", ["pgd", "bim", "mim", "madry"])
     def test_refuses_a_step_outside_epsilon(self, name, size):
         with pytest.raises(ValueError, match="above 0 and at most epsilon"):
             _attack(f"cleverhans:{name}:eps_iter={size}", None)
@@ -288,8 +346,526 @@ class TestAdapters:
             epsilon=20.0, pixel_min=-100.0, pixel_max=155.0
         )
         natural = 255.0 * images - 100.0
-        for name in ("fgm", "pgd", "bim", "mim"):
+        for name in ("fgm", "pgd", "bim", "mim", "madry"):
             attack = _attack(f"cleverhans:{name}", classify, threat)
             found = attack.start(natural, labels, None)["adversarial"]
             assert float(tf.reduce_max(tf.abs(found - natural))) > 19.9
             np.testing.assert_array_equal(found, threat.project(found, natural))
+
+    @pytest.mark.parametrize("network", ["digits", "coloured"])
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "fgm",
+            "pgd:nb_iter=10",
+            "bim:nb_iter=10",
+            "mim:nb_iter=10",
+            "madry:nb_iter=10",
+            "cw_l2:binary_search_steps=2:max_iterations=20:"
+            "learning_rate=0.1:initial_const=1",
+            "spsa:nb_iter=10:spsa_samples=32",
+        ],
+    )
+    def test_all_run_on_grey_and_on_rgb(self, network, name, request):
+        network = _part(request.getfixturevalue(network), 10)
+        classify, images, labels = network
+        threat = mart_tf.ThreatModel(epsilon=0.25)
+        found = _found(f"cleverhans:{name}", network, threat)
+        assert found.shape == images.shape and found.dtype == np.float32
+        assert found.min() >= 0 and found.max() <= 1
+        assert (_predicted(classify, found) != labels.numpy()).any()
+
+
+class TestMadry:
+    def test_is_broken_without_the_adapter(self, linear):
+        classify, images, labels = linear
+        with pytest.raises(ValueError, match="inhomogeneous"):
+            madry_et_al.madry_et_al(
+                classify,
+                images,
+                0.1,
+                0.01,
+                2,
+                np.inf,
+                clip_min=0.0,
+                clip_max=1.0,
+                y=labels,
+            )
+
+    def test_starts_all_over_the_ball(self, linear):
+        classify, images, labels = linear
+        grey = tf.fill(images.shape, 0.5)
+        stock = madry_et_al.madry_et_al(
+            classify, grey, 0.1, 0.01, 0, np.inf, y=labels, sanity_checks=False
+        )
+        # Uniform in +-0.3, clipped to +-0.1: two of three lie on a bound.
+        assert (np.abs(stock - grey) > 0.0999).mean() > 0.6
+        found = cleverhans_attacks.Madry(classify, _THREAT, 4, nb_iter=0).start(
+            grey, labels, None
+        )["adversarial"]
+        moved = np.abs(found - grey)
+        assert (moved > 0.0999).mean() < 0.02
+        assert moved.mean() == pytest.approx(0.05, rel=0.1)
+
+    @pytest.mark.parametrize("threat", [_THREAT, _L2])
+    def test_is_pgd(self, linear, threat):
+        found = []
+        for name in ("madry", "pgd"):
+            tf.random.set_seed(0)
+            found.append(_found(f"cleverhans:{name}:nb_iter=3", linear, threat))
+        np.testing.assert_array_equal(*found)
+
+
+class _Script(carlini_wagner_l2.CarliniWagnerL2):
+    """CleverHans's own search, with what each constant finds given to it."""
+
+    def __init__(self, outcomes, logits=(0.0, 1.0), **settings):
+        super().__init__(
+            lambda images: tf.constant([[1.0, 0.0]]),
+            binary_search_steps=len(outcomes),
+            max_iterations=1,
+            initial_const=1.0,
+            **settings,
+        )
+        self.optimizer = types.SimpleNamespace(variables=list)
+        self.outcomes = iter(outcomes)
+        self.logits = logits
+        self.constants = []
+
+    def attack_step(self, x, y, modifier, const):
+        self.constants.append(float(tf.reduce_max(const)))
+        logits = self.logits if next(self.outcomes) else self.logits[::-1]
+        distance = 1.0 / len(self.constants)
+        return tf.ones_like(x), 0.0, tf.constant([logits]), [distance]
+
+
+class TestCarliniWagner:
+    @pytest.fixture
+    def halves(self):
+        """Two classes and a plane between them, no image near the bounds."""
+        generator = np.random.default_rng(0)
+        normal = generator.normal(size=(192, 1)).astype("float32")
+
+        def classify(images):
+            flat = tf.reshape(images, [-1, 192]) - 0.5
+            return tf.concat([flat @ normal, -flat @ normal], axis=1)
+
+        images = generator.uniform(0.4, 0.6, (6, 192, 1))
+        away = np.array([0.03, -0.03, 0.04, -0.05, 0.06, -0.07])
+        images += away[:, None, None] * np.sign(normal)
+        images = images.reshape(6, 8, 8, 3).astype("float32")
+        labels = _predicted(classify, images).astype("int32")
+        distance = np.abs((images.reshape(6, -1) - 0.5) @ normal)
+        distance = distance[:, 0] / np.linalg.norm(normal)
+        network = classify, tf.constant(images), tf.constant(labels)
+        return network, distance
+
+    def test_finds_the_distance_to_a_plane(self, halves):
+        network, distance = halves
+        found = _found(
+            "cleverhans:cw_l2:max_iterations=200:learning_rate=0.01", network
+        )
+        lengths = _lengths(found - network[1])
+        np.testing.assert_allclose(lengths, distance, rtol=0.03)
+        assert (lengths >= distance * (1 - 1e-5)).all()
+        predicted = _predicted(network[0], found)
+        assert (predicted != network[2].numpy()).all()
+
+    @pytest.mark.parametrize(
+        ("network", "early"), [("digits", "true"), ("coloured", "false")]
+    )
+    def test_a_batch_finds_what_its_examples_find(
+        self, network, early, request
+    ):
+        classify, images, labels = _part(request.getfixturevalue(network), 5)
+        # At this rate they stop at different looks, and need different
+        # constants.
+        attack = _attack(
+            "cleverhans:cw_l2:max_iterations=50:learning_rate=0.1:"
+            f"initial_const=0.3:binary_search_steps=3:abort_early={early}",
+            classify,
+        )
+        together = attack.start(images, labels, None)["adversarial"]
+        alone = [
+            attack.start(images[i : i + 1], labels[i : i + 1], None)
+            for i in range(5)
+        ]
+        alone = tf.concat([state["adversarial"] for state in alone], axis=0)
+        lengths = _lengths(together - images)
+        assert lengths.min() > 0
+        np.testing.assert_allclose(lengths, _lengths(alone - images), rtol=1e-4)
+
+    def test_optimizer_is_broken_without_the_adapter(self, linear):
+        classify, images, labels = linear
+        images = tf.reshape(images, [50, 2, 6, 1])
+        with pytest.raises(TypeError, match="not callable"):
+            carlini_wagner_l2.carlini_wagner_l2(
+                lambda images: classify(tf.reshape(images, [-1, 12])), images
+            )
+        attack = carlini_wagner_l2.CarliniWagnerL2(classify)
+        first, second = (tf.Variable(tf.zeros(3)) for _ in range(2))
+        attack.optimizer.apply_gradients([(tf.ones(3), first)])
+        # CleverHans sets all of these to 0 before each constant.
+        assert attack.optimizer.learning_rate in attack.optimizer.variables
+        with pytest.raises(ValueError):
+            attack.optimizer.apply_gradients([(tf.ones(3), second)])
+
+    def test_constants_are_pixels_without_the_adapter(self, halves):
+        (classify, images, labels), _ = halves
+        attack = carlini_wagner_l2.CarliniWagnerL2(classify)
+        centre, zeros = tf.atanh(2.0 * images - 1.0), tf.zeros_like(images)
+        with pytest.raises(ValueError, match="Dimensions must be equal"):
+            attack.gradient(
+                centre, tf.one_hot(labels, 2), zeros, tf.ones_like(images)
+            )
+        grey = carlini_wagner_l2.CarliniWagnerL2(
+            lambda images: classify(tf.repeat(images, 3, axis=3))
+        )
+        constants = tf.ones([2, 8, 8, 1])
+        _, _, loss, logits, _ = grey.gradient(
+            centre[:2, :, :, :1],
+            tf.one_hot(labels[:2], 2),
+            tf.zeros([2, 8, 8, 1]),
+            constants,
+        )
+        lost = tf.gather(logits[:, 0] - logits[:, 1], labels[:2] * 0 + [0, 1])
+        lost = tf.where(labels[:2] == 0, lost, -lost)
+        # One number for the batch, each example in it 2 * 64 times.
+        assert loss.shape == ()
+        assert float(loss) == pytest.approx(
+            128.0 * float(tf.reduce_sum(tf.nn.relu(lost))), rel=1e-4
+        )
+
+    def test_search_never_lowers_a_constant_without_the_adapter(self):
+        image = tf.zeros([1, 2, 2, 1])
+        broken = _Script([True, True, True])
+        broken.attack(image)
+        assert broken.constants == [1.0, 5.0, 5.0]
+        # The second finds nothing, and counts as if it had.
+        once = _Script([True, False, True])
+        once.attack(image)
+        assert once.constants == [1.0, 5.0, 5.0]
+
+    def test_search_by_hand(self):
+        images = np.zeros([2, 1], np.float32)
+        tried = []
+
+        def nearest(constants):
+            tried.append(constants.tolist())
+            # Broken from 3 on, the closer the less it is; the other never.
+            found = np.where(constants[:, None] >= 3.0, constants[:, None], 0)
+            return np.float32(found * [[1], [0]])
+
+        best = cleverhans_carlini_wagner._search_constants(
+            nearest, images, 1.0, 6
+        )
+        first, second = zip(*tried, strict=True)
+        assert first == (1.0, 10.0, 5.5, 3.25, 2.125, 2.6875)
+        assert second == (1.0, 10.0, 100.0, 1e3, 1e4, 1e5)
+        np.testing.assert_array_equal(best, [[3.25], [0.0]])
+
+    def test_confidence_counts_for_nothing_without_the_adapter(self, halves):
+        # The wrong class wins by 0.5 where 2 are asked for.
+        image = tf.zeros([1, 2, 2, 1])
+        attack = _Script([True], logits=(0.0, 0.5), confidence=2.0)
+        np.testing.assert_array_equal(attack.attack(image), tf.ones_like(image))
+        network, distance = halves
+        text = "cleverhans:cw_l2:max_iterations=150:learning_rate=0.02"
+        found = _found(f"{text}:confidence=2", network)
+        logits = network[0](found).numpy()
+        assert np.abs(logits[:, 0] - logits[:, 1]).min() >= 2.0
+        # The margin is twice the distance times the length of the normal.
+        closest = _lengths(found - network[1])
+        assert (closest > distance + 0.05).all()
+
+    def test_labels_are_targets_without_the_adapter(self, halves):
+        (classify, images, labels), _ = halves
+        stock = carlini_wagner_l2.CarliniWagnerL2(classify, y=labels)
+        assert stock.targeted
+        # What is misclassified to begin with needs to move nowhere.
+        text = "cleverhans:cw_l2:max_iterations=5:binary_search_steps=1"
+        found = _found(text, (classify, images, 1 - labels))
+        np.testing.assert_allclose(found, images, rtol=0, atol=1e-6)
+
+    def test_takes_examples_that_are_no_images(self, linear):
+        classify, images, labels = linear
+        # The masks of CleverHans have four axes.
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            _Script([True]).attack(tf.zeros([1, 12]))
+        text = "cleverhans:cw_l2:max_iterations=30:learning_rate=0.1"
+        found = _found(text, linear)
+        assert (_predicted(classify, found) != labels.numpy()).mean() > 0.9
+
+    def test_a_gradient_that_is_not_finite_moves_nothing(self, halves):
+        # One NaN, and CleverHans's masks spread it.
+        assert np.isnan(utils.set_with_mask(tf.zeros([]), np.nan, False))
+        (classify, images, labels), _ = halves
+
+        @tf.custom_gradient
+        def steep(values):
+            return values, lambda upstream: upstream * np.nan
+
+        def classify_steeply(images):
+            corner = steep(images[:, :1, 0, 0])
+            return classify(images) + corner - tf.stop_gradient(corner)
+
+        text = "cleverhans:cw_l2:max_iterations=50:learning_rate=0.02"
+        found = _found(text, (classify_steeply, images, labels))
+        assert np.isfinite(found).all()
+        moved = np.abs(found - images).max(axis=(1, 2, 3))
+        still = np.abs(found - images)[:, 0, 0, 0]
+        assert moved.min() > 0.02 and still.max() < 1e-6
+
+    def test_nothing_found_is_the_natural_image(self, halves):
+        (classify, images, labels), _ = halves
+
+        def constant(images):
+            return 0.0 * classify(images) + tf.one_hot(labels, 2)
+
+        text = "cleverhans:cw_l2:max_iterations=5:binary_search_steps=2"
+        found = _found(text, (constant, images, labels))
+        np.testing.assert_array_equal(found, images)
+
+    def test_the_pixel_range_only_scales_it(self, coloured):
+        classify, images, labels = _part(coloured, 5)
+        wide = mart_tf.ThreatModel("l2", 9.0, -100.0, 155.0)
+        text = (
+            "cleverhans:cw_l2:max_iterations=30:learning_rate=0.1:"
+            "initial_const=1:binary_search_steps=2"
+        )
+        found = _found(text, (classify, images, labels))
+        scaled = _found(
+            text,
+            (
+                lambda images: classify((images + 100.0) / 255.0),
+                255.0 * images - 100.0,
+                labels,
+            ),
+            wide,
+        )
+        assert _lengths(found - images).min() > 0
+        np.testing.assert_allclose(
+            _lengths(scaled - (255.0 * images - 100.0)) / 255.0,
+            _lengths(found - images),
+            rtol=0.01,
+        )
+        assert scaled.min() >= -100.0 and scaled.max() <= 155.0
+
+    def test_attributes(self):
+        attack = _attack("cleverhans:cw_l2", None, _THREAT)
+        assert attack.norm == "l2" and attack.needs_gradient
+        assert attack.parameters == {
+            "binary_search_steps": 5,
+            "max_iterations": 1000,
+            "learning_rate": 0.005,
+            "initial_const": 0.01,
+            "abort_early": True,
+            "confidence": 0.0,
+            "radius": 0.1,
+        }
+        given = _attack("cleverhans:cw_l2:radius=1.5", None, _THREAT)
+        assert given.parameters["radius"] == 1.5
+
+    def test_retraces_nothing(self, coloured):
+        classify, images, labels = _part(coloured, 40)
+        traced = []
+
+        def counted(images):
+            traced.append(images.shape)
+            return classify(images)
+
+        attack = _attack(
+            "cleverhans:cw_l2:max_iterations=8:learning_rate=0.2:"
+            "binary_search_steps=2:initial_const=1",
+            counted,
+        )
+        loop = engine.Engine(counted, 16)
+        counts = []
+        for _ in range(2):
+            outcome = loop.run(
+                attack,
+                images.numpy(),
+                labels.numpy().astype("int32"),
+                np.zeros([40, 2], np.int64),
+            )
+            counts.append(len(traced))
+        assert outcome.broken.any()
+        # Once for the attack and once for the engine's look: two runs of two
+        # batches and a rest, with two constants each, add nothing.
+        assert counts == [2, 2]
+        assert set(traced) == {(16, 8, 8, 3)}
+
+    @pytest.mark.parametrize(
+        "option", ["learning_rate", "initial_const", "radius"]
+    )
+    def test_refuses_0(self, option):
+        with pytest.raises(
+            ValueError, match=f"{option} is 0.0; expected a number above 0"
+        ):
+            _attack(f"cleverhans:cw_l2:{option}=0", None)
+
+
+class TestSPSA:
+    def test_is_broken_without_the_adapter(self, linear):
+        classify, images, labels = linear
+        with pytest.raises(ValueError, match="lr"):
+            spsa.spsa(classify, images[:1], labels[:1], 0.1, 1, 0.0, 1.0)
+        with pytest.raises(ValueError, match="batch_size of 1"):
+            spsa.spsa(classify, images, labels, 0.1, 1, 0.0, 1.0)
+
+    def test_stays_inside_and_breaks_what_pgd_breaks(self, digits):
+        network = _part(digits, 20)
+        classify, images, labels = network
+        found = _found("cleverhans:spsa:nb_iter=30", network)
+        epsilon = np.float32(0.1)
+        assert (found >= np.maximum(images.numpy() - epsilon, 0)).all()
+        assert (found <= np.minimum(images.numpy() + epsilon, 1)).all()
+        strong = attacks.pgd(classify, images, labels, _THREAT, seed=0)
+        broken = _predicted(classify, found) != labels.numpy()
+        best = _predicted(classify, strong) != labels.numpy()
+        assert best.sum() >= 5
+        assert best.sum() - broken.sum() <= 2
+
+    def test_finds_the_optimum_of_a_linear_network(self):
+        weights = np.array([3.0, -2.0, 1.0, -1.0, 2.0], np.float32)
+
+        def classify(images):
+            score = tf.reshape(images, [-1, 5]) @ weights[:, None]
+            return tf.concat([score, -score], axis=1)
+
+        images = tf.fill([2, 5, 1, 1], 0.5)
+        labels = tf.constant([0, 1])
+        text = (
+            "cleverhans:spsa:nb_iter=60:spsa_samples=64:spsa_iters=2:"
+            "early_stop_loss_threshold=none"
+        )
+        found = _found(text, (classify, images, labels)) - images
+        # Every pixel at its bound, against the weights of the true class.
+        expected = 0.1 * np.sign(weights) * np.array([[-1], [1]])
+        np.testing.assert_allclose(
+            tf.reshape(found, [2, 5]), expected, rtol=0, atol=1e-6
+        )
+
+    def test_noise_belongs_to_the_example(self, coloured):
+        classify, images, labels = _part(coloured, 6)
+        seeds = noise.seeds(3, tf.range(6))
+        text = "cleverhans:spsa:nb_iter=3:spsa_samples=8"
+        first = _attack(text, classify).start(images, labels, seeds)
+        order = [4, 1, 5]
+        second = _attack(text, classify).start(
+            *(tf.gather(values, order) for values in (images, labels, seeds))
+        )
+        np.testing.assert_array_equal(
+            first["adversarial"].numpy()[order], second["adversarial"]
+        )
+        other = _attack(text, classify).start(images, labels, seeds + 1)
+        assert (first["adversarial"] != other["adversarial"]).numpy().any()
+
+    def test_asks_for_no_gradient(self, linear):
+        classify, images, labels = linear
+
+        def query(images):
+            return tf.numpy_function(
+                lambda images: classify(images).numpy(), [images], tf.float32
+            )
+
+        attack = _attack("cleverhans:spsa:nb_iter=20", query, classes=4)
+        assert not attack.needs_gradient
+        found = attack.start(
+            images[:5], labels[:5], noise.seeds(0, tf.range(5))
+        )["adversarial"]
+        assert (_predicted(classify, found) != labels[:5].numpy()).any()
+
+    def test_a_broken_example_is_left_alone(self, linear):
+        classify, images, labels = linear
+        calls = []
+
+        def query(images):
+            calls.append(len(images))
+            return classify(images).numpy()
+
+        def counted(images):
+            return tf.numpy_function(query, [images], tf.float32)
+
+        wrong = (labels[:1] + 1) % 4
+        text = "cleverhans:spsa:nb_iter=9:spsa_samples=8"
+        for option, updates in (
+            ("", 1),
+            (":early_stop_loss_threshold=none", 9),
+        ):
+            calls.clear()
+            attack = _attack(f"{text}{option}", counted, classes=4)
+            attack.start(images[:1], wrong, noise.seeds(0, tf.range(1)))
+            assert calls.count(8) == updates
+
+    def test_logits_that_are_not_finite_move_nothing(self, linear):
+        _, images, labels = linear
+        found = _found(
+            "cleverhans:spsa:nb_iter=2",
+            (lambda images: images[:, :4] * np.inf, images[:2], labels[:2]),
+        )
+        assert np.isfinite(found).all()
+
+    def test_the_pixel_range_only_scales_it(self, linear):
+        classify, images, labels = linear
+        images, labels = images[:4], labels[:4]
+        wide = mart_tf.ThreatModel("linf", 25.5, -100.0, 155.0)
+        text = "cleverhans:spsa:nb_iter=5:early_stop_loss_threshold=none"
+        found = _found(text, (classify, images, labels))
+        scaled = _found(
+            text,
+            (
+                lambda images: classify((images + 100.0) / 255.0),
+                255.0 * images - 100.0,
+                labels,
+            ),
+            wide,
+        )
+        np.testing.assert_allclose(
+            (scaled + 100.0) / 255.0, found, rtol=0, atol=1e-4
+        )
+
+    def test_retraces_nothing_and_repeats_nothing(self, coloured):
+        classify, images, labels = _part(coloured, 10)
+        traced, run = [], []
+
+        def counted(images):
+            traced.append(images.shape)
+            return classify(images)
+
+        attack = _attack("cleverhans:spsa:nb_iter=2:spsa_samples=8", counted)
+        one = attack._one
+        attack._one = lambda *example: run.append(1) or one(*example)
+        loop = engine.Engine(counted, 8)
+        counts = []
+        for _ in range(2):
+            loop.run(
+                attack,
+                images.numpy(),
+                labels.numpy().astype("int32"),
+                noise.seeds(0, tf.range(10)).numpy(),
+            )
+            counts.append(len(traced))
+        # The samples, the loss of the iterate, and the engine's look.
+        assert traced == [(8, 8, 8, 3), (1, 8, 8, 3), (8, 8, 8, 3)]
+        assert counts == [3, 3]
+        # Ten examples in batches of 8: six places repeat the last two.
+        assert len(run) == 20
+
+    def test_refuses_l2(self):
+        with pytest.raises(ValueError, match="the norm is l2; .* linf only"):
+            _attack("cleverhans:spsa", None, _L2)
+
+    def test_refuses_an_odd_number_of_samples(self, monkeypatch):
+        monkeypatch.setattr(keras.optimizers.Adam, "__init__", lambda *_, lr: 0)
+        with pytest.raises(AssertionError, match="must be even"):
+            spsa.SPSAAdam(num_samples=7)
+        with pytest.raises(ValueError, match="spsa_samples is 7; expected an"):
+            _attack("cleverhans:spsa:spsa_samples=7", None)
+
+    @pytest.mark.parametrize("option", ["learning_rate", "delta"])
+    def test_refuses_0(self, option):
+        with pytest.raises(
+            ValueError, match=f"{option} is 0.0; expected a number above 0"
+        ):
+            _attack(f"cleverhans:spsa:{option}=0", None)

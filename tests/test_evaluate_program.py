@@ -5,13 +5,24 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 
 import numpy as np
 import programs
 import pytest
 
 RUN = "runs/first"
-FILES = ["accuracy.png", "examples.png", "report.json", "report.md"]
+FILES = [
+    "accuracy.png",
+    "classes.png",
+    "examples.png",
+    "loss.png",
+    "outcomes.npz",
+    "report.html",
+    "report.json",
+    "report.md",
+    "steps.png",
+]
 
 
 @pytest.fixture(scope="module")
@@ -93,10 +104,14 @@ class TestOfARun:
             assert content["settings"]["batch_size"] == 16
             assert content["natural"]["examples"] == 40
             assert content["model"]["checkpoint"] == "last"
-        accuracy = f"{reports[0]['attacks'][0]['accuracy']:.2%}"
         lines = [line.split() for line in done.stdout.splitlines()]
-        assert ["accuracy", "first", "second"] in lines
-        assert ["fgsm", accuracy, accuracy] in lines
+        assert ["model", "natural", "fgsm", "worst", "case"] in lines
+        row = [
+            f"{100 * reports[0][key]['accuracy']:.2f}"
+            for key in ("natural", "worst_case")
+        ]
+        for name in ("first", "second"):
+            assert [name, row[0], row[1], row[1]] in lines
 
     def test_refuses_data_of_another_shape(self, place):
         np.savez(
@@ -109,8 +124,134 @@ class TestOfARun:
         _assert_refused(
             place,
             ["--dataset=npz:other.npz"],
-            "The images have shape (9, 9, 1); the classifier takes (8, 8, 1).",
+            "(9, 9, 1)",
         )
+
+
+class TestOfOtherModels:
+    def test_a_saved_model_gives_the_accuracies_of_its_run(self, place):
+        done = programs.run("export", f"--workdir={RUN}", cwd=place)
+        assert done.returncode == 0, done.stderr
+        common = [
+            "--attacks=fgsm,pgd:steps=5,square:queries=50",
+            "--max_examples=100",
+        ]
+        done = programs.run("evaluate", *common, cwd=place)
+        assert done.returncode == 0, done.stderr
+        done = programs.run(
+            "evaluate",
+            f"--model={RUN}/export/1",
+            "--dataset=digits",
+            f"--surrogate={RUN}",
+            "--output=served",
+            *common,
+            cwd=place,
+        )
+        assert done.returncode == 0, done.stderr
+        trained = _report(place)
+        served = json.loads((place / "served" / "report.json").read_text())
+        assert served["threat_model"] == trained["threat_model"]
+        assert served["model"]["path"] == f"{RUN}/export/1"
+        assert served["model"]["surrogate"]["name"] == "digits_cnn"
+        accuracies = [
+            [entry["accuracy"] for entry in report["attacks"][:3]]
+            for report in (trained, served)
+        ]
+        assert accuracies[0] == accuracies[1]
+        assert [entry["name"] for entry in served["attacks"][3:]] == [
+            "transfer:fgsm",
+            "transfer:pgd:steps=10",
+            "transfer:pgd:steps=20",
+            "transfer:cw",
+        ]
+
+        done = programs.run(
+            "evaluate", f"--compare={RUN}/evaluation,served", cwd=place
+        )
+        assert done.returncode == 0, done.stderr
+        assert sorted(os.listdir(place / "comparison")) == [
+            "compare.md",
+            "compare.png",
+        ]
+        table = (place / "comparison" / "compare.md").read_text("utf-8")
+        assert "transfer:cw" in table
+
+    def test_a_keras_file_of_a_whole_adversarial_classifier(self, place):
+        code = """
+import keras
+import mart_tf
+network = keras.Sequential(
+    [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)]
+)
+threat = mart_tf.ThreatModel(epsilon=0.1)
+mart_tf.AdversarialClassifier(network, "mart", threat).save("whole.keras")
+"""
+        subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=place,
+            env=programs.environment(),
+            check=True,
+        )
+        done = programs.run(
+            "evaluate",
+            "--model=whole.keras",
+            "--dataset=digits",
+            "--attacks=fgsm",
+            "--max_examples=50",
+            cwd=place,
+        )
+        assert done.returncode == 0, done.stderr
+        folder = place / "whole.keras-evaluation"
+        content = json.loads((folder / "report.json").read_text())
+        assert content["threat_model"]["epsilon"] == 0.15
+        assert "chance" in content["warnings"][0]
+        assert "chance" in done.stdout
+
+
+class TestKilled:
+    def test_goes_on_where_it_was(self, place):
+        """SIGKILL again and again: the report is that of a whole run."""
+        arguments = [
+            "--attacks=pgd:steps=20,pgd:steps=200,pgd:steps=400,apgd",
+            "--batch_size=50",
+            "--seed=7",
+        ]
+        done = programs.run("evaluate", "--output=whole", *arguments, cwd=place)
+        assert done.returncode == 0, done.stderr
+        assert not (place / "whole" / "partial").exists()
+        partial = place / "cut" / "partial"
+        command = [sys.executable, "-m", "mart_tf.evaluate", "--output=cut"]
+        for kept in (1, 2, 3):
+            process = subprocess.Popen(
+                [*command, *arguments],
+                cwd=place,
+                env=programs.environment(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            # Killed as soon as one more piece is there.
+            while len(list(partial.glob("*.npz"))) < kept:
+                assert process.poll() is None
+                time.sleep(0.01)
+            process.kill()
+            process.wait()
+            assert not (place / "cut" / "report.json").exists()
+        done = programs.run("evaluate", "--output=cut", *arguments, cwd=place)
+        assert done.returncode == 0, done.stderr
+        assert not partial.exists()
+        reports = [
+            programs.timeless(
+                json.loads((place / name / "report.json").read_text("utf-8"))
+            )
+            for name in ("whole", "cut")
+        ]
+        assert reports[0] == reports[1]
+
+    def test_refuses_to_mix_with_other_settings(self, place):
+        folder = place / RUN / "evaluation" / "partial"
+        folder.mkdir(parents=True)
+        (folder / "identity.json").write_text('{"seed": 3}', "utf-8")
+        _assert_refused(place, ["--attacks=fgsm"], "an unfinished evaluation")
 
 
 def _assert_refused(folder, arguments, sentence):
@@ -127,10 +268,22 @@ class TestBadInput:
         ("argument", "sentence"),
         [
             ("--attacks=pdg", "Unknown attack 'pdg'; did you mean 'pgd'?"),
-            ("--attacks=autoattack", "Unknown attack 'autoattack'"),
+            ("--attacks=autoatack", "did you mean 'autoattack'?"),
+            ("--attacks=transfer:pgd", "there is none; expected --surrogate"),
+            ("--attacks=transfer", "Unknown attack 'transfer'"),
+            ("--epsilon_sweep=0.1,x", "--epsilon_sweep is 'x'; expected a num"),
+            ("--epsilon_sweep=0.1,2", "--epsilon_sweep is 2; expected a rad"),
+            ("--model=gone.keras", "--model=gone.keras does not exist"),
+            ("--surrogate=gone", "--surrogate=gone does not exist"),
+            ("--compare=gone", "gone"),
+            ("--output=runs/first/run.json", "cannot be written to"),
             ("--attacks=cleverhans:pdg", "did you mean 'pgd'?"),
             ("--attacks=pgd:stps=3", "did you mean 'steps'?"),
             ("--attacks=pgd:steps=0", "steps is 0; expected at least 1"),
+            (
+                "--attacks=autoattack:version=best",
+                "value of autoattack:version",
+            ),
             ("--attacks=pgd:steps=1.5", "expected a whole number, got '1.5'"),
             ("--epsilon=0", "--epsilon is 0; expected a radius above 0"),
             ("--epsilon=1.5", "--epsilon is 1.5; expected a radius above 0"),

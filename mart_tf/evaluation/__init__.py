@@ -14,10 +14,22 @@ ATTACKS = {
     "fgsm": "mart_tf.attacks.projected:FGSM",
     "pgd": "mart_tf.attacks.projected:PGD",
     "cw": "mart_tf.attacks.projected:CW",
+    "momentum": "mart_tf.attacks.projected:MomentumPGD",
+    "apgd": "mart_tf.attacks.auto_pgd:APGD",
+    "apgd_t": "mart_tf.attacks.auto_pgd:TargetedAPGD",
+    "fab_t": "mart_tf.attacks.adaptive_boundary:FAB",
+    "square": "mart_tf.attacks.random_search:Square",
+    "spsa": "mart_tf.attacks.simultaneous_perturbation:SPSA",
+    "autoattack": "mart_tf.evaluation.autoattack:AutoAttack",
     "cleverhans:fgm": "mart_tf.evaluation.cleverhans_attacks:FastGradient",
     "cleverhans:pgd": "mart_tf.evaluation.cleverhans_attacks:ProjectedGradient",
     "cleverhans:bim": "mart_tf.evaluation.cleverhans_attacks:BasicIterative",
     "cleverhans:mim": "mart_tf.evaluation.cleverhans_attacks:MomentumIterative",
+    "cleverhans:madry": "mart_tf.evaluation.cleverhans_attacks:Madry",
+    "cleverhans:cw_l2": (
+        "mart_tf.evaluation.cleverhans_carlini_wagner:CarliniWagnerL2"
+    ),
+    "cleverhans:spsa": "mart_tf.evaluation.cleverhans_spsa:SPSA",
 }
 
 DEFAULT = (
@@ -31,19 +43,31 @@ DEFAULT = (
     "cleverhans:mim",
 )
 
+# What a surrogate is asked for unless the list says: Table 3 of the MART paper.
+TRANSFER = (
+    "transfer:fgsm",
+    "transfer:pgd:steps=10",
+    "transfer:pgd:steps=20",
+    "transfer:cw",
+)
+
 # Always measured: a list of attacks may name it or not.
 NATURAL = "natural"
 
 _LIBRARY = "cleverhans"
+_SURROGATE = "transfer"
 _FILLED_IN = ("classify", "threat", "classes")
 
 
-def resolve(attacks=DEFAULT):
+def resolve(attacks=DEFAULT, surrogate=None):
     """Checks a list of attacks without importing TensorFlow.
 
     Args:
         attacks: Specs, as a sequence or as one comma-separated string. The
             name "natural" may stand among them and is dropped.
+        surrogate: Whether there is one: if so, the attacks of `TRANSFER` join
+            a list that makes none on it; if not, such attacks are refused.
+            None leaves the list as it is.
 
     Returns:
         A list of `options.Spec`: `text` as given, `name` a key of `ATTACKS`,
@@ -51,7 +75,8 @@ def resolve(attacks=DEFAULT):
 
     Raises:
         ValueError: On an unknown name or option, an attack listed twice, a
-            count below 1, or a number that is negative or not finite.
+            count below 1, a number that is negative or not finite, or an
+            attack on a surrogate that is not there.
     """
     if isinstance(attacks, str):
         attacks = options.split_list(attacks)
@@ -61,7 +86,21 @@ def resolve(attacks=DEFAULT):
         raise ValueError(
             f"The attack {repeated[0]!r} is listed twice; list it once."
         )
-    return [_resolve(text) for text in texts if text != NATURAL]
+    specs = [_resolve(text) for text in texts if text != NATURAL]
+    transfers = [spec.text for spec in specs if is_transfer(spec)]
+    if transfers and surrogate is False:
+        raise ValueError(
+            f"The attack {transfers[0]!r} is made on a surrogate, and there "
+            "is none; expected --surrogate=PATH (in Python: surrogate=MODEL)."
+        )
+    if surrogate and not transfers:
+        specs += map(_resolve, TRANSFER)
+    return specs
+
+
+def is_transfer(spec):
+    """Whether a resolved spec is of an attack made on a surrogate."""
+    return spec.text.startswith(f"{_SURROGATE}:")
 
 
 def create(spec, classify, threat, classes):
@@ -85,6 +124,9 @@ def create(spec, classify, threat, classes):
 
 
 def _resolve(text):
+    if text.startswith(f"{_SURROGATE}:"):
+        inner = text.removeprefix(f"{_SURROGATE}:")
+        return dataclasses.replace(_resolve(inner), text=text)
     name = options.parse(text).name
     if name == _LIBRARY:
         table = {

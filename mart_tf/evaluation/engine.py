@@ -13,6 +13,8 @@ import operator
 import numpy as np
 import tensorflow as tf
 
+from mart_tf.attacks import objectives
+
 # A batch is re-packed once its idle places add up to this share of a step,
 # which is about what re-packing costs.
 _IDLE_STEPS = 0.05
@@ -30,13 +32,17 @@ class Outcome:
 
     adversarial: float32 `[n, ...]`: the iterate that broke the example, or
     the last one. predictions: its class, int32 `[n]`, `NO_CLASS` for NaN.
-    broken: bool `[n]`. steps: int32 `[n]`: how many led to that iterate.
+    broken: bool `[n]`. steps: int32 `[n]`: how many led to that iterate, those
+    of earlier rounds included. losses: float32 `[n, steps]`, the cross-entropy
+    at the iterates of the first round, an example that is broken staying at
+    the loss that it was broken with; None for attacks that do not climb it.
     """
 
     adversarial: np.ndarray
     predictions: np.ndarray
     broken: np.ndarray
     steps: np.ndarray
+    losses: np.ndarray | None = None
 
 
 class Engine:
@@ -110,23 +116,41 @@ class _Run:
         self.seeds = seeds
         self.observe = observe or (lambda done, broken: None)
         self.state = {}
+        self.round = 0
+        self.before = np.zeros(len(labels), np.int32)
         self.taken = np.zeros(len(labels), np.int32)
         self.checked = np.zeros(len(labels), bool)
         self.predictions = labels.copy()
+        self.losses = None
+        if attack.climbs:
+            self.losses = np.full((len(labels), attack.steps), np.nan, "f4")
 
     def outcome(self):
-        self.start()
-        if self.attack.steps:
-            self.advance()
+        for number in range(self.attack.rounds):
+            self.round = number
+            standing = np.flatnonzero(self.predictions == self.labels)
+            self.start(standing)
+            if self.attack.steps:
+                self.advance()
         adversarial = self.state.get("adversarial", self.images)
         broken = self.predictions != self.labels
-        return Outcome(adversarial, self.predictions, broken, self.taken)
+        steps = self.before + self.taken
+        losses = self.losses
+        if losses is not None:
+            # A broken example has no later losses: its last one stays.
+            last = np.where(np.isnan(losses), 0, np.arange(self.attack.steps))
+            last = np.maximum.accumulate(last, axis=1)
+            losses = np.take_along_axis(losses, last, axis=1)
+        return Outcome(adversarial, self.predictions, broken, steps, losses)
 
-    def start(self):
+    def start(self, standing):
+        self.before[standing] += self.taken[standing]
+        self.taken[standing] = 0
+        self.checked[standing] = False
         # Eagerly: tracing the noise costs more than drawing it.
-        for rows in self.engine.batches(np.arange(len(self.labels))):
+        for rows in self.engine.batches(standing):
             natural = self.batch(rows, self.images, self.labels, self.seeds)
-            self.write(rows, self.attack.start(*natural))
+            self.write(rows, self.attack.start(*natural, self.round))
             if not self.attack.steps:
                 self.check(rows)
                 self.tell()
@@ -163,9 +187,11 @@ class _Run:
         # Not all steps at once: taking turns, examples fill their batches up
         # until nearly all are done.
         for _ in range(max(1, self.attack.steps // _TURNS)):
-            state, taken, predictions = step(
+            before = taken.numpy()[: len(rows)]
+            state, taken, predictions, losses = step(
                 images, labels, state, taken, predictions
             )
+            self.trace(rows, before, losses)
             moving = predictions.numpy() == self.labels[padded]
             moving &= taken.numpy() < self.attack.steps
             idle += 1.0 - moving.mean()
@@ -174,6 +200,14 @@ class _Run:
         self.write(rows, state)
         self.taken[rows] = taken.numpy()[: len(rows)]
         self.predictions[rows] = predictions.numpy()[: len(rows)]
+
+    def trace(self, rows, taken, losses):
+        """Keeps the loss of each iterate of the first round."""
+        if self.losses is not None and not self.round:
+            # One that is broken writes again what it wrote before.
+            going = taken < self.attack.steps
+            losses = losses.numpy()[: len(rows)]
+            self.losses[rows[going], taken[going]] = losses[going]
 
     def check(self, rows):
         """Looks at the last iterate, which no gradient is taken at."""
@@ -198,8 +232,11 @@ class _Run:
     def tell(self):
         broken = self.predictions != self.labels
         # The look at the last iterate counts as one more step.
-        share = self.taken / (self.attack.steps + 1)
-        done = np.where(broken | self.checked, 1.0, share).sum()
+        share = (self.taken + self.checked) / (self.attack.steps + 1)
+        if not self.attack.steps:
+            share = self.checked
+        share = (self.round + share) / self.attack.rounds
+        done = np.where(broken, 1.0, share).sum()
         self.observe(float(done), int(broken.sum()))
 
 
@@ -217,7 +254,9 @@ def _compiled_step(attack):
             name: tf.where(_column(moving, values), following[name], values)
             for name, values in state.items()
         }
-        return state, taken + tf.cast(moving, taken.dtype), predictions
+        losses = objectives.cross_entropy(labels, logits)
+        taken += tf.cast(moving, taken.dtype)
+        return state, taken, predictions, losses
 
     return step
 

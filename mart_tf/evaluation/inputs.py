@@ -1,47 +1,10 @@
-"""What is evaluated: a classifier in float32, and examples as arrays."""
+"""The examples of an evaluation, as arrays that fit the model."""
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from mart_tf import checks
-from mart_tf.models import loading
-from mart_tf.models import outputs as model_outputs
-
-
-def classifier(model, outputs=None):
-    """The Keras classifier to attack, computing in float32.
-
-    Args:
-        model: A Keras classifier, or an AdversarialClassifier, an object
-            with a `classifier` and its `outputs`.
-        outputs: "logits" or "probabilities", what the classifier returns;
-            default: what `model` says, else "logits".
-
-    Returns:
-        The classifier, in float32, and its outputs.
-
-    Raises:
-        ValueError: If it is not a Keras model, or ends in a softmax that was
-            not declared.
-    """
-    model, outputs = model_outputs.unwrap(model, outputs)
-    if not isinstance(model, keras.Model):
-        raise ValueError(
-            f"The model is a {type(model).__name__}; expected a keras.Model "
-            "or a mart_tf.AdversarialClassifier."
-        )
-    model_outputs.check_declared(model, outputs)
-    return loading.float32_copy(model), outputs
-
-
-def logits_of(model, outputs):
-    """Images to float32 logits, in inference mode: one lasting callable."""
-
-    def classify(images):
-        return model_outputs.logits(model(images, training=False), outputs)
-
-    return classify
 
 
 def arrays(dataset, max_examples=None):
@@ -77,52 +40,38 @@ def arrays(dataset, max_examples=None):
     return images[:max_examples], labels[:max_examples]
 
 
-def check(images, labels, threat, model, outputs, class_names=None):
-    """Refuses examples that do not fit the threat model or the classifier.
-
-    Args:
-        images: Array `[n, ...]`.
-        labels: Integer classes `[n]` or `[n, 1]`, or one-hot.
-        threat: The `ThreatModel`.
-        model: The Keras classifier.
-        outputs: What it returns, "logits" or "probabilities".
-        class_names: Names of the classes, or None.
-
-    Returns:
-        Images, float32 and inside the pixel range to the last bit; labels,
-        int32 `[n]`; the number of classes.
+def check_images(images, threat):
+    """Images, float32 and inside the pixel range to the last bit.
 
     Raises:
-        ValueError: On anything else, one sentence each.
+        ValueError: If they are integers, not finite, or outside the range by
+            more than rounding.
     """
     checks.images(images, threat)
-    images = np.clip(
+    return np.clip(
         images.astype(np.float32),
         np.float32(threat.pixel_min),
         np.float32(threat.pixel_max),
     )
-    expected = getattr(model, "input_shape", None)
-    if isinstance(expected, tuple) and not _fits(images.shape, expected):
-        raise ValueError(
-            f"The images have shape {images.shape[1:]}; the classifier takes "
-            f"{expected[1:]}."
-        )
-    scores = model(images[:8], training=False)
-    model_outputs.check_scores(scores, outputs)
-    classes = scores.shape[1]
+
+
+def check_labels(labels, classes, class_names=None):
+    """Labels, int32 `[n]`.
+
+    Args:
+        labels: Integer classes `[n]` or `[n, 1]`, or one-hot.
+        classes: Number of classes.
+        class_names: Names of the classes, or None.
+
+    Raises:
+        ValueError: If a label or the names are not of these classes.
+    """
     if class_names is not None and len(class_names) != classes:
         raise ValueError(
             f"The classifier has {classes} outputs and the data "
             f"{len(class_names)} classes; expected as many."
         )
-    return images, checks.labels(labels, classes), classes
-
-
-def _fits(shape, expected):
-    return len(shape) == len(expected) and all(
-        wanted in (None, size)
-        for size, wanted in zip(shape[1:], expected[1:], strict=True)
-    )
+    return checks.labels(labels, classes)
 
 
 def _collect(dataset, max_examples):

@@ -1,129 +1,195 @@
-"""The figures of a report, drawn without a display.
-
-`matplotlib.figure.Figure` is used directly: pyplot would keep every figure
-and choose a backend for the whole process.
-"""
+"""The figures of a report, drawn without a display."""
 
 import numpy as np
 
-_NATURAL = "#4c72b0"
-_ROBUST = "#dd8452"
-_WORST = "#c44e52"
+from mart_tf.evaluation import curves
+from mart_tf.evaluation import grid
+from mart_tf.evaluation import results
+from mart_tf.evaluation import sheet
+
+# More classes than this are not told apart in one figure.
+_CLASSES_SHOWN = 20
+
+# Of the models of a comparison, beside their colours.
+_HATCHES = ("", "//", "..", "xx")
+
+# More than this do not fit below them in one line.
+_LETTERS = 60
 
 
-def accuracy(results, title, path):
-    """Writes a bar chart: accuracy under each attack, with intervals.
+def drawings(report):
+    """All figures that a report has the numbers for.
 
     Args:
-        results: `Result`s, the natural one first and the worst case last.
-        title: Shown above.
-        path: PNG file to write.
-    """
-    from matplotlib import figure
+        report: A `Report`.
 
-    names = [result.label for result in results]
-    values = np.array([100 * result.accuracy for result in results])
-    bounds = np.array([result.interval for result in results]).T * 100
-    drawing = figure.Figure(
-        figsize=(8, 1.2 + 0.4 * len(results)), layout="constrained"
+    Returns:
+        A tuple of `sheet.Drawing`s.
+    """
+    return tuple(
+        sheet.draw(name, heading, function, report)
+        for name, (heading, has, function) in _FIGURES.items()
+        if has(report)
     )
-    axes = drawing.subplots()
-    colors = [_NATURAL, *[_ROBUST] * (len(results) - 2), _WORST]
+
+
+def models(figure, columns, accuracies):
+    """Groups of bars: a group for each column, in it a bar for each model.
+
+    Args:
+        figure: An empty matplotlib figure.
+        columns: Names of the attacks.
+        accuracies: By model a dict from column to accuracy; a column that is
+            not there was not run.
+
+    Returns:
+        The text that stands for it.
+    """
+    count = len(accuracies)
+    figure.set_figheight(1.6 + len(columns) * (0.15 + 0.27 * count))
+    axes = figure.subplots()
+    height = 0.8 / count
+    texts = []
+    for number, (name, found) in enumerate(accuracies.items()):
+        values = np.array([100 * found.get(key, np.nan) for key in columns])
+        places = np.arange(len(columns)) + height * (number - (count - 1) / 2)
+        axes.barh(
+            places,
+            values,
+            height,
+            label=sheet.wrapped(name, 40),
+            color=sheet.SEVERAL[number % len(sheet.SEVERAL)],
+            hatch=_HATCHES[number % len(_HATCHES)],
+            edgecolor="white",
+        )
+        for place, value in zip(places, values, strict=True):
+            missing = np.isnan(value)
+            axes.text(
+                1 if missing else value + 1,
+                place,
+                "not run" if missing else f"{value:.1f}",
+                verticalalignment="center",
+                color="dimgray" if missing else "black",
+            )
+        texts.append(sheet.listed(name, columns, values))
+    names = [sheet.wrapped(name, 36) for name in columns]
+    axes.set_yticks(range(len(columns)), names)
+    axes.set_ylim(len(columns) - 0.5, -0.5)
+    axes.set_xlim(0, 110)
+    axes.set_xticks(range(0, 101, 20))
+    axes.set_xlabel("accuracy in %")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    return f"Accuracy in %. {' '.join(texts)}"
+
+
+def _accuracy(figure, report):
+    """Bars: accuracy under each attack, with intervals."""
+    rows = report.rows
+    figure.set_figheight(1.4 + 0.45 * len(rows))
+    axes = figure.subplots()
+    values = np.array([100 * result.accuracy for result in rows])
+    bounds = 100 * np.array([result.interval for result in rows]).T
     bars = axes.barh(
-        names,
+        range(len(rows)),
         values,
-        color=colors,
+        color=[sheet.NATURAL, *[sheet.ROBUST] * (len(rows) - 2), sheet.WORST],
         xerr=np.maximum([values - bounds[0], bounds[1] - values], 0.0),
         error_kw={"elinewidth": 1, "capsize": 2},
     )
+    for bar, result in zip(bars, rows, strict=True):
+        if result.norm is not None:
+            bar.set(hatch="//", edgecolor="white")
     axes.bar_label(bars, [f" {value:.1f} %" for value in values], padding=4)
+    axes.axvline(values[-1], color=sheet.WORST, linestyle="--", linewidth=1.2)
+    names = [sheet.wrapped(result.label, 36) for result in rows]
+    axes.set_yticks(range(len(rows)), names)
     axes.invert_yaxis()
     axes.set_xlim(0, 115)
     axes.set_xticks(range(0, 101, 20))
-    axes.set_xlabel("accuracy in %, with its 95 % interval")
-    axes.set_title(title, fontsize="medium")
-    axes.spines[["top", "right"]].set_visible(False)
-    drawing.savefig(path, dpi=120)
-
-
-def examples(samples, threat, class_names, path):
-    """Writes a grid: natural, adversarial and amplified difference.
-
-    Args:
-        samples: `Samples`.
-        threat: The `ThreatModel`; differences of +-epsilon fill the scale in
-            linf, the largest difference of the figure in l2.
-        class_names: Names of the classes, or None for their numbers.
-        path: PNG file to write.
-    """
-    from matplotlib import figure
-
-    count = len(samples.labels)
-    drawing = figure.Figure(
-        figsize=(1.3 * max(count, 4) + 1.2, 5.2), layout="constrained"
+    axes.set_xlabel(
+        "accuracy in %, with its 95 % interval; dashed: the worst case"
     )
-    grid = drawing.subplots(3, count, squeeze=False)
-    span = threat.pixel_max - threat.pixel_min
-    difference = samples.adversarial - samples.natural
-    scale, scale_name = _full_scale(difference, threat)
-    for column in range(count):
-        label = samples.labels[column]
-        predicted = samples.predictions[column]
-        for row, images in enumerate((samples.natural, samples.adversarial)):
-            pixels = _pixels((images[column] - threat.pixel_min) / span)
-            grid[row, column].imshow(pixels, cmap="gray", vmin=0, vmax=1)
-        grid[2, column].imshow(
-            _pixels(0.5 + 0.5 * difference[column] / scale),
-            cmap="RdBu_r",
-            vmin=0,
-            vmax=1,
-        )
-        grid[0, column].set_title(_name(label, class_names), fontsize="small")
-        grid[1, column].set_title(
-            _name(predicted, class_names),
-            fontsize="small",
-            color="black" if predicted == label else _WORST,
-        )
-    for axes, text in zip(
-        grid[:, 0],
-        (
-            "natural",
-            "adversarial",
-            f"difference\n(full scale: {scale_name})",
-        ),
-        strict=True,
-    ):
-        axes.set_ylabel(text, fontsize="small")
-    for axes in grid.flat:
-        axes.set_xticks([])
-        axes.set_yticks([])
-    drawing.suptitle(
-        f"{samples.attack}: label, and prediction of the adversarial example",
-        fontsize="medium",
+    sheet.title(figure, report)
+    return sheet.listed("Accuracy in %", [row.label for row in rows], values)
+
+
+def _classes(figure, report):
+    """Pairs of bars: natural accuracy and worst case by class."""
+    axes = figure.subplots()
+    natural, worst = (
+        100 * result.per_class(report.labels, report.data["classes"])
+        for result in (report.results[0], report.worst_case)
     )
-    drawing.savefig(path, dpi=120)
+    # The weakest where there are too many; NaN sorts last.
+    weakest = np.argsort(worst, kind="stable")[:_CLASSES_SHOWN]
+    shown = np.sort(weakest)
+    places = np.arange(len(shown))
+    axes.bar(
+        places - 0.2, natural[shown], 0.4, color=sheet.NATURAL, label="natural"
+    )
+    axes.bar(
+        places + 0.2, worst[shown], 0.4, color=sheet.WORST, label="worst case"
+    )
+    for place in places[np.isnan(natural[shown])]:
+        axes.text(place, 1, "none", ha="center", color="dimgray")
+    names = [
+        results.class_name(number, report.data.get("class_names"))
+        for number in shown
+    ]
+    axes.set_xticks(places, [sheet.shortened(text, 16) for text in names])
+    if sum(map(len, names)) > _LETTERS:
+        axes.tick_params(axis="x", rotation=40)
+        for text in axes.get_xticklabels():
+            text.set(horizontalalignment="right", rotation_mode="anchor")
+    axes.set_ylim(0, 101)
+    axes.set_ylabel("accuracy in %")
+    axes.set_xlabel(
+        "class"
+        if len(shown) == len(worst)
+        else f"the {len(shown)} of {len(worst)} classes with the least worst "
+        "case"
+    )
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    sheet.title(figure, report)
+    return sheet.listed("Worst case in % by class", names, worst[shown])
 
 
-def _full_scale(difference, threat):
-    """The difference drawn in full colour, and its name."""
-    if threat.norm == "linf":
-        return threat.epsilon, "epsilon"
-    # Spread over an image, epsilon leaves far less to each pixel; and nothing
-    # at all may have moved.
-    largest = float(np.abs(difference).max()) or threat.epsilon
-    return largest, f"{largest:.2g}"
+def _examples(figure, report):
+    """A grid of images: natural, adversarial, amplified difference."""
+    return grid.draw(
+        figure, report.samples, report.threat, report.data.get("class_names")
+    )
 
 
-def _pixels(image):
-    """What imshow takes: `[h, w]` or `[h, w, 3]` in [0, 1]."""
-    image = np.clip(image, 0.0, 1.0)
-    if image.ndim == 3 and image.shape[-1] in (1, 3):
-        return image.squeeze(-1) if image.shape[-1] == 1 else image
-    # Not an image: rows of numbers are still worth a look.
-    return image.reshape(image.shape[0] if image.ndim > 1 else 1, -1)
+# By file name: the heading, whether a report has the numbers, what draws it.
+_FIGURES = {
+    "accuracy": (
+        "Accuracy under each attack",
+        lambda report: True,
+        _accuracy,
+    ),
+    "epsilon": (
+        "Accuracy against epsilon",
+        lambda report: report.sweep is not None,
+        curves.epsilon,
+    ),
+    "steps": ("Accuracy against steps", curves.of_many_steps, curves.steps),
+    "loss": (
+        "Loss along the attack",
+        curves.of_many_losses,
+        curves.loss,
+    ),
+    "classes": (
+        "Accuracy by class",
+        lambda report: report.labels is not None,
+        _classes,
+    ),
+    "examples": (
+        "Natural and adversarial examples",
+        lambda report: report.samples is not None,
+        _examples,
+    ),
+}
 
-
-def _name(label, class_names):
-    if label < 0:
-        return "NaN"
-    return str(label) if class_names is None else str(class_names[label])
+# Every file that `drawings` may name.
+NAMES = tuple(_FIGURES)

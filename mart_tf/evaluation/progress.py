@@ -19,7 +19,7 @@ def bar(shown):
     Yields:
         A function `(name, attacked, examples) -> observe` that opens the bar
         of an attack on `attacked` of all `examples`, and returns what
-        `Engine.run` calls.
+        `Engine.run` calls, and what ends it, called with `last`.
     """
     columns = (
         rich.progress.TextColumn("{task.description}"),
@@ -42,18 +42,18 @@ def bar(shown):
                 name, total=attacked, rate=0.0, robust=attacked / examples
             )
 
-            def observe(done, broken):
+            def observe(done, broken, last=False):
                 elapsed = progress.tasks[task].elapsed or 0.0
-                if shown and not console.is_terminal and done >= attacked:
+                robust = (attacked - broken) / examples
+                if last and shown and not console.is_terminal:
                     console.print(
-                        f"{name}: robust {(attacked - broken) / examples:.2%}",
-                        soft_wrap=True,
+                        f"{name}: robust {robust:.2%}", soft_wrap=True
                     )
                 progress.update(
                     task,
                     completed=done,
                     rate=done / elapsed if elapsed else 0.0,
-                    robust=(attacked - broken) / examples,
+                    robust=robust,
                 )
 
             return observe

@@ -1,33 +1,33 @@
-"""What an evaluation found: a table, a JSON file, a page, two figures."""
+"""What an evaluation found: numbers, tables, a page, figures.
+
+`report.json` holds the numbers as `report.schema.json` and docs/report.md
+describe them, `outcomes.npz` what became of every example.
+"""
 
 import dataclasses
 import datetime
+import functools
 import io
 import json
+import math
 import os
 import pathlib
 import tempfile
 
 import numpy as np
-import rich.box
 import rich.console
-import rich.table
 
 from mart_tf import environment
 from mart_tf import threat as threat_model
+from mart_tf.evaluation import page
 from mart_tf.evaluation import plots
 from mart_tf.evaluation import results as evaluated
 
 # Raised when a key of report.json changes its meaning or goes.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
-_DEFINITIONS = (
-    "Accuracy is over all examples: one misclassified without attack counts "
-    "as broken. Every attack starts from all naturally correct examples and "
-    "breaks one as soon as any of its iterates is misclassified. The worst "
-    "case is right under all attacks at once, example by example. Intervals "
-    "are Wilson's, 95 %."
-)
+# The keys of report.json that differ between two runs of one evaluation.
+TIMES = ("created", "seconds", "images_per_second")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,6 +41,10 @@ class Report:
         settings: Seed, batch size, precision.
         results: A `Result` for "natural" first, then one per attack.
         samples: Examples of the strongest attack, or None.
+        labels: Classes of the examples, int32 `[n]`, or None.
+        sweep: One attack at several radii, a `Sweep`, or None.
+        traces: The loss along attacks, a `Trace` each.
+        warnings: Sentences that a reader must not miss.
     """
 
     model: dict
@@ -49,12 +53,30 @@ class Report:
     settings: dict
     results: tuple[evaluated.Result, ...]
     samples: evaluated.Samples | None = None
+    labels: np.ndarray | None = None
+    sweep: evaluated.Sweep | None = None
+    traces: tuple[evaluated.Trace, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def title(self):
+        """The model, how many examples, and the threat model."""
+        place = self.model.get("workdir") or self.model.get("path")
+        return (
+            f"{place or self.model['name']}: {self.data['examples']} examples, "
+            f"{self.threat.norm}, epsilon {self.threat.epsilon:.4g}"
+        )
 
     @property
     def worst_case(self):
-        """The `Result` of all attacks at once, example by example."""
-        together = np.logical_and.reduce([r.outcome for r in self.results])
-        return evaluated.Result(evaluated.WORST_CASE, together)
+        """The `Result` of all attacks at once, example by example.
+
+        Attacks of another norm, or without a radius, are no part of it.
+        """
+        together = np.logical_and.reduce(
+            [result.outcome for result in self.results if result.norm is None]
+        )
+        return evaluated.Result(evaluated.WORST_CASE, together, access="none")
 
     @property
     def rows(self):
@@ -71,40 +93,70 @@ class Report:
         """Correctness of every example by name: bool arrays `[n]`."""
         return {result.name: result.outcome for result in self.rows}
 
+    @functools.cached_property
+    def signs(self):
+        """The signs of gradient masking, a tuple of `masking.Sign`."""
+        from mart_tf.evaluation import masking
+
+        return masking.signs(self, self.data["classes"])
+
     def as_json(self):
         """The content of report.json."""
-        natural, *attacks = [result.as_json() for result in self.results]
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "created": datetime.datetime.now(datetime.UTC).isoformat(
-                timespec="seconds"
-            ),
-            "versions": environment.versions(),
-            "model": self.model,
-            "data": self.data,
-            "threat_model": dataclasses.asdict(self.threat),
-            "settings": self.settings,
-            "natural": natural,
-            "attacks": attacks,
-            "worst_case": self.worst_case.as_json(),
-        }
-
-    def table(self):
-        """The results as a `rich` table."""
-        table = rich.table.Table(
-            "attack", title=self._title(), box=rich.box.SIMPLE
+        natural, *attacks, worst_case = (
+            result.as_json(self.labels, self.data["classes"])
+            for result in self.rows
         )
-        for heading in ("accuracy", "95 % interval", "seconds", "images/s"):
-            table.add_column(heading, justify="right", no_wrap=True)
-        for result in self.rows:
-            table.add_row(*_cells(result))
-        return table
+        return _plain(
+            {
+                "schema_version": SCHEMA_VERSION,
+                "created": datetime.datetime.now(datetime.UTC).isoformat(
+                    timespec="seconds"
+                ),
+                "versions": environment.versions(),
+                "model": self.model,
+                "data": self.data,
+                "threat_model": dataclasses.asdict(self.threat),
+                "settings": self.settings,
+                "natural": natural,
+                "attacks": attacks,
+                "worst_case": worst_case,
+                "sweep": self.sweep and self.sweep.as_json(),
+                "traces": [trace.as_json() for trace in self.traces],
+                "signs": [dataclasses.asdict(sign) for sign in self.signs],
+                "warnings": self.warnings,
+            }
+        )
+
+    def as_arrays(self):
+        """The content of outcomes.npz, a dict of arrays."""
+        arrays, names, parents = {}, [], []
+
+        def add(results, parent):
+            for result in results:
+                key, number = f"r{len(names)}", len(names)
+                names.append(result.name)
+                parents.append(parent)
+                arrays[f"{key}_outcome"] = result.outcome
+                for kind in ("broken_after", "distances"):
+                    if getattr(result, kind) is not None:
+                        arrays[f"{key}_{kind}"] = getattr(result, kind)
+                add(result.parts, number)
+
+        add(self.rows, -1)
+        arrays["names"] = np.array(names)
+        arrays["parents"] = np.array(parents, np.int32)
+        if self.labels is not None:
+            arrays["labels"] = self.labels
+        if self.sweep is not None:
+            arrays["sweep_epsilons"] = np.array(self.sweep.epsilons)
+            arrays["sweep_outcomes"] = self.sweep.outcomes
+        return arrays
 
     def save(self, directory):
-        """Writes report.json, report.md and the figures, all or none.
+        """Writes all files of the report, or none.
 
-        Everything is written beside the directory first and then moved in,
-        over an earlier report's files; other files stay.
+        report.json, outcomes.npz, report.html, report.md and the figures
+        replace those of an earlier report; other files stay.
 
         Args:
             directory: Where the files go; made if it is not there.
@@ -115,104 +167,83 @@ class Report:
         Raises:
             OSError: If it cannot be written.
         """
-        directory = pathlib.Path(directory)
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(
-            dir=directory.parent, prefix=f".{directory.name}-"
-        ) as partial:
-            partial = pathlib.Path(partial)
-            plots.accuracy(self.rows, self._title(), partial / "accuracy.png")
-            if self.samples is not None:
-                plots.examples(
-                    self.samples,
-                    self.threat,
-                    self.data["class_names"],
-                    partial / "examples.png",
-                )
-            (partial / "report.md").write_text(
-                self._markdown(), encoding="utf-8"
-            )
-            (partial / "report.json").write_text(
-                json.dumps(self.as_json(), indent=2) + "\n", encoding="utf-8"
-            )
-            directory.mkdir(exist_ok=True)
-            # An earlier report's figure would belong to no report.
-            (directory / "examples.png").unlink(missing_ok=True)
-            for path in partial.iterdir():
-                os.replace(path, directory / path.name)
-        return directory
-
-    def __str__(self):
-        return _text(self.table())
-
-    def __rich__(self):
-        return self.table()
-
-    def _title(self):
-        name = self.model.get("workdir", self.model["name"])
-        return (
-            f"{name}: {self.data['examples']} examples, {_radius(self.threat)}"
+        content = self.as_json()
+        drawings = plots.drawings(self)
+        arrays = io.BytesIO()
+        np.savez_compressed(arrays, **self.as_arrays())
+        text = {
+            "report.html": page.html(self, drawings, content),
+            "report.md": page.markdown(self, drawings),
+            "report.json": json.dumps(content, indent=2, allow_nan=False)
+            + "\n",
+        }
+        figures = {f"{drawing.name}.png": drawing.png for drawing in drawings}
+        # report.json comes last: who finds it finds the rest.
+        return write_together(
+            directory,
+            figures
+            | {"outcomes.npz": arrays.getvalue()}
+            | {name: value.encode() for name, value in text.items()},
+            stale=[f"{name}.png" for name in plots.NAMES],
         )
 
-    def _markdown(self):
-        headings = ["attack", "accuracy", "95 % interval", "seconds"]
-        headings.append("images/s")
-        lines = [
-            f"# {self._title()}",
-            "",
-            _DEFINITIONS,
-            "",
-            f"| {' | '.join(headings)} |",
-            f"|---|{'---:|' * (len(headings) - 1)}",
-            *(f"| {' | '.join(_cells(result))} |" for result in self.rows),
-            "",
-            "![Accuracy under each attack](accuracy.png)",
-        ]
-        if self.samples is not None:
-            lines.append("![Natural and adversarial examples](examples.png)")
-        return "\n".join(lines) + "\n"
+    def __str__(self):
+        console = rich.console.Console(
+            file=io.StringIO(), width=80, color_system=None
+        )
+        console.print(page.terminal(self))
+        lines = console.file.getvalue().splitlines()
+        return "\n".join(line.rstrip() for line in lines).strip("\n")
+
+    def __rich__(self):
+        return page.terminal(self)
+
+    def _repr_html_(self):
+        drawings = plots.drawings(self)
+        return page.html(self, drawings, self.as_json(), whole=False)
 
 
-def compare(reports):
-    """A `rich` table of several reports' accuracies side by side.
+def write_together(directory, files, stale=()):
+    """Writes files into a directory, all or none.
+
+    Everything is written beside the directory first and then moved in.
 
     Args:
-        reports: A dict from heading to `Report`.
+        directory: Where the files go; made if it is not there.
+        files: Bytes by name, moved in this order.
+        stale: Names of files that are removed unless they are written: what
+            an earlier call left would belong to nothing.
+
+    Returns:
+        The directory, a `pathlib.Path`.
+
+    Raises:
+        OSError: If it cannot be written.
     """
-    table = rich.table.Table("accuracy", box=rich.box.SIMPLE)
-    for heading in reports:
-        table.add_column(heading, justify="right", overflow="fold")
-    # Accuracies of two threat models side by side say little.
-    table.add_row(
-        "threat model", *(_radius(report.threat) for report in reports.values())
-    )
-    labels = {
-        result.name: result.label
-        for report in reports.values()
-        for result in report.rows
-    }
-    for name, label in labels.items():
-        accuracies = [report.accuracy[name] for report in reports.values()]
-        table.add_row(label, *(f"{value:.2%}" for value in accuracies))
-    return table
+    directory = pathlib.Path(directory)
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(
+        dir=directory.parent, prefix=f".{directory.name}-"
+    ) as partial:
+        partial = pathlib.Path(partial)
+        for name, content in files.items():
+            (partial / name).write_bytes(content)
+        directory.mkdir(exist_ok=True)
+        for name in set(stale) - set(files):
+            (directory / name).unlink(missing_ok=True)
+        for name in files:
+            os.replace(partial / name, directory / name)
+    return directory
 
 
-def _radius(threat):
-    return f"{threat.norm}, epsilon {threat.epsilon:.4g}"
-
-
-def _cells(result):
-    lower, upper = result.interval
-    return (
-        result.label,
-        f"{result.accuracy:.2%}",
-        f"{100 * lower:.1f} to {100 * upper:.1f}",
-        "" if result.seconds is None else f"{result.seconds:.1f}",
-        "" if result.rate is None else f"{result.rate:.0f}",
-    )
-
-
-def _text(table):
-    console = rich.console.Console(file=io.StringIO(), width=80, markup=False)
-    console.print(table)
-    return console.file.getvalue().rstrip()
+def _plain(value):
+    """A value as JSON has it: no arrays, and null for NaN and infinity."""
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -49,6 +49,9 @@ class Result:
     @property
     def label(self):
         """The name as tables and figures show it."""
+        if self.norm is not None:
+            radius = self.parameters.get("radius", math.nan)
+            return f"{self.name} ({self.norm}, radius {radius:.4g})"
         return "worst case" if self.name == WORST_CASE else self.name
 
     @property
@@ -66,24 +69,135 @@ class Result:
         """Attacked images per second."""
         return self.attacked / self.seconds if self.seconds else None
 
-    def as_json(self):
-        """The result as it stands in report.json."""
+    def per_class(self, labels, classes):
+        """Accuracy by class, float array `[classes]`; NaN without examples.
+
+        Args:
+            labels: Integer classes of the examples, `[n]`.
+            classes: Number of classes.
+        """
+        examples = np.bincount(labels, minlength=classes)
+        right = np.bincount(labels[self.outcome], minlength=classes)
+        return np.divide(
+            right, examples, out=np.full(classes, np.nan), where=examples > 0
+        )
+
+    @property
+    def distance_summary(self):
+        """How far the adversarial examples lie that were found, or None.
+
+        An example misclassified without attack needs none and counts as
+        neither found nor not found.
+        """
+        if self.distances is None:
+            return None
+        distances = self.distances[self.distances > 0].astype(np.float64)
+        found = distances[np.isfinite(distances)]
+        statistics = {"min": np.min, "median": np.median, "mean": np.mean}
+        statistics["max"] = np.max
+        return {
+            "found": len(found),
+            "not_found": len(distances) - len(found),
+            **{
+                name: float(function(found)) if len(found) else None
+                for name, function in statistics.items()
+            },
+        }
+
+    def as_json(self, labels=None, classes=None):
+        """The result as it stands in report.json.
+
+        Args:
+            labels: Integer classes `[n]`, or None: no accuracy by class.
+            classes: Number of classes.
+        """
+        by_class = None
+        if labels is not None:
+            by_class = self.per_class(labels, classes)
         return {
             "name": self.name,
+            "access": self.access,
             "parameters": self.parameters,
-            "accuracy": self.accuracy,
-            "correct": int(self.outcome.sum()),
-            "examples": len(self.outcome),
-            "confidence_interval_95": list(self.interval),
+            **proportion(self.outcome),
+            "per_class_accuracy": by_class,
+            "norm": self.norm,
+            "distances": self.distance_summary,
             "attacked": self.attacked,
             "seconds": self.seconds,
             "images_per_second": self.rate,
+            "parts": [part.as_json(labels, classes) for part in self.parts],
+        }
+
+
+@dataclasses.dataclass(frozen=True)
+class Sweep:
+    """One attack at several radii.
+
+    Args:
+        attack: The attack's spec.
+        epsilons: The radii, ascending, k of them.
+        outcomes: bool `[k, n]`: which examples are classified correctly.
+    """
+
+    attack: str
+    epsilons: tuple[float, ...]
+    outcomes: np.ndarray
+
+    @property
+    def accuracies(self):
+        """The share that is classified correctly at each radius."""
+        return tuple(float(outcome.mean()) for outcome in self.outcomes)
+
+    def as_json(self):
+        """The sweep as it stands in report.json."""
+        points = [
+            {"epsilon": epsilon, **proportion(outcome)}
+            for epsilon, outcome in zip(
+                self.epsilons, self.outcomes, strict=True
+            )
+        ]
+        return {"attack": self.attack, "points": points}
+
+
+@dataclasses.dataclass(frozen=True)
+class Trace:
+    """The loss along an attack.
+
+    Args:
+        attack: The attack's spec.
+        losses: Mean cross-entropy at its iterates, in nats; the first is the
+            start of the attack.
+        examples: How many examples the mean is over.
+    """
+
+    attack: str
+    losses: np.ndarray
+    examples: int
+
+    def as_json(self):
+        """The trace as it stands in report.json."""
+        return {
+            "attack": self.attack,
+            "examples": self.examples,
+            "losses": self.losses,
         }
 
 
 @dataclasses.dataclass(frozen=True)
 class Samples:
-    """Some examples of one attack, for the figure: broken ones first."""
+    """Some examples of one attack, for the figure: broken ones first.
+
+    Args:
+        attack: The attack's spec.
+        accuracy: Of all examples under it.
+        natural: Natural examples, float32 `[k, ...]`.
+        adversarial: What the attack made of them.
+        labels: Their classes, int32 `[k]`.
+        predictions: Classes of the adversarial examples, -1 for NaN.
+        natural_confidences: Probability of the predicted class on the natural
+            examples, `[k]`, or None.
+        adversarial_confidences: The same on the adversarial ones.
+    """
 
     attack: str
     accuracy: float
@@ -91,22 +205,78 @@ class Samples:
     adversarial: np.ndarray
     labels: np.ndarray
     predictions: np.ndarray
+    natural_confidences: np.ndarray | None = None
+    adversarial_confidences: np.ndarray | None = None
 
     @classmethod
-    def choose(cls, result, images, labels, outcome, count=8):
-        """Up to `count` of an attack's examples, half of them broken."""
+    def choose(cls, result, images, labels, outcome, classify=None, count=8):
+        """Up to `count` of an attack's examples, half of them broken.
+
+        Args:
+            result: The attack's `Result`.
+            images: The examples that it attacked, `[m, ...]`.
+            labels: Their classes `[m]`.
+            outcome: What became of them: `adversarial`, `broken` and
+                `predictions`, a row for each.
+            classify: Images to logits, for the confidences; None for none.
+            count: How many examples to take.
+        """
         broken = np.flatnonzero(outcome.broken)
         standing = np.flatnonzero(~outcome.broken)
         some = max(count // 2, count - len(standing))
         rows = np.concatenate([broken[:some], standing])[:count]
+        natural, adversarial = images[rows], outcome.adversarial[rows]
+        confidences = ()
+        if classify is not None:
+            confidences = [
+                _confidences(np.asarray(classify(shown), np.float64))
+                for shown in (natural, adversarial)
+            ]
         return cls(
             result.name,
             result.accuracy,
-            images[rows],
-            outcome.adversarial[rows],
+            natural,
+            adversarial,
             labels[rows],
             outcome.predictions[rows],
+            *confidences,
         )
+
+
+def unfolded(results, depth=0, within=""):
+    """Yields depth, label and result of results, each before its parts.
+
+    The label of a part leaves out what it shares with its ensemble: that of
+    "autoattack: square" is "square".
+    """
+    for result in results:
+        label = result.label.removeprefix(f"{within}: ")
+        yield depth, label, result
+        yield from unfolded(result.parts, depth + 1, result.name)
+
+
+def class_name(label, names):
+    """A class in words, "NaN" for that of no class; names may be None."""
+    if label < 0:
+        return "NaN"
+    return str(label) if names is None else str(names[label])
+
+
+def proportion(outcome):
+    """Accuracy, counts and interval as report.json has them."""
+    correct = int(outcome.sum())
+    return {
+        "accuracy": correct / len(outcome),
+        "correct": correct,
+        "examples": len(outcome),
+        "confidence_interval_95": list(wilson(correct, len(outcome))),
+    }
+
+
+def _confidences(logits):
+    """The greatest of the softmax probabilities of each row."""
+    greatest = logits.max(axis=1, keepdims=True)
+    return 1.0 / np.exp(logits - greatest).sum(axis=1)
 
 
 def wilson(correct, examples, z=1.959964):

@@ -1,17 +1,20 @@
 """Robust accuracy of a classifier under a list of attacks."""
 
-import time
+import dataclasses
+import pathlib
 
-import numpy as np
 import tensorflow as tf
 
 from mart_tf import evaluation
-from mart_tf import noise
-from mart_tf.evaluation import engine
 from mart_tf.evaluation import inputs
+from mart_tf.evaluation import measuring
+from mart_tf.evaluation import partial
 from mart_tf.evaluation import progress as progress_bars
 from mart_tf.evaluation import report
-from mart_tf.evaluation import results
+from mart_tf.evaluation import targets
+
+# A model this near to chance says nothing about attacks.
+_ABOVE_CHANCE = 0.05
 
 
 def evaluate_robustness(
@@ -24,35 +27,57 @@ def evaluate_robustness(
     max_examples=None,
     seed=0,
     outputs=None,
+    surrogate=None,
+    epsilon_sweep=(),
     class_names=None,
+    directory=None,
+    facts=None,
     progress=False,
 ):
     """Measures natural and robust accuracy over a whole data set.
 
     Always in float32. An example misclassified without attack counts as
     broken under every attack; every attack starts from all other examples, so
-    that its accuracy stands alone. An example counts as broken as soon as any
-    iterate of the attack is misclassified, which is at least as strict as
-    looking at the last one only. The worst case is taken example by example.
+    that its accuracy stands alone; inside an ensemble such as `autoattack`
+    each attack gets what the earlier ones left. An example counts as broken
+    as soon as any iterate of the attack is misclassified, which is at least
+    as strict as looking at the last one only. The worst case is taken example
+    by example.
 
     The images are held in memory, and once more while an attack runs. With
     the same seed, model and data the report is the same; CleverHans draws its
     random starts from TensorFlow's global generator, which is therefore
-    seeded before every attack.
+    seeded again and again.
 
     Args:
-        model: A Keras classifier, or an AdversarialClassifier.
+        model: A Keras classifier, an AdversarialClassifier, the path of a
+            `.keras` file or of an exported SavedModel, or a function from
+            images to scores. A function that TensorFlow cannot differentiate
+            is attacked by what asks for no gradients: `square`, `spsa`, and
+            what is made on a surrogate.
         dataset: `(images, labels)` arrays, or a batched tf.data.Dataset;
             images float32 in the pixel range, labels integers or one-hot.
         threat: The `ThreatModel`.
         attacks: Specs, a sequence or a comma-separated string; see
-            `evaluation.ATTACKS`.
+            `evaluation.ATTACKS`. "transfer:" before a spec makes the attack
+            on the surrogate.
         batch_size: Examples in one pass through the network.
         max_examples: Only the first so many examples; default: all.
         seed: Decides all random starts, together with an example's row.
-        outputs: "logits" or "probabilities", what the classifier returns;
-            default: what an AdversarialClassifier says, else "logits".
+        outputs: "logits" or "probabilities", what the model returns;
+            default: what an AdversarialClassifier or a SavedModel says, else
+            "logits".
+        surrogate: Another model, in any form that `model` may have: what the
+            attacks of `evaluation.TRANSFER`, or those named with "transfer:",
+            are made on.
+        epsilon_sweep: Radii at which the first `pgd` of the list, or PGD-20,
+            is run too.
         class_names: Names of the classes, for messages and figures.
+        directory: Where the report is saved. What is done is kept in its
+            `partial` until then: the same call goes on where another was
+            stopped.
+        facts: What else the report shall say of "model" and "data": a dict of
+            two dicts.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -61,71 +86,162 @@ def evaluate_robustness(
     Raises:
         ValueError: On bad input, before any work starts.
     """
-    specs = evaluation.resolve(attacks)
+    specs = evaluation.resolve(attacks, surrogate=surrogate is not None)
+    radii = _radii(epsilon_sweep, threat)
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; expected at least 1.")
-    classifier, outputs = inputs.classifier(model, outputs)
     images, labels = inputs.arrays(dataset, max_examples)
-    images, labels, classes = inputs.check(
-        images, labels, threat, classifier, outputs, class_names
-    )
-    classify = inputs.logits_of(classifier, outputs)
-    prepared = [
-        (spec.text, evaluation.create(spec, classify, threat, classes))
-        for spec in specs
+    images = inputs.check_images(images, threat)
+    target = targets.of(model, outputs, images)
+    classes = _classes(target, images)
+    labels = inputs.check_labels(labels, classes, class_names)
+    other = surrogate and targets.of(surrogate, None, images)
+    if other and _classes(other, images) != classes:
+        raise ValueError(
+            f"The surrogate {other.name} has {_classes(other, images)} "
+            f"classes and the model {classes}; expected one for the same."
+        )
+    plan = [
+        (spec, _create(spec, target, other, threat, classes)) for spec in specs
     ]
-    # Not wider than the data: padding would be computed for nothing.
-    loop = engine.Engine(classify, min(batch_size, len(images)))
-    found, samples = _measure(loop, prepared, images, labels, seed, progress)
-    return report.Report(
+    swept = _sweep_plan(specs, radii, target, threat, classes)
+    with progress_bars.bar(progress) as opened:
+        # Not wider than the data: padding would be computed for nothing.
+        width = min(batch_size, len(images))
+        measured = measuring.Measurement(
+            target.classify, images, labels, width, seed, opened
+        )
+        kept = partial.Partial(
+            directory and pathlib.Path(directory, "partial"),
+            {
+                "threat model": dataclasses.asdict(threat),
+                "seed": seed,
+                "batch size": width,
+                **_identity(measured, target, other, images, labels),
+            },
+        )
+        measured.kept = kept
+        found = [measured.natural()]
+        for spec, attack in plan:
+            if evaluation.is_transfer(spec):
+                found.append(measured.transfer(spec.text, attack))
+            else:
+                found.append(measured.attack(spec.text, attack))
+        sweep = swept and measured.sweep(*swept)
+    facts = facts or {}
+    made = report.Report(
         model={
-            "name": classifier.name,
-            "parameters": classifier.count_params(),
-            "outputs": outputs,
+            **facts.get("model", {}),
+            **_described(target),
+            **({"surrogate": _described(other)} if other else {}),
         },
         data={
+            **facts.get("data", {}),
             "examples": len(images),
             "image_shape": list(images.shape[1:]),
             "classes": classes,
             "class_names": list(class_names) if class_names else None,
         },
         threat=threat,
-        settings={
-            "seed": seed,
-            "batch_size": loop.batch_size,
-            "precision": "float32",
-        },
-        results=found,
-        samples=samples,
+        settings={"seed": seed, "batch_size": width, "precision": "float32"},
+        results=tuple(found),
+        samples=measured.samples,
+        labels=labels,
+        sweep=sweep,
+        traces=tuple(measured.traces),
+        warnings=tuple(_warnings(found[0], classes, target, other, plan)),
     )
+    if directory is not None:
+        made.save(directory)
+        kept.clear()
+    return made
 
 
-def _measure(loop, prepared, images, labels, seed, progress):
-    """The results, the natural one first, and samples of the strongest."""
-    started = time.perf_counter()
-    correct = loop.predict(images) == labels
-    seconds = time.perf_counter() - started
-    found = [results.Result("natural", correct, seconds, len(images))]
-    samples = None
-    rows = np.flatnonzero(correct)
-    images, labels = images[rows], labels[rows]
-    seeds = noise.seeds(seed, rows).numpy()
-    with progress_bars.bar(progress) as opened:
-        for name, attack in prepared:
-            observe = opened(name, len(rows), len(correct))
-            tf.random.set_seed(seed)
-            started = time.perf_counter()
-            outcome = loop.run(attack, images, labels, seeds, observe)
-            seconds = time.perf_counter() - started
-            standing = correct.copy()
-            standing[rows] = ~outcome.broken
-            result = results.Result(
-                name, standing, seconds, len(rows), attack.parameters
-            )
-            found.append(result)
-            stronger = samples is None or result.accuracy < samples.accuracy
-            if rows.size and stronger:
-                samples = results.Samples.choose(
-                    result, images, labels, outcome
-                )
-    return tuple(found), samples
+def _radii(radii, threat):
+    """The radii of a sweep, rising, as those of threat models."""
+    for epsilon in radii:
+        dataclasses.replace(threat, epsilon=epsilon)
+    return sorted({float(epsilon) for epsilon in radii})
+
+
+def _classes(target, images):
+    return target.classify(tf.constant(images[:2])).shape[1]
+
+
+def _create(spec, target, other, threat, classes):
+    """The attack of a spec, on the model or on the surrogate."""
+    transfer = evaluation.is_transfer(spec)
+    attacked = other if transfer else target
+    attack = evaluation.create(spec, attacked.classify, threat, classes)
+    if transfer and (attack.norm is not None or hasattr(attack, "parts")):
+        raise ValueError(
+            f"Attack {spec.text!r} cannot be made on a surrogate: it "
+            "minimises a distance, or is an ensemble whose attacks follow each "
+            "other; expected one attack that stays inside the threat model."
+        )
+    if attack.needs_gradient and not attacked.gradients:
+        raise ValueError(
+            f"Attack {spec.text!r} needs gradients, and the "
+            f"{'surrogate' if transfer else 'model'} {attacked.name} gives "
+            "none; expected square or spsa, or a differentiable surrogate."
+        )
+    return attack
+
+
+def _sweep_plan(specs, radii, target, threat, classes):
+    """The attack to sweep by name, and one of it for each radius."""
+    if not radii:
+        return None
+    listed = [spec for spec in specs if spec.name == "pgd"]
+    spec = (listed or evaluation.resolve("pgd:steps=20"))[0]
+    attacks = [
+        (
+            epsilon,
+            _create(
+                spec,
+                target,
+                None,
+                dataclasses.replace(threat, epsilon=epsilon),
+                classes,
+            ),
+        )
+        for epsilon in radii
+    ]
+    return spec.text, attacks
+
+
+def _identity(measured, target, other, images, labels):
+    """What tells this evaluation from others, for what is kept of it."""
+    return {
+        "model": [
+            target.name,
+            target.outputs,
+            partial.digest([measured.predictions]),
+        ],
+        "surrogate": other and [other.name, other.outputs],
+        "data": partial.digest([images, labels]),
+    }
+
+
+def _described(target):
+    return {
+        "name": target.name,
+        "parameters": target.parameters,
+        "outputs": target.outputs,
+    }
+
+
+def _warnings(natural, classes, target, other, plan):
+    """Sentences that a reader of the report must not miss."""
+    chance = 1 / classes
+    if natural.accuracy < chance + _ABOVE_CHANCE:
+        yield (
+            f"Without attack the accuracy is {natural.accuracy:.2%}, and "
+            f"chance is {chance:.2%}: is this the right model, in the right "
+            "pixel range, with the right classes?"
+        )
+    for part in (target, other):
+        if part is not None and part.note:
+            yield part.note
+    for _, attack in plan:
+        yield from attack.notes

@@ -10,6 +10,7 @@ import tensorflow as tf
 from mart_tf import attacks
 from mart_tf import defenses
 from mart_tf import noise
+from mart_tf import options
 from mart_tf import threat as threat_model
 from mart_tf.defenses import base
 from mart_tf.models import outputs as model_outputs
@@ -338,6 +339,9 @@ class AdversarialClassifier(keras.Model):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         config = dict(config)
+        # A defense is registered when its module is first imported.
+        for target in defenses.DEFENSES.values():
+            options.load(target)
         for name in ("classifier", "defense"):
             config[name] = keras.saving.deserialize_keras_object(
                 config[name], custom_objects=custom_objects

@@ -1,0 +1,364 @@
+"""Signs of gradient masking, looked for in what an evaluation ran.
+
+A defense that hides its gradients looks robust to the attacks that follow them
+and to no others (Athalye et al., ICML 2018, section 3.1). Each of six signs
+passes, fails, or is not tested because what it takes was not run. One attack
+is "stronger" than another as `paired.is_stronger` says, by more than 0.5
+points: per cent of all examples. Signs 5 and 6, where sound networks differ a
+little, allow for 5.
+
+1. More gradient steps: no attack is stronger than one of more steps, equal
+   otherwise. FGSM is compared with PGD on the cross-entropy whose steps add
+   up to 2 epsilon or more: from a random start it may be as far to the other
+   side. Between two PGDs the evaluation itself sees to it: any iterate counts,
+   and the longer one passes through those of the shorter.
+2. White box: no attack made on a surrogate is stronger than all gradient
+   attacks together, and
+3. nor is a gradient-free one. One inside an ensemble has only what the
+   gradient attacks before it left, and must not break 0.5 points of that;
+   the code of AutoAttack's authors warns from 0.2 points on.
+4. Growing epsilon: the accuracy never rises, and falls below 5 %. Where a
+   sweep ends above that the sign is not tested, but fails if in linf it has
+   reached half the pixel range: all images can then be turned into one and
+   the same grey one, which is right for the examples of one class at most. So
+   the line there is chance, if that is above 5 %. A single step overshoots:
+   a sweep by FGSM tests nothing.
+5. Restarts: those after the first break no more than 5 points (20 restarts
+   took 2.8 points from the MNIST network of Madry et al., ICLR 2018, table 1);
+   and the loss along FGSM, PGD and CW ends more than 1 % above where it
+   began, all falls on the way at most half of all rises. Both are needed.
+6. AutoAttack: not stronger by more than 5 points than the strongest PGD or
+   CW. On MNIST, 20 small steps leave about 3 points too many on sound
+   networks. In the table for CIFAR-10 of Croce and Hein (ICML 2020) published
+   accuracies, mostly under PGD, lie at most 5 points above AutoAttack's or at
+   least 8: MART's own network by 8, the networks that it exposed by up to 67.
+
+A sign that fails is a warning and no proof: the loss of a sound network may be
+hard to climb too. Nor are six that pass: they show that the attacks which ran
+worked as they should, not that no other would.
+"""
+
+import dataclasses
+import itertools
+import math
+
+import numpy as np
+
+from mart_tf.evaluation import paired
+from mart_tf.evaluation import results as evaluated
+
+PASSED, FAILED, NOT_TESTED = "passed", "failed", "not tested"
+
+_QUESTIONS = (
+    "Do more gradient steps never raise the accuracy?",
+    "Is the white box at least as strong as black-box transfer?",
+    "Are gradient attacks at least as strong as gradient-free ones?",
+    "Does a growing epsilon drive the accuracy to near zero?",
+    "Do restarts change little, and does the loss rise along the attack?",
+    "Does AutoAttack leave nearly as much as PGD and CW?",
+)
+
+_NO_GRADIENTS = "No gradient attack ran: run pgd:steps=100."
+
+_NOISE = 0.005
+_LARGE = 0.05
+_NEAR_ZERO = 0.05
+_LEAST_RISE = 0.01
+
+_PLAIN = ("pgd", "cw")
+_ONE_STEP = ("fgsm", "cleverhans:fgm")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sign:
+    """One sign of gradient masking.
+
+    Args:
+        question: What was asked; yes is sound.
+        verdict: "passed", "failed" or "not tested".
+        evidence: A sentence with the numbers, or with what to run.
+    """
+
+    question: str
+    verdict: str
+    evidence: str
+
+
+def signs(report, classes=None):
+    """The six signs of the module's docstring, in that order.
+
+    Args:
+        report: A `Report`; `results`, `threat`, `sweep` and `traces` are read.
+        classes: Number of classes, which chance follows from (sign 4);
+            default: so many that chance is below 5 %.
+
+    Returns:
+        A tuple of six `Sign`s.
+    """
+    # An attack that minimises distance keeps to another radius.
+    found = [result for result in report.results if result.norm is None]
+    examples = len(report.results[0].outcome)
+    answers = (
+        _more_steps(found, report.threat),
+        _transfer(found),
+        _gradient_free(found),
+        _growing_epsilon(report.sweep, report.threat, examples, classes),
+        _restarts_and_loss(found, report.traces),
+        _autoattack(found),
+    )
+    return tuple(
+        Sign(question, *answer)
+        for question, answer in zip(_QUESTIONS, answers, strict=True)
+    )
+
+
+def _more_steps(found, threat):
+    ladder = sorted(_named(found, "fgsm", "pgd"), key=_steps)
+    pairs = [
+        (weaker, stronger)
+        for weaker, stronger in itertools.combinations(ladder, 2)
+        if _comparable(weaker, stronger, threat)
+    ]
+    if not pairs:
+        return NOT_TESTED, (
+            "No two attacks ran that differ in their steps alone: run fgsm and "
+            "pgd:steps=100 beside pgd:steps=20."
+        )
+    for weaker, stronger in pairs:
+        if paired.is_stronger(weaker.outcome, stronger.outcome, _NOISE):
+            return FAILED, _against(weaker, stronger)
+    compared = {result.name: result for pair in pairs for result in pair}
+    return PASSED, f"{_shown(*compared.values())}."
+
+
+def _comparable(weaker, stronger, threat):
+    if not _steps(weaker) < _steps(stronger):
+        return False
+    if _kind(weaker.name) == "fgsm":
+        objective = stronger.parameters.get("objective", "cross_entropy")
+        reach = _steps(stronger) * stronger.parameters.get("step_size", 0.0)
+        return objective == "cross_entropy" and reach > 1.999 * threat.epsilon
+    return _others(weaker, "steps") == _others(stronger, "steps")
+
+
+def _transfer(found):
+    white_box = _gradient_attacks(found)
+    transfers = [result for result in found if result.access == "surrogate"]
+    if not transfers:
+        return NOT_TESTED, "No attack was made on a surrogate: give one."
+    if white_box is None:
+        return NOT_TESTED, _NO_GRADIENTS
+    return _challenge(white_box, transfers, _NOISE)
+
+
+def _gradient_free(found):
+    white_box = _gradient_attacks(found)
+    if white_box is None:
+        return NOT_TESTED, _NO_GRADIENTS
+    attacks = []
+    for result in found:
+        before, after = _leading(result)
+        if after and after[0].access == "queries":
+            outcome = after[0].outcome
+            if before:
+                outcome = outcome & white_box.outcome
+            attacks.append(evaluated.Result(after[0].name, outcome))
+    if not attacks:
+        return NOT_TESTED, "No gradient-free attack ran: run square."
+    return _challenge(white_box, attacks, _NOISE)
+
+
+def _growing_epsilon(sweep, threat, examples, classes):
+    half = 0.5 * (threat.pixel_max - threat.pixel_min)
+    further = f"sweep up to {half:.4g}" if threat.norm == "linf" else "go on"
+    if sweep is None:
+        return NOT_TESTED, "No sweep of epsilon ran: run an epsilon sweep."
+    if sweep.attack.startswith(_ONE_STEP):
+        return NOT_TESTED, (
+            f"{sweep.attack} overshoots at a large epsilon: sweep with pgd."
+        )
+    under = f"Accuracy under {sweep.attack} is"
+    points = list(zip(sweep.epsilons, sweep.accuracies, strict=True))
+    for (lower, before), (upper, after) in itertools.combinations(points, 2):
+        if paired.exceeds(after, before, examples, _NOISE):
+            return FAILED, (
+                f"{under} {before:.2%} at epsilon {lower:.4g} and more, "
+                f"{after:.2%}, at {upper:.4g}."
+            )
+    epsilon, accuracy = points[-1]
+    said = f"{under} {accuracy:.2%} at epsilon {epsilon:.4g}"
+    line = _NEAR_ZERO
+    if accuracy < line:
+        return PASSED, f"{said}, where the sweep ends, and never rises."
+    if threat.norm != "linf" or epsilon < 0.999 * half:
+        return NOT_TESTED, f"{said}, where the sweep ends: {further}."
+    line = max(line, 1.0 / (classes or math.inf))
+    if not paired.exceeds(accuracy, line, examples, _NOISE):
+        return PASSED, (
+            f"{said}, not above {line:.2%} by more than noise, and never rises."
+        )
+    return FAILED, (
+        f"{said}, half the pixel range or more, where one grey image is within "
+        f"reach of all; expected at most {line:.2%}."
+    )
+
+
+def _restarts_and_loss(found, traces):
+    halves = (_restarts(found), _loss(found, traces))
+    verdicts = [verdict for verdict, _ in halves]
+    # One half alone does not pass for both.
+    for verdict in (FAILED, NOT_TESTED, PASSED):
+        if verdict in verdicts:
+            return verdict, " ".join(evidence for _, evidence in halves)
+
+
+def _restarts(found):
+    attacks = _named(found, *_PLAIN)
+    said = []
+    for result in attacks:
+        single = _first_round(result, attacks)
+        if single is None:
+            continue
+        if paired.is_stronger(result.outcome, single.outcome, _LARGE):
+            return FAILED, _against(result, single)
+        said.append(f"{_shown(single, result)}.")
+    if said:
+        return PASSED, " ".join(said)
+    return NOT_TESTED, "No attack was restarted: run pgd:steps=20:restarts=5."
+
+
+def _first_round(result, attacks):
+    """What is left before an attack is started anew, or None."""
+    if result.parameters.get("restarts", 1) == 1:
+        return None
+    for other in attacks:
+        if (
+            other.parameters.get("restarts", 1) == 1
+            and _kind(other.name) == _kind(result.name)
+            and _others(other, "restarts") == _others(result, "restarts")
+        ):
+            return other
+    if result.broken_after is None:
+        return None
+    # Of a later round whatever it began with counts for the round before.
+    later = result.broken_after > _steps(result)
+    return evaluated.Result("the first start", result.outcome | later)
+
+
+def _loss(found, traces):
+    # Not those of a sweep: at other radii the start alone may break nearly all.
+    accuracy = {
+        result.name: result.accuracy
+        for result in _named(found, "fgsm", *_PLAIN)
+    }
+    said = []
+    for trace in traces:
+        losses = np.asarray(trace.losses, np.float64)
+        if trace.attack not in accuracy or len(losses) < 2:
+            continue
+        first, last, changes = losses[0], losses[-1], np.diff(losses)
+        rises = np.maximum(changes, 0.0).sum()
+        falls = np.maximum(-changes, 0.0).sum()
+        ends = f"from {first:.4g} to {last:.4g} along {trace.attack}"
+        # Written so that NaN fails.
+        rising = last - first > _LEAST_RISE * abs(first)
+        rising = rising and falls <= 0.5 * rises
+        # The loss stays where an example breaks: it need not rise where the
+        # start has broken nearly all.
+        if not rising and accuracy[trace.attack] >= _NEAR_ZERO:
+            return FAILED, (
+                f"The loss goes {ends}, with falls of {falls:.4g} in all."
+            )
+        said.append(ends)
+    if said:
+        return PASSED, f"The loss rises {', '.join(said)}."
+    return NOT_TESTED, "No loss was followed: run pgd:steps=20."
+
+
+def _autoattack(found):
+    ensembles = _named(found, "autoattack")
+    plain = _named(found, *_PLAIN)
+    if not ensembles:
+        return NOT_TESTED, "AutoAttack did not run: run autoattack."
+    if not plain:
+        return NOT_TESTED, (
+            "Neither PGD nor CW ran: run pgd:steps=100 beside autoattack."
+        )
+    strongest = min(plain, key=lambda result: result.accuracy)
+    return _challenge(strongest, ensembles, _LARGE)
+
+
+def _challenge(holder, attacks, least):
+    """Fails where one of the attacks is stronger than the holder."""
+    attacks = sorted(attacks, key=lambda result: result.accuracy)
+    for attack in attacks:
+        if paired.is_stronger(attack.outcome, holder.outcome, least):
+            return FAILED, _against(attack, holder)
+    return PASSED, f"{_shown(holder, attacks[0])}."
+
+
+def _gradient_attacks(found):
+    """All attacks by the model's own gradients as one `Result`, or None."""
+    outcomes = []
+    for result in found:
+        before, _ = _leading(result)
+        if before:
+            outcomes.append(before[-1].outcome)
+    if not outcomes:
+        return None
+    together = np.logical_and.reduce(outcomes)
+    return evaluated.Result("all gradient attacks together", together)
+
+
+def _leading(result):
+    """The gradient attacks that an ensemble begins with, and the others.
+
+    Outcomes inside an ensemble are cumulative: after an attack of another kind
+    they belong to no one kind. A single attack is an ensemble of one.
+    """
+    if result.access == "surrogate":
+        return [], []
+    parts = list(result.parts or [result])
+    before = list(
+        itertools.takewhile(lambda part: part.access == "gradients", parts)
+    )
+    return before, parts[len(before) :]
+
+
+def _named(found, *kinds):
+    return [
+        result
+        for result in found
+        if _kind(result.name) in kinds and result.access != "surrogate"
+    ]
+
+
+def _kind(name):
+    return name.split(":")[0]
+
+
+def _steps(result):
+    return result.parameters.get("steps", 1)
+
+
+def _others(result, *left_out):
+    return {
+        key: value
+        for key, value in result.parameters.items()
+        if key not in left_out
+    }
+
+
+def _shown(*found):
+    return "Accuracy is " + ", ".join(
+        f"{result.accuracy:.2%} under {result.name}" for result in found
+    )
+
+
+def _against(stronger, weaker):
+    """The evidence where one attack is stronger than it should be."""
+    alone, other = paired.discordant(stronger.outcome, weaker.outcome)
+    return (
+        f"{_shown(stronger, weaker)}: {alone} examples fall to the first "
+        f"alone, {other} to the second alone."
+    )

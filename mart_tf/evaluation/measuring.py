@@ -1,0 +1,313 @@
+"""Attacks run over a whole data set, in pieces that are kept on disk.
+
+A piece is some of the examples under one attack: so much work that losing it
+hurts little, and so many examples that re-packing still fills its batches.
+Which examples a piece holds depends on nothing but the settings, so that an
+evaluation that was stopped ends as one that never was.
+"""
+
+import dataclasses
+import json
+import time
+
+import numpy as np
+import tensorflow as tf
+
+from mart_tf import noise
+from mart_tf.attacks import stepwise
+from mart_tf.evaluation import engine
+from mart_tf.evaluation import results
+
+# Gradient steps, or queries, after which a piece is kept.
+_PIECE_STEPS = 500_000
+_LEAST_BATCHES = 4
+
+# How many broken and how many standing examples are kept for the figure.
+_KEPT = 8
+
+
+class Measurement:
+    """Everything that is measured on one model and one set of examples.
+
+    Args:
+        classify: Images to logits, the model under attack.
+        images: float32 array `[n, ...]`.
+        labels: int32 array `[n]`.
+        batch_size: Images in one pass through the network.
+        seed: Of all noise, together with an example's place.
+        opened: What `progress.bar` yields.
+
+    Attributes:
+        kept: Called as a `partial.Partial`, which it may be set to.
+        predictions: Classes without attack, int32 `[n]`.
+        samples: Examples of the strongest attack so far, or None.
+        traces: A `Trace` of each attack so far that has a loss at each step.
+    """
+
+    def __init__(self, classify, images, labels, batch_size, seed, opened):
+        self._classify = classify
+        self._batch_size = batch_size
+        self._loops = {}
+        self._images = images
+        self._labels = labels
+        self._seed = seed
+        self._seeds = noise.seeds(seed, np.arange(len(labels))).numpy()
+        self.kept = lambda key, work: work()
+        self._opened = opened
+        started = time.perf_counter()
+        self.predictions = self._loop(len(labels)).predict(images)
+        self.correct = self.predictions == labels
+        self._natural_seconds = time.perf_counter() - started
+        self.samples = None
+        self.traces = []
+
+    def natural(self):
+        """The `Result` without attack."""
+        return results.Result(
+            "natural",
+            self.correct,
+            self._natural_seconds,
+            len(self._labels),
+            access="none",
+            broken_after=np.where(self.correct, -1, 0).astype(np.int32),
+        )
+
+    def attack(self, name, attack):
+        """The `Result` of an attack or an ensemble, from all correct ones."""
+        if not hasattr(attack, "parts"):
+            return self._one(name, name, attack, self.correct)
+        parts, standing = [], self.correct
+        for part, inner in attack.parts:
+            label = f"{name}: {part}"
+            parts.append(self._one(label, label, inner, standing))
+            standing = parts[-1].outcome
+        return dataclasses.replace(
+            parts[-1],
+            name=name,
+            seconds=sum(part.seconds for part in parts),
+            attacked=parts[0].attacked,
+            parameters=attack.parameters,
+            access="gradients",
+            broken_after=None,
+            parts=tuple(parts),
+        )
+
+    def transfer(self, name, attack):
+        """The `Result` of an attack that was made on a surrogate.
+
+        It goes all the way: the surrogate may be fooled long before the model
+        under attack is.
+        """
+        craft = _Craft(attack, self._loop(int(self.correct.sum())))
+        return self._one(name, name, craft, self.correct)
+
+    def sweep(self, name, attacks):
+        """The `Sweep` of an attack over rising radii.
+
+        What a smaller radius broke a larger one breaks too: it contains it.
+
+        Args:
+            name: The attack's spec.
+            attacks: Pairs of epsilon and attack, epsilon rising.
+        """
+        outcomes, standing = [], self.correct
+        for epsilon, attack in attacks:
+            label = f"{name} at {epsilon:g}"
+            found = self._one(
+                label, f"sweep {label}", attack, standing, shown=False
+            )
+            standing = found.outcome
+            outcomes.append(standing)
+        return results.Sweep(
+            name, tuple(epsilon for epsilon, _ in attacks), np.stack(outcomes)
+        )
+
+    def _one(self, name, key, attack, standing, shown=True):
+        """One attack on the examples that stand; `shown`: in the figures."""
+        rows = np.flatnonzero(standing)
+        observe = self._opened(name, len(rows), len(standing))
+        key = f"{key} {json.dumps(attack.parameters, default=str)}"
+        loop = self._loop(len(rows))
+        pieces, done, broken = [], 0, 0
+        for number, part in enumerate(_pieces(attack, rows, loop.batch_size)):
+
+            def tell(share, fell, done=done, broken=broken):
+                observe(done + share, broken + fell)
+
+            pieces.append(
+                self.kept(
+                    f"{key} {number}",
+                    lambda part=part, number=number, tell=tell: self._piece(
+                        loop, attack, part, number, tell
+                    ),
+                )
+            )
+            done += len(part)
+            broken += int(pieces[-1]["broken"].sum())
+        observe(done, broken, last=True)
+        result = self._result(name, attack, standing, rows, pieces)
+        if shown and pieces:
+            self._show(result, pieces)
+        return result
+
+    def _loop(self, count):
+        """An engine whose batches so many examples fill evenly."""
+        batches = -(-count // self._batch_size)
+        width = -(-count // max(1, batches)) or self._batch_size
+        if width not in self._loops:
+            self._loops[width] = engine.Engine(self._classify, width)
+        return self._loops[width]
+
+    def _piece(self, loop, attack, rows, number, tell):
+        # CleverHans draws from TensorFlow's global generator.
+        tf.random.set_seed(self._seed + number)
+        started = time.perf_counter()
+        images, labels = self._images[rows], self._labels[rows]
+        if isinstance(attack, _Craft):
+            outcome = attack.run(images, labels, self._seeds[rows], tell)
+        else:
+            outcome = loop.run(attack, images, labels, self._seeds[rows], tell)
+        found = {
+            "broken": outcome.broken,
+            "steps": outcome.steps,
+            "seconds": time.perf_counter() - started,
+        }
+        if outcome.losses is not None:
+            found["losses"] = outcome.losses.sum(axis=0, dtype=np.float64)
+        if attack.norm is not None:
+            found["distances"] = _distances(attack.norm, outcome, images)
+        shown = np.concatenate(
+            [
+                np.flatnonzero(outcome.broken)[:_KEPT],
+                np.flatnonzero(~outcome.broken)[:_KEPT],
+            ]
+        )
+        return found | {
+            "sample_rows": rows[shown],
+            "sample_images": outcome.adversarial[shown],
+            "sample_broken": outcome.broken[shown],
+            "sample_predictions": outcome.predictions[shown],
+        }
+
+    def _result(self, name, attack, standing, rows, pieces):
+        def joined(key, like):
+            parts = [piece[key] for piece in pieces]
+            return np.concatenate([np.zeros(0, like), *parts])
+
+        broken = joined("broken", bool)
+        outcome = standing.copy()
+        outcome[rows] = ~broken
+        broken_after = np.full(len(standing), -1, np.int32)
+        broken_after[~standing] = 0
+        broken_after[rows[broken]] = joined("steps", np.int32)[broken]
+        distances = None
+        if attack.norm is not None:
+            distances = np.zeros(len(standing), np.float32)
+            distances[rows] = joined("distances", np.float32)
+            outcome = distances > attack.parameters["radius"]
+        access = "gradients" if attack.needs_gradient else "queries"
+        return results.Result(
+            name,
+            outcome,
+            float(sum(piece["seconds"] for piece in pieces)),
+            len(rows),
+            attack.parameters,
+            "surrogate" if isinstance(attack, _Craft) else access,
+            None if attack.norm is not None else broken_after,
+            attack.norm,
+            distances,
+        )
+
+    def _show(self, result, pieces):
+        """Keeps what the figures show of an attack."""
+        if "losses" in pieces[0]:
+            losses = sum(piece["losses"] for piece in pieces) / result.attacked
+            self.traces.append(
+                results.Trace(result.name, losses, result.attacked)
+            )
+        best = self.samples
+        if result.norm is None and (
+            best is None or result.accuracy < best.accuracy
+        ):
+            self.samples = self._samples(result, pieces)
+
+    def _samples(self, result, pieces):
+        rows, images, broken, predictions = (
+            np.concatenate([piece[f"sample_{key}"] for piece in pieces])
+            for key in ("rows", "images", "broken", "predictions")
+        )
+        return results.Samples.choose(
+            result,
+            self._images[rows],
+            self._labels[rows],
+            engine.Outcome(images, predictions, broken, None),
+            self._classify,
+        )
+
+
+def _pieces(attack, rows, width):
+    """The rows of each piece: of about one size, in whole batches."""
+    # Where nothing is re-packed, a batch will do.
+    least = (_LEAST_BATCHES if attack.steps else 1) * width
+    most = max(least, _PIECE_STEPS // attack.work)
+    count = max(1, -(-len(rows) // most))
+    each = -(-len(rows) // (count * width)) * width
+    return [rows[i : i + each] for i in range(0, len(rows), each or 1)]
+
+
+def _distances(norm, outcome, images):
+    """Of each adversarial example, infinity where there is none."""
+    offset = (outcome.adversarial - images).reshape(len(images), -1)
+    order = {"linf": np.inf, "l2": 2}[norm]
+    found = np.linalg.norm(offset, order, axis=1).astype(np.float32)
+    return np.where(outcome.broken, found, np.float32(np.inf))
+
+
+class _Craft:
+    """An attack on a surrogate, taken to its end, tried on another model."""
+
+    def __init__(self, attack, loop):
+        self._attack = attack
+        self._loop = loop
+        self.parameters = attack.parameters
+        self.steps = attack.steps
+        self.rounds = attack.rounds
+        self.work = attack.work
+        self.needs_gradient = attack.needs_gradient
+        self.norm = None
+        self._advance = tf.function(
+            lambda images, labels, state: stepwise.advance(
+                attack, images, labels, state
+            ),
+            reduce_retracing=False,
+        )
+
+    def run(self, images, labels, seeds, observe):
+        """As `Engine.run`."""
+        adversarial = images.copy()
+        broken = np.zeros(len(labels), bool)
+        done = 0
+        for number in range(self.rounds):
+            for rows in self._loop.batches(np.arange(len(labels))):
+                found = self._one(images, labels, seeds, rows, number)
+                standing = rows[~broken[rows]]
+                adversarial[standing] = found[~broken[rows]]
+                broken[rows] |= self._loop.predict(found) != labels[rows]
+                done += len(rows) / self.rounds
+                observe(done, int(broken.sum()))
+        return engine.Outcome(
+            adversarial,
+            self._loop.predict(adversarial),
+            broken,
+            np.full(len(labels), self.steps * self.rounds, np.int32),
+        )
+
+    def _one(self, images, labels, seeds, rows, number):
+        padded = self._loop.padded(rows)
+        images = tf.constant(images[padded])
+        labels = tf.constant(labels[padded])
+        seeds = tf.constant(seeds[padded])
+        state = self._attack.start(images, labels, seeds, number)
+        if self.steps:
+            state = self._advance(images, labels, state)
+        return self._attack.best(state).numpy()[: len(rows)]

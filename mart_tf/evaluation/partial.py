@@ -1,0 +1,105 @@
+"""What an unfinished evaluation has done, on disk, so that it can go on.
+
+directory/
+  identity.json   what is evaluated and how: another evaluation is refused
+  <key>.npz       the arrays of one finished piece of work, written whole
+"""
+
+import hashlib
+import json
+import pathlib
+import shutil
+import zipfile
+
+import numpy as np
+
+from mart_tf import files
+
+_IDENTITY = "identity.json"
+
+
+class Partial:
+    """The finished pieces of one evaluation.
+
+    Args:
+        directory: Where they lie; None keeps nothing.
+        identity: A JSON dict that tells this evaluation from others.
+
+    Raises:
+        ValueError: If the directory holds pieces of another evaluation.
+    """
+
+    def __init__(self, directory, identity):
+        self._folder = None if directory is None else pathlib.Path(directory)
+        if self._folder is None:
+            return
+        path = self._folder / _IDENTITY
+        if path.exists():
+            _check_same(self._folder, _read(path), identity)
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        files.replace_text(path, json.dumps(identity, indent=2) + "\n")
+
+    def __call__(self, key, work):
+        """The arrays of a piece of work, done now if it was not before.
+
+        Args:
+            key: What tells it from other pieces, a string.
+            work: Called without arguments; returns a dict of arrays.
+        """
+        if self._folder is None:
+            return work()
+        name = hashlib.sha256(key.encode()).hexdigest()[:24]
+        path = self._folder / f"{name}.npz"
+        found = _arrays(path)
+        if found is None:
+            found = {name: np.asarray(array) for name, array in work().items()}
+            beside = path.with_suffix(".partial")
+            with beside.open("wb") as file:
+                np.savez_compressed(file, **found)
+            beside.replace(path)
+        return found
+
+    def clear(self):
+        """Removes the directory: the report holds what it held."""
+        if self._folder is not None:
+            shutil.rmtree(self._folder)
+
+
+def digest(arrays):
+    """SHA-256 of arrays: their bytes, types and shapes."""
+    found = hashlib.sha256()
+    for array in arrays:
+        array = np.ascontiguousarray(array)
+        found.update(f"{array.dtype}{array.shape}".encode())
+        found.update(array.data)
+    return found.hexdigest()
+
+
+def _read(path):
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return {}
+
+
+def _check_same(folder, found, identity):
+    different = [key for key in identity if found.get(key) != identity[key]]
+    if different:
+        raise ValueError(
+            f"{folder} holds an unfinished evaluation with another "
+            f"{' and '.join(different)}; finish it with the settings that it "
+            "began with, or remove that folder."
+        )
+
+
+def _arrays(path):
+    """The arrays of a finished piece, None if there is none."""
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            return dict(found)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        # A disk that filled up, say: the work is done again.
+        return None

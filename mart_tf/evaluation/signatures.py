@@ -1,0 +1,116 @@
+"""An exported SavedModel, attacked through its own signature."""
+
+import tensorflow as tf
+
+from mart_tf import choices
+
+_SIGNATURE = "serving_default"
+
+
+def read(path, outputs=None):
+    """What a SavedModel's signature `serving_default` computes.
+
+    The output that is taken is the one named `outputs`, else "logits", else
+    "probabilities", else the only one that there is.
+
+    Args:
+        path: A `pathlib.Path`: the directory of a SavedModel, or of numbered
+            versions, of which the newest is taken.
+        outputs: "logits" or "probabilities"; default: what the output's name
+            says, else "logits".
+
+    Returns:
+        A function from images, float32 `[batch, ...]`, to the scores that the
+        signature gives; and a dict of `name`, the directory, `input_shape` of
+        one image or None, `outputs` and `parameters`, the number of weights.
+
+    Raises:
+        ValueError: If there is none, it cannot be read, or its signature does
+            not turn one batch of images, in floats, into scores.
+    """
+    name = str(_version(path))
+    try:
+        loaded = tf.saved_model.load(name)
+    # TensorFlow raises a different class for each kind of damage.
+    except Exception as error:
+        cause = str(error).strip().split("\n")[0][:200]
+        raise ValueError(
+            f"The SavedModel {name!r} cannot be read; expected a whole one, "
+            f"its variables included: {cause}"
+        ) from error
+    if _SIGNATURE not in loaded.signatures:
+        listed = ", ".join(sorted(loaded.signatures)) or "none"
+        raise ValueError(
+            f"The SavedModel {name!r} has no signature {_SIGNATURE!r} (its "
+            f"signatures: {listed}); expected one from images to scores, as "
+            "mart_tf.export_saved_model writes it."
+        )
+    signature = loaded.signatures[_SIGNATURE]
+    key, spec = _input(name, signature)
+    output = _output(name, signature, outputs)
+
+    def scores(images):
+        # A signature does not keep its variables alive: what was loaded does.
+        serve = loaded.signatures[_SIGNATURE]
+        return serve(**{key: tf.cast(images, spec.dtype)})[output]
+
+    sizes = [variable.shape.num_elements() for variable in signature.variables]
+    return scores, {
+        "name": name,
+        "input_shape": (
+            None if spec.shape.rank is None else tuple(spec.shape[1:])
+        ),
+        "outputs": outputs
+        or (output if output in choices.OUTPUTS else "logits"),
+        "parameters": sum(sizes),
+    }
+
+
+def _version(path):
+    """The directory of a SavedModel, or of the newest version in it."""
+    if (path / "saved_model.pb").is_file():
+        return path
+    versions = [
+        child
+        for child in path.iterdir()
+        if child.name.isascii()
+        and child.name.isdecimal()
+        and (child / "saved_model.pb").is_file()
+    ]
+    if not versions:
+        raise ValueError(
+            f"{str(path)!r} holds no SavedModel; expected saved_model.pb in it "
+            "or in a numbered version below it."
+        )
+    return max(versions, key=lambda version: int(version.name))
+
+
+def _input(name, signature):
+    """The one input that takes images: its name and its `TensorSpec`."""
+    inputs = signature.structured_input_signature[1]
+    if len(inputs) == 1:
+        [(key, spec)] = inputs.items()
+        any_batch = spec.shape.rank is None or spec.shape[:1] == [None]
+        if spec.dtype.is_floating and any_batch:
+            return key, spec
+    taken = [f"{spec.dtype.name} {spec.shape}" for spec in inputs.values()]
+    raise ValueError(
+        f"The signature {_SIGNATURE!r} of {name!r} takes "
+        f"{' and '.join(taken) or 'nothing'}; expected one input, images in "
+        "floats, in batches of any size."
+    )
+
+
+def _output(name, signature, outputs):
+    """The name of the output that is attacked."""
+    keys = list(signature.structured_outputs)
+    for key in (outputs, *choices.OUTPUTS):
+        if key in keys:
+            return key
+    if len(keys) == 1:
+        return keys[0]
+    raise ValueError(
+        f"The signature {_SIGNATURE!r} of {name!r} gives "
+        f"{', '.join(sorted(keys)) or 'nothing'}; expected an output logits "
+        "or probabilities, or no other than the scores."
+    )

@@ -1,0 +1,275 @@
+"""What is attacked: anything that turns images into scores.
+
+A Keras model, a `.keras` file, an exported SavedModel, or any callable, also
+one that only answers: a model that is served elsewhere.
+"""
+
+from collections.abc import Callable
+import dataclasses
+import os
+import pathlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mart_tf import choices
+from mart_tf import options
+from mart_tf.evaluation import signatures
+from mart_tf.models import loading
+from mart_tf.models import outputs as model_outputs
+
+_LOG_PROBABILITIES = (
+    "It gives probabilities, no logits: the attacks see their logarithms."
+)
+_NO_GRADIENTS = "It gives no gradients: only attacks that need none can run."
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """A classifier under attack.
+
+    Args:
+        classify: Maps images, float32 `[batch, ...]`, to logits, float32
+            `[batch, classes]`, in inference mode; one lasting callable.
+        scores: The same before it is made logits: what the model returns.
+        name: For the report.
+        input_shape: Shape of one image, None where any size will do; or None
+            where the model does not tell.
+        outputs: What it returns, "logits" or "probabilities".
+        parameters: Number of weights, or None.
+        gradients: Whether it can be differentiated by its images.
+        note: What a reader of the report must know, or None.
+    """
+
+    classify: Callable
+    scores: Callable
+    name: str
+    input_shape: tuple | None
+    outputs: str
+    parameters: int | None
+    gradients: bool
+    note: str | None = None
+
+
+def of(model, outputs=None, images=None):
+    """The `Target` that is meant.
+
+    It is tried on two images: what it returns is checked, and whether it has
+    gradients is found out.
+
+    Args:
+        model: A `Target`, which is returned as it is; a Keras classifier or
+            an AdversarialClassifier; the path, `str`
+            or `pathlib.Path`, of a `.keras` file, of a SavedModel, or of a
+            directory of numbered versions, of which the newest is taken; or a
+            callable from images to scores, in TensorFlow or in numpy.
+        outputs: "logits" or "probabilities", what the model returns; default:
+            what an AdversarialClassifier or a SavedModel's signature says,
+            else "logits".
+        images: Natural examples, `[n, ...]`, to try it on; default: random
+            ones in [0, 1], where the model tells their shape.
+
+    Returns:
+        A `Target`. A Keras model computes in float32.
+
+    Raises:
+        ValueError: If it is none of these or cannot be read, a SavedModel has
+            no usable signature, the model fails on the images, or its outputs
+            are not what is declared.
+    """
+    if isinstance(model, Target):
+        return model
+    if outputs is not None and outputs not in choices.OUTPUTS:
+        raise options.unknown("kind of outputs", str(outputs), choices.OUTPUTS)
+    if isinstance(model, (str, os.PathLike)):
+        return _from_path(pathlib.Path(model), outputs, images)
+    classifier, kind = model_outputs.unwrap(model, outputs)
+    if isinstance(classifier, keras.Model):
+        return _from_keras(classifier, kind, images, classifier.name)
+    if callable(classifier):
+        return _from_callable(classifier, kind, images)
+    raise ValueError(
+        f"The model is a {type(model).__name__}; expected a Keras model, a "
+        "mart_tf.AdversarialClassifier, the path of a .keras file or of a "
+        "SavedModel, or a function from images to scores."
+    )
+
+
+def _from_path(path, outputs, images):
+    if (path / "run.json").is_file():
+        raise ValueError(
+            f"{str(path)!r} is the workdir of a run; expected a model: give "
+            "the workdir to mart-evaluate, or load its classifier first."
+        )
+    if path.is_dir():
+        scores, facts = signatures.read(path, outputs)
+        return _tried(scores, images, **facts)
+    if path.is_file() and path.suffix == ".keras":
+        model, kind = model_outputs.unwrap(loading.read(str(path)), outputs)
+        return _from_keras(model, kind, images, str(path))
+    fault = "is no model" if path.exists() else "does not exist"
+    raise ValueError(
+        f"{str(path)!r} {fault}; expected a .keras file, a SavedModel's "
+        "directory, or a directory of numbered versions."
+    )
+
+
+def _from_keras(model, outputs, images, name):
+    model_outputs.check_declared(model, outputs)
+    classifier = loading.float32_copy(model)
+    shape = getattr(classifier, "input_shape", None)
+
+    def scores(images):
+        return classifier(images, training=False)
+
+    return _tried(
+        scores,
+        images,
+        name=name,
+        input_shape=shape[1:] if isinstance(shape, tuple) else None,
+        outputs=outputs,
+        parameters=classifier.count_params(),
+    )
+
+
+def _from_callable(function, outputs, images):
+    name = getattr(function, "__name__", type(function).__name__)
+    images = _two(images, None, name)
+    scores, notes = function, []
+    try:
+        # As the attacks will call it. One that returns an array would answer
+        # ever after with what it returned here.
+        tf.function(lambda images: _one_tensor(function(images)))(images)
+    # It may do anything with a tensor that has no values yet.
+    except Exception as error:
+        notes.append(
+            f"TensorFlow cannot trace it ({_cause(error)}): it is called with "
+            "arrays."
+        )
+        scores = _answering(function, images, name)
+    return _tried(
+        scores,
+        images,
+        name=name,
+        input_shape=None,
+        outputs=outputs,
+        parameters=None,
+        notes=notes,
+    )
+
+
+def _answering(function, images, name):
+    """A function that takes or gives arrays, as an operation of a graph."""
+    failures = []
+    for convert in (np.asarray, tf.constant):
+        try:
+            found = np.asarray(function(convert(images.numpy())), np.float32)
+            break
+        # What a user's function raises can be anything.
+        except Exception as error:
+            failures.append(error)
+    else:
+        raise _failing(name, images, failures[0]) from failures[0]
+
+    def answer(images):
+        return np.asarray(function(convert(images)), np.float32)
+
+    def scores(images):
+        answers = tf.numpy_function(answer, [images], tf.float32)
+        return tf.ensure_shape(answers, [images.shape[0], *found.shape[1:]])
+
+    _check_shape(found, images, name)
+    return scores
+
+
+def _tried(scores, images, *, name, input_shape, outputs, notes=(), **facts):
+    """The `Target`, once it has scored two images."""
+    images = _two(images, input_shape, name)
+    try:
+        found = _one_tensor(scores(images))
+    # What a user's layers and functions raise can be anything.
+    except Exception as error:
+        raise _failing(name, images, error) from error
+    _check_shape(found, images, name)
+    model_outputs.check_scores(found, outputs)
+    gradients = _differentiable(scores, images)
+    if not gradients:
+        notes = [*notes, _NO_GRADIENTS]
+    if outputs == "probabilities":
+        # Behind a softmax of Keras's own lie logits, which do not sum to 1.
+        logits = model_outputs.logits(found, outputs)
+        if loading.are_probabilities(tf.exp(logits)):
+            notes = [_LOG_PROBABILITIES, *notes]
+
+    def classify(images):
+        return model_outputs.logits(scores(images), outputs)
+
+    return Target(
+        classify,
+        scores,
+        name=name,
+        input_shape=input_shape,
+        outputs=outputs,
+        gradients=gradients,
+        note=" ".join(notes) or None,
+        **facts,
+    )
+
+
+def _differentiable(scores, images):
+    try:
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(images)
+            total = tf.reduce_sum(scores(images))
+        return tape.gradient(total, images) is not None
+    except LookupError:
+        # An operation has none; a compiled function tells that going forward.
+        return False
+
+
+def _two(images, shape, name):
+    """Two images to try a model on, a float32 tensor."""
+    if images is None:
+        if shape is None or None in shape:
+            raise ValueError(
+                f"{name!r} does not tell the shape of an image; give a few to "
+                "try it on, as images."
+            )
+        images = np.random.default_rng(0).random((2, *shape))
+    images = tf.constant(np.asarray(images[:2], np.float32))
+    if shape is not None and not images.shape[1:].is_compatible_with(shape):
+        raise ValueError(
+            f"The images have shape {tuple(images.shape[1:])}; the classifier "
+            f"{name!r} takes {shape}."
+        )
+    return images
+
+
+def _one_tensor(found):
+    if not tf.is_tensor(found):
+        raise TypeError(f"it returns a {type(found).__name__}, not a tensor")
+    return found
+
+
+def _check_shape(found, images, name):
+    if len(found.shape) != 2 or len(found) != len(images):
+        raise ValueError(
+            f"{name!r} gives scores of shape {tuple(found.shape)} for "
+            f"{len(images)} images; expected [{len(images)}, classes]."
+        )
+
+
+def _failing(name, images, error):
+    return ValueError(
+        f"{name!r} fails on images of shape {tuple(images.shape)}; expected "
+        f"scores of shape [batch, classes]: {_cause(error)}"
+    )
+
+
+def _cause(error):
+    lines = [line.strip() for line in str(error).split("\n") if line.strip()]
+    if lines[:1] == ["in user code:"]:
+        # Where TensorFlow was tracing, the cause comes last.
+        return lines[-1][:200]
+    return ": ".join([type(error).__name__, *lines[:1]])[:200]

@@ -1,0 +1,434 @@
+"""Signs of gradient masking, on outcomes that were made up for them."""
+
+import types
+
+import numpy as np
+import pytest
+
+import mart_tf
+from mart_tf.evaluation import masking
+from mart_tf.evaluation import paired
+from mart_tf.evaluation import results
+
+_EXAMPLES = 1000
+_THREAT = mart_tf.ThreatModel(epsilon=0.3)
+_FGSM = {"step_size": 0.3, "random_start": "none"}
+_PGD = {"steps": 20, "step_size": 0.03, "objective": "cross_entropy"}
+
+
+def _standing(count, first=0):
+    """The outcome where `count` examples stand, from row `first` on."""
+    outcome = np.zeros(_EXAMPLES, bool)
+    outcome[first : first + count] = True
+    return outcome
+
+
+def _result(name, count, parameters=None, first=0, **settings):
+    return results.Result(
+        name, _standing(count, first), parameters=parameters or {}, **settings
+    )
+
+
+def _report(*found, sweep=None, traces=(), threat=_THREAT):
+    natural = _result("natural", 990, access="none")
+    return types.SimpleNamespace(
+        results=(natural, *found), threat=threat, sweep=sweep, traces=traces
+    )
+
+
+def _sign(number, *found, classes=None, **settings):
+    found = masking.signs(_report(*found, **settings), classes)
+    assert len(found) == 6
+    return found[number - 1]
+
+
+def _sweep(epsilons, accuracies, attack="pgd:steps=20"):
+    return types.SimpleNamespace(
+        attack=attack, epsilons=epsilons, accuracies=accuracies
+    )
+
+
+def _trace(losses, attack="pgd:steps=20"):
+    return types.SimpleNamespace(
+        attack=attack, losses=np.array(losses), examples=_EXAMPLES
+    )
+
+
+class TestPairs:
+    def test_the_exact_probability(self):
+        # 9 or more heads in 10 throws: 11 of 1024, just above 1 %.
+        first, second = np.ones(100, bool), np.ones(100, bool)
+        first[:9] = False
+        second[9] = False
+        assert paired.discordant(first, second) == (9, 1)
+        assert not paired.is_stronger(first, second, 0.005)
+        # 7 of 7: 1 of 128, below 1 %; 6 of 6: 1 of 64.
+        assert paired.is_stronger(_standing(993), _standing(1000), 0.005)
+        assert not paired.is_stronger(_standing(994), _standing(1000), 0.005)
+
+    def test_the_least_size(self):
+        # 500 to 450 of 950 is 5 points of 1000 examples, and 5.3 % likely;
+        # 530 to 420 is 11 points, and likely 2 in 10,000.
+        def pair(alone, other):
+            first, second = np.ones(1000, bool), np.ones(1000, bool)
+            first[:alone] = False
+            second[alone : alone + other] = False
+            return first, second
+
+        assert not paired.is_stronger(*pair(500, 450), 0.005)
+        assert paired.is_stronger(*pair(530, 420), 0.005)
+        assert not paired.is_stronger(*pair(530, 420), 0.111)
+        assert not paired.is_stronger(*pair(420, 530), 0.005)
+
+    def test_is_exact_for_many_discordant_examples(self):
+        # 5117 or more heads in 10,000 throws: 0.99 %; 5116: 1.04 % (scipy).
+        first, second = np.ones(10_000, bool), np.ones(10_000, bool)
+        first[:5117] = False
+        second[5117:] = False
+        assert paired.is_stronger(first, second, 0.005)
+        first[5116], second[5116] = True, False
+        assert not paired.is_stronger(first, second, 0.005)
+
+    def test_accuracies_alone(self):
+        # Deviation of the difference at 50 % of 1000: 2.2 points.
+        assert not paired.exceeds(0.55, 0.50, 1000, 0.005)
+        assert paired.exceeds(0.56, 0.50, 1000, 0.005)
+        assert not paired.exceeds(0.004, 0.0, 10**6, 0.005)
+
+
+class TestSigns:
+    def test_nothing_ran(self):
+        found = masking.signs(_report())
+        assert [sign.verdict for sign in found] == ["not tested"] * 6
+        assert all(sign.evidence.endswith(".") for sign in found)
+        assert all(sign.question.endswith("?") for sign in found)
+
+    def test_a_sound_network_passes_all(self):
+        parts = (
+            _result("autoattack: apgd_ce", 530),
+            _result("autoattack: fab_t", 505),
+            _result("autoattack: square", 503, access="queries"),
+        )
+        sound = _report(
+            _result("fgsm", 600, _FGSM),
+            _result("pgd:steps=20", 540, _PGD | {"restarts": 1}),
+            _result("pgd:steps=100", 538, _PGD | {"steps": 100, "restarts": 1}),
+            _result("pgd:restarts=5", 531, _PGD | {"restarts": 5}),
+            _result("cw", 520, _PGD),
+            _result("square", 560, access="queries"),
+            _result("transfer:pgd", 800, access="surrogate"),
+            _result("autoattack", 503, parts=parts),
+            sweep=_sweep((0.1, 0.3, 0.5), (0.7, 0.5, 0.02)),
+            traces=(_trace([0.5, 0.8, 1.1, 1.09, 1.2]),),
+        )
+        found = masking.signs(sound)
+        assert [sign.verdict for sign in found] == ["passed"] * 6
+        assert found[0].evidence == (
+            "Accuracy is 60.00% under fgsm, 54.00% under pgd:steps=20, 53.10% "
+            "under pgd:restarts=5, 53.80% under pgd:steps=100."
+        )
+        assert found[2].evidence == (
+            "Accuracy is 50.50% under all gradient attacks together, 50.30% "
+            "under autoattack: square."
+        )
+        assert found[5].evidence == (
+            "Accuracy is 52.00% under cw, 50.30% under autoattack."
+        )
+
+    def test_a_masked_network_is_caught(self):
+        # Saturated: the gradients are 0, and only queries get through.
+        parts = (
+            _result("autoattack: apgd_ce", 880),
+            _result("autoattack: square", 3, access="queries"),
+        )
+        masked = _report(
+            _result("fgsm", 900, _FGSM),
+            _result("pgd:steps=20", 890, _PGD),
+            _result("autoattack", 3, parts=parts),
+            traces=(_trace([0.3, 0.3, 0.3]),),
+        )
+        verdicts = [sign.verdict for sign in masking.signs(masked)]
+        assert verdicts == [
+            "passed",
+            "not tested",
+            "failed",
+            "not tested",
+            "failed",
+            "failed",
+        ]
+
+
+class TestMoreSteps:
+    def test_fgsm_stronger_than_pgd_fails(self):
+        sign = _sign(
+            1, _result("fgsm", 500, _FGSM), _result("pgd", 560, _PGD, 0)
+        )
+        assert sign.verdict == "failed"
+        assert sign.evidence == (
+            "Accuracy is 50.00% under fgsm, 56.00% under pgd: 60 examples fall "
+            "to the first alone, 0 to the second alone."
+        )
+
+    def test_a_difference_within_noise_passes(self):
+        sign = _sign(1, _result("fgsm", 500, _FGSM), _result("pgd", 505, _PGD))
+        assert sign.verdict == "passed"
+
+    def test_more_steps_of_pgd(self):
+        few = _result("pgd:steps=20", 500, _PGD)
+        many = _result("pgd:steps=100", 520, _PGD | {"steps": 100})
+        assert _sign(1, many, few).verdict == "failed"
+
+    @pytest.mark.parametrize(
+        "parameters",
+        [
+            # Too short to cross the ball from where it starts.
+            _PGD | {"steps": 19},
+            _PGD | {"objective": "dlr"},
+        ],
+    )
+    def test_fgsm_beside_another_kind_of_pgd_is_not_tested(self, parameters):
+        sign = _sign(
+            1, _result("fgsm", 500, _FGSM), _result("pgd", 700, parameters)
+        )
+        assert sign.verdict == "not tested"
+        assert "run fgsm and pgd:steps=100 beside pgd:steps=20" in sign.evidence
+
+    def test_other_settings_are_not_compared(self):
+        sign = _sign(
+            1,
+            _result("pgd:steps=20", 500, _PGD),
+            _result("pgd:b", 700, _PGD | {"steps": 100, "step_size": 0.001}),
+        )
+        assert sign.verdict == "not tested"
+
+    def test_a_transfer_is_no_attack_of_this_kind(self):
+        sign = _sign(
+            1,
+            _result("fgsm", 500, _FGSM),
+            _result("pgd", 700, _PGD, access="surrogate"),
+        )
+        assert sign.verdict == "not tested"
+
+
+class TestBlackBox:
+    def test_a_stronger_transfer_fails(self):
+        white = [_result("fgsm", 600), _result("pgd", 550)]
+        black = _result("transfer:pgd", 500, access="surrogate")
+        weak = _result("transfer:fgsm", 800, access="surrogate")
+        sign = _sign(2, *white, weak, black)
+        assert sign.verdict == "failed"
+        assert "55.00% under all gradient attacks together" in sign.evidence
+        assert "50.00% under transfer:pgd" in sign.evidence
+        assert _sign(2, *white, weak).verdict == "passed"
+
+    def test_gradient_attacks_count_together(self):
+        # Each breaks another half: nothing stands under both.
+        white = [_result("pgd", 500), _result("cw", 500, first=500)]
+        square = _result("square", 200, access="queries")
+        assert _sign(3, *white, square).verdict == "passed"
+        assert _sign(3, white[0], square).verdict == "failed"
+
+    def test_what_queries_break_alone_counts_in_pairs(self):
+        # 20 examples either way: as strong, though other ones fall.
+        pgd = _result("pgd", 500)
+        square = _result("square", 500, first=20, access="queries")
+        assert _sign(3, pgd, square).verdict == "passed"
+
+    def test_inside_an_ensemble_it_must_not_break_what_others_left(self):
+        def ensemble(left):
+            return _result(
+                "autoattack",
+                left,
+                parts=(
+                    _result("autoattack: apgd_ce", 500),
+                    _result("autoattack: square", left, access="queries"),
+                ),
+            )
+
+        assert _sign(3, ensemble(495)).verdict == "passed"
+        sign = _sign(3, ensemble(493))
+        assert sign.verdict == "failed"
+        assert sign.evidence == (
+            "Accuracy is 49.30% under autoattack: square, 50.00% under all "
+            "gradient attacks together: 7 examples fall to the first alone, 0 "
+            "to the second alone."
+        )
+        # PGD had broken those 7 too.
+        assert _sign(3, ensemble(493), _result("pgd", 490)).verdict == "passed"
+
+    def test_what_follows_queries_in_an_ensemble_counts_for_neither(self):
+        ensemble = _result(
+            "autoattack",
+            100,
+            parts=(
+                _result("autoattack: square", 400, access="queries"),
+                _result("autoattack: apgd_ce", 100),
+            ),
+        )
+        sign = _sign(3, ensemble, _result("pgd", 450))
+        assert sign.verdict == "failed"
+        assert "45.00% under all gradient attacks together" in sign.evidence
+
+    def test_an_attack_that_minimises_distance_is_left_out(self):
+        distances = _result("cleverhans:cw_l2", 0, norm="l2")
+        square = _result("square", 400, access="queries")
+        sign = _sign(3, distances, _result("pgd", 450), square)
+        assert sign.verdict == "failed"
+
+
+class TestGrowingEpsilon:
+    @pytest.mark.parametrize(
+        ("epsilons", "accuracies", "verdict", "said"),
+        [
+            ((0.1, 0.3), (0.8, 0.049), "passed", "4.90% at epsilon 0.3"),
+            ((0.1, 0.3), (0.8, 0.6), "not tested", "sweep up to 0.5"),
+            ((0.1, 0.5), (0.8, 0.3), "failed", "expected at most 5.00%"),
+            ((0.1, 0.5), (0.8, 0.055), "passed", "5.50% at epsilon 0.5"),
+            ((0.1, 0.2, 0.5), (0.5, 0.6, 0.0), "failed", "more, 60.00%, at"),
+            ((0.1, 0.2, 0.5), (0.5, 0.504, 0.0), "passed", "0.00%"),
+        ],
+    )
+    def test_linf(self, epsilons, accuracies, verdict, said):
+        sign = _sign(4, sweep=_sweep(epsilons, accuracies))
+        assert sign.verdict == verdict
+        assert said in sign.evidence
+
+    def test_chance_is_the_line_where_grey_is_in_reach(self):
+        sweep = _sweep((0.1, 0.5), (0.9, 0.4))
+        assert _sign(4, sweep=sweep, classes=2).verdict == "passed"
+        assert _sign(4, sweep=sweep, classes=3).verdict == "failed"
+        early = _sweep((0.1, 0.4), (0.9, 0.4))
+        assert _sign(4, sweep=early, classes=2).verdict == "not tested"
+
+    def test_half_of_another_pixel_range(self):
+        threat = mart_tf.ThreatModel("linf", 0.3, -1.0, 1.0)
+        sweep = _sweep((0.1, 0.5), (0.8, 0.3))
+        sign = _sign(4, sweep=sweep, threat=threat)
+        assert sign.verdict == "not tested"
+        assert sign.evidence.endswith("sweep up to 1.")
+
+    def test_in_l2_only_near_zero_tells(self):
+        threat = mart_tf.ThreatModel("l2", 1.0)
+        sweep = _sweep((1.0, 5.0), (0.8, 0.3))
+        assert _sign(4, sweep=sweep, threat=threat).verdict == "not tested"
+        sweep = _sweep((1.0, 5.0), (0.8, 0.01))
+        assert _sign(4, sweep=sweep, threat=threat).verdict == "passed"
+
+    def test_a_single_step_tests_nothing(self):
+        sweep = _sweep((0.1, 0.5), (0.2, 0.6), attack="fgsm")
+        sign = _sign(4, sweep=sweep)
+        assert sign.verdict == "not tested"
+        assert "sweep with pgd" in sign.evidence
+
+
+class TestRestartsAndLoss:
+    _RISING = (_trace([0.2, 0.5, 0.9], "cw"),)
+    _RESTARTS = _PGD | {"restarts": 5}
+    _CW = _result("cw", 500)
+
+    def test_one_start_that_ran_is_compared(self):
+        single = _result("pgd", 560, _PGD | {"restarts": 1})
+        few = _result("pgd:restarts=5", 520, self._RESTARTS)
+        many = _result("pgd:restarts=5", 500, self._RESTARTS)
+        sign = _sign(5, single, few, self._CW, traces=self._RISING)
+        assert sign.verdict == "passed"
+        assert sign.evidence == (
+            "Accuracy is 56.00% under pgd, 52.00% under pgd:restarts=5. The "
+            "loss rises from 0.2 to 0.9 along cw."
+        )
+        sign = _sign(5, single, many, self._CW, traces=self._RISING)
+        assert sign.verdict == "failed"
+        assert "60 examples fall to the first alone" in sign.evidence
+
+    @pytest.mark.parametrize(
+        ("late", "verdict"), [(50, "passed"), (60, "failed")]
+    )
+    def test_the_first_start_is_read_from_the_steps(self, late, verdict):
+        broken_after = np.where(_standing(500), -1, 20).astype(np.int32)
+        broken_after[500 : 500 + late] = 21
+        result = _result(
+            "pgd:restarts=5", 500, self._RESTARTS, broken_after=broken_after
+        )
+        sign = _sign(5, result, self._CW, traces=self._RISING)
+        assert sign.verdict == verdict
+        assert f"{(500 + late) / 1000:.2%} under the first start" in (
+            sign.evidence
+        )
+
+    def test_one_half_alone_does_not_pass(self):
+        sign = _sign(5, self._CW, traces=self._RISING)
+        assert sign.verdict == "not tested"
+        assert sign.evidence == (
+            "No attack was restarted: run pgd:steps=20:restarts=5. The loss "
+            "rises from 0.2 to 0.9 along cw."
+        )
+
+    @pytest.mark.parametrize(
+        "losses",
+        [
+            [0.5, 0.5, 0.5],
+            [0.5, 0.7, 0.4],
+            # Risen by 0.5 %.
+            [1.0, 1.005],
+            # Rises of 1.2, falls of 0.7.
+            [0.5, 1.1, 0.4, 1.0],
+            [0.5, float("nan"), 0.9],
+            [0.5, float("nan")],
+        ],
+    )
+    def test_a_loss_that_does_not_rise_fails(self, losses):
+        sign = _sign(
+            5,
+            self._CW,
+            _result("fgsm", 500),
+            traces=(*self._RISING, _trace(losses, "fgsm")),
+        )
+        assert sign.verdict == "failed"
+        assert "along fgsm" in sign.evidence
+
+    def test_it_need_not_rise_where_the_start_broke_nearly_all(self):
+        flat = (_trace([4.0, 4.0]),)
+        weak = _result("pgd:steps=20", 40, _PGD)
+        assert "The loss rises" in _sign(5, weak, traces=flat).evidence
+        assert _sign(5, weak, traces=flat).verdict == "not tested"
+
+    def test_only_attacks_that_climb_are_asked(self):
+        names = ("fab", "transfer:cw", "cw at 0.5", "autoattack: apgd_ce")
+        found = [_result(name, 500) for name in names if " " not in name]
+        traces = tuple(_trace([0.9, 0.1], name) for name in names)
+        sign = _sign(5, *found, self._CW, traces=traces)
+        assert sign.verdict == "not tested"
+        assert "No loss was followed" in sign.evidence
+
+
+class TestAutoAttack:
+    @pytest.mark.parametrize(
+        ("left", "verdict"), [(490, "passed"), (450, "passed"), (440, "failed")]
+    )
+    def test_the_strongest_of_pgd_and_cw_counts(self, left, verdict):
+        sign = _sign(
+            6,
+            _result("pgd", 600, _PGD),
+            _result("cw", 500),
+            _result("autoattack:version=plus", left),
+        )
+        assert sign.verdict == verdict
+        assert "50.00% under cw" in sign.evidence
+
+    def test_few_examples_prove_nothing(self):
+        # 6 of 20 are 30 points, and 6 heads in 6 throws are 1 in 64.
+        def few(name, count):
+            outcome = np.arange(20) < count
+            return results.Result(name, outcome)
+
+        found = [few("natural", 20), few("pgd", 16), few("autoattack", 10)]
+        report = types.SimpleNamespace(
+            results=found, threat=_THREAT, sweep=None, traces=()
+        )
+        assert masking.signs(report)[5].verdict == "passed"
+
+    def test_says_what_to_run(self):
+        assert "run autoattack" in _sign(6, _result("cw", 500)).evidence
+        sign = _sign(6, _result("autoattack", 500), _result("fgsm", 600, _FGSM))
+        assert sign.verdict == "not tested"
+        assert "run pgd:steps=100 beside autoattack" in sign.evidence

@@ -1,0 +1,80 @@
+"""What an unfinished evaluation keeps."""
+
+import numpy as np
+import pytest
+
+from mart_tf.evaluation import partial
+
+_IDENTITY = {"seed": 0, "threat model": {"epsilon": 0.3}}
+
+
+class _Work:
+    """Counts how often it is done."""
+
+    def __init__(self):
+        self.times = 0
+
+    def __call__(self):
+        self.times += 1
+        return {"broken": np.array([True, False]), "seconds": 1.5}
+
+
+def test_a_piece_is_done_once(tmp_path):
+    work = _Work()
+    for _ in range(2):
+        kept = partial.Partial(tmp_path / "partial", _IDENTITY)
+        found = kept("pgd 0", work)
+        assert found["broken"].tolist() == [True, False]
+        assert float(found["seconds"]) == 1.5
+    assert work.times == 1
+    kept("pgd 1", work)
+    assert work.times == 2
+
+
+def test_nothing_is_kept_without_a_directory():
+    work = _Work()
+    kept = partial.Partial(None, _IDENTITY)
+    for _ in range(2):
+        kept("pgd 0", work)
+    assert work.times == 2
+    kept.clear()
+
+
+def test_another_evaluation_is_refused(tmp_path):
+    partial.Partial(tmp_path, _IDENTITY)
+    with pytest.raises(ValueError, match="with another seed and threat model"):
+        partial.Partial(tmp_path, {"seed": 1, "threat model": {}})
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"[1, 2]"])
+def test_a_damaged_piece_is_done_again(tmp_path, content):
+    work = _Work()
+    partial.Partial(tmp_path, _IDENTITY)("pgd 0", work)
+    [piece] = tmp_path.glob("*.npz")
+    piece.write_bytes(content)
+    partial.Partial(tmp_path, _IDENTITY)("pgd 0", work)
+    assert work.times == 2
+    partial.Partial(tmp_path, _IDENTITY)("pgd 0", work)
+    assert work.times == 2
+
+
+def test_a_damaged_identity_is_refused(tmp_path):
+    partial.Partial(tmp_path, _IDENTITY)
+    (tmp_path / "identity.json").write_text("{", encoding="utf-8")
+    with pytest.raises(ValueError, match="remove that folder"):
+        partial.Partial(tmp_path, _IDENTITY)
+
+
+def test_clear_leaves_nothing(tmp_path):
+    kept = partial.Partial(tmp_path / "partial", _IDENTITY)
+    kept("pgd 0", _Work())
+    kept.clear()
+    assert not (tmp_path / "partial").exists()
+
+
+def test_a_digest_knows_bytes_types_and_shapes():
+    array = np.arange(4)
+    others = [array[::-1], array.astype(np.int32), array.reshape(2, 2)]
+    digests = {partial.digest([each]) for each in [array, *others]}
+    assert len(digests) == 4
+    assert partial.digest([array]) == partial.digest([np.arange(4)])

@@ -1,0 +1,383 @@
+"""What `evaluate_robustness` makes of attacks: ensembles, surrogates, sweeps,
+distances, models without gradients, and evaluations that were stopped."""
+
+import contextlib
+import json
+
+import keras
+import numpy as np
+import programs
+import pytest
+from sklearn import datasets
+import tensorflow as tf
+
+import mart_tf
+from mart_tf.evaluation import autoattack
+from mart_tf.evaluation import measuring
+
+_THREAT = mart_tf.ThreatModel(epsilon=0.1)
+_QUICK = "autoattack:version=custom:attacks=apgd_ce+square"
+
+
+def _network(seed, width=32):
+    keras.utils.set_random_seed(seed)
+    images, labels = datasets.load_digits(return_X_y=True)
+    images = (images / 16).reshape(-1, 8, 8, 1).astype("float32")
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(width, activation="relu"),
+            keras.layers.Dense(10),
+        ]
+    )
+    model.compile(
+        keras.optimizers.Adam(0.01),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    model.fit(images[:1400], labels[:1400], epochs=4, verbose=0)
+    return model, (images[1400:1500], labels[1400:1500].astype("int32"))
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return _network(0)
+
+
+@pytest.fixture(scope="module")
+def other():
+    return _network(1)[0]
+
+
+def _row(found, name):
+    [row] = [result for result in found.results if result.name == name]
+    return row
+
+
+class TestEnsembles:
+    def test_each_part_gets_what_the_earlier_left(self, digits):
+        model, data = digits
+        found = mart_tf.evaluate_robustness(
+            model,
+            data,
+            _THREAT,
+            "autoattack:version=custom:attacks=apgd_ce+apgd_dlr",
+        )
+        whole = found.results[1]
+        first, second = whole.parts
+        assert first.name.endswith(": apgd_ce")
+        assert first.attacked == found.results[0].outcome.sum()
+        assert second.attacked == first.outcome.sum()
+        # Cumulative: what has fallen stays down.
+        assert not (second.outcome & ~first.outcome).any()
+        np.testing.assert_array_equal(whole.outcome, second.outcome)
+        assert whole.seconds == first.seconds + second.seconds
+        assert whole.parameters["attacks"] == ["apgd_ce", "apgd_dlr"]
+
+    def test_standard_is_that_of_its_authors(self):
+        made = autoattack.AutoAttack(lambda x: x, _THREAT, 10)
+        assert [name for name, _ in made.parts] == [
+            "apgd_ce",
+            "apgd_t",
+            "fab_t",
+            "square",
+        ]
+        by_name = dict(made.parts)
+        assert by_name["apgd_ce"].steps == by_name["apgd_t"].steps == 100
+        assert by_name["apgd_ce"].rounds == 1
+        assert by_name["apgd_t"].rounds == by_name["fab_t"].rounds == 9
+        assert by_name["square"].steps == 5000
+        assert made.notes == ()
+        plus = autoattack.AutoAttack(lambda x: x, _THREAT, 10, "plus")
+        assert dict(plus.parts)["apgd_dlr"].rounds == 5
+
+    @pytest.mark.parametrize(
+        ("classes", "norm", "names", "said"),
+        [
+            (3, "linf", ["apgd_ce", "apgd_dlr", "fab_t", "square"], "apgd_dlr"),
+            (2, "linf", ["apgd_ce", "apgd_cw", "fab_t", "square"], "apgd_cw"),
+            (10, "l2", ["apgd_ce", "apgd_t", "fab_t"], "Square is for linf"),
+        ],
+    )
+    def test_falls_back_and_says_so(self, classes, norm, names, said):
+        made = autoattack.AutoAttack(
+            lambda x: x, mart_tf.ThreatModel(norm, 0.1), classes
+        )
+        assert [name for name, _ in made.parts] == names
+        [note] = made.notes
+        assert said in note
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"version": "custom"}, "expected version=custom:attacks="),
+            ({"attacks": ("square",)}, "expected version=custom:attacks="),
+            (
+                {"version": "custom", "attacks": ("apgd",)},
+                "attacks names 'apgd'; expected of apgd_ce",
+            ),
+        ],
+    )
+    def test_refuses(self, options, message):
+        with pytest.raises(ValueError, match=message):
+            autoattack.AutoAttack(lambda x: x, _THREAT, 10, **options)
+
+
+class TestSurrogate:
+    def test_the_model_itself_transfers_whole(self, digits):
+        model, data = digits
+        found = mart_tf.evaluate_robustness(
+            model,
+            data,
+            _THREAT,
+            "pgd:steps=5,transfer:pgd:steps=5",
+            surrogate=model,
+        )
+        white, black = found.results[1:]
+        # Crafting stops nowhere, and looks at the last iterate alone.
+        assert white.accuracy <= black.accuracy < found.accuracy["natural"]
+        assert black.access == "surrogate"
+        assert white.access == "gradients"
+        assert found.model["surrogate"]["name"] == model.name
+
+    def test_another_model_transfers_less(self, digits, other):
+        model, data = digits
+        found = mart_tf.evaluate_robustness(
+            model, data, _THREAT, "pgd:steps=10", surrogate=other
+        )
+        assert [result.name for result in found.results[1:]] == [
+            "pgd:steps=10",
+            "transfer:fgsm",
+            "transfer:pgd:steps=10",
+            "transfer:pgd:steps=20",
+            "transfer:cw",
+        ]
+        accuracy = found.accuracy
+        assert accuracy["pgd:steps=10"] < accuracy["transfer:pgd:steps=10"]
+        assert accuracy["transfer:pgd:steps=10"] < accuracy["natural"]
+
+    def test_refuses(self, digits):
+        model, data = digits
+        with pytest.raises(ValueError, match="made on a surrogate, and there"):
+            mart_tf.evaluate_robustness(model, data, _THREAT, "transfer:fgsm")
+        few = keras.Sequential(
+            [
+                keras.Input((8, 8, 1)),
+                keras.layers.Flatten(),
+                keras.layers.Dense(3),
+            ]
+        )
+        with pytest.raises(ValueError, match="has 3 classes and the model 10"):
+            mart_tf.evaluate_robustness(
+                model, data, _THREAT, "fgsm", surrogate=few
+            )
+        wide = keras.Sequential(
+            [
+                keras.Input((9, 9, 1)),
+                keras.layers.Flatten(),
+                keras.layers.Dense(10),
+            ]
+        )
+        with pytest.raises(ValueError, match="9, 9, 1"):
+            mart_tf.evaluate_robustness(
+                model, data, _THREAT, "fgsm", surrogate=wide
+            )
+        for text in ("cleverhans:cw_l2", _QUICK):
+            with pytest.raises(ValueError, match="cannot be made on a surr"):
+                mart_tf.evaluate_robustness(
+                    model, data, _THREAT, f"transfer:{text}", surrogate=model
+                )
+
+
+class TestSweep:
+    def test_equals_an_evaluation_at_each_radius(self, digits):
+        model, data = digits
+        found = mart_tf.evaluate_robustness(
+            model,
+            data,
+            _THREAT,
+            "fgsm,pgd:steps=5",
+            epsilon_sweep=[0.5, 0.02, 0.1],
+        )
+        sweep = found.sweep
+        assert sweep.attack == "pgd:steps=5"
+        assert sweep.epsilons == (0.02, 0.1, 0.5)
+        assert list(sweep.accuracies) == sorted(sweep.accuracies, reverse=True)
+        assert sweep.accuracies[-1] == 0.0
+        # What the smaller radius broke counts too.
+        assert sweep.accuracies[1] <= found.accuracy["pgd:steps=5"]
+        alone = mart_tf.evaluate_robustness(
+            model, data, mart_tf.ThreatModel(epsilon=0.02), "pgd:steps=5"
+        )
+        np.testing.assert_array_equal(
+            sweep.outcomes[0], alone.outcomes["pgd:steps=5"]
+        )
+
+    @pytest.mark.parametrize("radius", [0.0, -0.1, 1.5, float("nan")])
+    def test_refuses_a_radius_that_no_threat_model_has(self, digits, radius):
+        model, data = digits
+        with pytest.raises(ValueError, match="epsilon"):
+            mart_tf.evaluate_robustness(
+                model, data, _THREAT, "fgsm", epsilon_sweep=[radius]
+            )
+
+
+class TestDistances:
+    def test_stand_apart_from_the_worst_case(self, digits):
+        model, (images, labels) = digits
+        spec = "cleverhans:cw_l2:binary_search_steps=2:max_iterations=20"
+        found = mart_tf.evaluate_robustness(
+            model,
+            (images[:20], labels[:20]),
+            _THREAT,
+            ["fgsm", f"{spec}:learning_rate=0.1:radius=0.5"],
+        )
+        row = found.results[2]
+        assert row.norm == "l2"
+        right = found.results[0].outcome
+        assert (row.distances[~right] == 0.0).all()
+        assert (row.distances[right] > 0.0).all()
+        np.testing.assert_array_equal(row.outcome, row.distances > 0.5)
+        expected = right & found.results[1].outcome
+        np.testing.assert_array_equal(found.worst_case.outcome, expected)
+
+
+class TestModelsWithoutGradients:
+    def test_are_attacked_by_queries_and_surrogates(self, digits, other):
+        model, (images, labels) = digits
+
+        def served(batch):
+            assert isinstance(batch, np.ndarray)
+            return model(batch).numpy()
+
+        found = mart_tf.evaluate_robustness(
+            served,
+            (images[:30], labels[:30]),
+            _THREAT,
+            "square:queries=30,transfer:pgd:steps=5",
+            surrogate=other,
+        )
+        assert found.results[1].access == "queries"
+        assert found.results[1].accuracy < found.accuracy["natural"]
+        alone = mart_tf.evaluate_robustness(
+            model, (images[:30], labels[:30]), _THREAT, "square:queries=30"
+        )
+        np.testing.assert_array_equal(
+            found.results[1].outcome, alone.results[1].outcome
+        )
+
+    def test_refuse_what_needs_gradients(self, digits):
+        model, data = digits
+        with pytest.raises(ValueError, match="'pgd' needs gradients, and the"):
+            mart_tf.evaluate_robustness(
+                lambda batch: model(np.asarray(batch)).numpy(),
+                data,
+                _THREAT,
+                "pgd",
+            )
+
+
+class TestStoppedEvaluations:
+    def test_end_as_those_that_never_were(self, digits, tmp_path, monkeypatch):
+        model, data = digits
+        monkeypatch.setattr(measuring, "_PIECE_STEPS", 1)
+        monkeypatch.setattr(measuring, "_LEAST_BATCHES", 1)
+        attacks = f"pgd:steps=3:restarts=2,{_QUICK},cleverhans:pgd:nb_iter=3"
+
+        def evaluate(name):
+            return mart_tf.evaluate_robustness(
+                model,
+                data,
+                _THREAT,
+                attacks.replace("square", "apgd_dlr"),
+                batch_size=20,
+                epsilon_sweep=[0.05, 0.2],
+                directory=tmp_path / name,
+            )
+
+        evaluate("whole")
+        assert not (tmp_path / "whole" / "partial").exists()
+        # Stopped after every third piece, until it ends.
+        done = measuring.Measurement._piece
+        left = [0]
+
+        def counted(self, *arguments):
+            left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+            return done(self, *arguments)
+
+        monkeypatch.setattr(measuring.Measurement, "_piece", counted)
+        stops = 0
+        while not (tmp_path / "stopped" / "report.json").exists():
+            left[0] = 3
+            with contextlib.suppress(KeyboardInterrupt):
+                evaluate("stopped")
+            stops += 1
+        assert stops > 5
+        assert not (tmp_path / "stopped" / "partial").exists()
+        whole, stopped = (
+            programs.timeless(
+                json.loads((tmp_path / name / "report.json").read_text())
+            )
+            for name in ("whole", "stopped")
+        )
+        assert whole == stopped
+        files = [tmp_path / n / "outcomes.npz" for n in ("whole", "stopped")]
+        first, second = (np.load(file) for file in files)
+        assert first.files == second.files
+        for name in first.files:
+            np.testing.assert_array_equal(first[name], second[name])
+
+    def test_are_not_mixed_with_another(self, digits, other, tmp_path):
+        model, data = digits
+
+        def stop(*_):
+            raise KeyboardInterrupt
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(measuring.Measurement, "_piece", stop)
+            with pytest.raises(KeyboardInterrupt):
+                mart_tf.evaluate_robustness(
+                    model, data, _THREAT, "fgsm", directory=tmp_path
+                )
+        for change, said in [
+            ({"seed": 1}, "seed"),
+            ({"threat": mart_tf.ThreatModel(epsilon=0.2)}, "threat model"),
+            ({"model": other}, "model"),
+            ({"dataset": (data[0][:50], data[1][:50])}, "data"),
+        ]:
+            settings = {
+                "model": model,
+                "dataset": data,
+                "threat": _THREAT,
+                "attacks": "fgsm",
+                "directory": tmp_path,
+            }
+            with pytest.raises(ValueError, match=f"another .*{said}"):
+                mart_tf.evaluate_robustness(**{**settings, **change})
+
+
+class TestWarnings:
+    def test_a_model_near_chance_is_pointed_out(self, digits):
+        model, (images, labels) = digits
+        found = mart_tf.evaluate_robustness(
+            model, (images, (labels + 1) % 10), _THREAT, "fgsm"
+        )
+        assert "chance is 10.00%" in found.warnings[0]
+
+    def test_fall_backs_are_in_the_report(self):
+        images = np.random.default_rng(0).random((20, 4, 4, 1), "float32")
+        weights = tf.constant(np.linspace(-1, 1, 48).reshape(16, 3), "float32")
+
+        def classify(batch):
+            return tf.reshape(batch, [-1, 16]) @ weights
+
+        labels = np.argmax(classify(images), axis=1)
+        found = mart_tf.evaluate_robustness(
+            classify,
+            (images, labels),
+            _THREAT,
+            "autoattack:version=custom:attacks=apgd_t",
+        )
+        assert "apgd_dlr ran in its place" in found.warnings[0]
