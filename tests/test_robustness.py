@@ -277,6 +277,36 @@ class TestModelsWithoutGradients:
             )
 
 
+class TestMasking:
+    def test_a_network_without_useful_gradients_is_caught(self):
+        """A layer so steep that it is flat: its gradients say nothing."""
+        soft, (images, labels) = _network(0)
+        dense, _ = soft.layers[1:]
+        dense.activation = keras.activations.tanh
+        dense.kernel.assign(2000.0 * dense.kernel)
+        dense.bias.assign(2000.0 * dense.bias)
+        dense.trainable = False
+        soft.compile(
+            keras.optimizers.Adam(0.01),
+            keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        )
+        rest, classes = datasets.load_digits(return_X_y=True)
+        rest = (rest[:1400] / 16).reshape(-1, 8, 8, 1)
+        soft.fit(rest, classes[:1400], epochs=10, verbose=0)
+        attacks = "autoattack:version=custom:attacks=apgd_ce+apgd_t+square"
+        found = mart_tf.evaluate_robustness(
+            soft,
+            (images[:60], labels[:60]),
+            mart_tf.ThreatModel(epsilon=0.25),
+            f"fgsm,pgd:steps=20,{attacks}",
+        )
+        accuracy = found.accuracy
+        assert accuracy["fgsm"] > 0.6
+        assert accuracy[attacks] < 0.1
+        assert any(sign.verdict == "failed" for sign in found.signs)
+        assert found.signs[5].verdict == "failed"
+
+
 class TestStoppedEvaluations:
     def test_end_as_those_that_never_were(self, digits, tmp_path, monkeypatch):
         model, data = digits
