@@ -23,7 +23,7 @@ import tensorflow as tf
 import mart_tf
 from mart_tf import attacks
 from mart_tf import noise
-from mart_tf.evaluation import inputs
+from mart_tf.evaluation import targets
 from mart_tf.training import workdir
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A run of mart-train.")
@@ -45,9 +45,9 @@ def main(_):
     images, labels = map(
         tf.constant, mart_tf.data.arrays(dataset.test, _IMAGES.value)
     )
-    classify = inputs.logits_of(
+    classify = targets.of(
         workdir.load_classifier(_WORKDIR.value)[0], run["outputs"]
-    )
+    ).classify
     seeds = noise.seeds(0, tf.range(len(images)))
     offset = threat.random_start(images, seeds) - images
     print("steps   pixels that differ   predictions that differ   accuracy")

@@ -1,6 +1,8 @@
-"""Speed of an evaluation with PGD-20: ours against CleverHans's.
+"""Speed of an evaluation with PGD-20: ours against CleverHans's and ART's.
 
     python benchmarks/attack.py --workdir=runs/mnist --data_dir=DIR
+
+ART takes part where it is installed (adversarial-robustness-toolbox 1.20.1).
 
 Ours is what `mart-evaluate --attacks=pgd:steps=20` runs: noise, steps, the
 dropping of what is broken, and a look at the natural images and at the last
@@ -17,11 +19,12 @@ at random. Where the network has too few images that break, fewer images are
 evaluated (said). `--epsilon` changes the threat model instead, and
 `--robust_accuracy=all` evaluates the first test images as they are, those that
 are misclassified without attack among them: ours looks at them once and drops
-them, CleverHans attacks them like the others.
+them, the others attack them like the rest.
 """
 
+import functools
+import importlib.util
 import os
-import statistics
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -29,6 +32,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from absl import app
 from absl import flags
 from cleverhans.tf2.attacks import projected_gradient_descent
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -37,7 +41,7 @@ from mart_tf import cli
 from mart_tf import noise
 from mart_tf.attacks import projected
 from mart_tf.evaluation import engine
-from mart_tf.evaluation import inputs
+from mart_tf.evaluation import targets
 from mart_tf.training import workdir
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A run of mart-train.")
@@ -61,29 +65,40 @@ flags.mark_flag_as_required("workdir")
 def main(_):
     """Prints a line for each robust accuracy."""
     bench = Bench()
+    theirs = [bench.cleverhans]
+    if importlib.util.find_spec("art"):
+        theirs.append(bench.art)
+    names = [side.__name__ for side in theirs]
+    headings = "".join(f"{name + '/s':>13} {'ratio':>6}" for name in names)
     print(
-        f"{'robust':>8} {'images':>7} {'steps each':>11} {'ours/s':>8} "
-        f"{'CleverHans/s':>13} {'ratio':>6}   (images a second, medians)"
+        f"{'robust':>8} {'images':>7} {'steps each':>11} {'ours/s':>8}"
+        f"{headings}   (images a second, medians)"
     )
     for text in _ROBUST_ACCURACY.value:
         examples = bench.choose(text)
-        bench.theirs(*examples)
-        rounds = [
-            (bench.ours(*examples), bench.theirs(*examples))
-            for _ in range(_ROUNDS.value)
-        ]
-        ours, theirs = (statistics.median(r) for r in zip(*rounds, strict=True))
-        ratio = statistics.median(a / b for a, b in rounds)
+        for side in theirs:
+            side(*examples)
+        rounds = np.array(
+            [
+                [side(*examples) for side in (bench.ours, *theirs)]
+                for _ in range(_ROUNDS.value)
+            ]
+        )
+        medians = np.median(rounds, axis=0)
+        ratios = np.median(rounds[:, :1] / rounds, axis=0)
+        line = "".join(
+            f"{median:13.1f} {ratio:6.2f}"
+            for median, ratio in zip(medians[1:], ratios[1:], strict=True)
+        )
         print(
             f"{bench.robust:8.2%} {len(examples[0]):7} "
-            f"{bench.steps_taken:11.1f} {ours:8.1f} {theirs:13.1f} "
-            f"{ratio:6.2f}",
+            f"{bench.steps_taken:11.1f} {medians[0]:8.1f}{line}",
             flush=True,
         )
 
 
 class Bench:
-    """A run's classifier, its test images, and both implementations."""
+    """A run's classifier, its test images, and all implementations."""
 
     def __init__(self):
         run = workdir.describe(_WORKDIR.value)
@@ -93,9 +108,9 @@ class Bench:
             run["dataset"], data_dir=_DATA_DIR.value or run["data_dir"]
         )
         images, labels = mart_tf.data.arrays(dataset.test)
-        self.classify = inputs.logits_of(
+        self.classify = targets.of(
             workdir.load_classifier(_WORKDIR.value)[0], run["outputs"]
-        )
+        ).classify
         self.engine = engine.Engine(self.classify, _BATCH_SIZE.value)
         count = _whole_batches(min(len(images), _IMAGES.value))
         self.first = images[:count], labels[:count], self._seeds(count)
@@ -150,7 +165,7 @@ class Bench:
         self.steps_taken = outcome.steps.sum() / len(labels)
         return len(labels) / seconds
 
-    def theirs(self, images, labels, _):
+    def cleverhans(self, images, labels, _):
         """Images a second of CleverHans."""
         started = time.perf_counter()
         for first in range(0, len(labels), _BATCH_SIZE.value):
@@ -169,6 +184,36 @@ class Bench:
             )
             self.engine.predict(found.numpy())
         return len(labels) / (time.perf_counter() - started)
+
+    def art(self, images, labels, _):
+        """Images a second of the Adversarial Robustness Toolbox."""
+        started = time.perf_counter()
+        self.engine.predict(self._art.generate(images, labels))
+        return len(labels) / (time.perf_counter() - started)
+
+    @functools.cached_property
+    def _art(self):
+        from art.attacks import evasion
+        from art.estimators import classification
+
+        classifier = classification.TensorFlowV2Classifier(
+            model=self.classify,
+            nb_classes=self.classify(self.images[:1]).shape[1],
+            input_shape=self.images.shape[1:],
+            loss_object=keras.losses.SparseCategoricalCrossentropy(
+                from_logits=True
+            ),
+            clip_values=(self.threat.pixel_min, self.threat.pixel_max),
+        )
+        return evasion.ProjectedGradientDescent(
+            classifier,
+            eps=self.threat.epsilon,
+            eps_step=self.threat.epsilon / 10,
+            max_iter=_STEPS.value,
+            num_random_init=1,
+            batch_size=_BATCH_SIZE.value,
+            verbose=False,
+        )
 
     def _seeds(self, count):
         return noise.seeds(0, tf.range(count)).numpy()
