@@ -131,6 +131,7 @@ def main(argv=None):
 
 def _main():
     if _COMPARE.value:
+        _check_alone("compare", "output", "verbosity")
         _compare()
         return
     evaluation.resolve(_ATTACKS.value, surrogate=_SURROGATE.value is not None)
@@ -186,6 +187,17 @@ def _compare():
     console.print(f"{output}: {listed}", soft_wrap=True)
 
 
+def _check_alone(name, *others):
+    """Refuses flags that say nothing beside another."""
+    for flag in FLAGS:
+        if FLAGS[flag].present and flag not in (name, *others, "flagfile"):
+            raise ValueError(
+                f"--{flag} says nothing beside --{name}, which takes "
+                f"{' and '.join(f'--{other}' for other in others)} alone; "
+                "leave it out."
+            )
+
+
 def _paths():
     """The runs, or the saved model, to evaluate."""
     if _MODEL.value is not None:
@@ -215,8 +227,9 @@ def _subject(path, epsilon):
             )
     else:
         subject = _saved_model(path, epsilon)
-        path = pathlib.Path(path)
+        path = pathlib.Path(os.path.abspath(path))
         output = path.with_name(f"{path.name}-evaluation")
+        output = pathlib.Path(os.path.relpath(output))
     for name, value in [
         ("dataset", _DATASET.value),
         ("data_dir", _DATA_DIR.value),
@@ -226,11 +239,8 @@ def _subject(path, epsilon):
         if value is not None:
             subject[name] = value
     subject["output"] = pathlib.Path(_OUTPUT.value or output)
-    above = next(
-        p
-        for p in [subject["output"].absolute(), *output.absolute().parents]
-        if p.exists()
-    )
+    where = subject["output"].absolute()
+    above = next(path for path in [where, *where.parents] if path.exists())
     if not (above.is_dir() and os.access(above, os.W_OK)):
         raise ValueError(
             f"{above} cannot be written to; the report goes there: name "

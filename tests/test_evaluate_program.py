@@ -251,6 +251,7 @@ class TestKilled:
         folder = place / RUN / "evaluation" / "partial"
         folder.mkdir(parents=True)
         (folder / "identity.json").write_text('{"seed": 3}', "utf-8")
+        np.savez(folder / "piece.npz", broken=[True])
         _assert_refused(place, ["--attacks=fgsm"], "an unfinished evaluation")
 
 
@@ -276,6 +277,7 @@ class TestBadInput:
             ("--model=gone.keras", "--model=gone.keras does not exist"),
             ("--surrogate=gone", "--surrogate=gone does not exist"),
             ("--compare=gone", "gone"),
+            ("--compare=gone --seed=1", "--seed says nothing beside"),
             ("--output=runs/first/run.json", "cannot be written to"),
             ("--attacks=cleverhans:pdg", "did you mean 'pgd'?"),
             ("--attacks=pgd:stps=3", "did you mean 'steps'?"),
@@ -302,7 +304,7 @@ class TestBadInput:
         ],
     )
     def test_is_refused_before_tensorflow(self, trained, argument, sentence):
-        _assert_refused(trained, [argument], sentence)
+        _assert_refused(trained, argument.split(" "), sentence)
 
     def test_there_is_no_run(self, tmp_path):
         _assert_refused(tmp_path, [], "There is no run under runs/")

@@ -11,6 +11,7 @@ from mart_tf import attacks
 from mart_tf import choices
 from mart_tf import evaluation
 from mart_tf import noise
+from mart_tf.attacks import examples
 from mart_tf.attacks import projected
 from mart_tf.attacks import stepwise
 from mart_tf.evaluation import engine
@@ -295,7 +296,7 @@ class TestEngine:
 
         images = np.array([[0.2], [0.45], [0.9]], np.float32)
         loop = engine.Engine(classify, 2)
-        assert loop.predict(images).tolist() == [0, 0, engine.NO_CLASS]
+        assert loop.predict(images).tolist() == [0, 0, examples.NO_CLASS]
         outcome = _run(
             _pgd(classify, _THREAT, 2, 20),
             classify,
@@ -303,7 +304,7 @@ class TestEngine:
             np.zeros(2, np.int32),
         )
         assert outcome.broken.tolist() == [False, True]
-        assert outcome.predictions.tolist() == [0, engine.NO_CLASS]
+        assert outcome.predictions.tolist() == [0, examples.NO_CLASS]
 
     @pytest.mark.parametrize(
         ("wins", "passes"),

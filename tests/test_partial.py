@@ -5,7 +5,9 @@ import pytest
 
 from mart_tf.evaluation import partial
 
-_IDENTITY = {"seed": 0, "threat model": {"epsilon": 0.3}}
+
+def _identity():
+    return {"seed": 0, "threat model": {"epsilon": 0.3}}
 
 
 class _Work:
@@ -22,7 +24,7 @@ class _Work:
 def test_a_piece_is_done_once(tmp_path):
     work = _Work()
     for _ in range(2):
-        kept = partial.Partial(tmp_path / "partial", _IDENTITY)
+        kept = partial.Partial(tmp_path / "partial", _identity)
         found = kept("pgd 0", work)
         assert found["broken"].tolist() == [True, False]
         assert float(found["seconds"]) == 1.5
@@ -33,7 +35,7 @@ def test_a_piece_is_done_once(tmp_path):
 
 def test_nothing_is_kept_without_a_directory():
     work = _Work()
-    kept = partial.Partial(None, _IDENTITY)
+    kept = partial.Partial(None, _identity)
     for _ in range(2):
         kept("pgd 0", work)
     assert work.times == 2
@@ -41,35 +43,46 @@ def test_nothing_is_kept_without_a_directory():
 
 
 def test_another_evaluation_is_refused(tmp_path):
-    partial.Partial(tmp_path, _IDENTITY)
+    def other():
+        return {"seed": 1, "threat model": {}}
+
+    # Nothing is lost while there is nothing.
+    partial.Partial(tmp_path, _identity)
+    partial.Partial(tmp_path, other)
+    partial.Partial(tmp_path, _identity)("pgd 0", _Work())
     with pytest.raises(ValueError, match="with another seed and threat model"):
-        partial.Partial(tmp_path, {"seed": 1, "threat model": {}})
+        partial.Partial(tmp_path, other)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"[1, 2]"])
 def test_a_damaged_piece_is_done_again(tmp_path, content):
     work = _Work()
-    partial.Partial(tmp_path, _IDENTITY)("pgd 0", work)
+    partial.Partial(tmp_path, _identity)("pgd 0", work)
     [piece] = tmp_path.glob("*.npz")
     piece.write_bytes(content)
-    partial.Partial(tmp_path, _IDENTITY)("pgd 0", work)
+    partial.Partial(tmp_path, _identity)("pgd 0", work)
     assert work.times == 2
-    partial.Partial(tmp_path, _IDENTITY)("pgd 0", work)
+    partial.Partial(tmp_path, _identity)("pgd 0", work)
     assert work.times == 2
 
 
 def test_a_damaged_identity_is_refused(tmp_path):
-    partial.Partial(tmp_path, _IDENTITY)
+    partial.Partial(tmp_path, _identity)("pgd 0", _Work())
     (tmp_path / "identity.json").write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match="remove that folder"):
-        partial.Partial(tmp_path, _IDENTITY)
+        partial.Partial(tmp_path, _identity)
 
 
 def test_clear_leaves_nothing(tmp_path):
-    kept = partial.Partial(tmp_path / "partial", _IDENTITY)
+    kept = partial.Partial(tmp_path / "partial", _identity)
     kept("pgd 0", _Work())
     kept.clear()
     assert not (tmp_path / "partial").exists()
+
+    kept = partial.Partial(tmp_path, _identity)
+    (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
+    kept.clear()
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def test_a_digest_knows_bytes_types_and_shapes():

@@ -12,6 +12,7 @@ from sklearn import datasets
 import tensorflow as tf
 
 import mart_tf
+from mart_tf.attacks import projected
 from mart_tf.evaluation import autoattack
 from mart_tf.evaluation import measuring
 
@@ -104,8 +105,7 @@ class TestEnsembles:
             lambda x: x, mart_tf.ThreatModel(norm, 0.1), classes
         )
         assert [name for name, _ in made.parts] == names
-        [note] = made.notes
-        assert said in note
+        assert said in made.notes[-1]
 
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -365,17 +365,19 @@ class TestStoppedEvaluations:
         def stop(*_):
             raise KeyboardInterrupt
 
+        # The second attack is stopped.
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(measuring.Measurement, "_piece", stop)
+            patch.setattr(projected.CW, "start", stop)
             with pytest.raises(KeyboardInterrupt):
                 mart_tf.evaluate_robustness(
-                    model, data, _THREAT, "fgsm", directory=tmp_path
+                    model, data, _THREAT, "fgsm,cw", directory=tmp_path
                 )
         for change, said in [
             ({"seed": 1}, "seed"),
             ({"threat": mart_tf.ThreatModel(epsilon=0.2)}, "threat model"),
             ({"model": other}, "model"),
             ({"dataset": (data[0][:50], data[1][:50])}, "data"),
+            ({"surrogate": other}, "surrogate"),
         ]:
             settings = {
                 "model": model,
@@ -411,3 +413,22 @@ class TestWarnings:
             "autoattack:version=custom:attacks=apgd_t",
         )
         assert "apgd_dlr ran in its place" in found.warnings[0]
+
+    def test_two_classes_are_attacked_by_the_margin(self):
+        made = autoattack.AutoAttack(lambda x: x, _THREAT, 2, "plus")
+        assert [name for name, _ in made.parts] == [
+            "apgd_ce",
+            "apgd_cw",
+            "fab_t",
+            "square",
+        ]
+
+    def test_square_alone_is_refused_in_l2(self):
+        with pytest.raises(ValueError, match="expected other attacks in l2"):
+            autoattack.AutoAttack(
+                lambda x: x,
+                mart_tf.ThreatModel("l2", 0.1),
+                10,
+                "custom",
+                ("square",),
+            )

@@ -4,6 +4,7 @@ import numbers
 
 import tensorflow as tf
 
+from mart_tf.attacks import examples
 from mart_tf.attacks import gradient
 from mart_tf.attacks import hyperplane
 from mart_tf.attacks import stepwise
@@ -87,7 +88,7 @@ class FAB(stepwise.Stepwise):
     def step(self, images, labels, state, taken):
         reached = self._towards_boundary(images, labels, state)
         logits = self.classify(reached)
-        wrong = _misclassified(labels, logits)
+        wrong = examples.misclassified(labels, logits)
         closer = (
             wrong
             & self._counts(images, reached)
@@ -98,9 +99,11 @@ class FAB(stepwise.Stepwise):
         )
         back = images + _BETA * (reached - images)
         following = {
-            "adversarial": _where(closer, reached, state["adversarial"]),
-            "logits": _where(closer, logits, state["logits"]),
-            "iterate": _where(wrong, back, reached),
+            "adversarial": examples.where(
+                closer, reached, state["adversarial"]
+            ),
+            "logits": examples.where(closer, logits, state["logits"]),
+            "iterate": examples.where(wrong, back, reached),
             "target": state["target"],
         }
         return following, state["logits"]
@@ -116,18 +119,14 @@ class FAB(stepwise.Stepwise):
         Returns:
             A float32 tensor `[batch]`, in the threat model's norm.
         """
-        found = _misclassified(labels, state["logits"])
+        found = examples.misclassified(labels, state["logits"])
         length = self.threat.distance(state["adversarial"], images)
         return tf.where(found, length, float("inf"))
 
     def _rank(self, images, labels):
         """The natural logits, and the classes to aim at, best first."""
         logits = self.classify(images)
-        is_label = tf.one_hot(
-            labels, logits.shape[-1], True, False, dtype=tf.bool
-        )
-        others = tf.where(is_label, -float("inf"), logits)
-        return logits, tf.math.top_k(others, self.rounds).indices
+        return logits, examples.strongest_wrong(labels, logits, self.rounds)
 
     def _towards_boundary(self, images, labels, state):
         """x' from the present iterate."""
@@ -140,6 +139,7 @@ class FAB(stepwise.Stepwise):
         slope, values, _ = gradient.input_gradient(
             self.classify, iterate, labels, advantage
         )
+        slope = tf.where(tf.math.is_finite(slope), slope, 0.0)
         # The same linear function at the natural example: a difference of
         # near points, where <w, x> of each would lose digits.
         axes = list(range(1, len(images.shape)))
@@ -204,22 +204,9 @@ def fab(classify, images, labels, threat, *, steps=100, targets=9):
     distances = tf.fill(tf.shape(images)[:1], float("inf"))
     for number in range(attack.rounds):
         state = attack.start(images, labels, None, number)
-        state = stepwise.advance(attack, images, labels, state)
+        state, _, _ = stepwise.advance(attack, images, labels, state)
         length = attack.distances(images, labels, state)
         closer = length < distances
-        closest = _where(closer, state["adversarial"], closest)
+        closest = examples.where(closer, state["adversarial"], closest)
         distances = tf.where(closer, length, distances)
     return tf.stop_gradient(closest), tf.stop_gradient(distances)
-
-
-def _misclassified(labels, logits):
-    predicted = tf.argmax(logits, axis=-1, output_type=tf.int32)
-    # A network that gives NaN does not recognise the image.
-    missing = tf.reduce_any(tf.math.is_nan(logits), axis=-1)
-    return missing | (predicted != tf.cast(labels, tf.int32))
-
-
-def _where(examples, values, others):
-    """`values` of some examples, `others` of the rest."""
-    shape = [-1] + [1] * (len(values.shape) - 1)
-    return tf.where(tf.reshape(examples, shape), values, others)

@@ -16,6 +16,7 @@ from typing import Literal
 import tensorflow as tf
 
 from mart_tf import noise
+from mart_tf.attacks import examples
 from mart_tf.attacks import gradient
 from mart_tf.attacks import objectives
 from mart_tf.attacks import stepwise
@@ -110,7 +111,7 @@ class _AutoPGD(stepwise.Stepwise):
         mixed = point + _STEP_SHARE * (projected - point)
         mixed += (1.0 - _STEP_SHARE) * (point - previous)
         mixed = self.threat.project(mixed, images)
-        return tf.where(_column(taken == 0, images), projected, mixed)
+        return examples.where(taken == 0, projected, mixed)
 
     def best(self, state):
         """The iterate of the highest objective, the unseen last left out."""
@@ -177,9 +178,7 @@ class TargetedAPGD(_AutoPGD):
         @tf.function(reduce_retracing=False)
         def rank(images, labels):
             logits = classify(images)
-            is_label = tf.one_hot(labels, classes, True, False, dtype=tf.bool)
-            wrong = tf.where(is_label, logits.dtype.min, logits)
-            return tf.math.top_k(wrong, targets).indices
+            return examples.strongest_wrong(labels, logits, targets)
 
         self.rank = rank
 
@@ -282,13 +281,9 @@ def _windows(steps):
 def _choose(condition, first, second):
     """What `first` names, from it or from `second` for each example."""
     return {
-        name: tf.where(_column(condition, values), values, second[name])
+        name: examples.where(condition, values, second[name])
         for name, values in first.items()
     }
-
-
-def _column(values, like):
-    return tf.reshape(values, [-1] + [1] * (len(like.shape) - 1))
 
 
 def _classes(classify, images):

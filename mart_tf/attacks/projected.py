@@ -236,6 +236,8 @@ class MomentumPGD(_Ascent):
         slope, _, logits = gradient.input_gradient(
             self.classify, state["adversarial"], labels
         )
+        # One NaN would stay in the sum for ever.
+        slope = tf.where(tf.math.is_finite(slope), slope, 0.0)
         axes = list(range(1, len(images.shape)))
         length = tf.reduce_sum(tf.abs(slope), axes, keepdims=True)
         slope = self.decay * state["gradient"] + tf.math.divide_no_nan(

@@ -6,13 +6,14 @@ import numbers
 import tensorflow as tf
 
 from mart_tf import noise
+from mart_tf.attacks import examples
 from mart_tf.attacks import objectives
 from mart_tf.attacks import stepwise
 
-# The share p of an image's pixels halves after these queries of 10,000, as in
-# the authors' code and AutoAttack's; the paper leaves 500 out.
+# The share p of an image's pixels halves after these queries, however many
+# there are, as in AutoAttack. (The authors' code rescales them to a budget of
+# 10,000; the paper leaves 500 out.)
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
-_BUDGET = 10_000
 
 
 class Square(stepwise.Stepwise):
@@ -96,8 +97,7 @@ class Square(stepwise.Stepwise):
         logits = self.classify(candidate)
         value = objectives.margin(labels, logits, kappa=math.inf)
         wins = value > state["objective"]
-        column = tf.reshape(wins, [-1] + [1] * (len(images.shape) - 1))
-        accepted = tf.where(column, candidate, state["accepted"])
+        accepted = examples.where(wins, candidate, state["accepted"])
         following = {
             "adversarial": self._proposal(
                 images, accepted, state["seeds"], taken + 1
@@ -124,7 +124,7 @@ class Square(stepwise.Stepwise):
             for halvings in range(len(_HALVINGS) + 1)
         ]
         # The authors' code numbers the windows from 0.
-        last = [1 + after * self.steps // _BUDGET for after in _HALVINGS]
+        last = [1 + after for after in _HALVINGS]
         passed = tf.cast(number[:, None] > last, tf.int32)
         side = tf.gather(table, tf.reduce_sum(passed, axis=1))
         return tf.where(number < self.steps, side, 0)

@@ -69,6 +69,10 @@ class SPSA(stepwise.Stepwise):
             "delta": delta,
         }
 
+    @property
+    def work(self):
+        return self.steps * (self.samples + 1)
+
     def start(self, images, labels, seeds, number=0):
         seeds = noise.fold(seeds, number)
         adversarial = self.threat.random_start(images, seeds)
@@ -99,6 +103,8 @@ class SPSA(stepwise.Stepwise):
         ascent = (mean / (1.0 - _MEAN_DECAY**count)) / (
             tf.sqrt(square / (1.0 - _SQUARE_DECAY**count)) + _SMALL
         )
+        # The square of a huge slope is infinite.
+        ascent = tf.where(tf.math.is_finite(ascent), ascent, 0.0)
         following = {
             "adversarial": self.threat.project(
                 adversarial + self.learning_rate * width * ascent, images

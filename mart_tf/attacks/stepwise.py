@@ -9,6 +9,7 @@ import abc
 
 import tensorflow as tf
 
+from mart_tf.attacks import examples
 from mart_tf.attacks import gradient
 
 
@@ -78,16 +79,26 @@ class Stepwise(abc.ABC):
 
 
 def advance(attack, images, labels, state):
-    """All steps of a round, in the graph: the state after the last."""
+    """All steps of a round, in the graph.
 
-    def body(number, state):
+    Returns:
+        The state after the last step; the first misclassified iterate of each
+        example, or the natural image; and whether there was one, `[batch]`.
+    """
+
+    def body(number, state, found, fell):
         taken = tf.fill(tf.shape(labels), number)
-        following, _ = attack.step(images, labels, state, taken)
-        return number + 1, following
+        following, logits = attack.step(images, labels, state, taken)
+        falls = examples.misclassified(labels, logits) & ~fell
+        found = examples.where(falls, state["adversarial"], found)
+        return number + 1, following, found, fell | falls
 
+    fell = tf.fill(tf.shape(images)[:1], False)
     return tf.while_loop(
-        lambda number, _: number < attack.steps, body, (tf.constant(0), state)
-    )[1]
+        lambda number, *_: number < attack.steps,
+        body,
+        (tf.constant(0), state, images, fell),
+    )[1:]
 
 
 def run(attack, classify, images, labels, seed):
@@ -101,19 +112,23 @@ def run(attack, classify, images, labels, seed):
         seed: As in `pgd`.
 
     Returns:
-        Of each example the first round's result that is misclassified, or
-        else the last round's; float32, of the images' shape.
+        Of each example the best iterate of the first round that has one that
+        is misclassified, or else another of that round that is; where there
+        is none, the last round's best. Float32, of the images' shape.
     """
     images = gradient.floats(images)
+    labels = tf.convert_to_tensor(labels)
     seeds = gradient.example_seeds(seed, images)
-    found = attack.best(
-        advance(attack, images, labels, attack.start(images, labels, seeds))
-    )
-    for number in range(1, attack.rounds):
+    found, fell = images, tf.fill(tf.shape(images)[:1], False)
+    for number in range(attack.rounds):
         state = attack.start(images, labels, seeds, number)
-        other = attack.best(advance(attack, images, labels, state))
-        predicted = tf.argmax(classify(found), axis=1, output_type=tf.int32)
-        right = predicted == tf.cast(labels, tf.int32)
-        shape = [-1] + [1] * (len(images.shape) - 1)
-        found = tf.where(tf.reshape(right, shape), other, found)
+        state, other, falls = advance(attack, images, labels, state)
+        # No step has looked at the last iterate.
+        for iterate in (state["adversarial"], attack.best(state)):
+            wrong = examples.misclassified(labels, classify(iterate))
+            other = examples.where(wrong, iterate, other)
+            falls |= wrong
+        other = examples.where(falls, other, attack.best(state))
+        found = examples.where(fell, found, other)
+        fell |= falls
     return tf.stop_gradient(found)

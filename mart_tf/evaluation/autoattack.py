@@ -6,8 +6,9 @@ from mart_tf.attacks import adaptive_boundary
 from mart_tf.attacks import auto_pgd
 from mart_tf.attacks import random_search
 
-# Targeted DLR divides by a difference that takes four logits.
-_LEAST_CLASSES = 4
+# What needs how many classes, and what runs in its place: the targeted DLR
+# loss divides by a difference that takes four logits, the DLR loss three.
+_FALL_BACKS = (("apgd_t", 4, "apgd_dlr"), ("apgd_dlr", 3, "apgd_cw"))
 
 _VERSIONS = {
     "standard": ("apgd_ce", "apgd_t", "fab_t", "square"),
@@ -39,9 +40,7 @@ class AutoAttack:
             names something else.
     """
 
-    steps = 0
     norm = None
-    needs_gradient = True
 
     def __init__(
         self,
@@ -62,19 +61,24 @@ class AutoAttack:
             raise ValueError(
                 f"attacks names {unknown[0]!r}; expected of {'+'.join(PARTS)}."
             )
-        if classes < _LEAST_CLASSES and "apgd_t" in names:
-            other = "apgd_dlr" if classes == _LEAST_CLASSES - 1 else "apgd_cw"
-            names[names.index("apgd_t")] = other
-            names = list(dict.fromkeys(names))
-            notes.append(
-                f"AutoAttack's targeted APGD needs {_LEAST_CLASSES} classes, "
-                f"and there are {classes}: {other} ran in its place."
-            )
+        for name, needed, other in _FALL_BACKS:
+            if name in names and classes < needed:
+                names = [other if each == name else each for each in names]
+                notes.append(
+                    f"AutoAttack's {name} needs {needed} classes, and there "
+                    f"are {classes}: {other} ran in its place."
+                )
+        names = list(dict.fromkeys(names))
         if threat.norm != "linf" and "square" in names:
             names.remove("square")
             notes.append(
                 f"AutoAttack's Square is for linf and was left out in "
                 f"{threat.norm}."
+            )
+        if not names:
+            raise ValueError(
+                f"attacks is {'+'.join(attacks)}, and square is for linf; "
+                f"expected other attacks in {threat.norm}."
             )
         self.notes = tuple(notes)
         restarts = _RESTARTS.get(version, 1)
@@ -82,6 +86,7 @@ class AutoAttack:
             (name, PARTS[name](classify, threat, classes, restarts))
             for name in names
         ]
+        self.needs_gradient = any(part.needs_gradient for _, part in self.parts)
         self.parameters = {"version": version, "attacks": names}
 
 

@@ -221,7 +221,12 @@ def _step_size(threat, eps_iter):
 
 
 def inside(threat, found, images):
-    """What was found, projected; refused if that is more than rounding."""
+    """What was found, projected; refused if that is more than rounding.
+
+    A pixel that is not finite, which CleverHans makes of a NaN gradient,
+    stays at the natural one.
+    """
+    found = tf.where(tf.math.is_finite(found), found, images)
     adversarial = threat.project(found, images)
     moved = float(tf.reduce_max(tf.abs(found - adversarial)))
     width = threat.pixel_max - threat.pixel_min

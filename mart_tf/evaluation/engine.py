@@ -13,6 +13,7 @@ import operator
 import numpy as np
 import tensorflow as tf
 
+from mart_tf.attacks import examples
 from mart_tf.attacks import objectives
 
 # A batch is re-packed once its idle places add up to this share of a step,
@@ -22,16 +23,13 @@ _IDLE_STEPS = 0.05
 # How often an example that stands waits for others on its way.
 _TURNS = 5
 
-# The class of an image whose logits hold NaN: never the right one.
-NO_CLASS = -1
-
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
     """What an attack made of each example.
 
     adversarial: float32 `[n, ...]`: the iterate that broke the example, or
-    the last one. predictions: its class, int32 `[n]`, `NO_CLASS` for NaN.
+    the last one. predictions: its class, int32 `[n]`, -1 for NaN.
     broken: bool `[n]`. steps: int32 `[n]`: how many led to that iterate, those
     of earlier rounds included. losses: float32 `[n, steps]`, the cross-entropy
     at the iterates of the first round, an example that is broken staying at
@@ -59,7 +57,7 @@ class Engine:
 
         @tf.function(reduce_retracing=False)
         def predict(images):
-            return _predicted(classify(images))
+            return examples.predicted(classify(images))
 
         self._predict = predict
         self._steps = {}
@@ -247,11 +245,11 @@ def _compiled_step(attack):
     def step(images, labels, state, taken, predictions):
         following, logits = _by_parts(advance, images, labels, state, taken)
         going = (predictions == labels) & (taken < attack.steps)
-        predictions = tf.where(going, _predicted(logits), predictions)
+        predictions = tf.where(going, examples.predicted(logits), predictions)
         # What is broken or done stays as it is until it is dropped.
         moving = going & (predictions == labels)
         state = {
-            name: tf.where(_column(moving, values), following[name], values)
+            name: examples.where(moving, following[name], values)
             for name, values in state.items()
         }
         losses = objectives.cross_entropy(labels, logits)
@@ -277,13 +275,3 @@ def _by_parts(function, *batches):
     return tf.nest.map_structure(
         lambda *parts: tf.concat(parts, axis=0), *halves
     )
-
-
-def _predicted(logits):
-    classes = tf.argmax(logits, axis=-1, output_type=tf.int32)
-    missing = tf.reduce_any(tf.math.is_nan(logits), axis=-1)
-    return tf.where(missing, NO_CLASS, classes)
-
-
-def _column(values, like):
-    return tf.reshape(values, [-1] + [1] * (like.shape.rank - 1))

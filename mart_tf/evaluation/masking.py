@@ -25,7 +25,7 @@ little, allow for 5.
    a sweep by FGSM tests nothing.
 5. Restarts: those after the first break no more than 5 points (20 restarts
    took 2.8 points from the MNIST network of Madry et al., ICLR 2018, table 1);
-   and the loss along FGSM, PGD and CW ends more than 1 % above where it
+   and the loss along PGD and CW ends more than 1 % above where it
    began, all falls on the way at most half of all rises. Both are needed.
 6. AutoAttack: not stronger by more than 5 points than the strongest PGD or
    CW. On MNIST, 20 small steps leave about 3 points too many on sound

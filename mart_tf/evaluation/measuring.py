@@ -16,6 +16,7 @@ import tensorflow as tf
 from mart_tf import noise
 from mart_tf.attacks import stepwise
 from mart_tf.evaluation import engine
+from mart_tf.evaluation import partial
 from mart_tf.evaluation import results
 
 # Gradient steps, or queries, after which a piece is kept.
@@ -35,16 +36,18 @@ class Measurement:
         labels: int32 array `[n]`.
         batch_size: Images in one pass through the network.
         seed: Of all noise, together with an example's place.
+        kept: A `partial.Partial`.
         opened: What `progress.bar` yields.
 
     Attributes:
-        kept: Called as a `partial.Partial`, which it may be set to.
         predictions: Classes without attack, int32 `[n]`.
         samples: Examples of the strongest attack so far, or None.
         traces: A `Trace` of each attack so far that has a loss at each step.
     """
 
-    def __init__(self, classify, images, labels, batch_size, seed, opened):
+    def __init__(
+        self, classify, images, labels, batch_size, seed, kept, opened
+    ):
         self._classify = classify
         self._batch_size = batch_size
         self._loops = {}
@@ -52,7 +55,7 @@ class Measurement:
         self._labels = labels
         self._seed = seed
         self._seeds = noise.seeds(seed, np.arange(len(labels))).numpy()
-        self.kept = lambda key, work: work()
+        self._kept = kept
         self._opened = opened
         started = time.perf_counter()
         self.predictions = self._loop(len(labels)).predict(images)
@@ -87,7 +90,7 @@ class Measurement:
             seconds=sum(part.seconds for part in parts),
             attacked=parts[0].attacked,
             parameters=attack.parameters,
-            access="gradients",
+            access="gradients" if attack.needs_gradient else "queries",
             broken_after=None,
             parts=tuple(parts),
         )
@@ -104,20 +107,19 @@ class Measurement:
     def sweep(self, name, attacks):
         """The `Sweep` of an attack over rising radii.
 
-        What a smaller radius broke a larger one breaks too: it contains it.
+        Each radius starts from all correct examples: that accuracy falls as
+        epsilon grows is looked for, not taken for granted.
 
         Args:
             name: The attack's spec.
             attacks: Pairs of epsilon and attack, epsilon rising.
         """
-        outcomes, standing = [], self.correct
+        outcomes = []
         for epsilon, attack in attacks:
             label = f"{name} at {epsilon:g}"
-            found = self._one(
-                label, f"sweep {label}", attack, standing, shown=False
-            )
-            standing = found.outcome
-            outcomes.append(standing)
+            key = f"sweep {epsilon!r} {name}"
+            found = self._one(label, key, attack, self.correct, shown=False)
+            outcomes.append(found.outcome)
         return results.Sweep(
             name, tuple(epsilon for epsilon, _ in attacks), np.stack(outcomes)
         )
@@ -126,7 +128,8 @@ class Measurement:
         """One attack on the examples that stand; `shown`: in the figures."""
         rows = np.flatnonzero(standing)
         observe = self._opened(name, len(rows), len(standing))
-        key = f"{key} {json.dumps(attack.parameters, default=str)}"
+        settings = json.dumps(attack.parameters, default=str)
+        key = f"{key} {settings} {partial.digest([rows])}"
         loop = self._loop(len(rows))
         pieces, done, broken = [], 0, 0
         for number, part in enumerate(_pieces(attack, rows, loop.batch_size)):
@@ -135,7 +138,7 @@ class Measurement:
                 observe(done + share, broken + fell)
 
             pieces.append(
-                self.kept(
+                self._kept(
                     f"{key} {number}",
                     lambda part=part, number=number, tell=tell: self._piece(
                         loop, attack, part, number, tell
@@ -278,7 +281,7 @@ class _Craft:
         self._advance = tf.function(
             lambda images, labels, state: stepwise.advance(
                 attack, images, labels, state
-            ),
+            )[0],
             reduce_retracing=False,
         )
 

@@ -17,7 +17,8 @@ from mart_tf.evaluation import results
 DEFINITIONS = (
     "Accuracy is over all examples: one misclassified without attack counts "
     "as broken. Every attack starts from all naturally correct examples and "
-    "breaks one as soon as any of its iterates is misclassified; the attacks "
+    "breaks one as soon as any of its iterates is misclassified (CleverHans's "
+    "and those made on a surrogate: the last one); the attacks "
     "of an ensemble, indented, get what the earlier ones left. The worst case "
     "is right under all attacks at once, example by example; an attack that "
     "looks for the least distance, marked with its norm, is no part of it. "

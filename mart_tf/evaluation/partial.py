@@ -8,7 +8,6 @@ directory/
 import hashlib
 import json
 import pathlib
-import shutil
 import zipfile
 
 import numpy as np
@@ -23,7 +22,8 @@ class Partial:
 
     Args:
         directory: Where they lie; None keeps nothing.
-        identity: A JSON dict that tells this evaluation from others.
+        identity: Called for a JSON dict that tells this evaluation from
+            others, where something is kept.
 
     Raises:
         ValueError: If the directory holds pieces of another evaluation.
@@ -33,8 +33,8 @@ class Partial:
         self._folder = None if directory is None else pathlib.Path(directory)
         if self._folder is None:
             return
-        path = self._folder / _IDENTITY
-        if path.exists():
+        path, identity = self._folder / _IDENTITY, identity()
+        if any(self._folder.glob("*.npz")):
             _check_same(self._folder, _read(path), identity)
             return
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -61,9 +61,14 @@ class Partial:
         return found
 
     def clear(self):
-        """Removes the directory: the report holds what it held."""
-        if self._folder is not None:
-            shutil.rmtree(self._folder)
+        """Removes the pieces: the report holds what they held."""
+        if self._folder is None:
+            return
+        for path in [*self._folder.glob("*.npz"), self._folder / _IDENTITY]:
+            path.unlink(missing_ok=True)
+        # Somebody's own files may lie there too.
+        if not any(self._folder.iterdir()):
+            self._folder.rmdir()
 
 
 def digest(arrays):
@@ -79,7 +84,7 @@ def digest(arrays):
 def _read(path):
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    except (OSError, ValueError):
         return {}
 
 

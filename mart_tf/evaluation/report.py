@@ -206,7 +206,7 @@ class Report:
 def write_together(directory, files, stale=()):
     """Writes files into a directory, all or none.
 
-    Everything is written beside the directory first and then moved in.
+    Everything is written aside first and then moved in.
 
     Args:
         directory: Where the files go; made if it is not there.
@@ -221,18 +221,22 @@ def write_together(directory, files, stale=()):
         OSError: If it cannot be written.
     """
     directory = pathlib.Path(directory)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(
-        dir=directory.parent, prefix=f".{directory.name}-"
-    ) as partial:
-        partial = pathlib.Path(partial)
-        for name, content in files.items():
-            (partial / name).write_bytes(content)
-        directory.mkdir(exist_ok=True)
-        for name in set(stale) - set(files):
-            (directory / name).unlink(missing_ok=True)
-        for name in files:
-            os.replace(partial / name, directory / name)
+    is_new = not directory.exists()
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        # Inside it: beside it may be another file system.
+        with tempfile.TemporaryDirectory(dir=directory, prefix=".") as partial:
+            partial = pathlib.Path(partial)
+            for name, content in files.items():
+                (partial / name).write_bytes(content)
+            for name in set(stale) - set(files):
+                (directory / name).unlink(missing_ok=True)
+            for name in files:
+                os.replace(partial / name, directory / name)
+    except BaseException:
+        if is_new and not any(directory.iterdir()):
+            directory.rmdir()
+        raise
     return directory
 
 

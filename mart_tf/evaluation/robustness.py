@@ -3,8 +3,10 @@
 import dataclasses
 import pathlib
 
+import numpy as np
 import tensorflow as tf
 
+from mart_tf import environment
 from mart_tf import evaluation
 from mart_tf.evaluation import inputs
 from mart_tf.evaluation import measuring
@@ -12,6 +14,9 @@ from mart_tf.evaluation import partial
 from mart_tf.evaluation import progress as progress_bars
 from mart_tf.evaluation import report
 from mart_tf.evaluation import targets
+
+# How many images tell a model without weights from others.
+_ASKED = 250
 
 # A model this near to chance says nothing about attacks.
 _ABOVE_CHANCE = 0.05
@@ -41,8 +46,9 @@ def evaluate_robustness(
     that its accuracy stands alone; inside an ensemble such as `autoattack`
     each attack gets what the earlier ones left. An example counts as broken
     as soon as any iterate of the attack is misclassified, which is at least
-    as strict as looking at the last one only. The worst case is taken example
-    by example.
+    as strict as looking at the last one only; of CleverHans's attacks, and of
+    what is made on a surrogate, the last one counts. The worst case is taken
+    example by example.
 
     The images are held in memory, and once more while an attack runs. With
     the same seed, model and data the report is the same; CleverHans draws its
@@ -67,7 +73,8 @@ def evaluate_robustness(
         outputs: "logits" or "probabilities", what the model returns;
             default: what an AdversarialClassifier or a SavedModel says, else
             "logits".
-        surrogate: Another model, in any form that `model` may have: what the
+        surrogate: Another model, in any form that `model` may have, or a
+            `targets.Target` where its outputs have to be declared: what the
             attacks of `evaluation.TRANSFER`, or those named with "transfer:",
             are made on.
         epsilon_sweep: Radii at which the first `pgd` of the list, or PGD-20,
@@ -93,34 +100,36 @@ def evaluate_robustness(
     images, labels = inputs.arrays(dataset, max_examples)
     images = inputs.check_images(images, threat)
     target = targets.of(model, outputs, images)
-    classes = _classes(target, images)
+    classes = target.classes
     labels = inputs.check_labels(labels, classes, class_names)
     other = surrogate and targets.of(surrogate, None, images)
-    if other and _classes(other, images) != classes:
+    if other and other.classes != classes:
         raise ValueError(
-            f"The surrogate {other.name} has {_classes(other, images)} "
-            f"classes and the model {classes}; expected one for the same."
+            f"The surrogate {other.name} has {other.classes} classes and the "
+            f"model {classes}; expected one for the same."
         )
     plan = [
         (spec, _create(spec, target, other, threat, classes)) for spec in specs
     ]
     swept = _sweep_plan(specs, radii, target, threat, classes)
+    # Not wider than the data: padding would be computed for nothing.
+    width = min(batch_size, len(images))
+    kept = partial.Partial(
+        directory and pathlib.Path(directory, "partial"),
+        lambda: {
+            "version": environment.versions()["mart-tf"],
+            "threat model": dataclasses.asdict(threat),
+            "seed": seed,
+            "batch size": width,
+            "data": partial.digest([images, labels]),
+            "model": _identity(target, images),
+            "surrogate": other and _identity(other, images),
+        },
+    )
     with progress_bars.bar(progress) as opened:
-        # Not wider than the data: padding would be computed for nothing.
-        width = min(batch_size, len(images))
         measured = measuring.Measurement(
-            target.classify, images, labels, width, seed, opened
+            target.classify, images, labels, width, seed, kept, opened
         )
-        kept = partial.Partial(
-            directory and pathlib.Path(directory, "partial"),
-            {
-                "threat model": dataclasses.asdict(threat),
-                "seed": seed,
-                "batch size": width,
-                **_identity(measured, target, other, images, labels),
-            },
-        )
-        measured.kept = kept
         found = [measured.natural()]
         for spec, attack in plan:
             if evaluation.is_transfer(spec):
@@ -164,10 +173,6 @@ def _radii(radii, threat):
     return sorted({float(epsilon) for epsilon in radii})
 
 
-def _classes(target, images):
-    return target.classify(tf.constant(images[:2])).shape[1]
-
-
 def _create(spec, target, other, threat, classes):
     """The attack of a spec, on the model or on the surrogate."""
     transfer = evaluation.is_transfer(spec)
@@ -192,13 +197,17 @@ def _sweep_plan(specs, radii, target, threat, classes):
     """The attack to sweep by name, and one of it for each radius."""
     if not radii:
         return None
-    listed = [spec for spec in specs if spec.name == "pgd"]
+    listed = [
+        spec
+        for spec in specs
+        if spec.name == "pgd" and not evaluation.is_transfer(spec)
+    ]
     spec = (listed or evaluation.resolve("pgd:steps=20"))[0]
     attacks = [
         (
             epsilon,
             _create(
-                spec,
+                _scaled(spec, epsilon / threat.epsilon),
                 target,
                 None,
                 dataclasses.replace(threat, epsilon=epsilon),
@@ -210,17 +219,21 @@ def _sweep_plan(specs, radii, target, threat, classes):
     return spec.text, attacks
 
 
-def _identity(measured, target, other, images, labels):
-    """What tells this evaluation from others, for what is kept of it."""
-    return {
-        "model": [
-            target.name,
-            target.outputs,
-            partial.digest([measured.predictions]),
-        ],
-        "surrogate": other and [other.name, other.outputs],
-        "data": partial.digest([images, labels]),
-    }
+def _scaled(spec, share):
+    """The spec with a step size in the same proportion to epsilon."""
+    step_size = spec.options.get("step_size")
+    if step_size is None:
+        return spec
+    options = {**spec.options, "step_size": share * step_size}
+    return dataclasses.replace(spec, options=options)
+
+
+def _identity(target, images):
+    """What tells a model from others: its weights, or what it answers."""
+    if target.weights is not None:
+        return [target.outputs, partial.digest(target.weights())]
+    answers = target.classify(tf.constant(images[:_ASKED]))
+    return [target.name, target.outputs, np.argmax(answers, axis=1).tolist()]
 
 
 def _described(target):
@@ -242,6 +255,6 @@ def _warnings(natural, classes, target, other, plan):
         )
     for part in (target, other):
         if part is not None and part.note:
-            yield part.note
+            yield f"{part.name}: {part.note}"
     for _, attack in plan:
         yield from attack.notes

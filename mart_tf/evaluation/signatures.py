@@ -17,12 +17,13 @@ def read(path, outputs=None):
         path: A `pathlib.Path`: the directory of a SavedModel, or of numbered
             versions, of which the newest is taken.
         outputs: "logits" or "probabilities"; default: what the output's name
-            says, else "logits".
+            says.
 
     Returns:
         A function from images, float32 `[batch, ...]`, to the scores that the
         signature gives; and a dict of `name`, the directory, `input_shape` of
-        one image or None, `outputs` and `parameters`, the number of weights.
+        one image or None, `outputs` or None, `parameters`, the number of
+        weights, and `weights`, which gives them as arrays.
 
     Raises:
         ValueError: If there is none, it cannot be read, or its signature does
@@ -60,9 +61,9 @@ def read(path, outputs=None):
         "input_shape": (
             None if spec.shape.rank is None else tuple(spec.shape[1:])
         ),
-        "outputs": outputs
-        or (output if output in choices.OUTPUTS else "logits"),
+        "outputs": outputs or (output if output in choices.OUTPUTS else None),
         "parameters": sum(sizes),
+        "weights": lambda: [each.numpy() for each in signature.variables],
     }
 
 

@@ -32,23 +32,23 @@ class Target:
     Args:
         classify: Maps images, float32 `[batch, ...]`, to logits, float32
             `[batch, classes]`, in inference mode; one lasting callable.
-        scores: The same before it is made logits: what the model returns.
         name: For the report.
-        input_shape: Shape of one image, None where any size will do; or None
-            where the model does not tell.
+        classes: Number of classes.
         outputs: What it returns, "logits" or "probabilities".
         parameters: Number of weights, or None.
         gradients: Whether it can be differentiated by its images.
+        weights: Called without arguments, its weights as arrays; None where
+            nobody can see them.
         note: What a reader of the report must know, or None.
     """
 
     classify: Callable
-    scores: Callable
     name: str
-    input_shape: tuple | None
+    classes: int
     outputs: str
     parameters: int | None
     gradients: bool
+    weights: Callable | None = None
     note: str | None = None
 
 
@@ -65,8 +65,8 @@ def of(model, outputs=None, images=None):
             directory of numbered versions, of which the newest is taken; or a
             callable from images to scores, in TensorFlow or in numpy.
         outputs: "logits" or "probabilities", what the model returns; default:
-            what an AdversarialClassifier or a SavedModel's signature says,
-            else "logits".
+            what an AdversarialClassifier or a SavedModel's signature says;
+            else of a path what it shows, of an object "logits".
         images: Natural examples, `[n, ...]`, to try it on; default: random
             ones in [0, 1], where the model tells their shape.
 
@@ -107,6 +107,9 @@ def _from_path(path, outputs, images):
         return _tried(scores, images, **facts)
     if path.is_file() and path.suffix == ".keras":
         model, kind = model_outputs.unwrap(loading.read(str(path)), outputs)
+        if outputs is None and loading.ends_in_softmax(model):
+            # Nobody is there who could have declared it.
+            kind = "probabilities"
         return _from_keras(model, kind, images, str(path))
     fault = "is no model" if path.exists() else "does not exist"
     raise ValueError(
@@ -130,6 +133,7 @@ def _from_keras(model, outputs, images, name):
         input_shape=shape[1:] if isinstance(shape, tuple) else None,
         outputs=outputs,
         parameters=classifier.count_params(),
+        weights=classifier.get_weights,
     )
 
 
@@ -155,6 +159,7 @@ def _from_callable(function, outputs, images):
         input_shape=None,
         outputs=outputs,
         parameters=None,
+        weights=None,
         notes=notes,
     )
 
@@ -192,6 +197,9 @@ def _tried(scores, images, *, name, input_shape, outputs, notes=(), **facts):
     except Exception as error:
         raise _failing(name, images, error) from error
     _check_shape(found, images, name)
+    if outputs is None:
+        found_kind = loading.are_probabilities(found)
+        outputs = "probabilities" if found_kind else "logits"
     model_outputs.check_scores(found, outputs)
     gradients = _differentiable(scores, images)
     if not gradients:
@@ -207,9 +215,8 @@ def _tried(scores, images, *, name, input_shape, outputs, notes=(), **facts):
 
     return Target(
         classify,
-        scores,
         name=name,
-        input_shape=input_shape,
+        classes=found.shape[1],
         outputs=outputs,
         gradients=gradients,
         note=" ".join(notes) or None,
