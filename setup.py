@@ -40,7 +40,7 @@ setuptools.setup(
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
     packages=setuptools.find_packages(include=["mart_tf", "mart_tf.*"]),
-    package_data={"mart_tf.evaluation": ["*.jinja", "*.json"]},
+    package_data={"mart_tf.evaluation.reporting": ["*.jinja", "*.json"]},
     python_requires=">=3.11",
     # The lower bounds are the versions that the tests ran with.
     install_requires=[

@@ -153,7 +153,7 @@ def _main():
     cli.import_tensorflow(FLAGS.verbosity)
     import rich.console
 
-    from mart_tf.evaluation import comparison
+    from mart_tf.evaluation.reporting import comparison
 
     cli.exact_float32()
     console = rich.console.Console(markup=False)
@@ -176,7 +176,7 @@ def _compare():
     cli.import_tensorflow(FLAGS.verbosity)
     import rich.console
 
-    from mart_tf.evaluation import comparison
+    from mart_tf.evaluation.reporting import comparison
 
     reports = {path: comparison.load(path) for path in _COMPARE.value}
     console = rich.console.Console(markup=False)

@@ -248,8 +248,8 @@ def test_the_wheel_installs_one_name(wheel):
     assert tops - {f"{stem}.dist-info", f"{stem}.data"} == {"mart_tf"}
     carried = {n for n in wheel.namelist() if n.startswith("mart_tf/")}
     assert carried == {
-        "mart_tf/evaluation/report.html.jinja",
-        "mart_tf/evaluation/report.schema.json",
+        "mart_tf/evaluation/reporting/report.html.jinja",
+        "mart_tf/evaluation/reporting/report.schema.json",
         *(path.relative_to(ROOT).as_posix() for path in MODULES.values()),
     }
 

@@ -19,13 +19,13 @@ import pytest
 import rich.console
 
 import mart_tf
-from mart_tf.evaluation import curves
-from mart_tf.evaluation import grid
 from mart_tf.evaluation import masking
-from mart_tf.evaluation import plots
-from mart_tf.evaluation import report as reports
 from mart_tf.evaluation import results
-from mart_tf.evaluation import sheet
+from mart_tf.evaluation.reporting import curves
+from mart_tf.evaluation.reporting import grid
+from mart_tf.evaluation.reporting import plots
+from mart_tf.evaluation.reporting import report as reports
+from mart_tf.evaluation.reporting import sheet
 
 FIGURES = ("accuracy", "epsilon", "steps", "loss", "classes", "examples")
 FILES = sorted(
@@ -74,7 +74,7 @@ def page(saved):
 
 @pytest.fixture(scope="module")
 def schema():
-    text = importlib.resources.files("mart_tf.evaluation").joinpath(
+    text = importlib.resources.files("mart_tf.evaluation.reporting").joinpath(
         "report.schema.json"
     )
     return json.loads(text.read_text("utf-8"))

@@ -12,8 +12,8 @@ from sklearn import datasets
 import tensorflow as tf
 
 import mart_tf
+from mart_tf.attacks import autoattack
 from mart_tf.attacks import projected
-from mart_tf.evaluation import autoattack
 from mart_tf.evaluation import measuring
 
 _THREAT = mart_tf.ThreatModel(epsilon=0.1)

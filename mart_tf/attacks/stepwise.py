@@ -43,6 +43,8 @@ class Stepwise(abc.ABC):
         norm: The norm that it minimises the distance in, free of the threat
             model's radius; None for attacks that stay inside it.
         notes: Sentences for the report: what was done otherwise than asked.
+        parts: Of an ensemble, which is no attack of its own: pairs of a name
+            and a `Stepwise`.
     """
 
     parameters = {}
@@ -52,6 +54,7 @@ class Stepwise(abc.ABC):
     climbs = False
     norm = None
     notes = ()
+    parts = ()
 
     @property
     def work(self):

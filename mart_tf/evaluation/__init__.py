@@ -20,7 +20,7 @@ ATTACKS = {
     "fab_t": "mart_tf.attacks.adaptive_boundary:FAB",
     "square": "mart_tf.attacks.random_search:Square",
     "spsa": "mart_tf.attacks.simultaneous_perturbation:SPSA",
-    "autoattack": "mart_tf.evaluation.autoattack:AutoAttack",
+    "autoattack": "mart_tf.attacks.autoattack:AutoAttack",
     "cleverhans:fgm": "mart_tf.evaluation.cleverhans_attacks:FastGradient",
     "cleverhans:pgd": "mart_tf.evaluation.cleverhans_attacks:ProjectedGradient",
     "cleverhans:bim": "mart_tf.evaluation.cleverhans_attacks:BasicIterative",

@@ -65,6 +65,10 @@ class _Adapter(stepwise.Stepwise):
             **fixed,
         )
 
+    @property
+    def work(self):
+        return self.parameters.get("nb_iter", 1)
+
     def start(self, images, labels, seeds, number=0):
         found = self.attack(images, y=labels)
         return {"adversarial": inside(self.threat, found, images)}

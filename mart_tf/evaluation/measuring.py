@@ -7,6 +7,7 @@ evaluation that was stopped ends as one that never was.
 """
 
 import dataclasses
+import functools
 import json
 import time
 
@@ -14,10 +15,10 @@ import numpy as np
 import tensorflow as tf
 
 from mart_tf import noise
-from mart_tf.attacks import stepwise
 from mart_tf.evaluation import engine
 from mart_tf.evaluation import partial
 from mart_tf.evaluation import results
+from mart_tf.evaluation import transfer
 
 # Gradient steps, or queries, after which a piece is kept.
 _PIECE_STEPS = 500_000
@@ -77,7 +78,7 @@ class Measurement:
 
     def attack(self, name, attack):
         """The `Result` of an attack or an ensemble, from all correct ones."""
-        if not hasattr(attack, "parts"):
+        if not attack.parts:
             return self._one(name, name, attack, self.correct)
         parts, standing = [], self.correct
         for part, inner in attack.parts:
@@ -101,8 +102,10 @@ class Measurement:
         It goes all the way: the surrogate may be fooled long before the model
         under attack is.
         """
-        craft = _Craft(attack, self._loop(int(self.correct.sum())))
-        return self._one(name, name, craft, self.correct)
+        craft = transfer.Craft(attack, self._loop(int(self.correct.sum())))
+        return self._one(
+            name, name, attack, self.correct, craft.run, "surrogate"
+        )
 
     def sweep(self, name, attacks):
         """The `Sweep` of an attack over rising radii.
@@ -124,13 +127,26 @@ class Measurement:
             name, tuple(epsilon for epsilon, _ in attacks), np.stack(outcomes)
         )
 
-    def _one(self, name, key, attack, standing, shown=True):
-        """One attack on the examples that stand; `shown`: in the figures."""
+    def _one(
+        self, name, key, attack, standing, run=None, access=None, shown=True
+    ):
+        """One attack on the examples that stand.
+
+        Args:
+            name: For the user.
+            key: Tells the attack from others that are kept.
+            attack: A `Stepwise`.
+            standing: bool `[n]`.
+            run: What runs it, as `Engine.run` does; default: that.
+            access: As in `Result`; default: what the attack asks for.
+            shown: Whether the figures show it.
+        """
         rows = np.flatnonzero(standing)
         observe = self._opened(name, len(rows), len(standing))
         settings = json.dumps(attack.parameters, default=str)
         key = f"{key} {settings} {partial.digest([rows])}"
         loop = self._loop(len(rows))
+        run = run or functools.partial(loop.run, attack)
         pieces, done, broken = [], 0, 0
         for number, part in enumerate(_pieces(attack, rows, loop.batch_size)):
 
@@ -141,7 +157,7 @@ class Measurement:
                 self._kept(
                     f"{key} {number}",
                     lambda part=part, number=number, tell=tell: self._piece(
-                        loop, attack, part, number, tell
+                        run, attack, part, number, tell
                     ),
                 )
             )
@@ -149,6 +165,8 @@ class Measurement:
             broken += int(pieces[-1]["broken"].sum())
         observe(done, broken, last=True)
         result = self._result(name, attack, standing, rows, pieces)
+        if access is not None:
+            result = dataclasses.replace(result, access=access)
         if shown and pieces:
             self._show(result, pieces)
         return result
@@ -161,15 +179,12 @@ class Measurement:
             self._loops[width] = engine.Engine(self._classify, width)
         return self._loops[width]
 
-    def _piece(self, loop, attack, rows, number, tell):
+    def _piece(self, run, attack, rows, number, tell):
         # CleverHans draws from TensorFlow's global generator.
         tf.random.set_seed(self._seed + number)
         started = time.perf_counter()
         images, labels = self._images[rows], self._labels[rows]
-        if isinstance(attack, _Craft):
-            outcome = attack.run(images, labels, self._seeds[rows], tell)
-        else:
-            outcome = loop.run(attack, images, labels, self._seeds[rows], tell)
+        outcome = run(images, labels, self._seeds[rows], tell)
         found = {
             "broken": outcome.broken,
             "steps": outcome.steps,
@@ -208,14 +223,13 @@ class Measurement:
             distances = np.zeros(len(standing), np.float32)
             distances[rows] = joined("distances", np.float32)
             outcome = distances > attack.parameters["radius"]
-        access = "gradients" if attack.needs_gradient else "queries"
         return results.Result(
             name,
             outcome,
             float(sum(piece["seconds"] for piece in pieces)),
             len(rows),
             attack.parameters,
-            "surrogate" if isinstance(attack, _Craft) else access,
+            "gradients" if attack.needs_gradient else "queries",
             None if attack.norm is not None else broken_after,
             attack.norm,
             distances,
@@ -264,53 +278,3 @@ def _distances(norm, outcome, images):
     order = {"linf": np.inf, "l2": 2}[norm]
     found = np.linalg.norm(offset, order, axis=1).astype(np.float32)
     return np.where(outcome.broken, found, np.float32(np.inf))
-
-
-class _Craft:
-    """An attack on a surrogate, taken to its end, tried on another model."""
-
-    def __init__(self, attack, loop):
-        self._attack = attack
-        self._loop = loop
-        self.parameters = attack.parameters
-        self.steps = attack.steps
-        self.rounds = attack.rounds
-        self.work = attack.work
-        self.needs_gradient = attack.needs_gradient
-        self.norm = None
-        self._advance = tf.function(
-            lambda images, labels, state: stepwise.advance(
-                attack, images, labels, state
-            )[0],
-            reduce_retracing=False,
-        )
-
-    def run(self, images, labels, seeds, observe):
-        """As `Engine.run`."""
-        adversarial = images.copy()
-        broken = np.zeros(len(labels), bool)
-        done = 0
-        for number in range(self.rounds):
-            for rows in self._loop.batches(np.arange(len(labels))):
-                found = self._one(images, labels, seeds, rows, number)
-                standing = rows[~broken[rows]]
-                adversarial[standing] = found[~broken[rows]]
-                broken[rows] |= self._loop.predict(found) != labels[rows]
-                done += len(rows) / self.rounds
-                observe(done, int(broken.sum()))
-        return engine.Outcome(
-            adversarial,
-            self._loop.predict(adversarial),
-            broken,
-            np.full(len(labels), self.steps * self.rounds, np.int32),
-        )
-
-    def _one(self, images, labels, seeds, rows, number):
-        padded = self._loop.padded(rows)
-        images = tf.constant(images[padded])
-        labels = tf.constant(labels[padded])
-        seeds = tf.constant(seeds[padded])
-        state = self._attack.start(images, labels, seeds, number)
-        if self.steps:
-            state = self._advance(images, labels, state)
-        return self._attack.best(state).numpy()[: len(rows)]

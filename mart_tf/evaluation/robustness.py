@@ -12,8 +12,8 @@ from mart_tf.evaluation import inputs
 from mart_tf.evaluation import measuring
 from mart_tf.evaluation import partial
 from mart_tf.evaluation import progress as progress_bars
-from mart_tf.evaluation import report
 from mart_tf.evaluation import targets
+from mart_tf.evaluation.reporting import report
 
 # How many images tell a model without weights from others.
 _ASKED = 250
@@ -178,7 +178,7 @@ def _create(spec, target, other, threat, classes):
     transfer = evaluation.is_transfer(spec)
     attacked = other if transfer else target
     attack = evaluation.create(spec, attacked.classify, threat, classes)
-    if transfer and (attack.norm is not None or hasattr(attack, "parts")):
+    if transfer and (attack.norm is not None or attack.parts):
         raise ValueError(
             f"Attack {spec.text!r} cannot be made on a surrogate: it "
             "minimises a distance, or is an ensemble whose attacks follow each "

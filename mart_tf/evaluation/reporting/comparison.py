@@ -14,10 +14,10 @@ import rich.box
 import rich.table
 import rich.text
 
-from mart_tf.evaluation import page
-from mart_tf.evaluation import plots
-from mart_tf.evaluation import report
-from mart_tf.evaluation import sheet
+from mart_tf.evaluation.reporting import page
+from mart_tf.evaluation.reporting import plots
+from mart_tf.evaluation.reporting import report
+from mart_tf.evaluation.reporting import sheet
 
 _FILE = "report.json"
 _ABSENT = "–"
@@ -247,7 +247,7 @@ def _data(data):
 
 def _check(content):
     """Raises what damage raises."""
-    schema = importlib.resources.files("mart_tf.evaluation").joinpath(
+    schema = importlib.resources.files("mart_tf.evaluation.reporting").joinpath(
         "report.schema.json"
     )
     for key in json.loads(schema.read_text(encoding="utf-8"))["required"]:

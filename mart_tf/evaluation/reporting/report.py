@@ -19,9 +19,9 @@ import rich.console
 
 from mart_tf import environment
 from mart_tf import threat as threat_model
-from mart_tf.evaluation import page
-from mart_tf.evaluation import plots
 from mart_tf.evaluation import results as evaluated
+from mart_tf.evaluation.reporting import page
+from mart_tf.evaluation.reporting import plots
 
 # Raised when a key of report.json changes its meaning or goes.
 SCHEMA_VERSION = 2

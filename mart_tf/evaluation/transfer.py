@@ -1,0 +1,59 @@
+"""Black box: what was made on a surrogate, tried on the model."""
+
+import numpy as np
+import tensorflow as tf
+
+from mart_tf.attacks import stepwise
+from mart_tf.evaluation import engine
+
+
+class Craft:
+    """An attack on a surrogate, taken to its end.
+
+    Nothing is dropped on the way: the surrogate is fooled long before what
+    fools it fools another model.
+
+    Args:
+        attack: A `mart_tf.attacks.Stepwise` on the surrogate.
+        loop: The `Engine` of the model under attack.
+    """
+
+    def __init__(self, attack, loop):
+        self._attack = attack
+        self._loop = loop
+        self._advance = tf.function(
+            lambda images, labels, state: stepwise.advance(
+                attack, images, labels, state
+            )[0],
+            reduce_retracing=False,
+        )
+
+    def run(self, images, labels, seeds, observe):
+        """As `Engine.run`, without its attack."""
+        rounds, steps = self._attack.rounds, self._attack.steps
+        adversarial = images.copy()
+        predictions = labels.copy()
+        done = 0.0
+        for number in range(rounds):
+            for rows in self._loop.batches(np.arange(len(labels))):
+                found = self._made(images, labels, seeds, rows, number)
+                standing = predictions[rows] == labels[rows]
+                chosen = rows[standing]
+                adversarial[chosen] = found[standing]
+                predictions[chosen] = self._loop.predict(found)[standing]
+                done += len(rows) / rounds
+                observe(done, int((predictions != labels).sum()))
+        taken = np.full(len(labels), steps * rounds, np.int32)
+        broken = predictions != labels
+        return engine.Outcome(adversarial, predictions, broken, taken)
+
+    def _made(self, images, labels, seeds, rows, number):
+        """What a round of the attack makes of some examples."""
+        padded = self._loop.padded(rows)
+        images, labels, seeds = (
+            tf.constant(array[padded]) for array in (images, labels, seeds)
+        )
+        state = self._attack.start(images, labels, seeds, number)
+        if self._attack.steps:
+            state = self._advance(images, labels, state)
+        return self._attack.best(state).numpy()[: len(rows)]
