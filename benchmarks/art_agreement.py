@@ -91,7 +91,7 @@ class Bench:
         self.engine = engine.Engine(self.classify, self.width)
         self.right = self.engine.predict(self.images) == self.labels
         self.art = classification.TensorFlowV2Classifier(
-            model=self.classify,
+            model=lambda images, training: self.classify(images),
             nb_classes=self.classes,
             input_shape=self.images.shape[1:],
             loss_object=keras.losses.SparseCategoricalCrossentropy(

@@ -197,7 +197,7 @@ class Bench:
         from art.estimators import classification
 
         classifier = classification.TensorFlowV2Classifier(
-            model=self.classify,
+            model=lambda images, training: self.classify(images),
             nb_classes=self.classify(self.images[:1]).shape[1],
             input_shape=self.images.shape[1:],
             loss_object=keras.losses.SparseCategoricalCrossentropy(
