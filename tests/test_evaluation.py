@@ -403,6 +403,35 @@ class TestEngine:
         assert told == sorted(told)
         assert told[-1] == (3.0, 2)
 
+    @pytest.mark.parametrize("steps", [999, 1003])
+    def test_long_attacks_take_as_many_steps(self, steps):
+        # Class 0 below 899.5; a step is 1.
+        class Walk(stepwise.Stepwise):
+            def __init__(self):
+                self.steps = steps
+
+            def start(self, images, labels, seeds, number=0):
+                return {"adversarial": images}
+
+            def step(self, images, labels, state, taken):
+                adversarial = state["adversarial"]
+                return {"adversarial": adversarial + 1.0}, classify(adversarial)
+
+        def classify(images):
+            margin = 899.5 - images[:, 0]
+            return tf.stack([margin, tf.zeros_like(margin)], axis=1)
+
+        outcome = _run(
+            Walk(),
+            classify,
+            np.array([[0.0], [-500.0], [300.0]], np.float32),
+            np.zeros(3, np.int32),
+            batch_size=2,
+        )
+        assert outcome.broken.tolist() == [True, False, True]
+        assert outcome.steps.tolist() == [900, steps, 600]
+        assert outcome.adversarial[:, 0].tolist() == [900, steps - 500, 900]
+
     def test_the_loss_of_each_iterate_is_kept(self):
         # The score of class 1 is the pixel: log(1 + exp(x)) against class 0.
         def classify(images):

@@ -20,6 +20,11 @@ from mart_tf.attacks import objectives
 # which is about what re-packing costs.
 _IDLE_STEPS = 0.05
 
+# An attack of so many steps takes several in a call: small ones, which a call
+# each would slow down.
+_LONG = 1000
+_BUNDLE = 10
+
 # How often an example that stands waits for others on its way.
 _TURNS = 5
 
@@ -184,7 +189,8 @@ class _Run:
         idle = 0.0
         # Not all steps at once: taking turns, examples fill their batches up
         # until nearly all are done.
-        for _ in range(max(1, self.attack.steps // _TURNS)):
+        calls = self.attack.steps // _TURNS // _bundle(self.attack)
+        for _ in range(max(1, calls)):
             before = taken.numpy()[: len(rows)]
             state, taken, predictions, losses = step(
                 images, labels, state, taken, predictions
@@ -241,7 +247,6 @@ class _Run:
 def _compiled_step(attack):
     advance = tf.function(attack.step, reduce_retracing=False)
 
-    @tf.function(reduce_retracing=False)
     def step(images, labels, state, taken, predictions):
         following, logits = _by_parts(advance, images, labels, state, taken)
         going = (predictions == labels) & (taken < attack.steps)
@@ -256,7 +261,21 @@ def _compiled_step(attack):
         taken += tf.cast(moving, taken.dtype)
         return state, taken, predictions, losses
 
-    return step
+    def several(images, labels, state, taken, predictions):
+        return tf.while_loop(
+            lambda *_: True,
+            lambda *now: step(images, labels, *now[:3]),
+            (state, taken, predictions, tf.zeros_like(labels, tf.float32)),
+            maximum_iterations=_BUNDLE,
+        )
+
+    call = step if _bundle(attack) == 1 else several
+    return tf.function(call, reduce_retracing=False)
+
+
+def _bundle(attack):
+    """How many steps a call takes."""
+    return _BUNDLE if attack.steps >= _LONG and not attack.climbs else 1
 
 
 def _by_parts(function, *batches):
