@@ -181,7 +181,11 @@ class TestOfOtherModels:
 import keras
 import mart_tf
 network = keras.Sequential(
-    [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10)]
+    [
+        keras.Input((8, 8, 1)),
+        keras.layers.Flatten(),
+        keras.layers.Dense(10, kernel_initializer="zeros"),
+    ]
 )
 threat = mart_tf.ThreatModel(epsilon=0.1)
 mart_tf.AdversarialClassifier(network, "mart", threat).save("whole.keras")
