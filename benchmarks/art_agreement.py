@@ -22,9 +22,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from absl import app
 from absl import flags
 from art.attacks import evasion
-from art.estimators import classification
-import keras
 import numpy as np
+import peers
 import tensorflow as tf
 
 import mart_tf
@@ -90,15 +89,7 @@ class Bench:
         self.width = min(_BATCH_SIZE.value, len(self.images))
         self.engine = engine.Engine(self.classify, self.width)
         self.right = self.engine.predict(self.images) == self.labels
-        self.art = classification.TensorFlowV2Classifier(
-            model=lambda images, training: self.classify(images),
-            nb_classes=self.classes,
-            input_shape=self.images.shape[1:],
-            loss_object=keras.losses.SparseCategoricalCrossentropy(
-                from_logits=True
-            ),
-            clip_values=(self.threat.pixel_min, self.threat.pixel_max),
-        )
+        self.art = peers.art_classifier(self.classify, self.images, self.threat)
         print(
             f"{_WORKDIR.value}: epsilon {run['epsilon']:g}, "
             f"{len(self.images)} images, natural {self.right.mean():.2%}"

@@ -32,7 +32,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from absl import app
 from absl import flags
 from cleverhans.tf2.attacks import projected_gradient_descent
-import keras
 import numpy as np
 import tensorflow as tf
 
@@ -194,16 +193,10 @@ class Bench:
     @functools.cached_property
     def _art(self):
         from art.attacks import evasion
-        from art.estimators import classification
+        import peers
 
-        classifier = classification.TensorFlowV2Classifier(
-            model=lambda images, training: self.classify(images),
-            nb_classes=self.classify(self.images[:1]).shape[1],
-            input_shape=self.images.shape[1:],
-            loss_object=keras.losses.SparseCategoricalCrossentropy(
-                from_logits=True
-            ),
-            clip_values=(self.threat.pixel_min, self.threat.pixel_max),
+        classifier = peers.art_classifier(
+            self.classify, self.images, self.threat
         )
         return evasion.ProjectedGradientDescent(
             classifier,

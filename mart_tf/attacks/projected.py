@@ -32,7 +32,8 @@ class _Ascent(stepwise.Stepwise):
         self.classify = classify
         self.threat = threat
         self.steps = steps
-        self.step_size = step_size
+        # As in the tests of the MART paper.
+        self.step_size = threat.epsilon / 10 if step_size is None else step_size
         self.objective = objectives.objective(objective)
         self.random_start = random_start
         self.rounds = restarts
@@ -98,8 +99,7 @@ class PGD(_Ascent):
     Args:
         steps: Number of gradient steps, at least 1.
         step_size: Length of a step in the threat model's norm, in units of
-            the pixels; default: epsilon / 10, as in the tests of the MART
-            paper.
+            the pixels; default: epsilon / 10.
         objective: What is maximised.
         random_start: See `ThreatModel.random_start`.
         restarts: How often it starts anew, from other noise.
@@ -123,7 +123,7 @@ class PGD(_Ascent):
             threat,
             classes,
             steps=steps,
-            step_size=threat.epsilon / 10 if step_size is None else step_size,
+            step_size=step_size,
             objective=objective,
             random_start=random_start,
             restarts=restarts,
@@ -173,7 +173,7 @@ class CW(_Ascent):
             threat,
             classes,
             steps=steps,
-            step_size=threat.epsilon / 10 if step_size is None else step_size,
+            step_size=step_size,
             objective=functools.partial(objectives.margin, kappa=kappa),
             random_start=random_start,
         )
@@ -216,7 +216,7 @@ class MomentumPGD(_Ascent):
             threat,
             classes,
             steps=steps,
-            step_size=threat.epsilon / 10 if step_size is None else step_size,
+            step_size=step_size,
             objective="cross_entropy",
             random_start=random_start,
         )

@@ -8,6 +8,7 @@ another threat model, that is said.
 import dataclasses
 import importlib.resources
 import json
+import math
 import pathlib
 
 import rich.box
@@ -261,8 +262,8 @@ def _label(entry):
     """A result's name, with its norm if it keeps to no radius."""
     if entry["norm"] is None:
         return entry["name"]
-    radius = entry["parameters"].get("radius")
-    return f"{entry['name']} ({entry['norm']}, radius {radius})"
+    radius = entry["parameters"].get("radius", math.nan)
+    return f"{entry['name']} ({entry['norm']}, radius {radius:.4g})"
 
 
 def _merged(lists):
