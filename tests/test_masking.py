@@ -314,12 +314,6 @@ class TestGrowingEpsilon:
         sweep = _sweep((1.0, 5.0), (0.8, 0.01))
         assert _sign(4, sweep=sweep, threat=threat).verdict == "passed"
 
-    def test_a_single_step_tests_nothing(self):
-        sweep = _sweep((0.1, 0.5), (0.2, 0.6), attack="fgsm")
-        sign = _sign(4, sweep=sweep)
-        assert sign.verdict == "not tested"
-        assert "sweep with pgd" in sign.evidence
-
 
 class TestRestartsAndLoss:
     _RISING = (_trace([0.2, 0.5, 0.9], "cw"),)
@@ -380,11 +374,11 @@ class TestRestartsAndLoss:
         sign = _sign(
             5,
             self._CW,
-            _result("fgsm", 500),
-            traces=(*self._RISING, _trace(losses, "fgsm")),
+            _result("pgd:steps=20", 500, _PGD),
+            traces=(*self._RISING, _trace(losses)),
         )
         assert sign.verdict == "failed"
-        assert "along fgsm" in sign.evidence
+        assert "along pgd:steps=20" in sign.evidence
 
     def test_it_need_not_rise_where_the_start_broke_nearly_all(self):
         flat = (_trace([4.0, 4.0]),)

@@ -21,8 +21,7 @@ little, allow for 5.
    sweep ends above that the sign is not tested, but fails if in linf it has
    reached half the pixel range: all images can then be turned into one and
    the same grey one, which is right for the examples of one class at most. So
-   the line there is chance, if that is above 5 %. A single step overshoots:
-   a sweep by FGSM tests nothing.
+   the line there is chance, if that is above 5 %.
 5. Restarts: those after the first break no more than 5 points (20 restarts
    took 2.8 points from the MNIST network of Madry et al., ICLR 2018, table 1);
    and the loss along PGD and CW ends more than 1 % above where it
@@ -66,7 +65,6 @@ _NEAR_ZERO = 0.05
 _LEAST_RISE = 0.01
 
 _PLAIN = ("pgd", "cw")
-_ONE_STEP = ("fgsm", "cleverhans:fgm")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,10 +171,6 @@ def _growing_epsilon(sweep, threat, examples, classes):
     further = f"sweep up to {half:.4g}" if threat.norm == "linf" else "go on"
     if sweep is None:
         return NOT_TESTED, "No sweep of epsilon ran: run an epsilon sweep."
-    if sweep.attack.startswith(_ONE_STEP):
-        return NOT_TESTED, (
-            f"{sweep.attack} overshoots at a large epsilon: sweep with pgd."
-        )
     under = f"Accuracy under {sweep.attack} is"
     points = list(zip(sweep.epsilons, sweep.accuracies, strict=True))
     for (lower, before), (upper, after) in itertools.combinations(points, 2):
@@ -248,8 +242,7 @@ def _first_round(result, attacks):
 def _loss(found, traces):
     # Not those of a sweep: at other radii the start alone may break nearly all.
     accuracy = {
-        result.name: result.accuracy
-        for result in _named(found, "fgsm", *_PLAIN)
+        result.name: result.accuracy for result in _named(found, *_PLAIN)
     }
     said = []
     for trace in traces:
