@@ -7,9 +7,11 @@ ART takes part where it is installed (adversarial-robustness-toolbox 1.20.1).
 Ours is what `mart-evaluate --attacks=pgd:steps=20` runs: noise, steps, the
 dropping of what is broken, and a look at the natural images and at the last
 iterates. CleverHans's is
-its eager PGD on whole batches and one compiled look at the result. Both in
-float32, on the same images in the same batches, in alternating rounds after a
-first one that compiles and is not counted; medians are printed.
+its eager PGD on whole batches and one compiled look at the result. All in
+float32, on the same images in the same batches, each in a process of its own
+(ours with TensorFlow's threads as the program sets them, the others with its
+defaults), in alternating rounds after a first one that compiles and is not
+counted; medians are printed.
 
 Nothing is trained: the network is a run's. How fast ours is depends on how
 much of the data breaks and when. A robust accuracy is made by choosing which
@@ -22,9 +24,12 @@ are misclassified without attack among them: ours looks at them once and drops
 them, the others attack them like the rest.
 """
 
+import contextlib
 import functools
 import importlib.util
+import multiprocessing
 import os
+import sys
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -63,43 +68,80 @@ flags.mark_flag_as_required("workdir")
 
 def main(_):
     """Prints a line for each robust accuracy."""
-    bench = Bench()
-    theirs = [bench.cleverhans]
+    names = ["ours", "cleverhans"]
     if importlib.util.find_spec("art"):
-        theirs.append(bench.art)
-    names = [side.__name__ for side in theirs]
-    headings = "".join(f"{name + '/s':>13} {'ratio':>6}" for name in names)
-    print(
-        f"{'robust':>8} {'images':>7} {'steps each':>11} {'ours/s':>8}"
-        f"{headings}   (images a second, medians)"
-    )
-    for text in _ROBUST_ACCURACY.value:
-        examples = bench.choose(text)
-        for side in theirs:
-            side(*examples)
-        rounds = np.array(
-            [
-                [side(*examples) for side in (bench.ours, *theirs)]
-                for _ in range(_ROUNDS.value)
-            ]
-        )
-        medians = np.median(rounds, axis=0)
-        ratios = np.median(rounds[:, :1] / rounds, axis=0)
-        line = "".join(
-            f"{median:13.1f} {ratio:6.2f}"
-            for median, ratio in zip(medians[1:], ratios[1:], strict=True)
+        names.append("art")
+    with contextlib.ExitStack() as stack:
+        ours, *theirs = [stack.enter_context(_Worker(name)) for name in names]
+        print(ours.ask("describe"))
+        headings = "".join(
+            f"{name + '/s':>13} {'ratio':>6}" for name in names[1:]
         )
         print(
-            f"{bench.robust:8.2%} {len(examples[0]):7} "
-            f"{bench.steps_taken:11.1f} {medians[0]:8.1f}{line}",
-            flush=True,
+            f"{'robust':>8} {'images':>7} {'steps each':>11} {'ours/s':>8}"
+            f"{headings}   (images a second, medians)"
         )
+        for text in _ROBUST_ACCURACY.value:
+            examples = ours.ask("choose", text)
+            for side in (ours, *theirs):
+                side.ask("measure", *examples)
+            rounds = np.array(
+                [
+                    [side.ask("measure", *examples) for side in (ours, *theirs)]
+                    for _ in range(_ROUNDS.value)
+                ]
+            )
+            medians = np.median(rounds, axis=0)
+            ratios = np.median(rounds[:, :1] / rounds, axis=0)
+            line = "".join(
+                f"{median:13.1f} {ratio:6.2f}"
+                for median, ratio in zip(medians[1:], ratios[1:], strict=True)
+            )
+            robust, steps = ours.ask("found")
+            print(
+                f"{robust:8.2%} {len(examples[0]):7} {steps:11.1f} "
+                f"{medians[0]:8.1f}{line}",
+                flush=True,
+            )
+
+
+class _Worker:
+    """One side of the comparison, in a process of its own."""
+
+    def __init__(self, name):
+        context = multiprocessing.get_context("spawn")
+        self._pipe, other = context.Pipe()
+        self._process = context.Process(
+            target=_work, args=(name, sys.argv, other), daemon=True
+        )
+
+    def __enter__(self):
+        self._process.start()
+        return self
+
+    def __exit__(self, *_):
+        self._process.terminate()
+
+    def ask(self, question, *arguments):
+        """What the `Bench` there answers."""
+        self._pipe.send((question, arguments))
+        return self._pipe.recv()
+
+
+def _work(name, arguments, pipe):
+    flags.FLAGS(arguments)
+    cli.import_tensorflow(0, core_each=name == "ours")
+    bench = Bench(name)
+    while True:
+        question, arguments = pipe.recv()
+        pipe.send(getattr(bench, question)(*arguments))
 
 
 class Bench:
-    """A run's classifier, its test images, and all implementations."""
+    """A run's classifier, its test images, and one implementation."""
 
-    def __init__(self):
+    def __init__(self, name):
+        self.measure = getattr(self, name)
         run = workdir.describe(_WORKDIR.value)
         epsilon = cli.number("--epsilon", _EPSILON.value) or run["epsilon"]
         self.threat = mart_tf.ThreatModel(run["norm"], epsilon)
@@ -120,13 +162,24 @@ class Bench:
         )
         # Noise stays with its image, so that what broke once breaks again.
         self.seeds = self._seeds(len(self.labels))
-        everything = self.images, self.labels, self.seeds
-        self.broken = self._attack(*everything).broken
         self.robust = self.steps_taken = 0.0
-        print(
-            f"{_WORKDIR.value}: epsilon {epsilon:g}, {len(self.labels)} "
-            f"naturally correct images, of which {self.broken.sum()} break"
+
+    @functools.cached_property
+    def broken(self):
+        """Which of the naturally correct images break."""
+        return self._attack(self.images, self.labels, self.seeds).broken
+
+    def describe(self):
+        """A line about the network."""
+        return (
+            f"{_WORKDIR.value}: epsilon {self.threat.epsilon:g}, "
+            f"{len(self.labels)} naturally correct images, of which "
+            f"{self.broken.sum()} break"
         )
+
+    def found(self):
+        """Robust accuracy, and steps an image took, in the last round."""
+        return self.robust, self.steps_taken
 
     def choose(self, text):
         """Images, labels and seeds; of the images the given share stands."""

@@ -5,6 +5,7 @@ does not define a flag twice. Nothing here imports TensorFlow: `--help` and a
 mistyped flag answer at once.
 """
 
+import contextlib
 import os
 import re
 import sys
@@ -143,26 +144,34 @@ def _help(name, summary, values):
     return "\n".join(lines)
 
 
-def import_tensorflow(verbosity):
+def import_tensorflow(verbosity, core_each=False):
     """Imports TensorFlow and finds its devices, without its messages.
 
     Some are printed before any setting of TensorFlow's can silence them; they
     show with `--verbosity=1`.
+
+    Args:
+        verbosity: The flag's value.
+        core_each: Whether operations on a CPU keep to one core, for a program
+            that has one piece of work for each core.
     """
-    if verbosity:
+    with contextlib.nullcontext() if verbosity else _silence():
         import tensorflow as tf
 
+        if core_each and not tf.config.list_physical_devices("GPU"):
+            tf.config.threading.set_intra_op_parallelism_threads(1)
         tf.config.list_logical_devices()
-        return
+
+
+@contextlib.contextmanager
+def _silence():
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sys.stderr.flush()
     kept = os.dup(2)
     with open(os.devnull, "w") as silence:
         os.dup2(silence.fileno(), 2)
     try:
-        import tensorflow as tf
-
-        tf.config.list_logical_devices()
+        yield
     finally:
         os.dup2(kept, 2)
         os.close(kept)

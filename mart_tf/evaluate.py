@@ -150,7 +150,7 @@ def _main():
         )
 
     # The flags are good: only now is TensorFlow imported.
-    cli.import_tensorflow(FLAGS.verbosity)
+    cli.import_tensorflow(FLAGS.verbosity, core_each=True)
     import rich.console
 
     from mart_tf.evaluation.reporting import comparison

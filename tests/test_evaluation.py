@@ -1,5 +1,7 @@
 """Robust accuracy: names, the engine, inputs, the report."""
 
+import os
+
 import keras
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from mart_tf.attacks import examples
 from mart_tf.attacks import projected
 from mart_tf.attacks import stepwise
 from mart_tf.evaluation import engine
+from mart_tf.evaluation import pieces
 from mart_tf.evaluation import targets
 
 _THREAT = mart_tf.ThreatModel(epsilon=0.1)
@@ -339,10 +342,8 @@ class TestEngine:
         )
         assert outcome.broken.all() != wins
         assert passed.numpy() == 4 * passes
-        # Once for the step, which is taken half by half, and once for the
-        # last look.
-        assert set(traced) == ({(2, 3), (4, 3)} if wins else {(2, 3)})
-        assert len(traced) == len(set(traced))
+        # The steps in two pieces, and the last look; a batch of 4 is whole.
+        assert traced == [(4, 3)] * (2 if wins else 1)
 
     def test_tells_how_far_it_is(self, digits):
         model, images, labels = digits
@@ -710,3 +711,45 @@ class TestReport:
         assert broken.tolist() == [True] * 4 + [False] * 4
         difference = np.abs(samples.adversarial - samples.natural)
         assert 0 < difference.max() <= 0.1 + 1e-6
+
+
+class TestPieces:
+    def test_pieces_together_are_the_whole(self):
+        sizes = []
+
+        def function(images, state):
+            sizes.append(images.shape[0])
+            return {"sum": images + state["shift"]}, state["shift"]
+
+        images = np.arange(17, dtype=np.float32)
+        state = {"shift": tf.constant(images[::-1])}
+        total, shift = pieces.split(function)(tf.constant(images), state)
+        assert sizes == [8, 9]
+        np.testing.assert_array_equal(total["sum"], np.full(17, 16.0))
+        np.testing.assert_array_equal(shift, images[::-1])
+
+    def test_a_batch_of_unknown_size_stays_whole(self):
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32)])
+        def double(images):
+            return pieces.split(lambda images: 2 * images)(images)
+
+        assert double(np.ones(40, np.float32)).numpy().tolist() == [2.0] * 40
+
+    @pytest.mark.parametrize("cores", [1, 3])
+    def test_a_piece_for_each_core_where_operations_keep_to_one(
+        self, cores, monkeypatch
+    ):
+        monkeypatch.setattr(
+            os, "sched_getaffinity", lambda process: set(range(cores))
+        )
+        monkeypatch.setattr(
+            tf.config.threading, "get_intra_op_parallelism_threads", lambda: 1
+        )
+        sizes = []
+
+        def function(images):
+            sizes.append(images.shape[0])
+            return images
+
+        pieces.split(function)(tf.zeros([30]))
+        assert sizes == {1: [30], 3: [10, 10, 10]}[cores]

@@ -103,13 +103,18 @@ def is_transfer(spec):
     return spec.text.startswith(f"{_SURROGATE}:")
 
 
+def is_library(spec):
+    """Whether a resolved spec is of an attack of CleverHans."""
+    return spec.name.startswith(f"{_LIBRARY}:")
+
+
 def create(spec, classify, threat, classes):
     """The attack of a resolved spec.
 
     Args:
         spec: One of what `resolve` returned.
-        classify: Images to logits; the same object for every attack, so that
-            CleverHans traces it once.
+        classify: Images to logits; the same object for every attack of
+            CleverHans, which then traces it once.
         threat: The `ThreatModel`.
         classes: Number of classes.
 

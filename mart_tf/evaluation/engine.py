@@ -8,22 +8,17 @@ batch, because noise and step count belong to the example, not to its place.
 """
 
 import dataclasses
-import operator
 
 import numpy as np
 import tensorflow as tf
 
 from mart_tf.attacks import examples
 from mart_tf.attacks import objectives
+from mart_tf.evaluation import pieces
 
 # A batch is re-packed once its idle places add up to this share of a step,
 # which is about what re-packing costs.
 _IDLE_STEPS = 0.05
-
-# An attack of so many steps takes several in a call: small ones, which a call
-# each would slow down.
-_LONG = 1000
-_BUNDLE = 10
 
 # How often an example that stands waits for others on its way.
 _TURNS = 5
@@ -64,8 +59,10 @@ class Engine:
         def predict(images):
             return examples.predicted(classify(images))
 
-        self._predict = predict
-        self._steps = {}
+        self._predict = tf.function(
+            pieces.split(predict), reduce_retracing=False
+        )
+        self._moves = {}
 
     def predict(self, images):
         """Predicted classes, int32 `[n]`, of images `[n, ...]`."""
@@ -93,11 +90,11 @@ class Engine:
         """
         return _Run(self, attack, images, labels, seeds, observe).outcome()
 
-    def step(self, attack):
-        """An attack's step, compiled once however often it is run."""
-        if attack not in self._steps:
-            self._steps[attack] = _compiled_step(attack)
-        return self._steps[attack]
+    def move(self, attack):
+        """Some steps of an attack, compiled once however often it is run."""
+        if attack not in self._moves:
+            self._moves[attack] = _compiled_move(attack)
+        return self._moves[attack]
 
     def batches(self, rows):
         for first in range(0, len(rows), self.batch_size):
@@ -159,7 +156,7 @@ class _Run:
                 self.tell()
 
     def advance(self):
-        step = self.engine.step(self.attack)
+        move = self.engine.move(self.attack)
         size = self.engine.batch_size
         while True:
             standing = self.predictions == self.labels
@@ -173,45 +170,34 @@ class _Run:
                 # Those with most steps ahead first: no half-empty batches
                 # before the very end.
                 order = np.argsort(self.taken[going], kind="stable")
-                self.move(step, going[order[:size]])
+                self.move(move, going[order[:size]])
             else:
                 break
             self.tell()
 
-    def move(self, step, rows):
+    def move(self, move, rows):
         """Takes the examples of one batch a few steps on."""
         images, labels, taken, predictions = self.batch(
             rows, self.images, self.labels, self.taken, self.predictions
         )
         values = self.batch(rows, *self.state.values())
         state = dict(zip(self.state, values, strict=True))
-        padded = self.engine.padded(rows)
-        idle = 0.0
-        # Not all steps at once: taking turns, examples fill their batches up
-        # until nearly all are done.
-        calls = self.attack.steps // _TURNS // _bundle(self.attack)
-        for _ in range(max(1, calls)):
-            before = taken.numpy()[: len(rows)]
-            state, taken, predictions, losses = step(
-                images, labels, state, taken, predictions
-            )
-            self.trace(rows, before, losses)
-            moving = predictions.numpy() == self.labels[padded]
-            moving &= taken.numpy() < self.attack.steps
-            idle += 1.0 - moving.mean()
-            if idle > _IDLE_STEPS:
-                break
+        state, taken, predictions, *losses = move(
+            images, labels, state, taken, predictions
+        )
+        taken = taken.numpy()[: len(rows)]
+        if losses and not self.round:
+            self.trace(rows, taken, losses[0].numpy()[: len(rows)])
         self.write(rows, state)
-        self.taken[rows] = taken.numpy()[: len(rows)]
+        self.taken[rows] = taken
         self.predictions[rows] = predictions.numpy()[: len(rows)]
 
     def trace(self, rows, taken, losses):
-        """Keeps the loss of each iterate of the first round."""
-        if self.losses is not None and not self.round:
-            # One that is broken writes again what it wrote before.
-            going = taken < self.attack.steps
-            losses = losses.numpy()[: len(rows)]
-            self.losses[rows[going], taken[going]] = losses[going]
+        """Keeps the losses of one batch on its way, `[batch, turns]`."""
+        step = self.taken[rows, None] + np.arange(losses.shape[1])
+        seen = (step <= taken[:, None]) & (step < self.attack.steps)
+        rows = np.broadcast_to(rows[:, None], seen.shape)
+        self.losses[rows[seen], step[seen]] = losses[seen]
 
     def check(self, rows):
         """Looks at the last iterate, which no gradient is taken at."""
@@ -244,53 +230,59 @@ class _Run:
         self.observe(float(done), int(broken.sum()))
 
 
-def _compiled_step(attack):
-    advance = tf.function(attack.step, reduce_retracing=False)
+def _compiled_move(attack):
+    """Steps on one batch until too many of its places are idle.
+
+    Returns:
+        A function of images, labels, state, steps taken and predictions:
+        the last three afterwards; for attacks that climb also the losses
+        `[batch, turns]` at the iterates on the way, NaN for turns not taken.
+    """
+    # Not all steps at once: taking turns, examples fill their batches up until
+    # nearly all are done.
+    turns = max(1, attack.steps // _TURNS)
+
+    def moving(labels, taken, predictions):
+        return (predictions == labels) & (taken < attack.steps)
 
     def step(images, labels, state, taken, predictions):
-        following, logits = _by_parts(advance, images, labels, state, taken)
-        going = (predictions == labels) & (taken < attack.steps)
+        following, logits = attack.step(images, labels, state, taken)
+        going = moving(labels, taken, predictions)
         predictions = tf.where(going, examples.predicted(logits), predictions)
         # What is broken or done stays as it is until it is dropped.
-        moving = going & (predictions == labels)
+        going &= predictions == labels
         state = {
-            name: examples.where(moving, following[name], values)
+            name: examples.where(going, following[name], values)
             for name, values in state.items()
         }
-        losses = objectives.cross_entropy(labels, logits)
-        taken += tf.cast(moving, taken.dtype)
+        return state, taken + tf.cast(going, taken.dtype), predictions, logits
+
+    def move(images, labels, state, taken, predictions):
+        def body(turn, idle, state, taken, predictions, losses):
+            state, taken, predictions, logits = step(
+                images, labels, state, taken, predictions
+            )
+            going = moving(labels, taken, predictions)
+            idle += 1.0 - tf.reduce_mean(tf.cast(going, tf.float32))
+            if attack.climbs:
+                losses = losses.write(
+                    turn, objectives.cross_entropy(labels, logits)
+                )
+            return turn + 1, idle, state, taken, predictions, losses
+
+        losses = tf.TensorArray(
+            tf.float32, size=turns, element_shape=labels.shape
+        )
+        now = tf.constant(0), tf.constant(0.0), state, taken, predictions
+        turn, _, state, taken, predictions, losses = tf.while_loop(
+            lambda turn, idle, *_: (turn < turns) & (idle <= _IDLE_STEPS),
+            body,
+            (*now, losses),
+        )
+        if not attack.climbs:
+            return state, taken, predictions
+        seen = tf.range(turns) < turn
+        losses = tf.where(seen, tf.transpose(losses.stack()), np.nan)
         return state, taken, predictions, losses
 
-    def several(images, labels, state, taken, predictions):
-        return tf.while_loop(
-            lambda *_: True,
-            lambda *now: step(images, labels, *now[:3]),
-            (state, taken, predictions, tf.zeros_like(labels, tf.float32)),
-            maximum_iterations=_BUNDLE,
-        )
-
-    call = step if _bundle(attack) == 1 else several
-    return tf.function(call, reduce_retracing=False)
-
-
-def _bundle(attack):
-    """How many steps a call takes."""
-    return _BUNDLE if attack.steps >= _LONG and not attack.climbs else 1
-
-
-def _by_parts(function, *batches):
-    """A function of batches, on a CPU half by half.
-
-    The halves run beside each other: one fills the other's serial stretches,
-    which is 15 % faster on two cores where others use the machine too.
-    """
-    size = batches[0].shape[0]
-    if size < 2 or tf.config.list_physical_devices("GPU"):
-        return function(*batches)
-    halves = [
-        function(*tf.nest.map_structure(operator.itemgetter(part), batches))
-        for part in (slice(None, size // 2), slice(size // 2, None))
-    ]
-    return tf.nest.map_structure(
-        lambda *parts: tf.concat(parts, axis=0), *halves
-    )
+    return tf.function(pieces.split(move), reduce_retracing=False)

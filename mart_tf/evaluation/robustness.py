@@ -177,7 +177,11 @@ def _create(spec, target, other, threat, classes):
     """The attack of a spec, on the model or on the surrogate."""
     transfer = evaluation.is_transfer(spec)
     attacked = other if transfer else target
-    attack = evaluation.create(spec, attacked.classify, threat, classes)
+    classify = attacked.classify
+    if evaluation.is_library(spec):
+        # The engine cannot divide these steps.
+        classify = attacked.classify_in_pieces
+    attack = evaluation.create(spec, classify, threat, classes)
     if transfer and (attack.norm is not None or attack.parts):
         raise ValueError(
             f"Attack {spec.text!r} cannot be made on a surrogate: it "

@@ -6,6 +6,7 @@ one that only answers: a model that is served elsewhere.
 
 from collections.abc import Callable
 import dataclasses
+import functools
 import os
 import pathlib
 
@@ -15,6 +16,7 @@ import tensorflow as tf
 
 from mart_tf import choices
 from mart_tf import options
+from mart_tf.evaluation import pieces
 from mart_tf.evaluation import signatures
 from mart_tf.models import loading
 from mart_tf.models import outputs as model_outputs
@@ -50,6 +52,11 @@ class Target:
     gradients: bool
     weights: Callable | None = None
     note: str | None = None
+
+    @functools.cached_property
+    def classify_in_pieces(self):
+        """`classify` on pieces of a batch, one lasting callable too."""
+        return pieces.split(self.classify)
 
 
 def of(model, outputs=None, images=None):

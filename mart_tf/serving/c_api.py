@@ -27,6 +27,9 @@ import numpy as np
 # TF_DataType in tensorflow/c/tf_datatype.h.
 _NUMBERS = {"float32": 1, "float64": 2, "int32": 3, "uint8": 4, "int64": 9}
 _TYPES = {number: name for name, number in _NUMBERS.items()}
+_STRING = 7
+# Size of a TF_TString in tensorflow/core/platform/ctstring_internal.h.
+_STRING_SIZE = 24
 
 # TF_Code in tensorflow/c/tf_status.h, in order.
 _CODES = [
@@ -90,6 +93,11 @@ _FUNCTIONS = (
     ("TF_TensorByteSize", _size, [_pointer]),
     ("TF_NumDims", _number, [_pointer]),
     ("TF_Dim", ctypes.c_int64, [_pointer, _number]),
+    ("TF_StringInit", None, [_pointer]),
+    ("TF_StringCopy", None, [_pointer, _text, _size]),
+    ("TF_StringGetDataPointer", _pointer, [_pointer]),
+    ("TF_StringGetSize", _size, [_pointer]),
+    ("TF_StringDealloc", None, [_pointer]),
 )
 
 
@@ -154,10 +162,12 @@ class Session:
 
         Args:
             arrays: Maps every input's name to a numpy array of type float32,
-                float64, int32, int64 or uint8.
+                float64, int32, int64 or uint8, or of `bytes` (type object or
+                S), which are strings.
 
         Returns:
-            A dict from each output's name to a numpy array.
+            A dict from each output's name to a numpy array; strings are
+            `bytes` in an array of type object.
 
         Raises:
             StatusError: If TensorFlow refuses the arrays, or the run fails.
@@ -168,7 +178,7 @@ class Session:
                 f"Got arrays for {sorted(arrays)}; expected "
                 f"{sorted(self._inputs)}."
             )
-        delete = self._library.TF_DeleteTensor
+        delete = self._delete
         results = (ctypes.c_void_p * len(self._outputs))()
         with contextlib.ExitStack() as owned:
             values = (ctypes.c_void_p * len(arrays))()
@@ -222,20 +232,42 @@ class Session:
 
     def _tensor(self, array):
         array = np.asarray(array, order="C")
+        if array.dtype.kind in "OS":
+            return self._strings(array)
         if array.dtype.name not in _NUMBERS:
             raise ValueError(
-                f"Got an array of type {array.dtype}; expected one of "
+                f"Got an array of type {array.dtype}; expected bytes or one of "
                 f"{', '.join(_NUMBERS)}."
             )
-        tensor = self._library.TF_AllocateTensor(
-            _NUMBERS[array.dtype.name],
-            (ctypes.c_int64 * array.ndim)(*array.shape),
-            array.ndim,
-            array.nbytes,
+        tensor = self._allocate(
+            _NUMBERS[array.dtype.name], array.shape, array.nbytes
         )
         data = self._library.TF_TensorData(tensor)
         ctypes.memmove(data, array.ctypes.data, array.nbytes)
         return tensor
+
+    def _strings(self, array):
+        values = array.ravel().tolist()
+        if not all(isinstance(value, bytes) for value in values):
+            raise ValueError("Got objects that are not bytes; expected bytes.")
+        size = _STRING_SIZE * len(values)
+        tensor = self._allocate(_STRING, array.shape, size)
+        for place, value in zip(self._places(tensor), values, strict=True):
+            self._library.TF_StringInit(place)
+            self._library.TF_StringCopy(place, value, len(value))
+        return tensor
+
+    def _allocate(self, kind, shape, size):
+        dimensions = (ctypes.c_int64 * len(shape))(*shape)
+        return self._library.TF_AllocateTensor(
+            kind, dimensions, len(shape), size
+        )
+
+    def _places(self, tensor):
+        """Where the strings of a tensor lie."""
+        first = self._library.TF_TensorData(tensor) or 0
+        size = self._library.TF_TensorByteSize(tensor)
+        return range(first, first + size, _STRING_SIZE)
 
     def _array(self, tensor):
         library = self._library
@@ -243,11 +275,26 @@ class Session:
             library.TF_Dim(tensor, axis)
             for axis in range(library.TF_NumDims(tensor))
         ]
+        if library.TF_TensorType(tensor) == _STRING:
+            values = np.empty(len(self._places(tensor)), object)
+            for index, place in enumerate(self._places(tensor)):
+                values[index] = ctypes.string_at(
+                    library.TF_StringGetDataPointer(place),
+                    library.TF_StringGetSize(place),
+                )
+            return values.reshape(shape)
         content = ctypes.string_at(
             library.TF_TensorData(tensor), library.TF_TensorByteSize(tensor)
         )
         kind = _TYPES[library.TF_TensorType(tensor)]
         return np.frombuffer(content, kind).reshape(shape).copy()
+
+    def _delete(self, tensor):
+        # Of strings the tensor owns no more than their places.
+        if self._library.TF_TensorType(tensor) == _STRING:
+            for place in self._places(tensor):
+                self._library.TF_StringDealloc(place)
+        self._library.TF_DeleteTensor(tensor)
 
 
 class _Output(ctypes.Structure):

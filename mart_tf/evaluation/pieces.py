@@ -1,0 +1,60 @@
+"""Batches in pieces that run beside each other on the cores of a CPU.
+
+A core to itself is worth more to an example than all cores to an operation:
+operations wait for their slowest part, and have serial stretches.
+"""
+
+import operator
+import os
+
+import tensorflow as tf
+
+# Smaller ones would lose more than they gain.
+_SMALLEST = 8
+
+
+def split(function):
+    """A function that takes its batches piece by piece.
+
+    Args:
+        function: Takes and returns nests of tensors `[batch, ...]`. Traced
+            for each piece.
+
+    Returns:
+        A function of the same arguments. Where operations keep to one core,
+        as the programs have it, there is a piece for each core; else there are
+        two, of which one fills the other's serial stretches. There is one on a
+        GPU, and where a graph does not know the size of the batch.
+    """
+
+    def by_pieces(*batches):
+        size = tf.nest.flatten(batches)[0].shape[0]
+        count = _count(size)
+        if count == 1:
+            return function(*batches)
+        ends = [size * number // count for number in range(count + 1)]
+        done = [
+            function(
+                *tf.nest.map_structure(
+                    operator.itemgetter(slice(*piece)), batches
+                )
+            )
+            for piece in zip(ends[:-1], ends[1:], strict=True)
+        ]
+        return tf.nest.map_structure(
+            lambda *values: tf.concat(values, axis=0), *done
+        )
+
+    return by_pieces
+
+
+def _count(size):
+    if size is None or tf.config.list_physical_devices("GPU"):
+        return 1
+    cores = 2
+    if tf.config.threading.get_intra_op_parallelism_threads() == 1:
+        cores = os.cpu_count()
+        if hasattr(os, "sched_getaffinity"):
+            # Those that this process may use.
+            cores = len(os.sched_getaffinity(0))
+    return max(1, min(cores, size // _SMALLEST))
