@@ -15,6 +15,7 @@ import traceback
 from absl import flags
 
 from mart_tf import options
+from mart_tf import resources
 
 
 def flag_values():
@@ -35,7 +36,8 @@ def flag_values():
     flags.DEFINE_string(
         "flagfile",
         None,
-        "File of flags, one a line; flags given after it win.",
+        "File of flags, one a line, or the name of a recipe; flags given "
+        "after it win.",
         flag_values=values,
     )
     return values
@@ -86,7 +88,7 @@ def run(name, summary, values, main, argv=None):
     """
     argv = [name, *(sys.argv if argv is None else argv)[1:]]
     try:
-        extra = values(argv)[1:]
+        extra = values(_with_recipes(argv))[1:]
         if values.help:
             print(_help(name, summary, values))
             sys.exit(0)
@@ -121,6 +123,19 @@ def run(name, summary, values, main, argv=None):
         sys.exit(130)
 
 
+def _with_recipes(argv):
+    """A command line in which the name of a recipe is the path of its file."""
+    written = []
+    arguments = iter(argv)
+    for argument in arguments:
+        flag, equals, name = argument.partition("=")
+        if flag in ("--flagfile", "-flagfile"):
+            name = name if equals else next(arguments, "")
+            argument = f"--flagfile={resources.flagfile(name)}"
+        written.append(argument)
+    return written
+
+
 def _cause(error):
     """What happened, out of the many lines of an error in a graph."""
     inner = re.search(r"\w+Error: (.+)", str(error))
@@ -141,6 +156,10 @@ def _help(name, summary, values):
                 subsequent_indent="      ",
             )
         )
+    place = resources.folder()
+    if place:
+        lines += ["", f"Recipes, for --flagfile=NAME: {place / 'flags'}"]
+        lines += [f"Serving kit: {place / 'export'}"]
     return "\n".join(lines)
 
 

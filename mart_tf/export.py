@@ -1,22 +1,31 @@
 """The export program: a run's classifier -> a SavedModel version.
 
 mart-export --workdir=runs/digits_digits_cnn_mart
+mart-export --directory=gs://bucket/models/digits --warmup_batch_sizes=1,32
 """
 
+import json
 import pathlib
 import shlex
 
 from absl import flags
 
 from mart_tf import cli
+from mart_tf import data
 from mart_tf.serving import versions
 from mart_tf.training import workdir
 
 SUMMARY = (
-    "write a run's classifier as a SavedModel version for TF Serving, and "
-    "prove that TensorFlow's C++ runtime gives its logits. Without flags: the "
-    "newest run."
+    "write a run's classifier as a SavedModel version for TF Serving, with "
+    "warm-up requests and a model card, and prove that TensorFlow's C++ "
+    "runtime gives its logits and that it withstands as much. Without flags: "
+    "the newest run."
 )
+
+_ATTACK = "pgd:steps=20"
+
+# Accuracies that differ by more are of two models.
+_SAME_ACCURACY = 0.001
 
 FLAGS = cli.flag_values()
 _WORKDIR = flags.DEFINE_string(
@@ -28,10 +37,40 @@ _WORKDIR = flags.DEFINE_string(
 _DIRECTORY = flags.DEFINE_string(
     "directory",
     None,
-    "Where the versions 1, 2, ... lie; default: WORKDIR/export.",
+    "Where the versions 1, 2, ... lie, a path or a URL such as gs://...; "
+    "default: WORKDIR/export.",
     flag_values=FLAGS,
 )
 _CHECKPOINT = cli.checkpoint_flag(FLAGS)
+_DATA_DIR, _DOWNLOAD = cli.data_flags(FLAGS)
+_SIGNATURES = flags.DEFINE_list(
+    "signatures",
+    None,
+    "Of serving_default (images), image_bytes (PNG or JPEG) and classify "
+    "(tf.Examples); default: all that the network can give.",
+    flag_values=FLAGS,
+)
+_CLASS_NAMES = flags.DEFINE_list(
+    "class_names",
+    None,
+    "A name for each class; default: those of the run's data.",
+    flag_values=FLAGS,
+)
+_WARMUP = flags.DEFINE_list(
+    "warmup_batch_sizes",
+    ["1"],
+    "Batch sizes of the requests that a server replays at its start; empty: "
+    "no warm-up.",
+    flag_values=FLAGS,
+)
+_ATTACKED = flags.DEFINE_integer(
+    "attack_examples",
+    200,
+    "How many test images the version is attacked on, by PGD-20, and compared "
+    "with the classifier before it can be seen; 0: none.",
+    lower_bound=0,
+    flag_values=FLAGS,
+)
 
 
 def main(argv=None):
@@ -45,39 +84,161 @@ def _main():
         path = workdir.newest()
         print(f"Exporting the newest run, {path}")
     run = workdir.describe(path)
-    directory = versions.check(_DIRECTORY.value or pathlib.Path(path, "export"))
+    if _DATA_DIR.value is not None:
+        run["data_dir"] = _DATA_DIR.value
+    sizes = [_whole(text) for text in _WARMUP.value if text]
+    directory = _DIRECTORY.value or pathlib.Path(path, "export")
+    if not versions.is_url(directory):
+        directory = versions.check(directory)
+    not_attacked = _why_not_attacked(run)
 
     # The flags are good: only now is TensorFlow imported.
     cli.import_tensorflow(FLAGS.verbosity)
     from mart_tf.serving import saved_model
 
+    cli.exact_float32()
     classifier, epoch, warnings = workdir.load_classifier(
         path, _CHECKPOINT.value
     )
     for warning in warnings:
         print(f"{warning} Exporting epoch {epoch}, the one before it.")
+    attacked = {}
+
+    def check(hidden):
+        attacked.update(_attack(run, classifier, hidden))
+        return attacked
+
+    training = {"checkpoint": _CHECKPOINT.value, "epoch": epoch}
     version = saved_model.write_version(
         classifier,
         directory,
         outputs=run["outputs"],
+        class_names=_CLASS_NAMES.value or run["class_names"],
+        signatures=_SIGNATURES.value,
+        warmup=sizes,
+        check=None if not_attacked else check,
+        facts={
+            "training": training | workdir.read(path)["config"],
+            "evaluation": _evaluation(path, classifier),
+        },
     )
     print(
         f"Wrote {version.path}, the {_CHECKPOINT.value} weights of {path}, of "
         f"epoch {epoch}"
     )
-    print("Signature serving_default:")
-    for line in version.signature:
-        print(f"  {line}")
+    for name, lines in version.signatures.items():
+        print(f"Signature {name}:")
+        for line in lines:
+            print(f"  {line}")
     print(
-        "Run on TensorFlow's C++ runtime, in a process without its Python: "
-        f"logits within {version.difference:.1e} of Keras's, as a share of "
-        "their largest magnitude."
+        "Run on TensorFlow's C++ runtime, in a process without its Python, "
+        f"its {version.warmup} warm-up requests too: logits within "
+        f"{version.difference:.1e} of Keras's, as a share of their largest "
+        "magnitude."
     )
+    if not_attacked:
+        print(f"Not attacked again: {not_attacked}")
+    else:
+        print(
+            f"Attacked through the SavedModel with PGD-20 on "
+            f"{attacked['attacked_examples']} test images: "
+            f"{attacked['served_accuracy']:.2%} withstand, of the classifier's "
+            f"{attacked['trained_accuracy']:.2%}."
+        )
     print(
         "Serve it: tensorflow_model_server --rest_api_port=8501 "
         "--model_name=classifier "
         f"--model_base_path={shlex.quote(str(directory))}"
     )
+
+
+def _whole(text):
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(
+            f"--warmup_batch_sizes holds {text!r}; expected whole numbers of "
+            "at least 1, such as 1,32."
+        ) from None
+
+
+def _why_not_attacked(run):
+    """Why the version is not attacked, or None."""
+    if not _ATTACKED.value:
+        return "--attack_examples is 0."
+    try:
+        data.check(
+            run["dataset"],
+            data_dir=run["data_dir"],
+            download=_DOWNLOAD.value,
+        )
+    except ValueError as error:
+        if _DATA_DIR.value is not None:
+            raise
+        return str(error)
+    return None
+
+
+def _attack(run, classifier, served):
+    """Facts for the card: both accuracies, which must be the same."""
+    from mart_tf import threat
+    from mart_tf.evaluation import robustness
+    from mart_tf.evaluation import targets
+
+    dataset = data.load(
+        run["dataset"], data_dir=run["data_dir"], download=_DOWNLOAD.value
+    )
+    images, labels = data.arrays(dataset.test, _ATTACKED.value)
+    trained, exported = (
+        robustness.evaluate_robustness(
+            target,
+            (images, labels),
+            threat.ThreatModel(run["norm"], run["epsilon"]),
+            [_ATTACK],
+        )
+        .results[1]
+        .accuracy
+        for target in (
+            targets.of(classifier, run["outputs"], images),
+            targets.of(served, None, images),
+        )
+    )
+    if abs(trained - exported) > _SAME_ACCURACY:
+        raise ValueError(
+            f"Under {_ATTACK} the SavedModel has {exported:.2%} accuracy and "
+            f"the classifier {trained:.2%}, on {len(images)} test images; "
+            "expected the same, and nothing was written."
+        )
+    return {
+        "attack": _ATTACK,
+        "attacked_examples": len(images),
+        "served_accuracy": exported,
+        "trained_accuracy": trained,
+    }
+
+
+def _evaluation(path, classifier):
+    """What the run's report says, if it is of these weights, else None."""
+    from mart_tf.evaluation import partial
+
+    try:
+        report = json.loads(
+            pathlib.Path(path, "evaluation", "report.json").read_text("utf-8")
+        )
+        if report["model"]["weights"] != partial.digest(
+            classifier.get_weights()
+        ):
+            return None
+        listed = [report["natural"], *report["attacks"], report["worst_case"]]
+        return {
+            "accuracy": {each["name"]: each["accuracy"] for each in listed},
+            **report["data"],
+            **report["threat_model"],
+            "created": report["created"],
+        }
+    # There is none, or it is one of an earlier version of mart_tf.
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 if __name__ == "__main__":

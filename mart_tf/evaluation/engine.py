@@ -8,6 +8,7 @@ batch, because noise and step count belong to the example, not to its place.
 """
 
 import dataclasses
+import functools
 
 import numpy as np
 import tensorflow as tf
@@ -55,10 +56,9 @@ class Engine:
     def __init__(self, classify, batch_size):
         self.batch_size = batch_size
 
-        @tf.function(reduce_retracing=False)
-        def predict(images):
-            return examples.predicted(classify(images))
-
+        predict = tf.function(
+            functools.partial(_predicted, classify), reduce_retracing=False
+        )
         self._predict = tf.function(
             pieces.split(predict), reduce_retracing=False
         )
@@ -228,6 +228,10 @@ class _Run:
         share = (self.round + share) / self.attack.rounds
         done = np.where(broken, 1.0, share).sum()
         self.observe(float(done), int(broken.sum()))
+
+
+def _predicted(classify, images):
+    return examples.predicted(classify(images))
 
 
 def _compiled_move(attack):

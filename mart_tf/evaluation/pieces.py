@@ -4,6 +4,7 @@ A core to itself is worth more to an example than all cores to an operation:
 operations wait for their slowest part, and have serial stretches.
 """
 
+import functools
 import operator
 import os
 
@@ -27,25 +28,26 @@ def split(function):
         GPU, and where a graph does not know the size of the batch.
     """
 
-    def by_pieces(*batches):
-        size = tf.nest.flatten(batches)[0].shape[0]
-        count = _count(size)
-        if count == 1:
-            return function(*batches)
-        ends = [size * number // count for number in range(count + 1)]
-        done = [
-            function(
-                *tf.nest.map_structure(
-                    operator.itemgetter(slice(*piece)), batches
-                )
-            )
-            for piece in zip(ends[:-1], ends[1:], strict=True)
-        ]
-        return tf.nest.map_structure(
-            lambda *values: tf.concat(values, axis=0), *done
-        )
+    # TensorFlow warns of functions of the same code that are traced often; a
+    # partial has none of its own.
+    return functools.partial(_by_pieces, function)
 
-    return by_pieces
+
+def _by_pieces(function, *batches):
+    size = tf.nest.flatten(batches)[0].shape[0]
+    count = _count(size)
+    if count == 1:
+        return function(*batches)
+    ends = [size * number // count for number in range(count + 1)]
+    done = [
+        function(
+            *tf.nest.map_structure(operator.itemgetter(slice(*piece)), batches)
+        )
+        for piece in zip(ends[:-1], ends[1:], strict=True)
+    ]
+    return tf.nest.map_structure(
+        lambda *values: tf.concat(values, axis=0), *done
+    )
 
 
 def _count(size):

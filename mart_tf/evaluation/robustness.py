@@ -245,6 +245,7 @@ def _described(target):
         "name": target.name,
         "parameters": target.parameters,
         "outputs": target.outputs,
+        "weights": target.weights and partial.digest(target.weights()),
     }
 
 

@@ -8,8 +8,9 @@ The verifier runs this file as a program in a process of its own:
 
     python -m mart_tf.serving.c_api FOLDER
 
-FOLDER holds `request.json`, the arguments of `Session`, and the batches
-`inputs_0.npz`, `inputs_1.npz`, ...; the results are left beside them as
+FOLDER holds `request.json`: the `directory`, `signatures`, by name the other
+arguments of `Session`, and `requests`, the name that each of the batches
+`inputs_0.npz`, `inputs_1.npz`, ... goes to; the results are left beside them as
 `outputs_0.npz`, `outputs_1.npz`, ... An error is one sentence on standard
 output (standard error belongs to TensorFlow's log) and exit status 1.
 """
@@ -126,7 +127,7 @@ class Session:
     def __init__(self, directory, inputs, outputs):
         self._library = _library()
         with contextlib.ExitStack() as owned:
-            self._status = self._own(owned, "Status")
+            status = self._own(owned, "Status")
             self._graph = self._own(owned, "Graph")
             options = self._own(owned, "SessionOptions")
             self._session = self._library.TF_LoadSessionFromSavedModel(
@@ -137,11 +138,11 @@ class Session:
                 1,
                 self._graph,
                 None,
-                self._status,
+                status,
             )
-            self._check()
+            self._check(status)
             owned.callback(
-                self._library.TF_DeleteSession, self._session, self._status
+                self._library.TF_DeleteSession, self._session, status
             )
             self._inputs = self._find(inputs)
             self._outputs = self._find(outputs)
@@ -158,7 +159,7 @@ class Session:
         self._owned.close()
 
     def run(self, arrays):
-        """Runs the graph once.
+        """Runs the graph once; several threads may at the same time.
 
         Args:
             arrays: Maps every input's name to a numpy array of type float32,
@@ -181,6 +182,7 @@ class Session:
         delete = self._delete
         results = (ctypes.c_void_p * len(self._outputs))()
         with contextlib.ExitStack() as owned:
+            status = self._own(owned, "Status")
             values = (ctypes.c_void_p * len(arrays))()
             for place, name in enumerate(self._inputs):
                 values[place] = self._tensor(arrays[name])
@@ -197,9 +199,9 @@ class Session:
                 None,
                 0,
                 None,
-                self._status,
+                status,
             )
-            self._check()
+            self._check(status)
             for result in results:
                 owned.callback(delete, result)
             return {
@@ -212,10 +214,10 @@ class Session:
         owned.callback(getattr(self._library, f"TF_Delete{kind}"), handle)
         return handle
 
-    def _check(self):
-        code = self._library.TF_GetCode(self._status)
+    def _check(self, status):
+        code = self._library.TF_GetCode(status)
         if code:
-            message = self._library.TF_Message(self._status).decode()
+            message = self._library.TF_Message(status).decode()
             raise StatusError(_CODES[code], message)
 
     def _find(self, names):
@@ -326,16 +328,26 @@ def _library():
     return library
 
 
+def load(path):
+    """The arrays of an npz file that this program, or its caller, wrote."""
+    # Strings are objects, which numpy pickles: never for files of others.
+    with np.load(path, allow_pickle=True) as arrays:
+        return dict(arrays)
+
+
 def main(folder):
-    """Runs the request in a folder, as the module's first lines say."""
+    """Runs the requests in a folder, as the module's first lines say."""
     folder = pathlib.Path(folder)
     request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
-    with Session(**request) as session:
-        batches = len(list(folder.glob("inputs_*.npz")))
-        for batch in range(batches):
-            with np.load(folder / f"inputs_{batch}.npz") as arrays:
-                outputs = session.run(dict(arrays))
-            np.savez(folder / f"outputs_{batch}.npz", **outputs)
+    with contextlib.ExitStack() as owned:
+        sessions = {
+            name: owned.enter_context(Session(request["directory"], **tensors))
+            for name, tensors in request["signatures"].items()
+        }
+        for index, name in enumerate(request["requests"]):
+            arrays = load(folder / f"inputs_{index}.npz")
+            outputs = sessions[name].run(arrays)
+            np.savez(folder / f"outputs_{index}.npz", **outputs)
     if "tensorflow" in sys.modules:
         raise ValueError(
             "Something in this process imported TensorFlow's Python; the run "

@@ -1,19 +1,23 @@
-"""A Keras classifier written as a SavedModel version, for TF Serving.
-
-The signature `serving_default` takes float32 `images` in the classifier's own
-pixel range and gives `logits`, `probabilities` and `class_index`.
-"""
+"""A Keras classifier written as a SavedModel version, for TF Serving."""
 
 import dataclasses
 
 import keras
 import numpy as np
 import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.python.saved_model import fingerprinting_utils
 
 from mart_tf.models import loading
 from mart_tf.models import outputs as model_outputs
+from mart_tf.serving import card
+from mart_tf.serving import endpoints
 from mart_tf.serving import verification
 from mart_tf.serving import versions
+from mart_tf.serving import warmup as warmup_records
+
+# Batch sizes that a version is tried with, beside those of its warm-up.
+_TRIED = (1, 3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,64 +26,140 @@ class Version:
 
     Attributes:
         path: Its directory.
-        signature: Lines that describe `serving_default`.
+        signatures: Lines that describe each signature, by name.
+        warmup: Number of warm-up records.
         difference: Largest difference between its logits on the C++ runtime
             and the classifier's, as a share of their largest magnitude;
             None if it was not verified.
     """
 
     path: str
-    signature: tuple
+    signatures: dict
+    warmup: int
     difference: float | None
 
 
-def export_saved_model(model, directory, *, outputs=None, verify=True):
+def export_saved_model(
+    model,
+    directory,
+    *,
+    outputs=None,
+    class_names=None,
+    pixel_range=(0.0, 1.0),
+    signatures=None,
+    warmup=(1,),
+    verify=True,
+):
     """Writes a classifier as the next SavedModel version in a directory.
 
     Args:
         model: A Keras classifier, or an `AdversarialClassifier`, which says
             itself what its classifier returns.
-        directory: Where the versions 1, 2, ... lie; made if it is missing.
+        directory: Where the versions 1, 2, ... lie; made if it is missing. A
+            path, or a URL such as gs://bucket/models/digits.
         outputs: What the classifier returns: "logits" or "probabilities";
             default: what an `AdversarialClassifier` says, else "logits".
+        class_names: A name for each class; default: their numbers.
+        pixel_range: Least and greatest value of a pixel, which encoded images
+            are spread over.
+        signatures: Which of "serving_default", "image_bytes" and "classify";
+            default: all that the classifier can give.
+        warmup: Batch sizes of the requests that a server replays at its
+            start, at each signature.
         verify: Whether to run the version in a separate process on
-            TensorFlow's C++ runtime, and compare it with the classifier,
-            before it can be seen. It takes about a second.
+            TensorFlow's C++ runtime, its warm-up too, and compare it with the
+            classifier, before it can be seen. It takes about two seconds.
 
     Returns:
         The path of the new version, a string.
 
     Raises:
-        ValueError: If the classifier cannot be exported, `outputs` is not what
-            it returns, the directory cannot hold versions, or the version
-            fails the verification. Nothing is left behind.
+        ValueError: If the classifier cannot be exported, does not fit what is
+            said of it, cannot give a signature, the directory cannot hold
+            versions, or the version fails the verification. Nothing is left
+            behind.
     """
-    return write_version(model, directory, outputs=outputs, verify=verify).path
+    return write_version(
+        model,
+        directory,
+        outputs=outputs,
+        class_names=class_names,
+        pixel_range=pixel_range,
+        signatures=signatures,
+        warmup=warmup,
+        verify=verify,
+    ).path
 
 
-def write_version(model, directory, *, outputs=None, verify=True):
-    """`export_saved_model`, with what was seen: returns a `Version`."""
+def write_version(
+    model,
+    directory,
+    *,
+    outputs=None,
+    class_names=None,
+    pixel_range=(0.0, 1.0),
+    signatures=None,
+    warmup=(1,),
+    verify=True,
+    check=None,
+    facts=None,
+):
+    """`export_saved_model`, with more to say, and what was seen.
+
+    Args:
+        model, directory, outputs, class_names, pixel_range, signatures,
+            warmup, verify: See `export_saved_model`.
+        check: Called with the path of the version before it can be seen;
+            returns facts for the card, or raises, and nothing is left.
+        facts: More for the model card, a JSON dict.
+
+    Returns:
+        A `Version`.
+    """
     model, outputs = model_outputs.unwrap(model, outputs)
     versions.check(directory)
     image_shape = _image_shape(model)
-    classifier = loading.float32_copy(model)
-    batches = verification.random_images(image_shape)
-    expected = [_reference(classifier, images, outputs) for images in batches]
-    difference = None
+    served = loading.float32_copy(model)
+    classes = _classes(served, image_shape, outputs)
+    classifier = endpoints.Classifier(
+        served,
+        outputs,
+        image_shape,
+        _pixel_range(pixel_range),
+        _class_names(class_names, classes),
+    )
+    names = endpoints.names(classifier, signatures)
+    sizes = _batch_sizes(warmup, len(names))
+    difference, described = None, {}
 
     def fill(hidden):
-        nonlocal difference
-        _save(classifier, image_shape, outputs, hidden)
+        nonlocal difference, described
+        _save(classifier, names, hidden)
+        requests = verification.requests(classifier, names, sizes)
+        if requests:
+            warmup_records.write(hidden, "classifier", requests)
+        described = {
+            name: _describe(verification.signature(hidden, name))
+            for name in names
+        }
+        tried = {}
         if verify:
-            results = verification.run(hidden, batches)
-            difference = max(
-                verification.difference(logits, result)
-                for logits, result in zip(expected, results, strict=True)
+            # The warm-up as a server will find it.
+            requests = warmup_records.read(hidden)
+            requests += verification.requests(
+                classifier,
+                names,
+                [size for size in _TRIED if size not in sizes],
             )
+            difference = verification.compare(hidden, classifier, requests)
+            tried = {"requests": len(requests), "difference": difference}
+        if check is not None:
+            tried |= check(hidden)
+        made = card.describe(classifier, hidden, described, sizes)
+        card.write(hidden, {**made, **(facts or {}), "verification": tried})
 
     path = versions.write(directory, fill)
-    signature = _describe(verification.signature(path))
-    return Version(path, signature, difference)
+    return Version(path, described, len(names) * len(sizes), difference)
 
 
 def _image_shape(model):
@@ -106,52 +186,94 @@ def _image_shape(model):
     return tuple(sizes)
 
 
-def _reference(classifier, images, outputs):
-    """The classifier's logits, once they are known to make sense."""
-    # Where the C++ runtime will compute them: a GPU rounds in another way.
-    with tf.device("CPU:0"):
-        scores = classifier(tf.constant(images), training=False)
+def _classes(model, image_shape, outputs):
+    """The number of classes, once the model's scores make sense."""
+    images = np.random.default_rng(0).random((3, *image_shape), np.float32)
+    scores = model(tf.constant(images), training=False)
     if not tf.is_tensor(scores):
         raise ValueError(
-            f"The model {classifier.name!r} returns a {type(scores).__name__}; "
+            f"The model {model.name!r} returns a {type(scores).__name__}; "
             "expected one output, scores of shape [batch, classes]."
         )
     if not np.isfinite(scores).all():
         raise ValueError(
-            f"The model {classifier.name!r} returns scores that are not finite "
+            f"The model {model.name!r} returns scores that are not finite "
             "for images in [0, 1]; expected a trained classifier."
         )
-    model_outputs.check_declared(classifier, outputs)
+    model_outputs.check_declared(model, outputs)
     model_outputs.check_scores(scores, outputs)
-    return model_outputs.logits(scores, outputs).numpy()
+    return scores.shape[1]
 
 
-def _save(classifier, image_shape, outputs, directory):
-    def serve(images):
-        # The C++ session checks the type alone: another rank, let through,
-        # aborts the server's process.
-        images = tf.ensure_shape(images, [None, *image_shape])
-        scores = classifier(images, training=False)
-        logits = model_outputs.logits(scores, outputs)
-        return {
-            "logits": logits,
-            "probabilities": tf.nn.softmax(logits),
-            "class_index": tf.argmax(logits, axis=-1),
-        }
+def _class_names(names, classes):
+    names = tuple(map(str, range(classes) if names is None else names))
+    if len(names) != classes:
+        raise ValueError(
+            f"There are {len(names)} class names, and the model has {classes} "
+            "classes; expected a name for each."
+        )
+    return names
 
+
+def _pixel_range(pixel_range):
+    low, high = map(float, pixel_range)
+    if not (np.isfinite([low, high]).all() and low < high):
+        raise ValueError(
+            f"The pixel range is {low:g} to {high:g}, which encoded images "
+            "cannot be spread over; expected a least and a greater value, such "
+            "as (0, 1)."
+        )
+    return low, high
+
+
+def _batch_sizes(sizes, signatures):
+    sizes = sorted(set(sizes))
+    if any(not isinstance(size, int) or size < 1 for size in sizes):
+        raise ValueError(
+            f"The warm-up's batch sizes are {sizes}; expected whole numbers of "
+            "at least 1, or none."
+        )
+    if len(sizes) * signatures > warmup_records.MOST:
+        raise ValueError(
+            f"{len(sizes)} batch sizes at {signatures} signatures are more "
+            f"warm-up records than the {warmup_records.MOST} that a server "
+            "takes; give fewer sizes."
+        )
+    return sizes
+
+
+def _save(classifier, names, directory):
     # Without track(): it stores every weight twice (keras#23553).
     archive = keras.export.ExportArchive()
-    images = tf.TensorSpec([None, *image_shape], tf.float32, name="images")
-    archive.add_endpoint("serving_default", serve, [images])
+    functions = endpoints.functions(classifier, names)
+    for name, (function, spec) in functions.items():
+        archive.add_endpoint(name, function, [spec])
     try:
         archive.write_out(directory, verbose=False)
     # What a user's own layers raise while they are traced can be anything.
     except Exception as error:
         cause = str(error).strip().split("\n")[0]
         raise ValueError(
-            f"The model {classifier.name!r} cannot be written as a "
+            f"The model {classifier.model.name!r} cannot be written as a "
             f"SavedModel: {type(error).__name__}: {cause}"
         ) from error
+    if endpoints.CLASSIFY in names:
+        _mark_classify(directory)
+
+
+def _mark_classify(directory):
+    """Says of a signature that a server's Classify may call it.
+
+    TensorFlow 2 writes every signature as one for Predict.
+    """
+    path = verification.graph_file(directory)
+    saved_model = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    signatures = saved_model.meta_graphs[0].signature_def
+    method = tf.saved_model.CLASSIFY_METHOD_NAME
+    signatures[endpoints.CLASSIFY].method_name = method
+    path.write_bytes(saved_model.SerializeToString(deterministic=True))
+    # It is of the file as it was.
+    fingerprinting_utils.write_fingerprint(str(directory))
 
 
 def _describe(signature):

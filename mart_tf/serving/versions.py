@@ -1,9 +1,12 @@
 """Version directories as TF Serving reads them: 1, 2, 3, ...
 
 A server polls the directory above them and serves the greatest number that it
-finds, so a version must be whole from the first moment it can be seen: it is
-written under a hidden name, which the server passes over, and then renamed.
-Nothing here imports TensorFlow.
+finds, so a version must be whole from the first moment it can be seen. On a
+disk it is written under a hidden name, which the server passes over, and then
+renamed. An object store renames nothing: there the files are copied, and
+`saved_model.pb`, without which no server takes a directory for a version,
+comes last. TensorFlow, which reads and writes such stores, is imported for
+them alone.
 """
 
 import contextlib
@@ -12,22 +15,31 @@ import pathlib
 import shutil
 import tempfile
 
+# Of all files the one that makes a directory a SavedModel.
+_LAST = "saved_model.pb"
+
+
+def is_url(directory):
+    """Whether it is on another file system than this machine's, as gs://."""
+    return "://" in str(directory)
+
 
 def check(directory):
-    """The directory as a path, once it is known that it can hold versions.
+    """The directory, once it is known that it can hold versions.
 
     Args:
-        directory: Where the numbered versions lie; need not exist.
+        directory: Where the numbered versions lie, a path or a URL; need not
+            exist.
+
+    Returns:
+        A `pathlib.Path`, or the URL as a string without a slash at its end.
 
     Raises:
-        ValueError: If it is a URL, or it or a parent is a file, or it cannot
-            be written.
+        ValueError: If it or a parent is a file, or it cannot be written, or
+            nothing here can write such URLs.
     """
-    if "://" in str(directory):
-        raise ValueError(
-            f"The export directory {str(directory)!r} is a URL; expected a "
-            "local directory, to be copied from there."
-        )
+    if is_url(directory):
+        return _check_url(str(directory).rstrip("/"))
     directory = pathlib.Path(directory).absolute()
     # lexists: a dangling link is in the way too.
     nearest = next(
@@ -48,21 +60,45 @@ def check(directory):
     return directory
 
 
+def _check_url(url):
+    from tensorflow import errors
+    from tensorflow import io
+
+    try:
+        if io.gfile.exists(url) and not io.gfile.isdir(url):
+            raise ValueError(
+                f"The export directory {url!r} is a file; choose another path."
+            )
+    except errors.OpError as error:
+        raise ValueError(
+            f"The export directory {url!r} cannot be reached: "
+            f"{_reason(error)}; check the URL and its credentials, or export "
+            "to a local directory and copy it."
+        ) from error
+    return url
+
+
 def write(directory, fill):
     """Writes the next version whole, or leaves everything as it was.
 
     Args:
-        directory: Where the numbered versions lie; made if it is missing.
-        fill: Called with the path of an empty hidden directory beside the
-            versions, which it fills. If it raises, nothing is left.
+        directory: Where the numbered versions lie, a path or a URL; made if
+            it is missing.
+        fill: Called with the path of an empty local directory, which it
+            fills. If it raises, nothing is left.
 
     Returns:
-        The new version's path, numbered one above the greatest there is.
+        The new version's path, a string, numbered one above the greatest
+        there is.
 
     Raises:
-        ValueError: If `check` refuses the directory.
+        ValueError: If `check` refuses the directory, or there is no space.
     """
     directory = check(directory)
+    if is_url(directory):
+        with tempfile.TemporaryDirectory(prefix="version-") as local:
+            fill(local)
+            return _upload(local, directory)
     missing = [
         path for path in (directory, *directory.parents) if not path.exists()
     ]
@@ -83,6 +119,44 @@ def write(directory, fill):
         raise
 
 
+def _upload(local, url):
+    """Copies a version to an object store, what makes it one at the end.
+
+    Two exports to one place at once are not told apart there.
+    """
+    from tensorflow import errors
+    from tensorflow import io
+
+    files = [path for path in pathlib.Path(local).rglob("*") if path.is_file()]
+    files.sort(key=lambda path: path.name == _LAST)
+    version = None
+    try:
+        io.gfile.makedirs(url)
+        # Some file systems end the name of a directory in a slash.
+        names = [name.rstrip("/") for name in io.gfile.listdir(url)]
+        version = f"{url}/{_greatest(names) + 1}"
+        for path in files:
+            target = f"{version}/{path.relative_to(local).as_posix()}"
+            io.gfile.makedirs(target.rpartition("/")[0])
+            io.gfile.copy(str(path), target)
+    except BaseException as error:
+        if version is not None:
+            with contextlib.suppress(errors.OpError):
+                io.gfile.rmtree(version)
+        if not isinstance(error, errors.OpError):
+            raise
+        raise ValueError(
+            f"The export directory {url!r} cannot be written: "
+            f"{_reason(error)}; check the URL and its credentials, or export "
+            "to a local directory and copy it."
+        ) from error
+    return version
+
+
+def _reason(error):
+    return error.message.strip().split("\n")[0].rstrip(".")
+
+
 def _hidden(directory):
     """A new directory beside the versions that a server passes over."""
     try:
@@ -97,7 +171,7 @@ def _hidden(directory):
 
 def _publish(hidden, directory):
     while True:
-        version = directory / str(_greatest(directory) + 1)
+        version = directory / str(_greatest(os.listdir(directory)) + 1)
         try:
             os.rename(hidden, version)
         except OSError:
@@ -108,12 +182,8 @@ def _publish(hidden, directory):
             return str(version)
 
 
-def _greatest(directory):
+def _greatest(names):
     return max(
-        (
-            int(name)
-            for name in os.listdir(directory)
-            if name.isascii() and name.isdecimal()
-        ),
+        (int(name) for name in names if name.isascii() and name.isdecimal()),
         default=0,
     )

@@ -1,0 +1,134 @@
+"""The model card of a version: what it is, how it was made, what it withstands.
+
+`assets.extra/model_card.json` for programs and `model_card.md` for people. A
+server passes both over.
+"""
+
+import json
+import pathlib
+
+import tensorflow as tf
+
+from mart_tf import environment
+
+FORMAT = 1
+_FOLDER = "assets.extra"
+_NOT_EVALUATED = (
+    "Not evaluated: there is no report of these weights. Robustness is not "
+    "known."
+)
+
+
+def describe(classifier, directory, signatures, warmup):
+    """What a version says of itself.
+
+    Args:
+        classifier: The `endpoints.Classifier`.
+        directory: The version's directory.
+        signatures: Lines that describe each signature, by name.
+        warmup: Batch sizes of the warm-up records.
+
+    Returns:
+        A JSON dict.
+    """
+    fingerprint = tf.saved_model.experimental.read_fingerprint(str(directory))
+    low, high = classifier.pixel_range
+    return {
+        "format": FORMAT,
+        "model": {
+            "name": classifier.model.name,
+            "parameters": classifier.model.count_params(),
+            "image_shape": list(classifier.image_shape),
+            "pixel_range": [low, high],
+            "classes": len(classifier.class_names),
+            "class_names": list(classifier.class_names),
+            "precision": "float32",
+        },
+        "signatures": {name: list(each) for name, each in signatures.items()},
+        "warmup_batch_sizes": list(warmup),
+        "fingerprint": str(fingerprint.saved_model_checksum),
+        "versions": environment.versions(),
+    }
+
+
+def write(directory, card):
+    """Writes both forms.
+
+    Args:
+        directory: The version's directory.
+        card: What `describe` gives, `verification`, and as far as they are
+            known `training`, a flat dict, and `evaluation`, a dict of
+            accuracies by attack and facts about how they were measured.
+    """
+    folder = pathlib.Path(directory, _FOLDER)
+    folder.mkdir(exist_ok=True)
+    card = {"training": None, "evaluation": None, **card}
+    text = json.dumps(card, indent=2, ensure_ascii=False)
+    (folder / "model_card.json").write_text(text + "\n", encoding="utf-8")
+    (folder / "model_card.md").write_text(_markdown(card), encoding="utf-8")
+
+
+def _markdown(card):
+    model = card["model"]
+    low, high = model["pixel_range"]
+    shape = " x ".join(map(str, model["image_shape"]))
+    lines = [
+        f"# {model['name']}",
+        "",
+        f"A classifier of {model['parameters']:,} parameters: images of {shape}"
+        f" in [{low:g}, {high:g}] to {model['classes']} classes "
+        f"({_few(model['class_names'])}).",
+        "",
+        "## Robustness",
+        "",
+        *_evaluation(card["evaluation"]),
+        "",
+        "## Training",
+        "",
+        *(_table(card["training"]) or ["How it was trained is not known."]),
+        "",
+        "## Signatures",
+        "",
+    ]
+    for name, described in card["signatures"].items():
+        lines += [f"- `{name}`: {'; '.join(described)}"]
+    tried = card["verification"]
+    lines += ["", "## Verification", ""]
+    lines += _table(tried) or [
+        "This version was not run before it was written."
+    ]
+    lines += ["", "## Made with", "", *_table(card["versions"])]
+    lines += ["", f"Fingerprint of `saved_model.pb`: {card['fingerprint']}", ""]
+    return "\n".join(lines)
+
+
+def _evaluation(evaluation):
+    if not evaluation:
+        return [_NOT_EVALUATED]
+    accuracies = {
+        name: f"{accuracy:.2%}"
+        for name, accuracy in evaluation["accuracy"].items()
+    }
+    facts = {k: v for k, v in evaluation.items() if k != "accuracy"}
+    return [
+        *_table(accuracies, ("attack", "accuracy")),
+        "",
+        *_table(facts),
+    ]
+
+
+def _table(facts, headings=("", "")):
+    if not facts:
+        return []
+    lines = [f"| {headings[0]} | {headings[1]} |", "|---|---|"]
+    for name, value in facts.items():
+        text = json.dumps(value) if isinstance(value, (list, dict)) else value
+        text = str(text).replace("|", "\\|").replace("\n", " ")
+        lines.append(f"| {name.replace('_', ' ')} | {text} |")
+    return lines
+
+
+def _few(names):
+    if len(names) <= 10:
+        return ", ".join(names)
+    return f"{', '.join(names[:9])}, ... {names[-1]}"

@@ -1,0 +1,172 @@
+"""What an exported version answers: its signatures.
+
+`serving_default` takes images as the classifier does, `image_bytes` encoded
+ones, `classify` tf.Examples that hold encoded ones. An encoded image is decoded
+to the classifier's channels, resized to its height and width where it has
+others (bilinear with antialiasing, its proportions not kept), and its levels 0
+to 255 are spread over the pixel range.
+"""
+
+import dataclasses
+
+import tensorflow as tf
+
+from mart_tf import options
+from mart_tf.models import outputs as model_outputs
+
+DEFAULT = "serving_default"
+IMAGE_BYTES = "image_bytes"
+CLASSIFY = "classify"
+NAMES = (DEFAULT, IMAGE_BYTES, CLASSIFY)
+# What each calls its one input; TF Serving wants the last by that name.
+INPUTS = {DEFAULT: "images", IMAGE_BYTES: "image_bytes", CLASSIFY: "inputs"}
+
+# TensorFlow's own name for it, in its tf.Examples of images.
+FEATURE = "image/encoded"
+
+# What a decoder can give: grey, red-green-blue, the same with opacity.
+_CHANNELS = (1, 3, 4)
+
+
+@dataclasses.dataclass(frozen=True)
+class Classifier:
+    """A classifier to be served.
+
+    Attributes:
+        model: A Keras model that computes in float32.
+        outputs: "logits" or "probabilities", what it returns.
+        image_shape: Shape of one image.
+        pixel_range: Least and greatest value of a pixel.
+        class_names: A name for each class, strings.
+    """
+
+    model: object
+    outputs: str
+    image_shape: tuple
+    pixel_range: tuple
+    class_names: tuple
+
+
+def names(classifier, asked=None):
+    """The signatures that a version gets.
+
+    Args:
+        classifier: A `Classifier`.
+        asked: Names of `NAMES`; default: all that the classifier can give.
+
+    Raises:
+        ValueError: If one is asked for that there is not, or that the
+            classifier cannot give, or the first is left out.
+    """
+    reason = _no_encoded_images(classifier.image_shape)
+    if asked is None:
+        return (DEFAULT,) if reason else NAMES
+    for name in asked:
+        if name not in NAMES:
+            raise options.unknown("signature", name, NAMES)
+        if reason and name != DEFAULT:
+            raise ValueError(
+                f"The signature {name!r} takes encoded images, and the model "
+                f"takes {reason}; leave it out."
+            )
+    if DEFAULT not in asked:
+        raise ValueError(
+            f"The signatures {', '.join(asked) or '(none)'} lack "
+            f"{DEFAULT!r}, which a server looks for; add it."
+        )
+    return tuple(name for name in NAMES if name in asked)
+
+
+def functions(classifier, asked):
+    """Functions to trace: pairs of one and its `TensorSpec`, by signature."""
+    model, shape = classifier.model, classifier.image_shape
+
+    def answer(images):
+        # The C++ session checks the type alone: another rank, let through,
+        # aborts the server's process.
+        images = tf.ensure_shape(images, [None, *shape])
+        scores = model(images, training=False)
+        logits = model_outputs.logits(scores, classifier.outputs)
+        index = tf.argmax(logits, axis=-1)
+        return {
+            "logits": logits,
+            "probabilities": tf.nn.softmax(logits),
+            "class_index": index,
+            "class_name": tf.gather(_constant(classifier.class_names), index),
+        }
+
+    def answer_encoded(image_bytes):
+        return answer(decode(image_bytes, shape, classifier.pixel_range))
+
+    def classify(inputs):
+        inputs = tf.ensure_shape(inputs, [None])
+        features = {FEATURE: tf.io.FixedLenFeature([], tf.string)}
+        encoded = tf.io.parse_example(inputs, features)[FEATURE]
+        scores = answer_encoded(encoded)["probabilities"]
+        names = _constant(classifier.class_names)
+        return {
+            "classes": tf.tile(names[tf.newaxis], [tf.shape(scores)[0], 1]),
+            "scores": scores,
+        }
+
+    every = {DEFAULT: answer, IMAGE_BYTES: answer_encoded, CLASSIFY: classify}
+    found = {}
+    for name in asked:
+        size, kind = [], tf.string
+        if name == DEFAULT:
+            size, kind = classifier.image_shape, tf.float32
+        spec = tf.TensorSpec([None, *size], kind, name=INPUTS[name])
+        found[name] = every[name], spec
+    return found
+
+
+def decode(image_bytes, image_shape, pixel_range):
+    """Images as a classifier takes them, from encoded ones.
+
+    Args:
+        image_bytes: PNG or JPEG, strings `[batch]`.
+        image_shape: Height, width and channels.
+        pixel_range: What levels 0 and 255 become.
+
+    Returns:
+        Float32 `[batch, height, width, channels]`.
+    """
+    height, width, channels = image_shape
+    low, high = pixel_range
+
+    def one(encoded):
+        image = tf.io.decode_image(
+            encoded, channels=channels, expand_animations=False
+        )
+        image = tf.cast(image, tf.float32)
+        same = tf.reduce_all(tf.equal(tf.shape(image)[:2], [height, width]))
+        # Not resized where nothing changes, so that no rounding comes in.
+        image = tf.cond(
+            same,
+            lambda: image,
+            lambda: tf.clip_by_value(
+                tf.image.resize(image, [height, width], antialias=True),
+                0.0,
+                255.0,
+            ),
+        )
+        return tf.ensure_shape(image, image_shape)
+
+    # Another rank would abort the server's process.
+    image_bytes = tf.ensure_shape(image_bytes, [None])
+    levels = tf.map_fn(one, image_bytes, fn_output_signature=tf.float32)
+    levels = tf.ensure_shape(levels, [None, *image_shape])
+    return low + levels / 255.0 * (high - low)
+
+
+def _no_encoded_images(image_shape):
+    """What a classifier takes instead of encoded images, or None."""
+    if len(image_shape) != 3:
+        return f"inputs of shape {image_shape}"
+    if image_shape[2] not in _CHANNELS:
+        return f"{image_shape[2]} channels, where PNG and JPEG have 1, 3 or 4"
+    return None
+
+
+def _constant(class_names):
+    return tf.constant([name.encode() for name in class_names])
