@@ -10,8 +10,10 @@ import shlex
 
 from absl import flags
 
+from mart_tf import choices
 from mart_tf import cli
 from mart_tf import data
+from mart_tf import options
 from mart_tf.serving import versions
 from mart_tf.training import workdir
 
@@ -87,6 +89,15 @@ def _main():
     if _DATA_DIR.value is not None:
         run["data_dir"] = _DATA_DIR.value
     sizes = [_whole(text) for text in _WARMUP.value if text]
+    for name in _SIGNATURES.value or ():
+        if name not in choices.SIGNATURES:
+            raise options.unknown("signature", name, choices.SIGNATURES)
+    names = _CLASS_NAMES.value or run["class_names"]
+    if len(names) != run["num_classes"]:
+        raise ValueError(
+            f"--class_names holds {len(names)} names, and the run has "
+            f"{run['num_classes']} classes; expected a name for each."
+        )
     directory = _DIRECTORY.value or pathlib.Path(path, "export")
     if not versions.is_url(directory):
         directory = versions.check(directory)
@@ -113,7 +124,7 @@ def _main():
         classifier,
         directory,
         outputs=run["outputs"],
-        class_names=_CLASS_NAMES.value or run["class_names"],
+        class_names=names,
         signatures=_SIGNATURES.value,
         warmup=sizes,
         check=None if not_attacked else check,
@@ -153,13 +164,13 @@ def _main():
 
 
 def _whole(text):
-    try:
+    # isdecimal takes other scripts' digits too.
+    if text.isascii() and text.isdecimal() and int(text):
         return int(text)
-    except ValueError:
-        raise ValueError(
-            f"--warmup_batch_sizes holds {text!r}; expected whole numbers of "
-            "at least 1, such as 1,32."
-        ) from None
+    raise ValueError(
+        f"--warmup_batch_sizes holds {text!r}; expected whole numbers of at "
+        "least 1, such as 1,32."
+    )
 
 
 def _why_not_attacked(run):

@@ -1,7 +1,9 @@
 """The export program, as a user calls it."""
 
+import json
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -57,17 +59,20 @@ class TestOfARun:
             "Signature serving_default:",
             "  input images: float32 [batch, 8, 8, 1]",
             "  output class_index: int64 [batch]",
+            "  output class_name: string [batch]",
             "  output logits: float32 [batch, 10]",
-            "  output probabilities: float32 [batch, 10]",
         ]
-        assert "C++ runtime" in lines[7]
+        assert "C++ runtime" in lines[-3]
+        assert "its 3 warm-up requests too" in lines[-3]
+        assert "with PGD-20 on 200 test images" in lines[-2]
         directory = str(pathlib.Path(path).parent)
-        assert lines[8].endswith(f"--model_base_path={directory}")
+        assert lines[-1].endswith(f"--model_base_path={directory}")
+        assert answer.stderr == ""
 
         classifier, _, _ = workdir.load_classifier(place / "runs" / "first")
         images = np.random.default_rng(1).random((5, 8, 8, 1), np.float32)
         expected = classifier(tf.constant(images)).numpy()
-        [result] = verification.run(path, [images])
+        [result] = verification.run(path, [("serving_default", images)])
         error = np.abs(result["logits"] - expected).max()
         assert error <= 1e-5 * np.abs(expected).max()
 
@@ -83,6 +88,68 @@ class TestOfARun:
         assert "the last weights" in answer.stdout
         assert sorted(os.listdir(tmp_path)) == ["2", "3"]
         assert os.listdir(tmp_path / "2") == []
+
+
+class TestModelCard:
+    def test_of_a_run_that_was_not_evaluated(self, place, tmp_path):
+        workdir = f"--workdir={place / 'runs' / 'first'}"
+        answer = _call(
+            "export",
+            workdir,
+            f"--directory={tmp_path}",
+            "--attack_examples=0",
+            "--warmup_batch_sizes=",
+            "--signatures=serving_default",
+            "--class_names=a,b,c,d,e,f,g,h,i,j",
+        )
+        extra = pathlib.Path(_exported(answer), "assets.extra")
+        assert "Not attacked again: --attack_examples is 0." in answer.stdout
+        assert sorted(os.listdir(extra)) == ["model_card.json", "model_card.md"]
+        card = json.loads((extra / "model_card.json").read_text())
+        assert card["evaluation"] is None
+        assert list(card["signatures"]) == ["serving_default"]
+        assert card["model"]["class_names"] == list("abcdefghij")
+        assert card["warmup_batch_sizes"] == []
+        assert list(card["verification"]) == ["requests", "difference"]
+        assert (
+            "Robustness is not known" in (extra / "model_card.md").read_text()
+        )
+
+    def test_holds_the_report_of_these_very_weights(self, place, tmp_path):
+        run = shutil.copytree(place / "runs" / "first", tmp_path / "run")
+        done = _call(
+            "evaluate",
+            f"--workdir={run}",
+            "--attacks=fgsm",
+            "--max_examples=50",
+        )
+        assert done.returncode == 0, done.stderr
+        report_file = run / "evaluation" / "report.json"
+        report = json.loads(report_file.read_text())
+
+        def card():
+            path = _exported(_call("export", f"--workdir={run}"))
+            file = pathlib.Path(path, "assets.extra", "model_card.json")
+            return json.loads(file.read_text())
+
+        found = card()
+        assert found["evaluation"]["accuracy"] == {
+            "natural": report["natural"]["accuracy"],
+            "fgsm": report["attacks"][0]["accuracy"],
+            "worst_case": report["worst_case"]["accuracy"],
+        }
+        assert found["evaluation"]["examples"] == 50
+        assert found["training"]["defense"] == "mart"
+        assert found["training"]["epoch"] == 1
+        assert found["verification"]["attacked_examples"] == 200
+        assert (
+            found["verification"]["served_accuracy"]
+            == found["verification"]["trained_accuracy"]
+        )
+        # That of another model is none of this one's.
+        report["model"]["weights"] = "0" * 64
+        report_file.write_text(json.dumps(report))
+        assert card()["evaluation"] is None
 
 
 class TestBadInput:
@@ -129,11 +196,17 @@ class TestBadInput:
         assert f"{str(file)!r} is not a directory; choose another" in message
         assert file.read_text() == "mine"
 
-    def test_a_url(self, refused, place):
-        message = refused(
-            f"--workdir={place / 'runs' / 'first'}", "--directory=gs://bucket/x"
-        )
-        assert "expected a local directory" in message
+    @pytest.mark.parametrize(
+        ("argument", "message"),
+        [
+            ("--signatures=image_byte", "did you mean 'image_bytes'"),
+            ("--warmup_batch_sizes=1,0", "holds '0'; expected whole numbers"),
+            ("--class_names=a,b", "holds 2 names, and the run has 10 classes"),
+        ],
+    )
+    def test_what_does_not_fit(self, refused, place, argument, message):
+        workdir = f"--workdir={place / 'runs' / 'first'}"
+        assert message in refused(workdir, argument)
 
     def test_an_unknown_checkpoint(self, refused):
         message = refused("--checkpoint=newest")

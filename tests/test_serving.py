@@ -70,6 +70,12 @@ def _session(version):
     )
 
 
+def _served(version, images, name="serving_default"):
+    """A version's outputs on the C++ runtime."""
+    [result] = verification.run(version, [(name, images)])
+    return result
+
+
 def _content(folder):
     return {
         path.relative_to(folder): path.read_bytes()
@@ -85,7 +91,7 @@ class TestCppRuntime:
         expected = classifier(digits, training=False).numpy()
         largest = np.abs(expected).max()
         for size in (1, 7, 64):
-            [result] = verification.run(version, [digits[:size]])
+            result = _served(version, digits[:size])
             error = np.abs(result["logits"] - expected[:size]).max()
             assert error <= 1e-5 * largest
             np.testing.assert_allclose(
@@ -98,11 +104,12 @@ class TestCppRuntime:
             )
 
     def test_outputs_have_the_types_of_the_signature(self, version, digits):
-        [result] = verification.run(version, [digits[:2]])
+        result = _served(version, digits[:2])
         assert {name: array.dtype for name, array in result.items()} == {
             "logits": np.float32,
             "probabilities": np.float32,
             "class_index": np.int64,
+            "class_name": object,
         }
 
     @pytest.mark.parametrize("shape", [(1, 7, 8, 1), (1, 64), (1, 8, 8, 3), ()])
@@ -161,7 +168,7 @@ class TestCppRuntime:
         # It loads in the C++ runtime too, and cannot run there.
         _session(directory).close()
         with pytest.raises(ValueError, match="Could not find variable"):
-            verification.run(directory, [digits])
+            _served(directory, digits)
 
     def test_missing_variables_show_when_it_is_run(
         self, version, digits, tmp_path
@@ -169,16 +176,20 @@ class TestCppRuntime:
         damaged = shutil.copytree(version, tmp_path / "1")
         shutil.rmtree(damaged / "variables")
         with pytest.raises(ValueError, match="does not run on TensorFlow's C"):
-            verification.run(damaged, [digits])
+            _served(damaged, digits)
 
     def test_says_so_where_tensorflow_was_imported(
         self, version, digits, tmp_path
     ):
         signature = verification.signature(version)
-        request = {
-            "directory": version,
+        tensors = {
             "inputs": {"images": signature.inputs["images"].name},
             "outputs": {"logits": signature.outputs["logits"].name},
+        }
+        request = {
+            "directory": version,
+            "signatures": {"serving_default": tensors},
+            "requests": ["serving_default"],
         }
         (tmp_path / "request.json").write_text(json.dumps(request))
         np.savez(tmp_path / "inputs_0.npz", images=digits)
@@ -249,9 +260,9 @@ class TestVersions:
                 versions.check(directory)
         assert file.read_text() == "mine"
 
-    def test_a_url(self):
-        with pytest.raises(ValueError, match="expected a local directory"):
-            versions.check("gs://bucket/export")
+    def test_a_url_that_nothing_here_can_write(self):
+        with pytest.raises(ValueError, match="cannot be reached: File system"):
+            versions.check("unknown://bucket/export")
 
     @pytest.mark.parametrize("place", ["/proc/export", "/proc/self/export"])
     def test_a_place_where_nothing_can_be_written(self, place):
@@ -278,12 +289,25 @@ class TestExport:
 
     def test_says_what_it_saw(self, classifier, tmp_path):
         seen = saved_model.write_version(classifier, tmp_path)
-        assert seen.signature == (
-            "input images: float32 [batch, 8, 8, 1]",
+        assert seen.warmup == 3
+        outputs = (
             "output class_index: int64 [batch]",
+            "output class_name: string [batch]",
             "output logits: float32 [batch, 10]",
             "output probabilities: float32 [batch, 10]",
         )
+        assert seen.signatures == {
+            "serving_default": (
+                "input images: float32 [batch, 8, 8, 1]",
+                *outputs,
+            ),
+            "image_bytes": ("input image_bytes: string [batch]", *outputs),
+            "classify": (
+                "input inputs: string [batch]",
+                "output classes: string [batch, 10]",
+                "output scores: float32 [batch, 10]",
+            ),
+        }
         assert 0.0 <= seen.difference <= 1e-5
         seen = saved_model.write_version(classifier, tmp_path, verify=False)
         assert seen.difference is None
@@ -330,7 +354,7 @@ class TestExport:
         assert "DT_BFLOAT16" not in str(graph.graph_def)
         same = _cnn()
         same.set_weights(mixed.get_weights())
-        [result] = verification.run(path, [digits])
+        result = _served(path, digits)
         expected = same(digits).numpy()
         np.testing.assert_allclose(
             result["logits"], expected, atol=1e-5 * np.abs(expected).max()
@@ -341,7 +365,7 @@ class TestExport:
         path = mart_tf.export_saved_model(
             softmax, tmp_path, outputs="probabilities"
         )
-        [result] = verification.run(path, [digits])
+        result = _served(path, digits)
         expected = softmax(digits).numpy()
         np.testing.assert_allclose(result["probabilities"], expected, atol=1e-6)
         np.testing.assert_allclose(
@@ -361,7 +385,7 @@ class TestExport:
             outputs="probabilities",
         )
         path = mart_tf.export_saved_model(model, tmp_path)
-        [result] = verification.run(path, [digits])
+        result = _served(path, digits)
         np.testing.assert_allclose(
             result["probabilities"], softmax(digits), atol=1e-6
         )
@@ -381,7 +405,7 @@ class TestExport:
             mart_tf.export_saved_model(network, tmp_path)
         expected = network(digits).numpy()
         path = mart_tf.export_saved_model(network, tmp_path)
-        [result] = verification.run(path, [digits])
+        result = _served(path, digits)
         np.testing.assert_allclose(result["logits"], expected, atol=1e-5)
 
     def test_of_a_model_made_on_two_devices(self, digits, tmp_path):
@@ -390,7 +414,7 @@ class TestExport:
             model = _cnn()
         assert len(model.weights[0].value.values) == 2
         path = mart_tf.export_saved_model(model, tmp_path)
-        [result] = verification.run(path, [digits])
+        result = _served(path, digits)
         expected = model(digits).numpy()
         np.testing.assert_allclose(
             result["logits"], expected, atol=1e-5 * np.abs(expected).max()
@@ -431,7 +455,7 @@ class TestNothingIsLeft:
             ]
         )
         mart_tf.export_saved_model(model, tmp_path, verify=False)
-        with pytest.raises(ValueError, match="logits differ from the class"):
+        with pytest.raises(ValueError, match="differ from the classifier's by"):
             mart_tf.export_saved_model(model, tmp_path)
         assert os.listdir(tmp_path) == ["1"]
 

@@ -11,13 +11,12 @@ import dataclasses
 
 import tensorflow as tf
 
+from mart_tf import choices
 from mart_tf import options
 from mart_tf.models import outputs as model_outputs
 
-DEFAULT = "serving_default"
-IMAGE_BYTES = "image_bytes"
-CLASSIFY = "classify"
-NAMES = (DEFAULT, IMAGE_BYTES, CLASSIFY)
+NAMES = choices.SIGNATURES
+DEFAULT, IMAGE_BYTES, CLASSIFY = NAMES
 # What each calls its one input; TF Serving wants the last by that name.
 INPUTS = {DEFAULT: "images", IMAGE_BYTES: "image_bytes", CLASSIFY: "inputs"}
 
