@@ -95,7 +95,7 @@ def compare(directory, classifier, asked):
     """
     results = run(directory, asked)
     return max(
-        _difference(classifier, name, batch, result)
+        difference(classifier, name, batch, result)
         for (name, batch), result in zip(asked, results, strict=True)
     )
 
@@ -164,7 +164,7 @@ def _run_program(folder):
         )
 
 
-def _difference(classifier, name, batch, result):
+def difference(classifier, name, batch, result):
     """Compares one request's outputs with the classifier's."""
     # Where the C++ runtime computes: a GPU rounds in another way.
     with tf.device("CPU:0"):
