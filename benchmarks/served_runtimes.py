@@ -64,11 +64,7 @@ def main(_):
 def trained(name, shape, policy):
     """A network after two steps of adversarial training, as float32."""
     keras.utils.set_random_seed(0)
-    keras.config.set_dtype_policy(policy)
-    try:
-        network = loading.build(name, shape, 10)
-    finally:
-        keras.config.set_dtype_policy("float32")
+    network = loading.build(name, shape, 10, precision=policy)
     types = {layer.compute_dtype for layer in network.layers}
     assert ("bfloat16" in types) == (policy != "float32")
     model = mart_tf.AdversarialClassifier(

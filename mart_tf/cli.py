@@ -48,9 +48,9 @@ def checkpoint_flag(values):
     return flags.DEFINE_enum(
         "checkpoint",
         "best",
-        ["best", "last"],
-        "Weights of the epoch that was best on the validation split, or of "
-        "the last one.",
+        ["best", "last", "ema"],
+        "Weights of the epoch that was best on the validation split, of the "
+        "last one, or their average if --optimizer kept one.",
         flag_values=values,
     )
 

@@ -47,7 +47,8 @@ _STRINGS = {
     "piecewise:at=75+90:factor=0.1 (epochs counted from 1) or cosine, both "
     f"with warmup_epochs=5 if asked for; default: {_DATASET}.",
     "optimizer": "sgd (momentum 0.9), sgd:nesterov=true or adam, with "
-    "options: sgd:momentum=0.95.",
+    "options: sgd:momentum=0.95; ema=0.999 keeps an average of the weights "
+    "too, for --checkpoint=ema.",
     "precision": "float32, mixed_bfloat16, or auto: bfloat16 where the "
     "hardware computes it.",
     "strategy": "auto (mirrored if more than one device is visible), single "

@@ -286,6 +286,43 @@ def test_killed_and_run_again_equals_a_run_without_a_stop():
     assert_same_run("whole", "killed")
 
 
+@pytest.mark.parametrize("strategy", ["single", "mirrored"])
+def test_the_average_is_of_the_weights_after_each_step(strategy, monkeypatch):
+    seen = []
+
+    class Watching(callbacks.Progress):
+        def on_train_batch_end(self, batch, logs=None):
+            super().on_train_batch_end(batch, logs)
+            variables = self.model.classifier.trainable_weights
+            seen.append([np.array(each.numpy()) for each in variables])
+
+    monkeypatch.setattr(callbacks, "Progress", Watching)
+    settings = {"optimizer": "sgd:ema=0.8", "strategy": strategy}
+    train("run", epochs=1, **settings)
+    # A continuation goes on with the same average.
+    train("run", epochs=2, **settings)
+    assert len(seen) == 2 * 5
+    expected = seen[0]
+    for after in seen[1:]:
+        pairs = zip(expected, after, strict=True)
+        expected = [0.8 * average + 0.2 * each for average, each in pairs]
+    classifier, epoch, _ = workdir.load_classifier("run", "ema")
+    assert epoch == 2
+    found = [each.numpy() for each in classifier.trainable_weights]
+    for a, b in zip(found, expected, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    # The run itself goes on with its weights.
+    last, _, _ = workdir.load_classifier("run", "last")
+    for a, b in zip(last.trainable_weights, seen[-1], strict=True):
+        np.testing.assert_array_equal(a.numpy(), b)
+
+
+def test_a_run_without_an_average():
+    train("run", epochs=1)
+    with pytest.raises(ValueError, match="kept no average of its weights"):
+        workdir.load_classifier("run", "ema")
+
+
 def damage(file):
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 0xFF

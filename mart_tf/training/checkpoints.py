@@ -38,6 +38,7 @@ class Checkpoints:
             optimizer=_raw(model.optimizer.variables),
             step=_raw([model.step]),
             memory=_raw(model.memory.weights),
+            averages=_averages(model.optimizer),
             epoch=self.epoch,
             best_accuracy=self.best_accuracy,
         )
@@ -94,14 +95,17 @@ class Checkpoints:
 
 
 def restore_classifier(path, checkpoint, classifier):
-    """Loads the "best" or "last" weights of a run into its network.
+    """Loads the "best", "last" or "ema" weights of a run into its network.
+
+    The last are those of the last epoch; "ema" the average at that time, and
+    what no gradient reaches, such as batch statistics, as it was then.
 
     Returns:
         The epoch that they are of, and a sentence for each damaged checkpoint
         that was passed over.
 
     Raises:
-        ValueError: If no checkpoint is sound.
+        ValueError: If no checkpoint is sound, or there is no average.
     """
     folder = pathlib.Path(path, "checkpoints")
     if checkpoint == "best":
@@ -110,7 +114,26 @@ def restore_classifier(path, checkpoint, classifier):
     restored, warnings = _restore_newest(folder, state)
     if restored is None:
         raise ValueError(f"{folder} holds no checkpoint; train first.")
+    if checkpoint == "ema":
+        averages = tf.train.Checkpoint(
+            averages=_raw(classifier.trainable_weights)
+        )
+        try:
+            status = averages.read(str(restored))
+            status.assert_existing_objects_matched().expect_partial()
+        except AssertionError as error:
+            raise ValueError(
+                f"The run {path} kept no average of its weights; train with "
+                "--optimizer=sgd:ema=0.999, or take --checkpoint=last."
+            ) from error
     return _number(restored), warnings
+
+
+def _averages(optimizer):
+    if not optimizer.use_ema:
+        return []
+    # Private to Keras, which is pinned below 3.16.
+    return _raw(optimizer._model_variables_moving_average)
 
 
 def _raw(variables):

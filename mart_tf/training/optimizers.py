@@ -1,5 +1,12 @@
 """Optimizers by name, with the settings of the papers.
 
+Either keeps, with ema=0.999 say, an average of the weights as it goes (Polyak
+and Juditsky, SIAM 1992), which `--checkpoint=ema` takes instead of the weights:
+
+    average = ema average + (1 - ema) w      after each step
+
+beginning with the weights after the first.
+
 Weight decay is not theirs: `AdversarialClassifier` adds the coupled
 `weight_decay * w` to the gradient, before the momentum, as PyTorch does.
 Keras is imported where an optimizer is made, so that a program can check a
@@ -10,7 +17,12 @@ from mart_tf import options
 from mart_tf import training
 
 
-def sgd(learning_rate, momentum: float = 0.9, nesterov: bool = False):
+def sgd(
+    learning_rate,
+    momentum: float = 0.9,
+    nesterov: bool = False,
+    ema: float = 0.0,
+):
     """Stochastic gradient descent with momentum (Sutskever et al., ICML 2013).
 
         v = momentum v - rate g
@@ -24,19 +36,20 @@ def sgd(learning_rate, momentum: float = 0.9, nesterov: bool = False):
         learning_rate: A number above 0, or a Keras schedule.
         momentum: In [0, 1).
         nesterov: Whether to take Nesterov's step.
+        ema: In [0, 1); above 0 an average of the weights is kept.
 
     Returns:
         A `keras.optimizers.SGD`.
 
     Raises:
-        ValueError: If momentum lies outside its range, or is 0 and nesterov
-            is asked for.
+        ValueError: If a value lies outside its range, or momentum is 0 and
+            nesterov is asked for.
     """
-    _check("sgd", {"momentum": momentum, "nesterov": nesterov})
+    _check("sgd", {"momentum": momentum, "nesterov": nesterov, "ema": ema})
     import keras
 
     return keras.optimizers.SGD(
-        learning_rate, momentum=momentum, nesterov=nesterov
+        learning_rate, momentum=momentum, nesterov=nesterov, **_average(ema)
     )
 
 
@@ -45,6 +58,7 @@ def adam(
     beta_1: float = 0.9,
     beta_2: float = 0.999,
     epsilon: float = 1e-8,
+    ema: float = 0.0,
 ):
     """Adam (Kingma and Ba, ICLR 2015).
 
@@ -63,6 +77,7 @@ def adam(
         beta_2: In [0, 1).
         epsilon: Above 0. 1e-8 as in the paper and in PyTorch; Keras's own
             default is 1e-7.
+        ema: In [0, 1); above 0 an average of the weights is kept.
 
     Returns:
         A `keras.optimizers.Adam`.
@@ -70,12 +85,11 @@ def adam(
     Raises:
         ValueError: If a value lies outside its range.
     """
-    _check("adam", {"beta_1": beta_1, "beta_2": beta_2, "epsilon": epsilon})
+    settings = {"beta_1": beta_1, "beta_2": beta_2, "epsilon": epsilon}
+    _check("adam", {**settings, "ema": ema})
     import keras
 
-    return keras.optimizers.Adam(
-        learning_rate, beta_1=beta_1, beta_2=beta_2, epsilon=epsilon
-    )
+    return keras.optimizers.Adam(learning_rate, **settings, **_average(ema))
 
 
 def check(spec):
@@ -108,9 +122,16 @@ def create(spec, learning_rate):
     )
 
 
+def _average(ema):
+    return {"use_ema": True, "ema_momentum": ema} if ema else {}
+
+
 def _check(name, settings):
     for key, value in settings.items():
-        if key in ("momentum", "beta_1", "beta_2") and not 0.0 <= value < 1.0:
+        if (
+            key in ("momentum", "beta_1", "beta_2", "ema")
+            and not 0.0 <= value < 1.0
+        ):
             raise ValueError(
                 f"The optimizer {name} has {key}={value:g}; expected at least "
                 "0 and less than 1."

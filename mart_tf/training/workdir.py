@@ -91,7 +91,8 @@ def load_classifier(path, checkpoint="best"):
 
     Args:
         path: The workdir.
-        checkpoint: "best" on the validation split, or "last".
+        checkpoint: "best" on the validation split, "last", or "ema", the
+            average that the optimizer kept.
 
     Returns:
         A Keras model, the epoch that its weights are of, and a sentence for
