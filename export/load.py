@@ -1,0 +1,148 @@
+"""Asks a served model many times at once, and says how long it took.
+
+    python load.py digit.png --protocol=rest --requests=10000 --threads=8
+
+Each thread sends the images of the file again and again and waits for each
+answer. Prints the throughput, percentiles of the latency as a client sees it,
+and what failed. Needs rest_client.py and grpc_client.py beside it.
+
+The threads share one Python interpreter: where the server is fast, the tail
+is this program's own. Then several of it, or a tool made for the purpose.
+"""
+
+import argparse
+import collections
+import concurrent.futures
+import dataclasses
+import importlib
+import math
+import sys
+import time
+
+# The server's usual address, by protocol.
+_ADDRESSES = {"rest": "http://localhost:8501", "grpc": "localhost:8500"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """What came of the requests.
+
+    Attributes:
+        seconds: From the first request to the last answer.
+        latencies: Seconds of each request that was answered, sorted.
+        errors: How many requests failed, by the sentence that says why.
+    """
+
+    seconds: float
+    latencies: list
+    errors: collections.Counter
+
+    def percentile(self, share):
+        """The least latency that `share` percent of the answers kept to."""
+        place = math.ceil(share / 100 * len(self.latencies)) - 1
+        return self.latencies[max(place, 0)]
+
+
+def run(clients, images, requests, error):
+    """Sends the same images again and again, with each client in a thread.
+
+    Args:
+        clients: Clients of rest_client or grpc_client, one for each thread.
+        images: What their `predict` takes.
+        requests: How many requests in all.
+        error: The class of error that counts as a failed request.
+
+    Returns:
+        A `Result`.
+    """
+
+    def work(client, count):
+        latencies, errors = [], collections.Counter()
+        for _ in range(count):
+            started = time.perf_counter()
+            try:
+                client.predict(images)
+            except error as failure:
+                errors[str(failure)] += 1
+            else:
+                latencies.append(time.perf_counter() - started)
+        return latencies, errors
+
+    share, rest = divmod(requests, len(clients))
+    counts = [share + (place < rest) for place in range(len(clients))]
+    started = time.perf_counter()
+    with concurrent.futures.ThreadPoolExecutor(len(clients)) as threads:
+        results = list(threads.map(work, clients, counts))
+    seconds = time.perf_counter() - started
+    latencies = sorted(one for found, _ in results for one in found)
+    errors = sum((failed for _, failed in results), collections.Counter())
+    return Result(seconds, latencies, errors)
+
+
+def describe(result, threads, images):
+    """Lines for a reader."""
+    answered = len(result.latencies)
+    failed = result.errors.total()
+    lines = [
+        f"{answered + failed} requests of {images} images from {threads} "
+        f"threads in {result.seconds:.2f} s: {answered} answered, "
+        f"{failed} failed",
+    ]
+    if answered:
+        rate = answered / result.seconds
+        marks = [
+            (f"p{share}", result.percentile(share)) for share in (50, 90, 99)
+        ]
+        marks.append(("max", result.latencies[-1]))
+        lines += [
+            f"{rate:.0f} requests/s, {rate * images:.0f} images/s",
+            "latency: "
+            + ", ".join(f"{name} {1e3 * mark:.2f} ms" for name, mark in marks),
+        ]
+    lines += [
+        f"failed {count} times: {sentence}"
+        for sentence, count in result.errors.most_common()
+    ]
+    return lines
+
+
+def main():
+    """Runs the load that the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("file", help="a PNG, JPEG or .npy file")
+    parser.add_argument("--protocol", choices=_ADDRESSES, default="rest")
+    parser.add_argument(
+        "--address",
+        help="default: http://localhost:8501 for REST, localhost:8500 for gRPC",
+    )
+    parser.add_argument("--model", default="classifier")
+    parser.add_argument("--requests", type=int, default=1000)
+    parser.add_argument("--threads", type=int, default=8)
+    parser.add_argument("--timeout", type=float, default=10.0, help="seconds")
+    parser.add_argument("--retries", type=int, default=3)
+    flags = parser.parse_args()
+    if flags.requests < 1 or flags.threads < 1:
+        parser.error("expected at least one request and one thread")
+    # Only the chosen client, so that REST needs the standard library alone.
+    module = importlib.import_module(f"{flags.protocol}_client")
+    address = flags.address or _ADDRESSES[flags.protocol]
+    try:
+        images = module.read(flags.file)
+        clients = [
+            module.Client(
+                address,
+                flags.model,
+                timeout=flags.timeout,
+                retries=flags.retries,
+            )
+            for _ in range(flags.threads)
+        ]
+    except module.RequestError as error:
+        sys.exit(f"load: {error}")
+    result = run(clients, images, flags.requests, module.RequestError)
+    print("\n".join(describe(result, flags.threads, len(images))))
+    sys.exit(1 if result.errors else 0)
+
+
+if __name__ == "__main__":
+    main()
