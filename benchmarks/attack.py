@@ -125,7 +125,10 @@ class _Worker:
     def ask(self, question, *arguments):
         """What the `Bench` there answers."""
         self._pipe.send((question, arguments))
-        return self._pipe.recv()
+        answer = self._pipe.recv()
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
 
 def _work(name, arguments, pipe):
@@ -134,7 +137,11 @@ def _work(name, arguments, pipe):
     bench = Bench(name)
     while True:
         question, arguments = pipe.recv()
-        pipe.send(getattr(bench, question)(*arguments))
+        try:
+            answer = getattr(bench, question)(*arguments)
+        except app.UsageError as error:
+            answer = error
+        pipe.send(answer)
 
 
 class Bench:
