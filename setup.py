@@ -6,6 +6,7 @@ import re
 import setuptools
 
 ROOT = pathlib.Path(__file__).parent
+NOT_SHARED = {"BUILD", "__pycache__"}
 
 
 def version():
@@ -19,8 +20,8 @@ def shared_files(*folders):
     files = {}
     for folder in folders:
         for path in sorted((ROOT / folder).rglob("*")):
-            if path.is_file() and "__pycache__" not in path.parts:
-                name = path.relative_to(ROOT)
+            name = path.relative_to(ROOT)
+            if path.is_file() and not NOT_SHARED & set(name.parts):
                 place = pathlib.PurePosixPath("share/mart_tf", *name.parts[:-1])
                 files.setdefault(str(place), []).append(str(name))
     return list(files.items())
@@ -36,27 +37,31 @@ setuptools.setup(
     classifiers=[
         "Intended Audience :: Developers",
         "Intended Audience :: Science/Research",
-        "Programming Language :: Python :: 3",
+        "Programming Language :: Python :: 3.11",
+        "Programming Language :: Python :: 3.12",
+        "Programming Language :: Python :: 3.13",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
     packages=setuptools.find_packages(include=["mart_tf", "mart_tf.*"]),
     package_data={"mart_tf.evaluation.reporting": ["*.jinja", "*.json"]},
-    python_requires=">=3.11",
-    # The lower bounds are the versions that the tests ran with.
+    # TensorFlow 2.21 has no wheel for Python 3.14.
+    python_requires=">=3.11,<3.14",
+    # The programs and a part of the tests ran with the lower bounds, all at
+    # once, on Python 3.11.
     install_requires=[
-        "absl-py>=2.5,<3",
+        "absl-py>=2.1,<3",
         "cleverhans>=4.0,<5",
-        "h5py>=3.14,<4",
+        "h5py>=3.12.1,<4",
         # TensorFlow Datasets needs it and does not say so.
-        "importlib_resources>=7.1",
+        "importlib_resources>=6.4",
         "jinja2>=3.1.6,<4",
         # Private hooks of Keras are used: another minor needs the tests.
         "keras>=3.15,<3.16",
-        "matplotlib>=3.11,<4",
-        "numpy>=2.4,<3",
-        "pillow>=13,<14",
-        "rich>=15,<16",
-        "scikit-learn>=1.9,<2",
+        "matplotlib>=3.9.2,<4",
+        "numpy>=2.1,<3",
+        "pillow>=11,<14",
+        "rich>=14.3,<16",
+        "scikit-learn>=1.6,<2",
         "tensorflow" + TENSORFLOW,
         "tensorflow-datasets>=4.9.10,<5",
     ],
@@ -64,10 +69,14 @@ setuptools.setup(
         "gpu": ["tensorflow[and-cuda]" + TENSORFLOW],
         "tensorboard": ["tensorboard>=2.20,<3"],
         "test": [
+            "check-jsonschema>=0.39,<1",
             "jsonschema>=4.26,<5",
+            "kubernetes-validate>=1.37,<2",
             "pytest>=9.2",
             "pytest-xdist>=3.8",
+            "pyyaml>=6.0.3,<7",
             "ruff>=0.17,<0.18",
+            "tensorflow-serving-api>=2.21,<2.22",
         ],
     },
     entry_points={

@@ -1,35 +1,18 @@
-"""What is shipped, and that imports point down.
+"""Imports point down, flags are read in the programs, imports cost nothing.
 
 Imports are read from the source, those inside functions too. Names in tables
 ("mart_tf.defenses.mart:MART") are imported on first use and do not count.
 """
 
 import ast
-import configparser
 import functools
 import pathlib
-import shutil
 import subprocess
 import sys
-import tarfile
-import zipfile
 
 import pytest
 
-import mart_tf
-
 ROOT = pathlib.Path(__file__).parents[1]
-FILES = (
-    "BUILD",
-    "CHANGELOG.md",
-    "CONTRIBUTING.md",
-    "LICENSE",
-    "MANIFEST.in",
-    "pyproject.toml",
-    "setup.cfg",
-    "setup.py",
-)
-SHARED = ("export", "flags")
 
 _TENSORS = {"options", "choices", "noise", "threat", "losses", "checks"}
 _PROGRAMS = {"train", "evaluate", "export", "label"}
@@ -43,7 +26,8 @@ BELOW = {
     "checks": set(),
     "files": set(),
     "subsets": set(),
-    "cli": {"options"},
+    "resources": set(),
+    "cli": {"options", "resources"},
     "losses": {"options"},
     "threat": {"options", "noise", "choices"},
     "attacks": _TENSORS,
@@ -55,7 +39,7 @@ BELOW = {
     | {"files", "environment"},
     "evaluation": _TENSORS
     | {"attacks", "models", "data", "files", "environment"},
-    "serving": {"options", "checks", "models"},
+    "serving": {"options", "checks", "choices", "models", "environment"},
 }
 LIBRARY = set(BELOW) - {"cli"}
 BELOW |= {program: set(BELOW) for program in _PROGRAMS}
@@ -198,98 +182,3 @@ def test_the_library_does_without_what_only_some_of_it_needs():
         "mart_tf.export_saved_model\n"
         "assert 'tensorflow' in sys.modules\n"
     )
-
-
-@pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    """The wheel and the sdist of a copy, so that the tree stays as it is."""
-    tree = tmp_path_factory.mktemp("tree")
-    for name in FILES:
-        shutil.copy(ROOT / name, tree)
-    for name in ("mart_tf", *SHARED):
-        shutil.copytree(
-            ROOT / name,
-            tree / name,
-            ignore=shutil.ignore_patterns("__pycache__"),
-        )
-    target = tmp_path_factory.mktemp("dist")
-    script = (
-        "from setuptools import build_meta\n"
-        f"build_meta.build_sdist({str(target)!r})\n"
-        f"build_meta.build_wheel({str(target)!r})\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tree, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert not (tree / "build").exists()
-    return target
-
-
-@pytest.fixture(scope="module")
-def wheel(built):
-    (path,) = built.glob("*.whl")
-    with zipfile.ZipFile(path) as archive:
-        yield archive
-
-
-def shared_files():
-    return {
-        path.relative_to(ROOT).as_posix()
-        for folder in SHARED
-        for path in (ROOT / folder).rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
-    }
-
-
-def test_the_wheel_installs_one_name(wheel):
-    stem = f"mart_tf-{mart_tf.__version__}"
-    tops = {name.split("/")[0] for name in wheel.namelist()}
-    assert tops - {f"{stem}.dist-info", f"{stem}.data"} == {"mart_tf"}
-    carried = {n for n in wheel.namelist() if n.startswith("mart_tf/")}
-    assert carried == {
-        "mart_tf/evaluation/reporting/report.html.jinja",
-        "mart_tf/evaluation/reporting/report.schema.json",
-        *(path.relative_to(ROOT).as_posix() for path in MODULES.values()),
-    }
-
-
-def test_the_wheel_carries_the_recipes_and_the_serving_kit(wheel):
-    prefix = f"mart_tf-{mart_tf.__version__}.data/data/share/mart_tf/"
-    carried = {
-        name.removeprefix(prefix)
-        for name in wheel.namelist()
-        if name.startswith(prefix)
-    }
-    assert carried == shared_files()
-    assert "flags/digits_mart.cfg" in carried
-
-
-def test_the_programs_of_the_wheel(wheel):
-    (name,) = [n for n in wheel.namelist() if n.endswith("entry_points.txt")]
-    parser = configparser.ConfigParser()
-    parser.read_string(wheel.read(name).decode())
-    assert dict(parser["console_scripts"]) == {
-        f"mart-{program}": f"mart_tf.{program}:main"
-        for program in ("train", "evaluate", "export", "label")
-    }
-
-
-def test_the_metadata_of_the_wheel(wheel):
-    (name,) = [n for n in wheel.namelist() if n.endswith("METADATA")]
-    text = wheel.read(name).decode()
-    assert "Name: mart-tf\n" in text
-    assert "Requires-Python: >=3.11\n" in text
-    assert {
-        line.split(": ")[1]
-        for line in text.split("\n")
-        if line.startswith("Provides-Extra")
-    } == {"gpu", "tensorboard", "test"}
-
-
-def test_the_sdist_carries_what_the_tree_has(built):
-    (path,) = built.glob("*.tar.gz")
-    with tarfile.open(path) as archive:
-        names = {name.partition("/")[2] for name in archive.getnames()}
-    assert shared_files() <= names
-    assert set(FILES) <= names
