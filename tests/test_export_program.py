@@ -110,7 +110,9 @@ class TestModelCard:
         assert list(card["signatures"]) == ["serving_default"]
         assert card["model"]["class_names"] == list("abcdefghij")
         assert card["warmup_batch_sizes"] == []
-        assert list(card["verification"]) == ["requests", "difference"]
+        assert card["verification"]["attack"] == (
+            "none: --attack_examples is 0."
+        )
         assert (
             "Robustness is not known" in (extra / "model_card.md").read_text()
         )

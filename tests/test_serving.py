@@ -308,9 +308,9 @@ class TestExport:
                 "output scores: float32 [batch, 10]",
             ),
         }
-        assert 0.0 <= seen.difference <= 1e-5
+        assert 0.0 <= seen.verification["difference"] <= 1e-5
         seen = saved_model.write_version(classifier, tmp_path, verify=False)
-        assert seen.difference is None
+        assert seen.verification == {}
 
     def test_stores_every_weight_once(self, classifier, version):
         size = sum(

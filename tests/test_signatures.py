@@ -10,6 +10,7 @@ from PIL import Image
 import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow_serving.apis import prediction_log_pb2
 
 import mart_tf
 from mart_tf.serving import c_api
@@ -218,6 +219,29 @@ class TestWarmup:
             assert read_name == name
             assert read.dtype == batch.dtype
             assert read.tolist() == batch.tolist()
+
+    def test_tf_serving_reads_them_with_its_own_messages(self, version):
+        path = pathlib.Path(version, warmup.FILE)
+        records = tf.data.TFRecordDataset([str(path)]).as_numpy_iterator()
+        logs = list(map(prediction_log_pb2.PredictionLog.FromString, records))
+        read = warmup.read(version)
+        assert len(logs) == len(read) == 6
+        for log, (name, batch) in zip(logs, read, strict=True):
+            if name == "classify":
+                request = log.classify_log.request
+                found = request.input.example_list.examples
+                found = [each.SerializeToString() for each in found]
+                assert found == batch.tolist()
+            else:
+                request = log.predict_log.request
+                [(key, tensor)] = request.inputs.items()
+                assert key in ("images", "image_bytes")
+                np.testing.assert_array_equal(tf.make_ndarray(tensor), batch)
+            assert request.model_spec.signature_name == name
+            # Nothing is there that TF Serving does not know.
+            known = log.__class__.FromString(log.SerializeToString())
+            known.DiscardUnknownFields()
+            assert known == log
 
     def test_none(self, network, tmp_path):
         path = mart_tf.export_saved_model(network, tmp_path, warmup=())

@@ -28,15 +28,16 @@ class Version:
         path: Its directory.
         signatures: Lines that describe each signature, by name.
         warmup: Number of warm-up records.
-        difference: Largest difference between its logits on the C++ runtime
-            and the classifier's, as a share of their largest magnitude;
-            None if it was not verified.
+        verification: What its card says was tried. If it was verified:
+            `requests`, how many, and `difference`, the largest between its
+            logits on the C++ runtime and the classifier's, as a share of
+            their largest magnitude; and what the check said.
     """
 
     path: str
     signatures: dict
     warmup: int
-    difference: float | None
+    verification: dict
 
 
 def export_saved_model(
@@ -130,10 +131,10 @@ def write_version(
     )
     names = endpoints.names(classifier, signatures)
     sizes = _batch_sizes(warmup, len(names))
-    difference, described = None, {}
+    described, tried = {}, {}
 
     def fill(hidden):
-        nonlocal difference, described
+        nonlocal described
         _save(classifier, names, hidden)
         requests = verification.requests(classifier, names, sizes)
         if requests:
@@ -142,7 +143,6 @@ def write_version(
             name: _describe(verification.signature(hidden, name))
             for name in names
         }
-        tried = {}
         if verify:
             # The warm-up as a server will find it.
             requests = warmup_records.read(hidden)
@@ -152,14 +152,14 @@ def write_version(
                 [size for size in _TRIED if size not in sizes],
             )
             difference = verification.compare(hidden, classifier, requests)
-            tried = {"requests": len(requests), "difference": difference}
+            tried.update(requests=len(requests), difference=difference)
         if check is not None:
-            tried |= check(hidden)
+            tried.update(check(hidden))
         made = card.describe(classifier, hidden, described, sizes)
         card.write(hidden, {**made, **(facts or {}), "verification": tried})
 
     path = versions.write(directory, fill)
-    return Version(path, described, len(names) * len(sizes), difference)
+    return Version(path, described, len(names) * len(sizes), tried)
 
 
 def _image_shape(model):
