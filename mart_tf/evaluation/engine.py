@@ -9,6 +9,7 @@ batch, because noise and step count belong to the example, not to its place.
 
 import dataclasses
 import functools
+import math
 
 import numpy as np
 import tensorflow as tf
@@ -17,8 +18,8 @@ from mart_tf.attacks import examples
 from mart_tf.attacks import objectives
 from mart_tf.evaluation import pieces
 
-# A batch is re-packed once its idle places add up to this share of a step,
-# which is about what re-packing costs.
+# A batch is re-packed when its idle places are likely to add up to this share
+# of a step, which is about what re-packing costs.
 _IDLE_STEPS = 0.05
 
 # How often an example that stands waits for others on its way.
@@ -121,6 +122,8 @@ class _Run:
         self.taken = np.zeros(len(labels), np.int32)
         self.checked = np.zeros(len(labels), bool)
         self.predictions = labels.copy()
+        # The share of a batch that breaks in a step; at first as if half did.
+        self.rate = 0.5
         self.losses = None
         if attack.climbs:
             self.losses = np.full((len(labels), attack.steps), np.nan, "f4")
@@ -177,13 +180,14 @@ class _Run:
 
     def move(self, move, rows):
         """Takes the examples of one batch a few steps on."""
+        turns = self.turns(rows)
         images, labels, taken, predictions = self.batch(
             rows, self.images, self.labels, self.taken, self.predictions
         )
         values = self.batch(rows, *self.state.values())
         state = dict(zip(self.state, values, strict=True))
         state, taken, predictions, *losses = move(
-            images, labels, state, taken, predictions
+            tf.constant(turns), images, labels, state, taken, predictions
         )
         taken = taken.numpy()[: len(rows)]
         if losses and not self.round:
@@ -191,6 +195,23 @@ class _Run:
         self.write(rows, state)
         self.taken[rows] = taken
         self.predictions[rows] = predictions.numpy()[: len(rows)]
+        broken = (self.predictions[rows] != self.labels[rows]).sum()
+        # A tenth of an example, so that no rate is zero.
+        self.rate = (broken + 0.1) / (turns * self.engine.batch_size)
+
+    def turns(self, rows):
+        """How many steps the examples of one batch take together.
+
+        Every piece of a batch takes as many: none waits for another.
+        """
+        # What breaks in the first of t steps is idle in the t - 1 others, and
+        # so on: t (t - 1) / 2 times the rate.
+        likely = 0.5 + math.sqrt(0.25 + 2 * _IDLE_STEPS / self.rate)
+        # Not all steps at once: taking turns, examples fill their batches up
+        # until nearly all are done.
+        most = max(1, self.attack.steps // _TURNS)
+        left = self.attack.steps - self.taken[rows].max()
+        return int(min(likely, most, left))
 
     def trace(self, rows, taken, losses):
         """Keeps the losses of one batch on its way, `[batch, turns]`."""
@@ -235,16 +256,14 @@ def _predicted(classify, images):
 
 
 def _compiled_move(attack):
-    """Steps on one batch until too many of its places are idle.
+    """Some steps on one batch.
 
     Returns:
-        A function of images, labels, state, steps taken and predictions:
-        the last three afterwards; for attacks that climb also the losses
-        `[batch, turns]` at the iterates on the way, NaN for turns not taken.
+        A function of the number of steps, images, labels, state, steps taken
+        and predictions: the last three afterwards; for attacks that climb also
+        the losses `[batch, turns]` at the iterates on the way, NaN where
+        nothing moved any more.
     """
-    # Not all steps at once: taking turns, examples fill their batches up until
-    # nearly all are done.
-    turns = max(1, attack.steps // _TURNS)
 
     def moving(labels, taken, predictions):
         return (predictions == labels) & (taken < attack.steps)
@@ -261,27 +280,24 @@ def _compiled_move(attack):
         }
         return state, taken + tf.cast(going, taken.dtype), predictions, logits
 
-    def move(images, labels, state, taken, predictions):
-        def body(turn, idle, state, taken, predictions, losses):
-            state, taken, predictions, logits = step(
-                images, labels, state, taken, predictions
-            )
+    def move(turns, images, labels, state, taken, predictions):
+        def goes_on(turn, state, taken, predictions, losses):
             going = moving(labels, taken, predictions)
-            idle += 1.0 - tf.reduce_mean(tf.cast(going, tf.float32))
+            return (turn < turns) & tf.reduce_any(going)
+
+        def body(turn, state, taken, predictions, losses):
+            *now, logits = step(images, labels, state, taken, predictions)
             if attack.climbs:
                 losses = losses.write(
                     turn, objectives.cross_entropy(labels, logits)
                 )
-            return turn + 1, idle, state, taken, predictions, losses
+            return turn + 1, *now, losses
 
         losses = tf.TensorArray(
             tf.float32, size=turns, element_shape=labels.shape
         )
-        now = tf.constant(0), tf.constant(0.0), state, taken, predictions
-        turn, _, state, taken, predictions, losses = tf.while_loop(
-            lambda turn, idle, *_: (turn < turns) & (idle <= _IDLE_STEPS),
-            body,
-            (*now, losses),
+        turn, state, taken, predictions, losses = tf.while_loop(
+            goes_on, body, (0, state, taken, predictions, losses)
         )
         if not attack.climbs:
             return state, taken, predictions
@@ -289,4 +305,7 @@ def _compiled_move(attack):
         losses = tf.where(seen, tf.transpose(losses.stack()), np.nan)
         return state, taken, predictions, losses
 
-    return tf.function(pieces.split(move), reduce_retracing=False)
+    def compiled(turns, *batches):
+        return pieces.split(functools.partial(move, turns))(*batches)
+
+    return tf.function(compiled, reduce_retracing=False)
