@@ -52,10 +52,7 @@ print("begins", flush=True)
 while True:
     path = mart_tf.export_saved_model(model, sys.argv[1])
     signature = verification.signature(path)
-    print(json.dumps({
-        "inputs": {"images": signature.inputs["images"].name},
-        "outputs": {"logits": signature.outputs["logits"].name},
-    }), flush=True)
+    print(json.dumps(verification.tensors(signature)), flush=True)
 """
 
 

@@ -147,11 +147,7 @@ def by_openvino(classifier, path):
 def refused(path, shape):
     """Whether the C++ runtime refuses what does not fit: "refused"."""
     signature = verification.signature(path)
-    session = c_api.Session(
-        path,
-        {key: info.name for key, info in signature.inputs.items()},
-        {"logits": signature.outputs["logits"].name},
-    )
+    session = c_api.Session(path, **verification.tensors(signature))
     wrong = [
         np.zeros((1, shape[0] - 1, *shape[1:]), np.float32),
         np.zeros((1, *shape), np.float64),

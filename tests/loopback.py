@@ -29,6 +29,7 @@ from tensorflow_serving.apis import predict_pb2
 from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 from mart_tf.serving import c_api
+from mart_tf.serving import verification
 
 KIT = pathlib.Path(__file__).parents[1] / "export"
 
@@ -75,11 +76,7 @@ class Model:
             if not name.startswith("__")
         }
         self._sessions = {
-            name: c_api.Session(
-                version,
-                {key: info.name for key, info in signature.inputs.items()},
-                {key: info.name for key, info in signature.outputs.items()},
-            )
+            name: c_api.Session(version, **verification.tensors(signature))
             for name, signature in self.signatures.items()
         }
 

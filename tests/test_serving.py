@@ -21,6 +21,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 import mart_tf
 from mart_tf.serving import c_api
+from mart_tf.serving import runner
 from mart_tf.serving import saved_model
 from mart_tf.serving import verification
 from mart_tf.serving import versions
@@ -63,11 +64,7 @@ def _cnn(activation=None):
 
 def _session(version):
     signature = verification.signature(version)
-    return c_api.Session(
-        version,
-        {name: info.name for name, info in signature.inputs.items()},
-        {name: info.name for name, info in signature.outputs.items()},
-    )
+    return c_api.Session(version, **verification.tensors(signature))
 
 
 def _served(version, images, name="serving_default"):
@@ -181,11 +178,7 @@ class TestCppRuntime:
     def test_says_so_where_tensorflow_was_imported(
         self, version, digits, tmp_path
     ):
-        signature = verification.signature(version)
-        tensors = {
-            "inputs": {"images": signature.inputs["images"].name},
-            "outputs": {"logits": signature.outputs["logits"].name},
-        }
+        tensors = verification.tensors(verification.signature(version))
         request = {
             "directory": version,
             "signatures": {"serving_default": tensors},
@@ -195,11 +188,11 @@ class TestCppRuntime:
         np.savez(tmp_path / "inputs_0.npz", images=digits)
         # This process did.
         with pytest.raises(ValueError, match="imported TensorFlow's Python"):
-            c_api.main(tmp_path)
+            runner.main(tmp_path)
 
     def test_modules_that_must_not_import_tensorflow(self):
         code = (
-            "import sys, mart_tf.serving.c_api, mart_tf.serving.versions; "
+            "import sys, mart_tf.serving.runner, mart_tf.serving.versions; "
             "sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
         )
         subprocess.run([sys.executable, "-c", code], cwd=_ROOT, check=True)

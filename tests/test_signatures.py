@@ -396,11 +396,7 @@ class TestBadInput:
 
 def test_strings_pass_the_c_api(version):
     signature = verification.signature(version, "image_bytes")
-    session = c_api.Session(
-        version,
-        {name: info.name for name, info in signature.inputs.items()},
-        {name: info.name for name, info in signature.outputs.items()},
-    )
+    session = c_api.Session(version, **verification.tensors(signature))
     encoded = _encoded(_levels()[0])
     with session:
         # A short string lies in its place, a long one elsewhere.

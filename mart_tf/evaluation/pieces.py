@@ -23,9 +23,10 @@ def split(function):
 
     Returns:
         A function of the same arguments. Where operations keep to one core,
-        as the programs have it, there is a piece for each core; else there are
-        two, of which one fills the other's serial stretches. There is one on a
-        GPU, and where a graph does not know the size of the batch.
+        as the programs have it, there are two pieces for each core, so that a
+        core that something else holds up leaves its share to the others; else
+        there are two, of which one fills the other's serial stretches. There
+        is one on a GPU, and where a graph does not know the size of the batch.
     """
 
     # TensorFlow warns of functions of the same code that are traced often; a
@@ -53,10 +54,11 @@ def _by_pieces(function, *batches):
 def _count(size):
     if size is None or tf.config.list_physical_devices("GPU"):
         return 1
-    cores = 2
+    count = 2
     if tf.config.threading.get_intra_op_parallelism_threads() == 1:
         cores = os.cpu_count()
         if hasattr(os, "sched_getaffinity"):
             # Those that this process may use.
             cores = len(os.sched_getaffinity(0))
-    return max(1, min(cores, size // _SMALLEST))
+        count = 2 * cores
+    return max(1, min(count, size // _SMALLEST))

@@ -3,25 +3,13 @@
 TF Serving's default runtime ends in the same LoadSavedModel and Session::Run.
 They are called here through the C API of the installed wheel's libraries, with
 ctypes: the `tensorflow` package is located and never imported.
-
-The verifier runs this file as a program in a process of its own:
-
-    python -m mart_tf.serving.c_api FOLDER
-
-FOLDER holds `request.json`: the `directory`, `signatures`, by name the other
-arguments of `Session`, and `requests`, the name that each of the batches
-`inputs_0.npz`, `inputs_1.npz`, ... goes to; the results are left beside them as
-`outputs_0.npz`, `outputs_1.npz`, ... An error is one sentence on standard
-output (standard error belongs to TensorFlow's log) and exit status 1.
 """
 
 import contextlib
 import ctypes
 import functools
 import importlib.util
-import json
 import pathlib
-import sys
 
 import numpy as np
 
@@ -326,38 +314,3 @@ def _library():
         function.restype = result
         function.argtypes = arguments
     return library
-
-
-def load(path):
-    """The arrays of an npz file that this program, or its caller, wrote."""
-    # Strings are objects, which numpy pickles: never for files of others.
-    with np.load(path, allow_pickle=True) as arrays:
-        return dict(arrays)
-
-
-def main(folder):
-    """Runs the requests in a folder, as the module's first lines say."""
-    folder = pathlib.Path(folder)
-    request = json.loads((folder / "request.json").read_text(encoding="utf-8"))
-    with contextlib.ExitStack() as owned:
-        sessions = {
-            name: owned.enter_context(Session(request["directory"], **tensors))
-            for name, tensors in request["signatures"].items()
-        }
-        for index, name in enumerate(request["requests"]):
-            arrays = load(folder / f"inputs_{index}.npz")
-            outputs = sessions[name].run(arrays)
-            np.savez(folder / f"outputs_{index}.npz", **outputs)
-    if "tensorflow" in sys.modules:
-        raise ValueError(
-            "Something in this process imported TensorFlow's Python; the run "
-            "says nothing about a server, which has none."
-        )
-
-
-if __name__ == "__main__":
-    try:
-        main(sys.argv[1])
-    except (StatusError, ValueError) as error:
-        print(error)
-        sys.exit(1)

@@ -4,20 +4,15 @@ A load alone proves little: variables that a server cannot find (keras#19274,
 tensorflow/serving#2226), and weights that are missing, show only in a run.
 """
 
-import json
-import os
 import pathlib
-import subprocess
-import sys
-import tempfile
 
 import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from mart_tf.models import outputs as model_outputs
-from mart_tf.serving import c_api
 from mart_tf.serving import endpoints
+from mart_tf.serving import runner
 
 TOLERANCE = 1e-5
 
@@ -37,6 +32,14 @@ def signature(directory, name=endpoints.DEFAULT):
     content = graph_file(directory).read_bytes()
     saved_model = saved_model_pb2.SavedModel.FromString(content)
     return saved_model.meta_graphs[0].signature_def[name]
+
+
+def tensors(definition):
+    """A signature's tensors in the graph, as `c_api.Session` takes them."""
+    return {
+        "inputs": {key: each.name for key, each in definition.inputs.items()},
+        "outputs": {key: each.name for key, each in definition.outputs.items()},
+    }
 
 
 def requests(classifier, names, sizes):
@@ -113,55 +116,11 @@ def run(directory, asked):
     Raises:
         ValueError: If the version cannot be loaded or run there.
     """
-    signatures = {}
-    for name in {name for name, _ in asked}:
-        tensors = signature(directory, name)
-        signatures[name] = {
-            "inputs": {key: each.name for key, each in tensors.inputs.items()},
-            "outputs": {
-                key: each.name for key, each in tensors.outputs.items()
-            },
-        }
-    request = {
-        "directory": str(directory),
-        "signatures": signatures,
-        "requests": [name for name, _ in asked],
+    signatures = {
+        name: tensors(signature(directory, name))
+        for name in {name for name, _ in asked}
     }
-    with tempfile.TemporaryDirectory() as folder:
-        pathlib.Path(folder, "request.json").write_text(
-            json.dumps(request), encoding="utf-8"
-        )
-        for index, (name, batch) in enumerate(asked):
-            [key] = signatures[name]["inputs"]
-            np.savez(f"{folder}/inputs_{index}.npz", **{key: batch})
-        _run_program(folder)
-        results = []
-        for index in range(len(asked)):
-            results.append(c_api.load(f"{folder}/outputs_{index}.npz"))
-    return results
-
-
-def _run_program(folder):
-    environment = os.environ | {
-        # Found wherever this process found them, installed or not.
-        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
-        # A GPU is this process's, and rounds in another way.
-        "CUDA_VISIBLE_DEVICES": "-1",
-    }
-    process = subprocess.run(
-        [sys.executable, "-m", c_api.__name__, folder],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if process.returncode:
-        # Its own sentence, or else the last line of a crash.
-        said = process.stdout.split() or process.stderr.split("\n")[-2:]
-        raise ValueError(
-            "The SavedModel does not run on TensorFlow's C++ runtime: "
-            f"{' '.join(said).strip()} (exit status {process.returncode})."
-        )
+    return runner.run(directory, signatures, asked)
 
 
 def difference(classifier, name, batch, result):
