@@ -2,7 +2,6 @@
 
 import dataclasses
 import html.parser
-import importlib.resources
 import io
 import json
 import pathlib
@@ -74,10 +73,7 @@ def page(saved):
 
 @pytest.fixture(scope="module")
 def schema():
-    text = importlib.resources.files("mart_tf.evaluation.reporting").joinpath(
-        "report.schema.json"
-    )
-    return json.loads(text.read_text("utf-8"))
+    return reports.schema()
 
 
 def _results(content):

@@ -60,5 +60,5 @@ def _count(size):
         if hasattr(os, "sched_getaffinity"):
             # Those that this process may use.
             cores = len(os.sched_getaffinity(0))
-        count = 2 * cores
+        count = 2 * cores if cores > 1 else 1
     return max(1, min(count, size // _SMALLEST))

@@ -6,7 +6,6 @@ another threat model, that is said.
 """
 
 import dataclasses
-import importlib.resources
 import json
 import math
 import pathlib
@@ -248,10 +247,7 @@ def _data(data):
 
 def _check(content):
     """Raises what damage raises."""
-    schema = importlib.resources.files("mart_tf.evaluation.reporting").joinpath(
-        "report.schema.json"
-    )
-    for key in json.loads(schema.read_text(encoding="utf-8"))["required"]:
+    for key in report.schema()["required"]:
         content[key]
     row = _Row.of(content)
     if not all(0.0 <= value <= 1.0 for value in row.accuracies.values()):

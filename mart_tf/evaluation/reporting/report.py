@@ -7,6 +7,7 @@ describe them, `outcomes.npz` what became of every example.
 import dataclasses
 import datetime
 import functools
+import importlib.resources
 import io
 import json
 import math
@@ -201,6 +202,13 @@ class Report:
     def _repr_html_(self):
         drawings = plots.drawings(self)
         return page.html(self, drawings, self.as_json(), whole=False)
+
+
+def schema():
+    """The JSON schema of report.json, a dict."""
+    files = importlib.resources.files("mart_tf.evaluation.reporting")
+    text = files.joinpath("report.schema.json").read_text(encoding="utf-8")
+    return json.loads(text)
 
 
 def write_together(directory, files, stale=()):
