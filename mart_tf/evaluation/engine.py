@@ -305,7 +305,12 @@ def _compiled_move(attack):
         losses = tf.where(seen, tf.transpose(losses.stack()), np.nan)
         return state, taken, predictions, losses
 
-    def compiled(turns, *batches):
-        return pieces.split(functools.partial(move, turns))(*batches)
+    # TensorFlow warns of functions of the same code that are traced often; a
+    # partial has none of its own.
+    return tf.function(
+        functools.partial(_in_pieces, move), reduce_retracing=False
+    )
 
-    return tf.function(compiled, reduce_retracing=False)
+
+def _in_pieces(move, turns, *batches):
+    return pieces.split(functools.partial(move, turns))(*batches)
