@@ -452,6 +452,22 @@ class TestEngine:
             outcome.losses, np.log1p(np.exp(pixels - 0.75)), rtol=1e-6
         )
 
+    def test_many_attacks_of_a_kind_bring_no_warning(self, caplog):
+        images = np.random.default_rng(0).random((4, 5), np.float32)
+        labels = images.argmax(axis=1).astype(np.int32)
+        logger = tf.get_logger()
+        logger.addHandler(caplog.handler)
+        try:
+            for epsilon in np.linspace(0.01, 0.06, 6):
+                threat = mart_tf.ThreatModel("linf", float(epsilon))
+                for text in ("fgsm", "apgd_t:targets=1", "fab_t:targets=1"):
+                    [spec] = evaluation.resolve(text)
+                    attack = evaluation.create(spec, tf.identity, threat, 5)
+                    _run(attack, tf.identity, images, labels)
+        finally:
+            logger.removeHandler(caplog.handler)
+        assert not caplog.records
+
 
 class TestEvaluateRobustness:
     def test_counts_over_all_examples(self, digits):

@@ -74,7 +74,7 @@ class FAB(stepwise.Stepwise):
             "eta": _ETA,
             "beta": _BETA,
         }
-        self._ranked = tf.function(self._rank, reduce_retracing=False)
+        self._ranked = stepwise.compiled(self._rank)
 
     def start(self, images, labels, seeds, number=0):
         logits, ranking = self._ranked(images, labels)

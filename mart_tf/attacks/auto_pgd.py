@@ -175,12 +175,11 @@ class TargetedAPGD(_AutoPGD):
         super().__init__(classify, threat, steps, targets)
         self.parameters = {"steps": steps, "targets": targets}
 
-        @tf.function(reduce_retracing=False)
         def rank(images, labels):
             logits = classify(images)
             return examples.strongest_wrong(labels, logits, targets)
 
-        self.rank = rank
+        self.rank = stepwise.compiled(rank)
 
     def start(self, images, labels, seeds, number=0):
         state = super().start(images, labels, seeds, number)

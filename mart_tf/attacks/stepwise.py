@@ -6,11 +6,22 @@ its place with another: it drives the same attacks step by step.
 """
 
 import abc
+import functools
 
 import tensorflow as tf
 
 from mart_tf.attacks import examples
 from mart_tf.attacks import gradient
+
+
+def compiled(function):
+    """A `tf.function` of which there may be many with the same code.
+
+    TensorFlow takes the second attack of a kind for the first one traced
+    again, and warns of a few; a partial has no code to be known by. Shapes are
+    never generalised.
+    """
+    return tf.function(functools.partial(function), reduce_retracing=False)
 
 
 class Stepwise(abc.ABC):

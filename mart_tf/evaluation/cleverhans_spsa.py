@@ -75,7 +75,7 @@ class SPSA(stepwise.Stepwise):
         self._optimizer = _Adam(
             width * learning_rate, width * delta, spsa_samples, spsa_iters
         )
-        self._one = tf.function(self._attack, reduce_retracing=False)
+        self._one = stepwise.compiled(self._attack)
 
     @property
     def work(self):

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from mart_tf.attacks import examples
 from mart_tf.attacks import objectives
+from mart_tf.attacks import stepwise
 from mart_tf.evaluation import pieces
 
 # A batch is re-packed when its idle places are likely to add up to this share
@@ -57,12 +58,8 @@ class Engine:
     def __init__(self, classify, batch_size):
         self.batch_size = batch_size
 
-        predict = tf.function(
-            functools.partial(_predicted, classify), reduce_retracing=False
-        )
-        self._predict = tf.function(
-            pieces.split(predict), reduce_retracing=False
-        )
+        predict = stepwise.compiled(functools.partial(_predicted, classify))
+        self._predict = stepwise.compiled(pieces.split(predict))
         self._moves = {}
 
     def predict(self, images):
@@ -305,12 +302,7 @@ def _compiled_move(attack):
         losses = tf.where(seen, tf.transpose(losses.stack()), np.nan)
         return state, taken, predictions, losses
 
-    # TensorFlow warns of functions of the same code that are traced often; a
-    # partial has none of its own.
-    return tf.function(
-        functools.partial(_in_pieces, move), reduce_retracing=False
-    )
+    def in_pieces(turns, *batches):
+        return pieces.split(functools.partial(move, turns))(*batches)
 
-
-def _in_pieces(move, turns, *batches):
-    return pieces.split(functools.partial(move, turns))(*batches)
+    return stepwise.compiled(in_pieces)

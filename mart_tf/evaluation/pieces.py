@@ -29,8 +29,6 @@ def split(function):
         is one on a GPU, and where a graph does not know the size of the batch.
     """
 
-    # TensorFlow warns of functions of the same code that are traced often; a
-    # partial has none of its own.
     return functools.partial(_by_pieces, function)
 
 

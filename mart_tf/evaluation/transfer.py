@@ -21,11 +21,10 @@ class Craft:
     def __init__(self, attack, loop):
         self._attack = attack
         self._loop = loop
-        self._advance = tf.function(
+        self._advance = stepwise.compiled(
             lambda images, labels, state: stepwise.advance(
                 attack, images, labels, state
-            )[0],
-            reduce_retracing=False,
+            )[0]
         )
 
     def run(self, images, labels, seeds, observe):
