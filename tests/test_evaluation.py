@@ -752,7 +752,7 @@ class TestPieces:
         assert double(np.ones(40, np.float32)).numpy().tolist() == [2.0] * 40
 
     @pytest.mark.parametrize("cores", [1, 3])
-    def test_two_pieces_for_each_core_where_operations_keep_to_one(
+    def test_a_piece_for_each_core_where_operations_keep_to_one(
         self, cores, monkeypatch
     ):
         monkeypatch.setattr(
@@ -768,4 +768,4 @@ class TestPieces:
             return images
 
         pieces.split(function)(tf.zeros([60]))
-        assert sizes == {1: [60], 3: [10] * 6}[cores]
+        assert sizes == {1: [60], 3: [20] * 3}[cores]

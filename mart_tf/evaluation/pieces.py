@@ -23,10 +23,9 @@ def split(function):
 
     Returns:
         A function of the same arguments. Where operations keep to one core,
-        as the programs have it, there are two pieces for each core, so that a
-        core that something else holds up leaves its share to the others; else
-        there are two, of which one fills the other's serial stretches. There
-        is one on a GPU, and where a graph does not know the size of the batch.
+        as the programs have it, there is a piece for each core; else there are
+        two, of which one fills the other's serial stretches. There is one on a
+        GPU, and where a graph does not know the size of the batch.
     """
 
     return functools.partial(_by_pieces, function)
@@ -52,11 +51,10 @@ def _by_pieces(function, *batches):
 def _count(size):
     if size is None or tf.config.list_physical_devices("GPU"):
         return 1
-    count = 2
+    cores = 2
     if tf.config.threading.get_intra_op_parallelism_threads() == 1:
         cores = os.cpu_count()
         if hasattr(os, "sched_getaffinity"):
             # Those that this process may use.
             cores = len(os.sched_getaffinity(0))
-        count = 2 * cores if cores > 1 else 1
-    return max(1, min(count, size // _SMALLEST))
+    return max(1, min(cores, size // _SMALLEST))
