@@ -137,7 +137,7 @@ def _main():
         f"Wrote {version.path}, the {_CHECKPOINT.value} weights of {path}, of "
         f"epoch {epoch}"
     )
-    _tell(version)
+    _tell(version, not_attacked)
     print(
         "Serve it: tensorflow_model_server --rest_api_port=8501 "
         "--model_name=classifier "
@@ -145,7 +145,7 @@ def _main():
     )
 
 
-def _tell(version):
+def _tell(version, not_attacked):
     """Prints what a version answers to, and what was verified."""
     for name, lines in version.signatures.items():
         print(f"Signature {name}:")
@@ -158,15 +158,15 @@ def _tell(version):
         f"{tried['difference']:.1e} of Keras's, as a share of their largest "
         "magnitude."
     )
-    if "served_accuracy" in tried:
+    if not_attacked:
+        print(f"Not attacked again: {not_attacked}")
+    else:
         print(
             "Attacked through the SavedModel with PGD-20 on "
             f"{tried['attacked_examples']} test images: "
             f"{tried['served_accuracy']:.2%} withstand, of the classifier's "
             f"{tried['trained_accuracy']:.2%}."
         )
-    else:
-        print(f"Not attacked again: {tried['attack'].removeprefix('none: ')}")
 
 
 def _whole(text):

@@ -77,7 +77,7 @@ def test_every_source_is_in_one_target():
     )
     on_disk = {
         path.relative_to(ROOT).as_posix()
-        for folder in ("benchmarks", "export", "mart_tf", "tests")
+        for folder in sources.FOLDERS
         for path in (ROOT / folder).rglob("*.py")
     }
     assert set(counts) == on_disk

@@ -134,15 +134,13 @@ def write_version(
     described, tried = {}, {}
 
     def fill(hidden):
-        nonlocal described
         _save(classifier, names, hidden)
         requests = verification.requests(classifier, names, sizes)
         if requests:
             warmup_records.write(hidden, "classifier", requests)
-        described = {
-            name: _describe(verification.signature(hidden, name))
-            for name in names
-        }
+        for name in names:
+            signature = verification.signature(hidden, name)
+            described[name] = _describe(signature)
         if verify:
             # The warm-up as a server will find it.
             requests = warmup_records.read(hidden)
