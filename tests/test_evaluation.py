@@ -1,6 +1,8 @@
 """Robust accuracy: names, the engine, inputs, the report."""
 
+import dataclasses
 import os
+import time
 
 import keras
 import numpy as np
@@ -342,7 +344,7 @@ class TestEngine:
         )
         assert outcome.broken.all() != wins
         assert passed.numpy() == 4 * passes
-        # The steps in two pieces, and the last look; a batch of 4 is whole.
+        # The step, and the look at the last iterates.
         assert traced == [(4, 3)] * (2 if wins else 1)
 
     def test_tells_how_far_it_is(self, digits):
@@ -359,6 +361,59 @@ class TestEngine:
         )
         assert told == sorted(told)
         assert told[-1] == (len(images), outcome.broken.sum())
+
+    def test_several_cores_find_what_one_finds(self, digits):
+        model, images, labels = digits
+        classify = targets.of(model).classify
+        seeds = noise.seeds(0, tf.range(len(images))).numpy()
+        found = [
+            engine.Engine(classify, 16 * cores, cores).run(
+                _pgd(classify, _THREAT, 10, 5, restarts=2),
+                images,
+                labels,
+                seeds,
+            )
+            for cores in (1, 3)
+        ]
+        assert 0 < found[0].broken.mean() < 1
+        for one, other in zip(*map(dataclasses.astuple, found), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+    def test_what_fails_in_a_thread_is_told(self):
+        def classify(images):
+            tf.debugging.assert_less(images, 0.6, "too bright")
+            return tf.stack([images[:, 0], -images[:, 0]], axis=1)
+
+        images = np.full([20, 1], 0.5, np.float32)
+        images[13] = 0.7
+        attack = _pgd(classify, _THREAT, 2, 3)
+        seeds = np.zeros([20, 2], np.int64)
+        with pytest.raises(tf.errors.InvalidArgumentError, match="too bright"):
+            engine.Engine(classify, 4, 2).run(
+                attack, images, np.zeros(20, np.int32), seeds
+            )
+
+    def test_a_function_of_arrays_is_called_by_one_thread_at_a_time(self):
+        calls, together = [], []
+
+        def classify(images):
+            calls.append(len(images))
+            together.append(len(calls))
+            time.sleep(0.01)
+            calls.pop()
+            level = images.mean(axis=(1, 2, 3))
+            return np.stack([level, 0.5 - level], axis=1)
+
+        images = np.random.default_rng(0).random([80, 4, 4, 1])
+        mart_tf.evaluate_robustness(
+            classify,
+            (images.astype("f4"), (images.mean(axis=(1, 2, 3)) < 0.25) * 1),
+            _THREAT,
+            ["square:queries=5"],
+            batch_size=40,
+        )
+        assert len(together) > 10
+        assert set(together) == {1}
 
     def test_no_examples_give_no_outcomes(self):
         outcome = _run(

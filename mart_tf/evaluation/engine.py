@@ -5,8 +5,13 @@ misclassified: the attacker keeps that iterate. A broken example needs no more
 steps, so the broken ones are soon dropped and the others re-packed
 into full batches of one static shape. Examples at different steps may share a
 batch, because noise and step count belong to the example, not to its place.
+
+On a CPU each core has a thread and a batch of its own: none waits for another.
+Steps are called one by one: in a loop of the graph TensorFlow may miss oneDNN's
+gradient of a max pooling, and its own is many times as slow.
 """
 
+from concurrent import futures
 import dataclasses
 import functools
 import math
@@ -52,25 +57,39 @@ class Engine:
     Args:
         classify: Maps images float32 `[batch, ...]` to logits
             `[batch, classes]`, in inference mode.
-        batch_size: The one batch size of every forward and backward pass.
+        batch_size: Examples that are worked at side by side.
+        cores: In how many batches, a thread for each; default: one for each
+            core of a CPU, and one on a GPU.
     """
 
-    def __init__(self, classify, batch_size):
+    def __init__(self, classify, batch_size, cores=None):
         self.batch_size = batch_size
+        self.cores = cores or pieces.count(batch_size)
+        self.look = stepwise.compiled(functools.partial(_predicted, classify))
+        self._steps = {}
 
-        predict = stepwise.compiled(functools.partial(_predicted, classify))
-        self._predict = stepwise.compiled(pieces.split(predict))
-        self._moves = {}
+    @property
+    def share(self):
+        """The batch of one core: the static shape of every pass."""
+        return -(-self.batch_size // self.cores)
 
     def predict(self, images):
         """Predicted classes, int32 `[n]`, of images `[n, ...]`."""
-        parts = [
-            self._predict(tf.constant(images[self.padded(rows)])).numpy()[
-                : len(rows)
-            ]
-            for rows in self.batches(np.arange(len(images)))
-        ]
+
+        def look(rows):
+            batch = tf.constant(images[padded(rows, self.share)])
+            return self.look(batch).numpy()[: len(rows)]
+
+        with self.threads() as threads:
+            rows = batches(np.arange(len(images)), self.share)
+            parts = list(threads.map(look, rows))
         return np.concatenate([np.zeros(0, np.int32), *parts])
+
+    def threads(self):
+        """An executor with a thread for each core."""
+        if self.cores == 1:
+            return _Here()
+        return futures.ThreadPoolExecutor(self.cores)
 
     def run(self, attack, images, labels, seeds, observe=None):
         """Runs an attack on examples that are classified correctly.
@@ -88,19 +107,31 @@ class Engine:
         """
         return _Run(self, attack, images, labels, seeds, observe).outcome()
 
-    def move(self, attack):
-        """Some steps of an attack, compiled once however often it is run."""
-        if attack not in self._moves:
-            self._moves[attack] = _compiled_move(attack)
-        return self._moves[attack]
+    def step(self, attack):
+        """A step of an attack, compiled once however often it is run."""
+        if attack not in self._steps:
+            self._steps[attack] = _compiled_step(attack)
+        return self._steps[attack]
 
-    def batches(self, rows):
-        for first in range(0, len(rows), self.batch_size):
-            yield rows[first : first + self.batch_size]
 
-    def padded(self, rows):
-        # Repeated examples fill up the one static shape.
-        return np.resize(rows, self.batch_size)
+class _Here(futures.Executor):
+    """Calls at once: in the caller's thread, on the caller's device."""
+
+    def submit(self, function, *arguments):
+        future = futures.Future()
+        future.set_result(function(*arguments))
+        return future
+
+
+def batches(rows, size):
+    """The rows in batches of a size; the last may be smaller."""
+    for first in range(0, len(rows), size):
+        yield rows[first : first + size]
+
+
+def padded(rows, size):
+    """The rows of a whole batch: repeated ones fill it up."""
+    return np.resize(rows, size)
 
 
 class _Run:
@@ -109,6 +140,7 @@ class _Run:
     def __init__(self, engine, attack, images, labels, seeds, observe):
         self.engine = engine
         self.attack = attack
+        self.step = engine.step(attack)
         self.images = images
         self.labels = labels
         self.seeds = seeds
@@ -118,6 +150,8 @@ class _Run:
         self.before = np.zeros(len(labels), np.int32)
         self.taken = np.zeros(len(labels), np.int32)
         self.checked = np.zeros(len(labels), bool)
+        # What a core has at hand: the next batches leave it out.
+        self.away = np.zeros(len(labels), bool)
         self.predictions = labels.copy()
         # The share of a batch that breaks in a step; at first as if half did.
         self.rate = 0.5
@@ -148,34 +182,54 @@ class _Run:
         self.taken[standing] = 0
         self.checked[standing] = False
         # Eagerly: tracing the noise costs more than drawing it.
-        for rows in self.engine.batches(standing):
-            natural = self.batch(rows, self.images, self.labels, self.seeds)
+        for rows in batches(standing, self.engine.batch_size):
+            whole = padded(rows, self.engine.batch_size)
+            natural = (self.images, self.labels, self.seeds)
+            natural = (tf.constant(values[whole]) for values in natural)
             self.write(rows, self.attack.start(*natural, self.round))
             if not self.attack.steps:
-                self.check(rows)
+                found = self.engine.predict(self.state["adversarial"][rows])
+                self.predictions[rows] = found
+                self.checked[rows] = True
                 self.tell()
 
     def advance(self):
-        move = self.engine.move(self.attack)
-        size = self.engine.batch_size
-        while True:
-            standing = self.predictions == self.labels
-            done = self.taken == self.attack.steps
-            going = np.flatnonzero(standing & ~done)
-            waiting = np.flatnonzero(standing & done & ~self.checked)
-            # A look costs a whole batch's forward pass, however few wait.
-            if waiting.size and (waiting.size >= size or not going.size):
-                self.check(waiting[:size])
-            elif going.size:
-                # Those with most steps ahead first: no half-empty batches
-                # before the very end.
-                order = np.argsort(self.taken[going], kind="stable")
-                self.move(move, going[order[:size]])
-            else:
-                break
-            self.tell()
+        """Takes all that stand to the end of the round."""
+        working = {}
+        with self.engine.threads() as threads:
+            while True:
+                while len(working) < self.engine.cores:
+                    work, rows = self.next()
+                    if not rows.size:
+                        break
+                    self.away[rows] = True
+                    working[threads.submit(work, rows)] = rows
+                if not working:
+                    return
+                finished, _ = futures.wait(
+                    working, return_when=futures.FIRST_COMPLETED
+                )
+                for future in finished:
+                    future.result()
+                    self.away[working.pop(future)] = False
+                self.tell()
 
-    def move(self, move, rows):
+    def next(self):
+        """What a core that is free does, and with which examples."""
+        size = self.engine.share
+        here = (self.predictions == self.labels) & ~self.away
+        done = self.taken == self.attack.steps
+        going = np.flatnonzero(here & ~done)
+        waiting = np.flatnonzero(here & done & ~self.checked)
+        # A look costs a whole batch's forward pass, however few wait.
+        if waiting.size and (waiting.size >= size or not going.size):
+            return self.look, waiting[:size]
+        # Those with most steps ahead first: no half-empty batches before the
+        # very end.
+        order = np.argsort(self.taken[going], kind="stable")
+        return self.move, going[order[:size]]
+
+    def move(self, rows):
         """Takes the examples of one batch a few steps on."""
         turns = self.turns(rows)
         images, labels, taken, predictions = self.batch(
@@ -183,24 +237,24 @@ class _Run:
         )
         values = self.batch(rows, *self.state.values())
         state = dict(zip(self.state, values, strict=True))
-        state, taken, predictions, *losses = move(
-            tf.constant(turns), images, labels, state, taken, predictions
-        )
+        losses = []
+        for _ in range(turns):
+            state, taken, predictions, *loss = self.step(
+                images, labels, state, taken, predictions
+            )
+            losses += loss
         taken = taken.numpy()[: len(rows)]
         if losses and not self.round:
-            self.trace(rows, taken, losses[0].numpy()[: len(rows)])
+            self.trace(rows, taken, np.stack(losses, axis=1)[: len(rows)])
         self.write(rows, state)
         self.taken[rows] = taken
         self.predictions[rows] = predictions.numpy()[: len(rows)]
         broken = (self.predictions[rows] != self.labels[rows]).sum()
         # A tenth of an example, so that no rate is zero.
-        self.rate = (broken + 0.1) / (turns * self.engine.batch_size)
+        self.rate = (broken + 0.1) / (turns * self.engine.share)
 
     def turns(self, rows):
-        """How many steps the examples of one batch take together.
-
-        Every piece of a batch takes as many: none waits for another.
-        """
+        """How many steps the examples of one batch take together."""
         # What breaks in the first of t steps is idle in the t - 1 others, and
         # so on: t (t - 1) / 2 times the rate.
         likely = 0.5 + math.sqrt(0.25 + 2 * _IDLE_STEPS / self.rate)
@@ -217,16 +271,14 @@ class _Run:
         rows = np.broadcast_to(rows[:, None], seen.shape)
         self.losses[rows[seen], step[seen]] = losses[seen]
 
-    def check(self, rows):
+    def look(self, rows):
         """Looks at the last iterate, which no gradient is taken at."""
-        if rows.size:
-            self.predictions[rows] = self.engine.predict(
-                self.state["adversarial"][rows]
-            )
-            self.checked[rows] = True
+        [images] = self.batch(rows, self.state["adversarial"])
+        self.predictions[rows] = self.engine.look(images).numpy()[: len(rows)]
+        self.checked[rows] = True
 
     def batch(self, rows, *arrays):
-        rows = self.engine.padded(rows)
+        rows = padded(rows, self.engine.share)
         return [tf.constant(array[rows]) for array in arrays]
 
     def write(self, rows, state):
@@ -252,22 +304,18 @@ def _predicted(classify, images):
     return examples.predicted(classify(images))
 
 
-def _compiled_move(attack):
-    """Some steps on one batch.
+def _compiled_step(attack):
+    """One step on one batch.
 
     Returns:
-        A function of the number of steps, images, labels, state, steps taken
-        and predictions: the last three afterwards; for attacks that climb also
-        the losses `[batch, turns]` at the iterates on the way, NaN where
-        nothing moved any more.
+        A function of images, labels, state, steps taken and predictions: the
+        last three afterwards; for attacks that climb also the loss `[batch]`
+        at the iterates that it was given.
     """
-
-    def moving(labels, taken, predictions):
-        return (predictions == labels) & (taken < attack.steps)
 
     def step(images, labels, state, taken, predictions):
         following, logits = attack.step(images, labels, state, taken)
-        going = moving(labels, taken, predictions)
+        going = (predictions == labels) & (taken < attack.steps)
         predictions = tf.where(going, examples.predicted(logits), predictions)
         # What is broken or done stays as it is until it is dropped.
         going &= predictions == labels
@@ -275,34 +323,10 @@ def _compiled_move(attack):
             name: examples.where(going, following[name], values)
             for name, values in state.items()
         }
-        return state, taken + tf.cast(going, taken.dtype), predictions, logits
-
-    def move(turns, images, labels, state, taken, predictions):
-        def goes_on(turn, state, taken, predictions, losses):
-            going = moving(labels, taken, predictions)
-            return (turn < turns) & tf.reduce_any(going)
-
-        def body(turn, state, taken, predictions, losses):
-            *now, logits = step(images, labels, state, taken, predictions)
-            if attack.climbs:
-                losses = losses.write(
-                    turn, objectives.cross_entropy(labels, logits)
-                )
-            return turn + 1, *now, losses
-
-        losses = tf.TensorArray(
-            tf.float32, size=turns, element_shape=labels.shape
-        )
-        turn, state, taken, predictions, losses = tf.while_loop(
-            goes_on, body, (0, state, taken, predictions, losses)
-        )
+        taken += tf.cast(going, taken.dtype)
         if not attack.climbs:
             return state, taken, predictions
-        seen = tf.range(turns) < turn
-        losses = tf.where(seen, tf.transpose(losses.stack()), np.nan)
-        return state, taken, predictions, losses
+        loss = objectives.cross_entropy(labels, logits)
+        return state, taken, predictions, loss
 
-    def in_pieces(turns, *batches):
-        return pieces.split(functools.partial(move, turns))(*batches)
-
-    return stepwise.compiled(in_pieces)
+    return stepwise.compiled(step)

@@ -32,7 +32,7 @@ class Measurement:
     """Everything that is measured on one model and one set of examples.
 
     Args:
-        classify: Images to logits, the model under attack.
+        target: The `Target` under attack.
         images: float32 array `[n, ...]`.
         labels: int32 array `[n]`.
         batch_size: Images in one pass through the network.
@@ -47,9 +47,9 @@ class Measurement:
     """
 
     def __init__(
-        self, classify, images, labels, batch_size, seed, kept, opened
+        self, target, images, labels, batch_size, seed, kept, opened
     ):
-        self._classify = classify
+        self._target = target
         self._batch_size = batch_size
         self._loops = {}
         self._images = images
@@ -176,7 +176,11 @@ class Measurement:
         batches = -(-count // self._batch_size)
         width = -(-count // max(1, batches)) or self._batch_size
         if width not in self._loops:
-            self._loops[width] = engine.Engine(self._classify, width)
+            # Python's own functions are not called from two threads.
+            cores = 1 if self._target.in_python else None
+            self._loops[width] = engine.Engine(
+                self._target.classify, width, cores
+            )
         return self._loops[width]
 
     def _piece(self, run, attack, rows, number, tell):
@@ -258,7 +262,7 @@ class Measurement:
             self._images[rows],
             self._labels[rows],
             engine.Outcome(images, predictions, broken, None),
-            self._classify,
+            self._target.classify,
         )
 
 

@@ -1,4 +1,4 @@
-"""Batches in pieces that run beside each other on the cores of a CPU.
+"""How many cores share a batch, and whole batches in pieces for them.
 
 A core to itself is worth more to an example than all cores to an operation:
 operations wait for their slowest part, and have serial stretches.
@@ -33,10 +33,10 @@ def split(function):
 
 def _by_pieces(function, *batches):
     size = tf.nest.flatten(batches)[0].shape[0]
-    count = _count(size)
-    if count == 1:
+    parts = count(size)
+    if parts == 1:
         return function(*batches)
-    ends = [size * number // count for number in range(count + 1)]
+    ends = [size * number // parts for number in range(parts + 1)]
     done = [
         function(
             *tf.nest.map_structure(operator.itemgetter(slice(*piece)), batches)
@@ -48,7 +48,8 @@ def _by_pieces(function, *batches):
     )
 
 
-def _count(size):
+def count(size):
+    """The number of pieces that a batch of a size is worth."""
     if size is None or tf.config.list_physical_devices("GPU"):
         return 1
     cores = 2

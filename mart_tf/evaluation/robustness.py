@@ -128,7 +128,7 @@ def evaluate_robustness(
     )
     with progress_bars.bar(progress) as opened:
         measured = measuring.Measurement(
-            target.classify, images, labels, width, seed, kept, opened
+            target, images, labels, width, seed, kept, opened
         )
         found = [measured.natural()]
         for spec, attack in plan:

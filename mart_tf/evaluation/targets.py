@@ -41,6 +41,7 @@ class Target:
         gradients: Whether it can be differentiated by its images.
         weights: Called without arguments, its weights as arrays; None where
             nobody can see them.
+        in_python: Whether Python computes it, one batch after the other.
         note: What a reader of the report must know, or None.
     """
 
@@ -51,6 +52,7 @@ class Target:
     parameters: int | None
     gradients: bool
     weights: Callable | None = None
+    in_python: bool = False
     note: str | None = None
 
     @functools.cached_property
@@ -166,7 +168,7 @@ def _from_callable(function, outputs, images):
         input_shape=None,
         outputs=outputs,
         parameters=None,
-        weights=None,
+        in_python=bool(notes),
         notes=notes,
     )
 

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from mart_tf.attacks import stepwise
 from mart_tf.evaluation import engine
+from mart_tf.evaluation import pieces
 
 
 class Craft:
@@ -21,20 +22,17 @@ class Craft:
     def __init__(self, attack, loop):
         self._attack = attack
         self._loop = loop
-        self._advance = stepwise.compiled(
-            lambda images, labels, state: stepwise.advance(
-                attack, images, labels, state
-            )[0]
-        )
+        self._step = stepwise.compiled(pieces.split(attack.step))
 
     def run(self, images, labels, seeds, observe):
         """As `Engine.run`, without its attack."""
         rounds, steps = self._attack.rounds, self._attack.steps
         adversarial = images.copy()
         predictions = labels.copy()
+        size = self._loop.batch_size
         done = 0.0
         for number in range(rounds):
-            for rows in self._loop.batches(np.arange(len(labels))):
+            for rows in engine.batches(np.arange(len(labels)), size):
                 found = self._made(images, labels, seeds, rows, number)
                 standing = predictions[rows] == labels[rows]
                 chosen = rows[standing]
@@ -48,11 +46,12 @@ class Craft:
 
     def _made(self, images, labels, seeds, rows, number):
         """What a round of the attack makes of some examples."""
-        padded = self._loop.padded(rows)
+        padded = engine.padded(rows, self._loop.batch_size)
         images, labels, seeds = (
             tf.constant(array[padded]) for array in (images, labels, seeds)
         )
         state = self._attack.start(images, labels, seeds, number)
-        if self._attack.steps:
-            state = self._advance(images, labels, state)
+        for taken in range(self._attack.steps):
+            taken = tf.fill(labels.shape, taken)
+            state, _ = self._step(images, labels, state, taken)
         return self._attack.best(state).numpy()[: len(rows)]
