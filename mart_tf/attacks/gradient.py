@@ -1,5 +1,6 @@
 """Attacks along the gradient: FGSM and PGD."""
 
+import functools
 import numbers
 
 import tensorflow as tf
@@ -249,7 +250,24 @@ def _repeat(body, state, steps):
         for _ in range(steps):
             state = body(*state)
         return state
-    return tf.while_loop(lambda *_: True, body, state, maximum_iterations=steps)
+    return tf.while_loop(
+        lambda *_: True, apart(body), state, maximum_iterations=steps
+    )
+
+
+def apart(body):
+    """The body of a loop as a graph of its own, which TensorFlow calls.
+
+    Where it is part of the loop's graph, a cycle, TensorFlow may miss oneDNN's
+    gradient of a max pooling, and its own is many times as slow.
+    """
+    # As a partial, for there are many with the same code: see
+    # `stepwise.compiled`.
+    return tf.function(
+        functools.partial(body),
+        autograph=False,
+        experimental_attributes={"_noinline": True},
+    )
 
 
 def _better(iterate, value, best, best_value):

@@ -110,7 +110,7 @@ def advance(attack, images, labels, state):
     fell = tf.fill(tf.shape(images)[:1], False)
     return tf.while_loop(
         lambda number, *_: number < attack.steps,
-        body,
+        gradient.apart(body),
         (tf.constant(0), state, images, fell),
     )[1:]
 
