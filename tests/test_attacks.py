@@ -76,15 +76,19 @@ def test_stays_inside_the_threat_model_exactly(objective, steps):
     assert inside(adversarial)
 
 
-def test_unrolled_and_looped_steps_agree(monkeypatch):
+@pytest.mark.parametrize("best_iterate", [False, True])
+def test_eager_and_compiled_steps_agree(best_iterate):
     attack = functools.partial(
-        attacks.pgd, linear, IMAGES, LABELS, THREAT, steps=5, seed=3
+        attacks.pgd,
+        linear,
+        IMAGES,
+        LABELS,
+        THREAT,
+        steps=5,
+        best_iterate=best_iterate,
+        seed=3,
     )
-    unrolled = [attack(), attack(best_iterate=True)]
-    monkeypatch.setattr("mart_tf.attacks.gradient._UNROLLED_STEPS", 0)
-    looped = [attack(), attack(best_iterate=True)]
-    for a, b in zip(unrolled, looped, strict=True):
-        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(attack(), tf.function(attack)())
 
 
 def test_best_iterate_never_loses_objective():

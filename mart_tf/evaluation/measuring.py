@@ -46,9 +46,7 @@ class Measurement:
         traces: A `Trace` of each attack so far that has a loss at each step.
     """
 
-    def __init__(
-        self, target, images, labels, batch_size, seed, kept, opened
-    ):
+    def __init__(self, target, images, labels, batch_size, seed, kept, opened):
         self._target = target
         self._batch_size = batch_size
         self._loops = {}
