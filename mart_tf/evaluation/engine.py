@@ -7,8 +7,6 @@ into full batches of one static shape. Examples at different steps may share a
 batch, because noise and step count belong to the example, not to its place.
 
 On a CPU each core has a thread and a batch of its own: none waits for another.
-Steps are called one by one: in a loop of the graph TensorFlow may miss oneDNN's
-gradient of a max pooling, and its own is many times as slow.
 """
 
 from concurrent import futures
@@ -20,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from mart_tf.attacks import examples
+from mart_tf.attacks import gradient
 from mart_tf.attacks import objectives
 from mart_tf.attacks import stepwise
 from mart_tf.evaluation import pieces
@@ -107,10 +106,10 @@ class Engine:
         """
         return _Run(self, attack, images, labels, seeds, observe).outcome()
 
-    def step(self, attack):
-        """A step of an attack, compiled once however often it is run."""
+    def steps(self, attack):
+        """Some steps of an attack, compiled once however often it is run."""
         if attack not in self._steps:
-            self._steps[attack] = _compiled_step(attack)
+            self._steps[attack] = _compiled_steps(attack)
         return self._steps[attack]
 
 
@@ -140,7 +139,7 @@ class _Run:
     def __init__(self, engine, attack, images, labels, seeds, observe):
         self.engine = engine
         self.attack = attack
-        self.step = engine.step(attack)
+        self.steps = engine.steps(attack)
         self.images = images
         self.labels = labels
         self.seeds = seeds
@@ -237,15 +236,12 @@ class _Run:
         )
         values = self.batch(rows, *self.state.values())
         state = dict(zip(self.state, values, strict=True))
-        losses = []
-        for _ in range(turns):
-            state, taken, predictions, *loss = self.step(
-                images, labels, state, taken, predictions
-            )
-            losses += loss
+        state, taken, predictions, losses = self.steps(
+            tf.constant(turns), images, labels, state, taken, predictions
+        )
         taken = taken.numpy()[: len(rows)]
-        if losses and not self.round:
-            self.trace(rows, taken, np.stack(losses, axis=1)[: len(rows)])
+        if losses is not None and not self.round:
+            self.trace(rows, taken, losses.numpy()[: len(rows)])
         self.write(rows, state)
         self.taken[rows] = taken
         self.predictions[rows] = predictions.numpy()[: len(rows)]
@@ -304,13 +300,14 @@ def _predicted(classify, images):
     return examples.predicted(classify(images))
 
 
-def _compiled_step(attack):
-    """One step on one batch.
+def _compiled_steps(attack):
+    """Some steps on one batch.
 
     Returns:
-        A function of images, labels, state, steps taken and predictions: the
-        last three afterwards; for attacks that climb also the loss `[batch]`
-        at the iterates that it was given.
+        A function of the number of steps, images, labels, state, steps taken
+        and predictions: the last three afterwards; then the losses
+        `[batch, turns]` at the iterates on the way, or None if the attack does
+        not climb.
     """
 
     def step(images, labels, state, taken, predictions):
@@ -324,9 +321,28 @@ def _compiled_step(attack):
             for name, values in state.items()
         }
         taken += tf.cast(going, taken.dtype)
-        if not attack.climbs:
-            return state, taken, predictions
-        loss = objectives.cross_entropy(labels, logits)
+        loss = None
+        if attack.climbs:
+            loss = objectives.cross_entropy(labels, logits)
         return state, taken, predictions, loss
 
-    return stepwise.compiled(step)
+    def steps(turns, images, labels, state, taken, predictions):
+        one = gradient.apart(step)
+
+        def body(turn, losses, *now):
+            *now, loss = one(images, labels, *now)
+            if attack.climbs:
+                losses = losses.write(turn, loss)
+            return turn + 1, losses, *now
+
+        losses = tf.TensorArray(
+            tf.float32, size=turns, element_shape=labels.shape
+        )
+        _, losses, *now = tf.while_loop(
+            lambda turn, *_: turn < turns,
+            body,
+            (0, losses, state, taken, predictions),
+        )
+        return *now, tf.transpose(losses.stack()) if attack.climbs else None
+
+    return stepwise.compiled(steps)

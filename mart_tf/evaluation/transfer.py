@@ -22,7 +22,13 @@ class Craft:
     def __init__(self, attack, loop):
         self._attack = attack
         self._loop = loop
-        self._step = stepwise.compiled(pieces.split(attack.step))
+        self._advance = stepwise.compiled(
+            pieces.split(
+                lambda images, labels, state: stepwise.advance(
+                    attack, images, labels, state
+                )[0]
+            )
+        )
 
     def run(self, images, labels, seeds, observe):
         """As `Engine.run`, without its attack."""
@@ -51,7 +57,6 @@ class Craft:
             tf.constant(array[padded]) for array in (images, labels, seeds)
         )
         state = self._attack.start(images, labels, seeds, number)
-        for taken in range(self._attack.steps):
-            taken = tf.fill(labels.shape, taken)
-            state, _ = self._step(images, labels, state, taken)
+        if self._attack.steps:
+            state = self._advance(images, labels, state)
         return self._attack.best(state).numpy()[: len(rows)]
