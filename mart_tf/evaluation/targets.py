@@ -168,7 +168,7 @@ def _from_callable(function, outputs, images):
         input_shape=None,
         outputs=outputs,
         parameters=None,
-        in_python=bool(notes),
+        in_python=scores is not function,
         notes=notes,
     )
 
