@@ -13,10 +13,10 @@ import tensorflow as tf
 
 from mart_tf import attacks
 from mart_tf import choices
+from mart_tf import losses
 from mart_tf import noise
 from mart_tf import threat
 from mart_tf.attacks import auto_pgd
-from mart_tf.attacks import objectives
 from mart_tf.attacks import projected
 from mart_tf.evaluation import engine
 
@@ -330,13 +330,13 @@ def test_hands_over_the_iterate_of_the_highest_objective():
     states = states_of(attack)
     values = np.stack(
         [
-            objectives.cross_entropy(LABELS, wavy(state["adversarial"]))
+            losses.soft_margin(LABELS, wavy(state["adversarial"]))
             for state in states[:-1]
         ]
     )
     best = attack.best(states[-1])
     np.testing.assert_allclose(
-        objectives.cross_entropy(LABELS, wavy(best)), values.max(0), rtol=1e-5
+        losses.soft_margin(LABELS, wavy(best)), values.max(0), rtol=1e-5
     )
     assert (values.max(0) > values[-1] + 1e-3).any()
 

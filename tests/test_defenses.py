@@ -255,12 +255,18 @@ def test_the_criterion_falls_with_the_epochs():
     assert int(model.epoch) == 1
 
 
-HINGE = 0.15
+# d_max, and the least radius of an attack.
+GREATEST, LEAST = 0.15, 0.06
 
 
-def mma_by_hand(kept, weights, step):
-    """Crossing, distance and who is right, of a linear network in float64."""
+def mma_by_hand(stored, weights, step):
+    """One batch of the code of MMA's authors, of a linear network in float64.
+
+    They store 0 for an example that is wrong, SLM(x) >= 0, and take the
+    greater of the floor and of what is stored for the radius of the attack.
+    """
     kernel, bias = weights
+    kept = np.maximum(LEAST, stored)
 
     def logits(x):
         return x @ kernel + bias
@@ -283,7 +289,7 @@ def mma_by_hand(kept, weights, step):
         gradient = (scipy.special.softmax(wrong, axis=1) - TRUTH) @ kernel.T
         end = np.clip(end + 2.5 * radius / 2 * np.sign(gradient), low, high)
     direction = (end - images) / abs(end - images).max(1, keepdims=True)
-    limit = 1.05 * HINGE
+    limit = 1.05 * GREATEST
 
     def at(distance):
         return np.clip(images + distance[:, None] * direction, 0, 1)
@@ -295,23 +301,28 @@ def mma_by_hand(kept, weights, step):
         least = np.where(crossed, least, distance)
         most = np.where(crossed, distance, most)
         distance = (least + most) / 2
-    right = logits(images).argmax(1) == linear.LABELS
-    return at(distance), distance, right
+    return at(distance), distance, soft_margin(images) < 0
 
 
 def test_mma_steps_equal_the_closed_form(strategy):
     weights = [linear.KERNEL, linear.BIAS]
-    kept = np.full([linear.EXAMPLES], HINGE)
-    margins = []
-    for step in range(3):
-        crossing, distance, right = mma_by_hand(kept, weights, step)
-        # Every kind of example is there: wrong, near, far.
-        if step == 0:
-            assert not right.all()
-            assert (distance[right] < HINGE).any() and (distance > HINGE).any()
+    stored = np.full([linear.EXAMPLES], GREATEST)
+    margins, kinds = [], []
+    for step in range(5):
+        crossing, distance, right = mma_by_hand(stored, weights, step)
         kernel, bias = weights
+        logits = linear.IMAGES @ kernel + bias
+        kinds.append(
+            [
+                # Wrong, though the greatest logit is the label's.
+                ~right & (logits.argmax(1) == linear.LABELS),
+                right & (distance < LEAST),
+                right & (LEAST < distance) & (distance < GREATEST),
+                right & (distance > GREATEST),
+            ]
+        )
         adversarial = np.where(right[:, None], crossing, linear.IMAGES)
-        counts = ~(right & (distance >= HINGE))[:, None]
+        counts = ~(right & (distance >= GREATEST))[:, None]
         p, q = (
             scipy.special.softmax(x @ kernel + bias, axis=1)
             for x in (linear.IMAGES, adversarial)
@@ -327,15 +338,21 @@ def test_mma_steps_equal_the_closed_form(strategy):
             w - linear.RATE * (c + linear.DECAY * w)
             for w, c in zip(weights, change, strict=True)
         ]
-        kept = np.where(right, np.minimum(distance, HINGE), kept)
+        stored = np.where(right, np.minimum(distance, GREATEST), 0.0)
         margins.append(np.where(right, distance, 0.0).mean())
+    assert np.any(kinds, axis=(0, 2)).all()
     model, logs = linear.train(
-        strategy, f"mma:max_margin={HINGE}", rows=1000, epochs=3
+        strategy,
+        f"mma:max_margin={GREATEST}:min_epsilon={LEAST}",
+        rows=1000,
+        epochs=5,
     )
     table = model.memory.get_weights()[0]
-    np.testing.assert_allclose(table[linear.ROWS], kept, atol=1e-6)
+    np.testing.assert_allclose(
+        table[linear.ROWS], np.maximum(LEAST, stored), atol=1e-6
+    )
     others = np.setdiff1d(np.arange(1000), linear.ROWS)
-    np.testing.assert_array_equal(table[others], np.float32(HINGE))
+    np.testing.assert_array_equal(table[others], np.float32(GREATEST))
     for mine, by_hand in zip(
         model.classifier.get_weights(), weights, strict=True
     ):

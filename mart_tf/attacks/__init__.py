@@ -18,7 +18,6 @@ from mart_tf.attacks.gradient import pgd
 from mart_tf.attacks.objectives import dlr
 from mart_tf.attacks.objectives import margin
 from mart_tf.attacks.objectives import objective
-from mart_tf.attacks.objectives import soft_margin
 from mart_tf.attacks.objectives import targeted_dlr
 from mart_tf.attacks.projected import momentum_pgd
 from mart_tf.attacks.random_search import square
@@ -41,7 +40,6 @@ __all__ = [
     "objective",
     "pgd",
     "pgd_until_stationary",
-    "soft_margin",
     "spsa",
     "square",
     "targeted_apgd",

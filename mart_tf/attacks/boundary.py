@@ -2,8 +2,8 @@
 
 import tensorflow as tf
 
+from mart_tf import losses
 from mart_tf.attacks import gradient
-from mart_tf.attacks import objectives
 
 _BISECTIONS = 10
 # A step of PGD, as a share of epsilon / steps.
@@ -46,7 +46,6 @@ def nearest_crossing(
         threat,
         steps=steps,
         step_size=_STEP * epsilon / steps,
-        objective="soft_margin",
         random_start=start,
         epsilon=epsilon,
         seed=seed,
@@ -59,7 +58,7 @@ def nearest_crossing(
         return threat.project(moved, images, limit)
 
     def halve(low, high, distance):
-        crossed = objectives.soft_margin(labels, classify(at(distance))) >= 0.0
+        crossed = losses.soft_margin(labels, classify(at(distance))) >= 0.0
         low = tf.where(crossed, low, distance)
         high = tf.where(crossed, distance, high)
         return low, high, (low + high) / 2.0

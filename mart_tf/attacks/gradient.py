@@ -84,8 +84,11 @@ def pgd(
         steps: Number of gradient steps, at least 1.
         step_size: Length of a step in the threat model's norm, in units of
             the pixels: a scalar or a tensor `[batch]`; default: epsilon / 4.
-        objective: L: "cross_entropy", "margin" (CW), "dlr", "soft_margin", or
-            a callable `(labels, logits) -> [batch]`.
+        objective: L: "cross_entropy", "margin" (CW), "dlr", or a callable
+            `(labels, logits) -> [batch]`. On the cross-entropy the steps are
+            those along the soft logit margin, which rises in the same
+            direction and does not flatten where the network is confident:
+            see `mart_tf.attacks.objectives`.
         random_start: "uniform", "gaussian" or "none", see
             `ThreatModel.random_start`.
         epsilon: Overrides the threat model's radius: a scalar, or a tensor
@@ -175,7 +178,8 @@ def ascent_step(
 
     Returns:
         The next iterate; then, at the present one, the objective `[batch]`
-        and the logits `[batch, classes]`, which cost nothing more.
+        (of "cross_entropy" the soft logit margin) and the logits `[batch,
+        classes]`, which cost nothing more.
     """
     gradient, values, logits = input_gradient(
         classify, adversarial, labels, objective
@@ -197,7 +201,9 @@ def input_gradient(classify, adversarial, labels, objective="cross_entropy"):
 
     Returns:
         The gradient, of the images' shape; then the objective `[batch]` and
-        the logits `[batch, classes]`, which cost nothing more.
+        the logits `[batch, classes]`, which cost nothing more. Of
+        "cross_entropy" gradient and objective are those of the soft logit
+        margin.
     """
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(adversarial)

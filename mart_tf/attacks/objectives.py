@@ -1,32 +1,21 @@
-"""What an attack maximises: functions (labels, logits) -> [batch]."""
+"""What an attack maximises: functions (labels, logits) -> [batch].
+
+An attack on the cross-entropy climbs the soft logit margin, SLM:
+
+    SLM = log sum_{k != y} exp z_k - z_y
+    CE(p, y) = softplus(SLM),   grad CE = sigmoid(SLM) grad SLM
+
+So both have the same maxima, put points in the same order, and rise in the
+same direction: an attack that takes the sign of a gradient, or divides it by
+its norm, takes the same steps. But in float32 the cross-entropy is 0, and its
+gradient too, where p_y rounds to 1, and a network that is merely confident
+would look robust; the SLM neither rounds to a tie nor flattens.
+"""
 
 import tensorflow as tf
 
 from mart_tf import losses
 from mart_tf import options
-
-# What MMA training maximises.
-soft_margin = losses.soft_margin
-
-
-def cross_entropy(labels, logits):
-    """Cross-entropy, -log p_y, by TensorFlow's own operation.
-
-    `losses.cross_entropy` has more digits where p_y is near 1. But PGD takes
-    signs, and those of a gradient near 0 hang on its last digits: with this
-    operation they are the signs that other libraries' PGD takes.
-
-    Args:
-        labels: Integer classes, shape `[batch]`, each in `[0, classes)`.
-        logits: Scores, shape `[batch, classes]`.
-
-    Returns:
-        Float32 tensor of shape `[batch]`, in nats. A label outside the
-        classes raises on a CPU and gives NaN on a GPU.
-    """
-    return tf.nn.sparse_softmax_cross_entropy_with_logits(
-        labels=labels, logits=tf.cast(logits, tf.float32)
-    )
 
 
 def margin(labels, logits, kappa=50.0):
@@ -135,8 +124,8 @@ def _true_and_strongest_wrong(labels, logits):
 
 
 OBJECTIVES = {
-    "cross_entropy": cross_entropy,
+    # In its place: see the module's docstring.
+    "cross_entropy": losses.soft_margin,
     "margin": margin,
     "dlr": dlr,
-    "soft_margin": soft_margin,
 }

@@ -112,9 +112,7 @@ class PGD(_Ascent):
         classes,
         steps: int = 20,
         step_size: float | None = None,
-        objective: Literal[
-            "cross_entropy", "margin", "dlr", "soft_margin"
-        ] = "cross_entropy",
+        objective: Literal["cross_entropy", "margin", "dlr"] = "cross_entropy",
         random_start: Literal["uniform", "gaussian", "none"] = "uniform",
         restarts: int = 1,
     ):

@@ -74,8 +74,10 @@ def pgd_until_stationary(
         return radius * threat.dual_norm(slope) - taken
 
     def advance(step, iterate, moving, ended_at):
-        slope, _, _ = gradient.input_gradient(classify, iterate, labels)
-        gap = fosc(iterate, slope)
+        slope, margin, _ = gradient.input_gradient(classify, iterate, labels)
+        # grad CE, whose length counts here: see `attacks.objectives`.
+        share = tf.reshape(tf.sigmoid(margin), [-1] + [1] * len(axes))
+        gap = fosc(iterate, share * slope)
         ended_at = tf.where(moving, gap, ended_at)
         moving = moving & ((gap > criterion) | (step == 0)) & (step < steps)
         following = threat.project(

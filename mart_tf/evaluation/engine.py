@@ -17,9 +17,9 @@ import math
 import numpy as np
 import tensorflow as tf
 
+from mart_tf import losses
 from mart_tf.attacks import examples
 from mart_tf.attacks import gradient
-from mart_tf.attacks import objectives
 from mart_tf.attacks import stepwise
 from mart_tf.evaluation import pieces
 
@@ -323,26 +323,26 @@ def _compiled_steps(attack):
         taken += tf.cast(going, taken.dtype)
         loss = None
         if attack.climbs:
-            loss = objectives.cross_entropy(labels, logits)
+            loss = losses.cross_entropy(labels, logits)
         return state, taken, predictions, loss
 
     def steps(turns, images, labels, state, taken, predictions):
         one = gradient.apart(step)
 
-        def body(turn, losses, *now):
+        def body(turn, trace, *now):
             *now, loss = one(images, labels, *now)
             if attack.climbs:
-                losses = losses.write(turn, loss)
-            return turn + 1, losses, *now
+                trace = trace.write(turn, loss)
+            return turn + 1, trace, *now
 
-        losses = tf.TensorArray(
+        trace = tf.TensorArray(
             tf.float32, size=turns, element_shape=labels.shape
         )
-        _, losses, *now = tf.while_loop(
+        _, trace, *now = tf.while_loop(
             lambda turn, *_: turn < turns,
             body,
-            (0, losses, state, taken, predictions),
+            (0, trace, state, taken, predictions),
         )
-        return *now, tf.transpose(losses.stack()) if attack.climbs else None
+        return *now, tf.transpose(trace.stack()) if attack.climbs else None
 
     return stepwise.compiled(steps)

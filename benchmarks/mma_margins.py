@@ -1,0 +1,121 @@
+"""What MMA training keeps of each example, epoch by epoch.
+
+    python benchmarks/mma_margins.py --data_dir=DIR
+
+Trains the small CNN with `mma` on the first training images of CIFAR-10 and
+prints for each epoch: how many examples have p_y > 1/2; of these the mean
+margin, how many lie beyond the greatest margin, and how many of those a search
+from the training epsilon finds nearer all the same; the least and the median
+of the kept epsilons, and how many of them lie below the least epsilon.
+"""
+
+import os
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from absl import app
+from absl import flags
+import keras
+import numpy as np
+import tensorflow as tf
+
+import mart_tf
+from mart_tf import attacks
+from mart_tf import noise
+
+_DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TFDS data lies.")
+_IMAGES = flags.DEFINE_integer("images", 1500, "Training images.")
+_EPOCHS = flags.DEFINE_integer("epochs", 10, "Epochs.")
+_LEARNING_RATE = flags.DEFINE_float("learning_rate", 0.001, "Of Adam.")
+_SEED = flags.DEFINE_integer("seed", 0, "Of weights and noise.")
+
+_GREATEST = 12 / 255
+_LEAST = 0.005
+_STEPS = 10
+
+
+def main(_):
+    """Prints a line for each epoch."""
+    dataset = mart_tf.data.load("cifar10", data_dir=_DATA_DIR.value)
+    images, labels = mart_tf.data.arrays(dataset.train, _IMAGES.value)
+    threat = mart_tf.ThreatModel(epsilon=8 / 255)
+    classifier = mart_tf.models.small_cnn(
+        images.shape[1:], 10, seed=_SEED.value
+    )
+    model = mart_tf.AdversarialClassifier(
+        classifier,
+        f"mma:max_margin={_GREATEST}:min_epsilon={_LEAST}",
+        threat,
+        attack_steps=_STEPS,
+        seed=_SEED.value,
+    )
+    model.compile(keras.optimizers.Adam(_LEARNING_RATE.value))
+    margins = _searches(classifier, images, labels, threat)
+    print(
+        "epoch  p_y > 1/2  mean margin  beyond  nearer  "
+        "least kept  median kept  below the least"
+    )
+    for epoch in range(1, _EPOCHS.value + 1):
+        model.fit(
+            images,
+            labels,
+            batch_size=128,
+            epochs=epoch,
+            initial_epoch=epoch - 1,
+            verbose=0,
+        )
+        kept = model.memory.get_weights()[0]
+        right, own = margins(kept)
+        _, other = margins(np.full_like(kept, threat.epsilon))
+        beyond = right & (own >= _GREATEST)
+        nearer = beyond & (other < _GREATEST)
+        print(
+            f"{epoch:5}  {right.sum():9}  {own[right].mean():11.4f}  "
+            f"{beyond.sum():6}  {nearer.sum():6}  {kept.min():10.6f}  "
+            f"{np.median(kept):11.6f}  "
+            f"{(kept < np.float32(_LEAST)).sum():15}",
+            flush=True,
+        )
+
+
+def _searches(classifier, images, labels, threat):
+    """A function from radii `[n]` to who is right, and to their margins."""
+
+    @tf.function
+    def search(images, labels, radius, seeds):
+        def classify(images):
+            return classifier(images, training=False)
+
+        right = mart_tf.losses.soft_margin(labels, classify(images)) < 0.0
+        _, distance = attacks.nearest_crossing(
+            classify,
+            images,
+            labels,
+            threat,
+            epsilon=radius,
+            limit=1.05 * _GREATEST,
+            steps=_STEPS,
+            start="uniform",
+            seed=seeds,
+        )
+        return right, distance
+
+    def margins(radii):
+        seeds = noise.seeds(1, tf.range(len(images))).numpy()
+        parts = [
+            search(
+                images[i : i + 250],
+                labels[i : i + 250],
+                radii[i : i + 250],
+                seeds[i : i + 250],
+            )
+            for i in range(0, len(images), 250)
+        ]
+        right, distance = zip(*parts, strict=True)
+        return np.concatenate(right), np.concatenate(distance)
+
+    return margins
+
+
+if __name__ == "__main__":
+    app.run(main)
