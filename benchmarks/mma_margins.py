@@ -3,7 +3,7 @@
     python benchmarks/mma_margins.py --data_dir=DIR
 
 Trains the small CNN with `mma` on the first training images of CIFAR-10 and
-prints for each epoch: how many examples have p_y > 1/2; of these the mean
+prints of some epochs: how many examples have p_y > 1/2; of these the mean
 margin, how many lie beyond the greatest margin, and how many of those a search
 from the training epsilon finds nearer all the same; the least and the median
 of the kept epsilons, and how many of them lie below the least epsilon.
@@ -26,6 +26,8 @@ from mart_tf import noise
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TFDS data lies.")
 _IMAGES = flags.DEFINE_integer("images", 1500, "Training images.")
 _EPOCHS = flags.DEFINE_integer("epochs", 10, "Epochs.")
+_EVERY = flags.DEFINE_integer("every", 5, "Epochs between two lines.")
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 50, "Images in a batch.")
 _LEARNING_RATE = flags.DEFINE_float("learning_rate", 0.001, "Of Adam.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of weights and noise.")
 
@@ -35,7 +37,7 @@ _STEPS = 10
 
 
 def main(_):
-    """Prints a line for each epoch."""
+    """Prints a line for every few epochs."""
     dataset = mart_tf.data.load("cifar10", data_dir=_DATA_DIR.value)
     images, labels = mart_tf.data.arrays(dataset.train, _IMAGES.value)
     threat = mart_tf.ThreatModel(epsilon=8 / 255)
@@ -55,13 +57,13 @@ def main(_):
         "epoch  p_y > 1/2  mean margin  beyond  nearer  "
         "least kept  median kept  below the least"
     )
-    for epoch in range(1, _EPOCHS.value + 1):
+    for epoch in range(_EVERY.value, _EPOCHS.value + 1, _EVERY.value):
         model.fit(
             images,
             labels,
-            batch_size=128,
+            batch_size=_BATCH_SIZE.value,
             epochs=epoch,
-            initial_epoch=epoch - 1,
+            initial_epoch=epoch - _EVERY.value,
             verbose=0,
         )
         kept = model.memory.get_weights()[0]
@@ -70,7 +72,8 @@ def main(_):
         beyond = right & (own >= _GREATEST)
         nearer = beyond & (other < _GREATEST)
         print(
-            f"{epoch:5}  {right.sum():9}  {own[right].mean():11.4f}  "
+            f"{epoch:5}  {right.sum():9}  "
+            f"{own[right].sum() / max(1, right.sum()):11.4f}  "
             f"{beyond.sum():6}  {nearer.sum():6}  {kept.min():10.6f}  "
             f"{np.median(kept):11.6f}  "
             f"{(kept < np.float32(_LEAST)).sum():15}",

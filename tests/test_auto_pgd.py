@@ -17,6 +17,7 @@ from mart_tf import losses
 from mart_tf import noise
 from mart_tf import threat
 from mart_tf.attacks import auto_pgd
+from mart_tf.attacks import objectives
 from mart_tf.attacks import projected
 from mart_tf.evaluation import engine
 

@@ -97,7 +97,7 @@ def test_finds_what_the_algorithm_finds():
     expected = by_hand()
     # Some cross inside their radius, some beyond it, some nowhere.
     assert (expected < RADII).any()
-    assert ((RADII < expected) & (expected < 0.99 * LIMIT)).any()
+    assert ((expected > RADII) & (expected < 0.99 * LIMIT)).any()
     assert (expected > 0.99 * LIMIT).any()
     np.testing.assert_allclose(distance, expected, atol=1e-5)
     moved = abs(crossing.numpy() - IMAGES).max(1)

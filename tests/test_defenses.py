@@ -317,7 +317,7 @@ def test_mma_steps_equal_the_closed_form(strategy):
                 # Wrong, though the greatest logit is the label's.
                 ~right & (logits.argmax(1) == linear.LABELS),
                 right & (distance < LEAST),
-                right & (LEAST < distance) & (distance < GREATEST),
+                right & (distance > LEAST) & (distance < GREATEST),
                 right & (distance > GREATEST),
             ]
         )
