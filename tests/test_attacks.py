@@ -5,6 +5,7 @@ import functools
 import keras
 import numpy as np
 import pytest
+import scipy.special
 import tensorflow as tf
 
 from mart_tf import attacks
@@ -42,9 +43,7 @@ def test_fgsm_by_hand():
 
 
 @pytest.mark.parametrize("start", ["uniform", "gaussian", "none"])
-@pytest.mark.parametrize(
-    "objective", ["cross_entropy", "margin", "soft_margin"]
-)
+@pytest.mark.parametrize("objective", ["cross_entropy", "margin"])
 def test_pgd_finds_the_optimum_of_a_linear_network(start, objective):
     # With two classes the best x' moves every pixel to its bound.
     classify = lambda x: tf.reshape(x, [-1, 16]) @ WEIGHTS[:, :2]  # noqa: E731
@@ -145,23 +144,47 @@ def test_soft_margin_by_hand():
     logits = tf.math.log([[0.5, 0.25, 0.25]] * 2)
     with tf.GradientTape() as tape:
         tape.watch(logits)
-        values = attacks.soft_margin(tf.constant([0, 1]), logits)
+        values = losses.soft_margin(tf.constant([0, 1]), logits)
     np.testing.assert_allclose(values, [0.0, np.log(3)], atol=1e-6)
     # -1 for the label, the others by their share: it never saturates.
     gradient = tape.gradient(values, logits)
     np.testing.assert_allclose(
         gradient, [[-1.0, 0.5, 0.5], [2 / 3, -1.0, 1 / 3]], atol=1e-6
     )
-    assert attacks.objective("soft_margin") is attacks.soft_margin
 
 
-def test_cross_entropy_is_that_of_the_losses():
+def test_what_is_climbed_orders_points_as_the_cross_entropy():
     logits = linear(IMAGES)
-    np.testing.assert_allclose(
-        attacks.objective("cross_entropy")(LABELS, logits),
-        losses.cross_entropy(LABELS, logits),
-        rtol=1e-5,
+    climbed = attacks.objective("cross_entropy")(LABELS, logits)
+    log_p = scipy.special.log_softmax(np.float64(logits), axis=1)
+    entropy = -log_p[np.arange(12), LABELS]
+    np.testing.assert_allclose(tf.math.softplus(climbed), entropy, rtol=1e-5)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize(
+    "attack",
+    [
+        attacks.fgsm,
+        functools.partial(attacks.pgd, random_start="none"),
+        attacks.momentum_pgd,
+        attacks.apgd,
+    ],
+)
+def test_no_confidence_is_too_great(norm, attack):
+    # p_y rounds to 1 for all examples, so that the cross-entropy is 0; the
+    # first of two classes is left along w_1 - w_0 = (-2, 3).
+    weights = tf.constant([[1.0, -1.0], [-1.0, 2.0]])
+    images = tf.constant([[0.5, 0.2], [0.6, 0.3]])
+    threats = {"linf": THREAT, "l2": threat.ThreatModel("l2", 0.1)}
+    adversarial = attack(
+        lambda x: 1e4 * (x @ weights),
+        images,
+        tf.constant([0, 0]),
+        threats[norm],
     )
+    steps = {"linf": [-0.1, 0.1], "l2": [-0.2 / 13**0.5, 0.3 / 13**0.5]}
+    np.testing.assert_allclose(adversarial, images + steps[norm], atol=1e-4)
 
 
 def test_attacks_leave_the_network_as_it_was():

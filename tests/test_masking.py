@@ -38,7 +38,7 @@ def _report(*found, sweep=None, traces=(), threat=_THREAT):
 
 def _sign(number, *found, classes=None, **settings):
     found = masking.signs(_report(*found, **settings), classes)
-    assert len(found) == 6
+    assert len(found) == 7
     return found[number - 1]
 
 
@@ -99,7 +99,7 @@ class TestPairs:
 class TestSigns:
     def test_nothing_ran(self):
         found = masking.signs(_report())
-        assert [sign.verdict for sign in found] == ["not tested"] * 6
+        assert [sign.verdict for sign in found] == ["not tested"] * 7
         assert all(sign.evidence.endswith(".") for sign in found)
         assert all(sign.question.endswith("?") for sign in found)
 
@@ -122,7 +122,7 @@ class TestSigns:
             traces=(_trace([0.5, 0.8, 1.1, 1.09, 1.2]),),
         )
         found = masking.signs(sound)
-        assert [sign.verdict for sign in found] == ["passed"] * 6
+        assert [sign.verdict for sign in found] == ["passed"] * 7
         assert found[0].evidence == (
             "Accuracy is 60.00% under fgsm, 54.00% under pgd:steps=20, 53.10% "
             "under pgd:restarts=5, 53.80% under pgd:steps=100."
@@ -155,6 +155,7 @@ class TestSigns:
             "not tested",
             "failed",
             "failed",
+            "not tested",
         ]
 
 
@@ -426,3 +427,58 @@ class TestAutoAttack:
         sign = _sign(6, _result("autoattack", 500), _result("fgsm", 600, _FGSM))
         assert sign.verdict == "not tested"
         assert "run pgd:steps=100 beside autoattack" in sign.evidence
+
+
+class TestCrossEntropy:
+    """Sign 7: sound networks of the paper differ by up to 4.4 points."""
+
+    @pytest.mark.parametrize(
+        ("name", "parameters"),
+        [
+            ("pgd:steps=20", _PGD),
+            ("apgd:steps=20", {"steps": 20, "objective": "cross_entropy"}),
+            ("momentum", {"steps": 20}),
+            ("cleverhans:pgd", {"nb_iter": 20}),
+            ("cleverhans:mim:nb_iter=20", {"nb_iter": 20}),
+        ],
+    )
+    @pytest.mark.parametrize(
+        ("left", "verdict"), [(549, "passed"), (561, "failed")]
+    )
+    def test_of_as_many_steps(self, name, parameters, left, verdict):
+        sign = _sign(
+            7,
+            _result(name, left, parameters),
+            _result("cw", 500, {"steps": 20, "kappa": 50.0}),
+        )
+        assert sign.verdict == verdict
+        assert f"{left / 10:.2f}% under {name}" in sign.evidence
+        assert "50.00% under cw" in sign.evidence
+
+    def test_the_margin_may_be_that_of_pgd(self):
+        margin = _PGD | {"objective": "margin"}
+        pair = _result("pgd", 600, _PGD), _result("pgd:o", 500, margin)
+        assert _sign(7, *pair).verdict == "failed"
+
+    @pytest.mark.parametrize(
+        "parameters",
+        [
+            {"steps": 21, "objective": "cross_entropy"},
+            {"steps": 20, "objective": "dlr"},
+            {"steps": 20, "objective": "cross_entropy", "restarts": 5},
+        ],
+    )
+    def test_others_are_not_compared(self, parameters):
+        sign = _sign(
+            7,
+            _result("pgd:other", 900, parameters),
+            _result("cw", 500, {"steps": 20}),
+            _result("transfer:pgd", 900, _PGD, access="surrogate"),
+        )
+        assert sign.verdict == "not tested"
+        assert "run cw:steps=20 beside pgd:steps=20" in sign.evidence
+
+    def test_margin_alone_may_leave_more(self):
+        # On natural networks the margin is often the harder to climb.
+        pair = _result("pgd", 200, _PGD), _result("cw", 300, {"steps": 20})
+        assert _sign(7, *pair).verdict == "passed"

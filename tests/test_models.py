@@ -348,13 +348,30 @@ class TestInitialWeights:
         for model, fan_in in [
             (small.cnn4(), {"dense1": 7 * 7 * 64}),
             (small.cnn8(), {"conv3": 9 * 64, "conv6": 9 * 196}),
-            (small.cnn8(num_classes=128), {"logits": 256}),
         ]:
             for name, inputs in fan_in.items():
                 assert_normal(model.get_layer(name).kernel, 2 / inputs)
             for weight in model.weights:
                 if weight.name in ("bias", "beta"):
                     assert not weight.numpy().any()
+
+    @pytest.mark.parametrize(
+        ("name", "shape"),
+        [
+            ("small_cnn", (16, 16, 3)),
+            ("digits_cnn", (8, 8, 1)),
+            ("cnn4", (16, 16, 3)),
+            ("cnn8", (16, 16, 3)),
+            ("resnet18", (8, 8, 3)),
+            ("wide_resnet:depth=10:width=2", (8, 8, 3)),
+        ],
+    )
+    def test_the_first_loss_is_near_that_of_equal_scores(self, name, shape):
+        # As in training; log 10 = 2.30, and large logits kill hidden units.
+        model = loading.build(name, shape, 10)
+        logits = model(images(64, *shape), training=True)
+        p = tf.nn.softmax(logits).numpy()
+        assert 2.2 < -np.log(p[np.arange(64), np.arange(64) % 10]).mean() < 2.6
 
     def test_wide_resnet_is_normal_by_its_outputs(self):
         model = wide_residual.wide_resnet(depth=10, width=8)

@@ -86,9 +86,11 @@ def cnn4(input_shape=(28, 28, 1), num_classes=10, *, seed=0):
     `num_classes` units. 421,834 trainable parameters for MNIST. The "4-layer
     CNN" of MART's Table 2 may be this one or `small_cnn`.
 
-    He normal kernels and zero biases are our choice, and batch norm has
-    PyTorch's settings; the released code has Keras's defaults in both (but
-    for the dense layer of 128, which is He normal there too).
+    He normal kernels, zero biases and a last layer that starts at zero are
+    our choice, and batch norm has PyTorch's settings; the released code has
+    Keras's defaults in both (but for the dense layer of 128, which is He
+    normal there too). A last layer of large first logits would cost MART most
+    of the hidden units: see docs/defenses.md.
 
     Args:
         input_shape: Shape of an image, `(height, width, channels)`, at least
@@ -111,9 +113,7 @@ def cnn4(input_shape=(28, 28, 1), num_classes=10, *, seed=0):
     x = layers.Flatten(name="flatten")(x)
     x = _he_dense(x, 128, "dense1", seed)
     x = layers.ReLU(name="dense1_relu")(x)
-    logits = blocks.logits(
-        x, num_classes, initializers.kaiming_normal(seed, "logits/kernel")
-    )
+    logits = blocks.logits(x, num_classes, "zeros")
     return keras.Model(images, logits, name="cnn4")
 
 
@@ -150,9 +150,7 @@ def cnn8(input_shape=(32, 32, 3), num_classes=10, *, seed=0):
     x = layers.Flatten(name="flatten")(x)
     x = _he_dense(x, 256, "dense1", seed)
     x = _normalized(x, "dense1")
-    logits = blocks.logits(
-        x, num_classes, initializers.kaiming_normal(seed, "logits/kernel")
-    )
+    logits = blocks.logits(x, num_classes, "zeros")
     return keras.Model(images, logits, name="cnn8")
 
 

@@ -235,7 +235,7 @@ class AdversarialClassifier(keras.Model):
             batch_size,
             epochs,
             verbose,
-            epoch.with_epoch(callbacks, self),
+            epoch.with_own(callbacks, self),
             validation_split,
             validation_data,
             *args,

@@ -1,6 +1,10 @@
 """Which epoch it is, told to the model by `fit`: schedules of defenses ask."""
 
+import warnings
+
 import keras
+
+from mart_tf.training import first_loss
 
 
 class TellEpoch(keras.callbacks.Callback):
@@ -10,12 +14,14 @@ class TellEpoch(keras.callbacks.Callback):
         self.model.epoch.assign(epoch)
 
 
-def with_epoch(callbacks, model):
-    """The callbacks of a fit, and one that tells the model its epoch."""
-    own = TellEpoch()
-    if isinstance(callbacks, keras.callbacks.CallbackList):
-        return keras.callbacks.CallbackList(
-            [own, *callbacks.callbacks], model=model
-        )
-    given = [] if callbacks is None else callbacks
-    return [own, *(given if isinstance(given, (list, tuple)) else [given])]
+def with_own(callbacks, model):
+    """The callbacks of a fit, and those that every fit has."""
+    listed = isinstance(callbacks, keras.callbacks.CallbackList)
+    given = callbacks.callbacks if listed else callbacks or []
+    given = given if isinstance(given, (list, tuple)) else [given]
+    own = [TellEpoch()]
+    if not any(isinstance(each, first_loss.FirstLoss) for each in given):
+        own.append(first_loss.FirstLoss(warnings.warn))
+    if listed:
+        return keras.callbacks.CallbackList([*own, *given], model=model)
+    return [*own, *given]

@@ -14,6 +14,7 @@ from mart_tf.training import callbacks
 from mart_tf.training import checkpoints
 from mart_tf.training import classifier as adversarial
 from mart_tf.training import devices
+from mart_tf.training import first_loss
 from mart_tf.training import initialization
 from mart_tf.training import optimizers
 from mart_tf.training import schedules
@@ -121,6 +122,9 @@ def _fit(config, console, batches, validation, model, saved, finished, steps):
         callbacks.Record(config.workdir, saved, finished),
         callbacks.Progress(
             console, config.batch_size, steps, config.epochs, finished
+        ),
+        first_loss.FirstLoss(
+            lambda text: console.print(text, highlight=False, soft_wrap=True)
         ),
         *_tensorboard(config.workdir),
     ]
