@@ -4,9 +4,9 @@
 
 Trains the small CNN with `mma` on the first training images of CIFAR-10 and
 prints of some epochs: how many examples have p_y > 1/2; of these the mean
-margin, how many lie beyond the greatest margin, and how many of those a search
-from the training epsilon finds nearer all the same; the least and the median
-of the kept epsilons, and how many of them lie below the least epsilon.
+margin, how many lie beyond the greatest margin, and how many of those would be
+nearer if the training epsilon were kept; the least and the median of the kept
+epsilons, and how many of them lie below the least epsilon.
 """
 
 import os
@@ -20,8 +20,8 @@ import numpy as np
 import tensorflow as tf
 
 import mart_tf
-from mart_tf import attacks
 from mart_tf import noise
+from mart_tf.defenses import base
 
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TFDS data lies.")
 _IMAGES = flags.DEFINE_integer("images", 1500, "Training images.")
@@ -52,7 +52,7 @@ def main(_):
         seed=_SEED.value,
     )
     model.compile(keras.optimizers.Adam(_LEARNING_RATE.value))
-    margins = _searches(classifier, images, labels, threat)
+    margins = _searches(model, images, labels)
     print(
         "epoch  p_y > 1/2  mean margin  beyond  nearer  "
         "least kept  median kept  below the least"
@@ -67,9 +67,10 @@ def main(_):
             verbose=0,
         )
         kept = model.memory.get_weights()[0]
-        right, own = margins(kept)
-        _, other = margins(np.full_like(kept, threat.epsilon))
-        beyond = right & (own >= _GREATEST)
+        own = margins(kept)
+        other = margins(np.full_like(kept, threat.epsilon))
+        right = own > 0
+        beyond = own >= _GREATEST
         nearer = beyond & (other < _GREATEST)
         print(
             f"{epoch:5}  {right.sum():9}  "
@@ -81,41 +82,32 @@ def main(_):
         )
 
 
-def _searches(classifier, images, labels, threat):
-    """A function from radii `[n]` to who is right, and to their margins."""
+def _searches(model, images, labels):
+    """A function from kept epsilons `[n]` to margins, 0 of who is wrong."""
 
     @tf.function
-    def search(images, labels, radius, seeds):
-        def classify(images):
-            return classifier(images, training=False)
-
-        right = mart_tf.losses.soft_margin(labels, classify(images)) < 0.0
-        _, distance = attacks.nearest_crossing(
-            classify,
-            images,
-            labels,
-            threat,
-            epsilon=radius,
-            limit=1.05 * _GREATEST,
-            steps=_STEPS,
-            start="uniform",
-            seed=seeds,
+    def search(image, label, kept, seeds):
+        batch = base.Batch(
+            image=image,
+            label=tf.cast(label, tf.int32),
+            weight=tf.ones_like(kept),
+            example=seeds[:, 1],
+            seeds=seeds,
+            memory={"epsilon": kept},
         )
-        return right, distance
+        epsilon = model.threat.epsilon
+        inner = base.InnerAttack(
+            model.threat, _STEPS, epsilon / 4, epsilon, "uniform", 0
+        )
+        found = model.defense.attack(
+            lambda image: model.classifier(image, training=False), batch, inner
+        )
+        return found.measures["margin"]
 
-    def margins(radii):
+    def margins(kept):
         seeds = noise.seeds(1, tf.range(len(images))).numpy()
-        parts = [
-            search(
-                images[i : i + 250],
-                labels[i : i + 250],
-                radii[i : i + 250],
-                seeds[i : i + 250],
-            )
-            for i in range(0, len(images), 250)
-        ]
-        right, distance = zip(*parts, strict=True)
-        return np.concatenate(right), np.concatenate(distance)
+        data = tf.data.Dataset.from_tensor_slices((images, labels, kept, seeds))
+        return np.concatenate([search(*batch) for batch in data.batch(250)])
 
     return margins
 

@@ -12,6 +12,8 @@ import tensorflow as tf
 import mart_tf
 from mart_tf import attacks
 from mart_tf import defenses
+from mart_tf import noise
+from mart_tf.defenses import base
 from mart_tf.training import devices
 
 TRUTH = linear.one_hot(linear.LABELS)
@@ -264,9 +266,19 @@ def mma_by_hand(stored, weights, step):
 
     They store 0 for an example that is wrong, SLM(x) >= 0, and take the
     greater of the floor and of what is stored for the radius of the attack.
+    Our own: what is beyond d_max is looked for from the first radius too.
     """
-    kernel, bias = weights
     kept = np.maximum(LEAST, stored)
+    crossing, distance, right = search_by_hand(kept, weights, step)
+    again = right & (distance >= GREATEST)
+    if again.any():
+        kept = np.where(again, GREATEST, kept)
+        crossing, distance, right = search_by_hand(kept, weights, step)
+    return crossing, distance, right
+
+
+def search_by_hand(kept, weights, step):
+    kernel, bias = weights
 
     def logits(x):
         return x @ kernel + bias
@@ -358,6 +370,42 @@ def test_mma_steps_equal_the_closed_form(strategy):
     ):
         np.testing.assert_allclose(mine, by_hand, atol=1e-6)
     np.testing.assert_allclose(logs["margin"], margins, atol=1e-6)
+
+
+def test_mma_looks_again_from_the_training_epsilon():
+    # From 0.5 the scores rise along the first pixel, which is not enough; the
+    # second is flat at first, and beyond 0.55 the way out: along (1, u) score
+    # is 0 where 10 (d u - 0.05) = 1 - 0.1, so that u must be at least 0.93.
+    def classify(images):
+        first, second = images[:, 0] - 0.5, images[:, 1] - 0.55
+        score = 0.1 * tf.tanh(50.0 * first) + tf.nn.relu(10.0 * second) - 1.0
+        return tf.stack([tf.zeros_like(score), score], axis=1)
+
+    count = 40
+    defense = defenses.MMA(max_margin=0.15, min_epsilon=0.02)
+    batch = base.Batch(
+        image=tf.fill([count, 2], 0.5),
+        label=tf.zeros([count], tf.int32),
+        weight=tf.ones([count]),
+        example=tf.range(count, dtype=tf.int64),
+        seeds=noise.seeds(3, tf.range(count)),
+        memory={"epsilon": tf.fill([count], 0.02)},
+    )
+    threat = mart_tf.ThreatModel(epsilon=0.1)
+    epoch = tf.constant(0, tf.int64)
+    inner = base.InnerAttack(threat, 10, 0.025, 0.1, "uniform", epoch)
+    found = defense.attack(classify, batch, inner)
+    margin = found.measures["margin"].numpy()
+    # Inside 0.02 all stay on the flat part, and u is that of the start; inside
+    # 0.1 a quarter starts beyond it, and ends at u = 1.
+    reached = margin < 0.15
+    assert 5 <= reached.sum() <= 18
+    assert (margin[reached] > 0.139).all()
+    assert (abs(margin - 0.14) < 1e-3).sum() > 0.5 * reached.sum()
+    np.testing.assert_array_equal(found.weight, reached)
+    np.testing.assert_allclose(
+        found.memory["epsilon"], np.where(reached, margin, 0.15), atol=1e-6
+    )
 
 
 def test_mma_counts_the_rows_of_arrays_and_is_saved_with_them(tmp_path):

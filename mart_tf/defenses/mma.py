@@ -37,8 +37,11 @@ class MMA(base.Defense):
     mean over the batch, 0 for examples that are wrong.
 
     Unlike in MMA's own code the search sees the network in inference mode
-    (their bisection updates the batch-norm statistics ten times). The inner
-    attack's step size and epsilon ramp are not used: MMA has its own.
+    (their bisection updates the batch-norm statistics ten times), and where
+    one that kept below the training epsilon finds no margin below
+    `max_margin`, it is done again from the training epsilon: a direction that
+    was found so near says little of what is farther off. The inner attack's
+    step size and epsilon ramp are not used: MMA has its own.
 
     Args:
         max_margin: Their d_max, in units of the pixels, above 0: a margin
@@ -72,8 +75,7 @@ class MMA(base.Defense):
             )
 
     def memory(self, threat):
-        least, greatest = self._bounds(threat)
-        return {"epsilon": min(max(threat.epsilon, least), greatest)}
+        return {"epsilon": self._first(threat)}
 
     def describe_attack(self, steps, step_size, random_start):
         return (
@@ -84,16 +86,27 @@ class MMA(base.Defense):
     def attack(self, classify, batch, inner):
         least, greatest = self._bounds(inner.threat)
         right = losses.soft_margin(batch.label, classify(batch.image)) < 0.0
-        crossing, distance = attacks.nearest_crossing(
-            classify,
-            batch.image,
-            batch.label,
-            inner.threat,
-            epsilon=batch.memory["epsilon"],
-            limit=_SEARCH * greatest,
-            steps=inner.steps,
-            start=inner.random_start,
-            seed=batch.seeds,
+        kept, first = batch.memory["epsilon"], self._first(inner.threat)
+
+        def search(radius):
+            return attacks.nearest_crossing(
+                classify,
+                batch.image,
+                batch.label,
+                inner.threat,
+                epsilon=radius,
+                limit=_SEARCH * greatest,
+                steps=inner.steps,
+                start=inner.random_start,
+                seed=batch.seeds,
+            )
+
+        crossing, distance = search(kept)
+        again = right & (distance >= greatest) & (kept < first)
+        crossing, distance = tf.cond(
+            tf.reduce_any(again),
+            lambda: search(tf.where(again, first, kept)),
+            lambda: (crossing, distance),
         )
         shape = [-1] + [1] * (len(batch.image.shape) - 1)
         image = tf.where(tf.reshape(right, shape), crossing, batch.image)
@@ -117,6 +130,11 @@ class MMA(base.Defense):
         values = (1.0 - _NATURAL_SHARE) * inside + _NATURAL_SHARE * natural
         # Accuracy on the boundary says nothing: it is not reported.
         return base.Losses(values, natural_logits)
+
+    def _first(self, threat):
+        """Where the search of an example begins that was not seen yet."""
+        least, greatest = self._bounds(threat)
+        return min(max(threat.epsilon, least), greatest)
 
     def _bounds(self, threat):
         """The least and the greatest radius of an example's attack."""

@@ -3,6 +3,7 @@
 import math
 
 import keras
+import tensorflow as tf
 
 # Nats above the loss of a network that gives all classes the same score.
 # He normal weights in the last layer of `cnn4` begin 1.4 above it.
@@ -29,7 +30,9 @@ class FirstLoss(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         # Of a run that goes on the first step is past.
         classifier = self.model.classifier
-        if batch or int(self.model.step) != 1 or classifier.losses:
+        if batch or classifier.losses:
+            return
+        if int(tf.convert_to_tensor(self.model.step.value)) != 1:
             return
         shape = getattr(classifier, "output_shape", None)
         if not isinstance(shape, tuple):
