@@ -34,3 +34,13 @@ def uniform(seed, example, count):
         bits = sequence(start, (count + 1) // 2)
     halves = bits.view(np.uint32)[:count] >> np.uint32(8)
     return halves.astype(np.float32) * np.float32(2.0**-24)
+
+
+def normal(seed, example, count):
+    """`mart_tf.noise.normal` for one example of `count` numbers.
+
+    Box and Muller (1958), with 1 - u under the logarithm: u may be 0.
+    """
+    pairs = uniform(seed, example, 2 * count).astype(np.float64)
+    radius = np.sqrt(-2.0 * np.log(1.0 - pairs[:count]))
+    return radius * np.cos(2.0 * np.pi * pairs[count:])

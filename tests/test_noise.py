@@ -30,6 +30,15 @@ def test_equals_the_reference():
     assert noise.fold(7, -1).numpy() == splitmix.fold(7, -1)
 
 
+def test_normal_equals_the_reference():
+    seeds = noise.seeds(-5, tf.constant([0, 3, 2**40]))
+    values = noise.normal(seeds, [3, 3, 1]).numpy()
+    for row, example in enumerate([0, 3, 2**40]):
+        np.testing.assert_allclose(
+            values[row].ravel(), splitmix.normal(-5, example, 9), rtol=1e-6
+        )
+
+
 def test_does_not_depend_on_the_batch_or_on_xla():
     seeds = noise.seeds(1, tf.range(6))
     whole = noise.uniform(seeds, [5, 5])
