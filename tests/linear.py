@@ -62,9 +62,9 @@ def softmax_of(images):
     return scipy.special.softmax(images @ KERNEL + BIAS, axis=1)
 
 
-def start_by_hand(examples, radius=0.2):
-    """The uniform start of step 0, and the box around the images."""
-    step_seed = splitmix.fold(SEED, 0)
+def start_by_hand(examples, radius=0.2, step=0):
+    """The uniform start of a step, and the box around the images."""
+    step_seed = splitmix.fold(SEED, step)
     start = np.stack(
         [splitmix.uniform(step_seed, int(e), PIXELS) for e in examples]
     )
@@ -74,16 +74,17 @@ def start_by_hand(examples, radius=0.2):
     return np.clip(IMAGES + epsilon * (2 * start - 1), low, high), low, high
 
 
-def attack_by_hand(examples, gradient=None):
+def attack_by_hand(examples, gradient=None, step=0):
     """Two steps of PGD, in numpy, on the cross-entropy or another objective.
 
     `gradient`: from images to the objective's gradient at their logits.
+    `step`: the training step whose noise it starts from.
     """
     gradient = gradient or (lambda x: softmax_of(x) - one_hot(LABELS))
-    adversarial, low, high = start_by_hand(examples)
+    adversarial, low, high = start_by_hand(examples, step=step)
     for _ in range(2):
-        step = 0.2 / 4 * np.sign(gradient(adversarial) @ KERNEL.T)
-        adversarial = np.clip(adversarial + step, low, high)
+        move = 0.2 / 4 * np.sign(gradient(adversarial) @ KERNEL.T)
+        adversarial = np.clip(adversarial + move, low, high)
     return adversarial
 
 

@@ -4,12 +4,16 @@ import keras
 import linear
 import numpy as np
 import pytest
+import splitmix
 import tensorflow as tf
 
 import mart_tf
 from mart_tf import noise
+from mart_tf.defenses import standard
 from mart_tf.training import classifier as training_classifier
 from mart_tf.training import devices
+from mart_tf.training import dropout
+from mart_tf.training import reduction
 
 
 def small_network(seed=0):
@@ -109,6 +113,116 @@ def test_epsilon_and_step_ramp_from_zero():
     np.testing.assert_allclose(inner.step_size, 0.025, rtol=1e-6)
     model.step.assign(50)
     np.testing.assert_allclose(model._inner_attack().epsilon, 0.2, rtol=1e-6)
+
+
+class Watching(standard.Standard):
+    """Remembers the seeds of each step, of training and of evaluation."""
+
+    def __init__(self):
+        self.seen = []
+
+    def loss(self, classify, batch, adversarial):
+        self.seen.append(batch.seeds.numpy())
+        return super().loss(classify, batch, adversarial)
+
+
+@pytest.mark.parametrize("index", [True, False])
+def test_each_step_has_noise_of_its_own_and_evaluation_too(index, monkeypatch):
+    masks = []
+    monkeypatch.setattr(
+        dropout,
+        "seed",
+        # The step is a variable that goes on.
+        lambda network, *given: masks.append(tuple(map(int, given))),
+    )
+    watching = Watching()
+    model = mart_tf.AdversarialClassifier(
+        linear.linear_network(), watching, linear.THREAT, 1, seed=linear.SEED
+    )
+    model.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
+    inputs, rows = linear.IMAGES, np.arange(linear.EXAMPLES)
+    if index:
+        inputs = {"image": linear.IMAGES, "index": linear.ROWS}
+        rows = linear.ROWS
+    settings = {"batch_size": linear.EXAMPLES, "verbose": 0}
+    model.fit(inputs, linear.LABELS, epochs=3, shuffle=False, **settings)
+    for _ in range(2):
+        model.evaluate(inputs, linear.LABELS, **settings)
+    # Training's stream is its step; evaluation's, the same each time, is -1.
+    for seeds, stream in zip(watching.seen, [0, 1, 2, -1, -1], strict=True):
+        own = splitmix.fold(linear.SEED, stream)
+        np.testing.assert_array_equal(seeds[:, 0], own)
+        np.testing.assert_array_equal(seeds[:, 1], rows)
+    own = splitmix.fold(linear.SEED, -2)
+    assert masks == [(own, step) for step in range(3)]
+
+
+def test_each_dropout_layer_has_masks_of_its_own():
+    network = keras.Sequential(
+        [keras.Input([4]), *(keras.layers.Dropout(0.5) for _ in range(3))]
+    )
+    for step in (0, 5):
+        dropout.seed(network, 7, step)
+        own = splitmix.fold(7, step)
+        states = [
+            np.array(layer.seed_generator.state, np.uint32).view(np.int64)
+            for layer in network.layers
+        ]
+        expected = [splitmix.fold(own, place) for place in range(3)]
+        np.testing.assert_array_equal(np.ravel(states), expected)
+
+
+@pytest.mark.parametrize("warmup", [0, 10])
+def test_evaluation_equals_the_closed_form_during_warm_up_too(warmup):
+    model = mart_tf.AdversarialClassifier(
+        linear.linear_network(),
+        "standard",
+        linear.THREAT,
+        2,
+        epsilon_warmup_steps=warmup,
+        seed=linear.SEED,
+    )
+    model.compile(keras.optimizers.SGD(0.1))
+    found = model.evaluate(
+        {"image": linear.IMAGES, "index": linear.ROWS},
+        linear.LABELS,
+        batch_size=linear.EXAMPLES,
+        verbose=0,
+        return_dict=True,
+    )
+    adversarial = linear.attack_by_hand(linear.ROWS, step=-1)
+    natural = linear.softmax_of(linear.IMAGES)
+    robust = linear.softmax_of(adversarial)
+    places = np.arange(linear.EXAMPLES), linear.LABELS
+    expected = {
+        "loss": -np.log(robust[places]).mean(),
+        "natural_accuracy": (natural.argmax(1) == linear.LABELS).mean(),
+        "robust_accuracy": (robust.argmax(1) == linear.LABELS).mean(),
+    }
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["single", "mirrored"])
+def test_of_a_row_that_comes_twice_the_mean_is_kept(kind):
+    # Row 1 three times, on two replicas beside rows of their own.
+    rows = np.array([1, 1, 1, 3])
+    values = np.array([2.0, 3.0, 7.0, 5.0], np.float32)
+    table = tf.constant([0.1, 0.2, 0.3, 0.4])
+    strategy = devices.strategy(kind)
+    size = 4 // strategy.num_replicas_in_sync
+
+    def replica():
+        context = tf.distribute.get_replica_context()
+        first = context.replica_id_in_sync_group * size
+        some = slice(first, first + size)
+        return reduction.written(
+            table, tf.constant(rows)[some], tf.constant(values)[some]
+        )
+
+    for found in strategy.experimental_local_results(
+        strategy.run(tf.function(replica))
+    ):
+        np.testing.assert_allclose(found, [0.1, 4.0, 0.3, 5.0], rtol=1e-6)
 
 
 def digits_model(defense="mart", **compile_settings):
