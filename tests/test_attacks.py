@@ -6,11 +6,13 @@ import keras
 import numpy as np
 import pytest
 import scipy.special
+import splitmix
 import tensorflow as tf
 
 from mart_tf import attacks
 from mart_tf import losses
 from mart_tf import threat
+from mart_tf.attacks import projected
 
 THREAT = threat.ThreatModel(epsilon=0.1)
 GENERATOR = np.random.RandomState(0)
@@ -116,6 +118,49 @@ def test_a_seed_per_example_survives_re_packing():
     assert np.abs(attack(IMAGES, LABELS, seed=8) - whole).max() > 0.01
     fresh = attack(IMAGES, LABELS), attack(IMAGES, LABELS)
     assert np.abs(fresh[0] - fresh[1]).max() > 0.01
+
+
+def rounds_of_seeds(count):
+    """The seeds of some rounds: the examples' own, then folded numbers."""
+    first = [(9, example) for example in range(len(IMAGES))]
+    later = [
+        [tuple(splitmix.fold(part, number) for part in seed) for seed in first]
+        for number in range(1, count)
+    ]
+    return np.array([first, *later])
+
+
+def test_the_best_of_restarts_from_noise_of_their_own():
+    settings = {"steps": 1, "step_size": 0.01, "objective": "margin"}
+    attack = functools.partial(
+        attacks.pgd, linear, IMAGES, LABELS, THREAT, **settings
+    )
+    rounds = [
+        attack(seed=tf.constant(seeds)).numpy() for seeds in rounds_of_seeds(3)
+    ]
+    margins = [attacks.margin(LABELS, linear(found)) for found in rounds]
+    best = np.argmax(margins, axis=0)
+    # Each round is the best of some example.
+    assert set(best) == {0, 1, 2}
+    expected = np.stack(rounds)[best, np.arange(len(IMAGES))]
+    found = attack(seed=9, restarts=3)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_rounds_of_an_evaluation_start_from_noise_of_their_own():
+    attack = projected.PGD(linear, THREAT, 3, restarts=3)
+    rounds = rounds_of_seeds(3)
+    low = np.maximum(IMAGES - np.float32(0.1), 0)
+    high = np.minimum(IMAGES + np.float32(0.1), 1)
+    for number, seeds in enumerate(rounds):
+        start = attack.start(IMAGES, LABELS, tf.constant(rounds[0]), number)
+        draws = np.stack([splitmix.uniform(*seed, 16) for seed in seeds])
+        noise = 0.1 * (2 * draws - 1).reshape(IMAGES.shape)
+        np.testing.assert_allclose(
+            start["adversarial"],
+            np.clip(IMAGES + noise, low, high),
+            atol=1e-6,
+        )
 
 
 def test_a_radius_per_example():

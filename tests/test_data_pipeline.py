@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from sklearn import datasets
+import splitmix
 import tensorflow as tf
 import tiny_tfds
 
@@ -237,6 +238,17 @@ class TestPool:
         np.testing.assert_array_equal(indices(one.take(1))[0][1::2], rows)
         assert (rows != others).mean() > 0.9
 
+    def test_the_pool_has_an_order_of_its_own(self, digits):
+        # As many examples as the labelled data: the same stream would take
+        # the same places of both.
+        split, pool = digits.train.select(np.arange(60)), a_pool(60)
+        [rows] = indices(data.training_batches(split, 120, pool=pool).take(1))
+        places = np.searchsorted(split.indices, rows[::2])
+        of_pool = rows[1::2] - data.rows(split)
+        for order in (places, of_pool):
+            np.testing.assert_array_equal(np.sort(order), np.arange(60))
+        assert (places != of_pool).mean() > 0.8
+
     def test_augments_the_pool_by_its_own_epochs(self, digits):
         # Each batch takes all of the pool: the labelled data's epoch has ten.
         split, pool = digits.train.select(np.arange(40)), a_pool(4)
@@ -404,6 +416,18 @@ class TestAugmentation:
             np.testing.assert_array_equal(
                 crop[:, ::-1] if flip else crop, expected
             )
+
+    @pytest.mark.parametrize("seed", [0, 3, -1])
+    def test_offsets_are_of_a_stream_of_their_own(self, seed):
+        # "AUG" in ASCII; without it they were the noise of training's step 5.
+        stream = splitmix.fold(splitmix.fold(seed, 0x415547), 5)
+        draws = np.stack(
+            [splitmix.uniform(stream, int(row), 3) for row in self.rows]
+        )
+        top, left, flip = augmentation.offsets(self.rows, seed, 5)
+        np.testing.assert_array_equal(top, np.floor(9 * draws[:, 0]))
+        np.testing.assert_array_equal(left, np.floor(9 * draws[:, 1]))
+        np.testing.assert_array_equal(flip, draws[:, 2] < 0.5)
 
     def test_offsets_reach_every_place_evenly(self):
         top, left, flip = augmentation.offsets(np.arange(9000), 0, 0)

@@ -1,5 +1,7 @@
 """Each defense's training step, worked out in numpy, on 1 and 2 replicas."""
 
+import functools
+
 import keras
 import linear
 import numpy as np
@@ -15,6 +17,7 @@ from mart_tf import defenses
 from mart_tf import noise
 from mart_tf.defenses import base
 from mart_tf.training import devices
+from mart_tf.training import memory
 
 TRUTH = linear.one_hot(linear.LABELS)
 
@@ -166,6 +169,94 @@ def test_the_share_is_as_large_as_asked_for():
     mart = defenses.MART(regularized_fraction=0.3)
     chosen = mart._regularization_of(tf.range(50_000, dtype=tf.int64)) > 0
     assert np.mean(chosen) == pytest.approx(0.3, abs=0.01)
+
+
+def test_evaluation_regularizes_every_example():
+    # Rows of another split are no rows of the share: -1 is not drawn for.
+    fraction = 0.05
+    assert splitmix.uniform(0x534841, -1, 1) > fraction
+    losses = []
+    for options in ("", f":regularized_fraction={fraction}"):
+        model = mart_tf.AdversarialClassifier(
+            linear.linear_network(), f"mart{options}", linear.THREAT, 2
+        )
+        model.compile("sgd", run_eagerly=True)
+        inputs = {"image": linear.IMAGES, "index": linear.ROWS}
+        logs = model.evaluate(
+            inputs, linear.LABELS, verbose=0, return_dict=True
+        )
+        losses.append(logs["loss"])
+    assert losses[0] == losses[1]
+
+
+def natural_and_shifted():
+    """The batch of `linear`, without memory, and x + 0.25 for its x'."""
+    batch = base.Batch(
+        image=tf.constant(linear.IMAGES),
+        label=tf.constant(linear.LABELS),
+        weight=tf.ones([linear.EXAMPLES]),
+        example=tf.constant(linear.ROWS),
+        seeds=noise.seeds(splitmix.fold(linear.SEED, 0), linear.ROWS),
+        memory={},
+    )
+    return batch, base.Adversarial(batch.image + 0.25)
+
+
+@pytest.mark.parametrize("fraction", [0, 1])
+def test_a_share_of_all_or_none_needs_no_rows(fraction):
+    batch, adversarial = natural_and_shifted()
+    values = []
+    for options in (
+        f"regularization=4:regularized_fraction={fraction}",
+        f"regularization={4 * fraction}",
+    ):
+        defense = defenses.get(f"mart:{options}")
+        assert not defense.needs_rows
+        outcome = defense.loss(linear.linear_network(), batch, adversarial)
+        values.append(outcome.values)
+    np.testing.assert_array_equal(*values)
+
+
+@pytest.mark.parametrize(
+    "defense", ["mart", "alp", "clp", "trades", "uat", "mma"]
+)
+def test_natural_images_pass_first_and_apart(defense):
+    # A running mean that halves with each batch is nearer to the last one.
+    norm = keras.layers.BatchNormalization(momentum=0.5)
+    network = keras.Sequential(
+        [keras.Input([linear.PIXELS]), norm, keras.layers.Dense(linear.CLASSES)]
+    )
+    defenses.get(defense).loss(
+        functools.partial(network, training=True), *natural_and_shifted()
+    )
+    mean = linear.IMAGES.mean(0)
+    np.testing.assert_allclose(
+        norm.moving_mean, 0.25 * mean + 0.5 * (mean + 0.25), rtol=1e-5
+    )
+
+
+def test_a_given_step_and_the_radius_of_a_warm_up_reach_every_attack():
+    # Half of the way: epsilon 0.1 of 0.2, steps of 0.03 of 0.06.
+    start, low, high = linear.start_by_hand(linear.ROWS, radius=0.1)
+    expected = start
+    for _ in range(2):
+        slope = (linear.softmax_of(expected) - TRUTH) @ linear.KERNEL.T
+        expected = np.clip(expected + 0.03 * np.sign(slope), low, high)
+    batch, _ = natural_and_shifted()
+    for defense in ("standard", "mart", "dynamic:c_max=0"):
+        model = mart_tf.AdversarialClassifier(
+            linear.linear_network(),
+            defense,
+            linear.THREAT,
+            2,
+            0.06,
+            epsilon_warmup_steps=10,
+        )
+        model.step.assign(5)
+        found = model.defense.attack(
+            model._classify_frozen, batch, model._inner_attack()
+        )
+        np.testing.assert_allclose(found.image, expected, atol=1e-6)
 
 
 def dynamic_by_hand(criterion, reference):
@@ -544,6 +635,20 @@ def test_a_row_beyond_the_table_is_said():
     batches = tf.data.Dataset.from_tensors((inputs, linear.LABELS))
     with pytest.raises(tf.errors.InvalidArgumentError, match="row"):
         model.fit(batches, verbose=0)
+
+
+def test_the_table_ends_below_its_number_of_rows():
+    table = memory.Memory({"epsilon": 0.5}, 10)
+    table.ensure(9)
+    with pytest.raises(ValueError, match="a row 10, and .* of 10 rows"):
+        table.ensure(10)
+    kept = table.recall(tf.constant([9], tf.int64))["epsilon"]
+    np.testing.assert_array_equal(kept, [0.5])
+    # A GPU would read a 0 there.
+    with pytest.raises(
+        tf.errors.InvalidArgumentError, match="A row lies beyond the 10 rows"
+    ):
+        table.recall(tf.constant([9, 10], tf.int64))
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,17 @@ class TestPiecewise:
         )
         assert rates(copy(schedule), *steps) == rates(schedule, *steps)
 
+    @pytest.mark.parametrize("name", ["piecewise:at=5", "cosine"])
+    @pytest.mark.parametrize(("epochs", "steps"), [(0.26, 3), (0.34, 3)])
+    def test_warms_up_to_the_nearest_step(self, name, epochs, steps):
+        # 2.6 and 3.4 of 10 steps: both are 3, the first at the full rate.
+        schedule = schedules.create(
+            f"{name}:warmup_epochs={epochs}", 0.3, 10, 6
+        )
+        np.testing.assert_allclose(
+            rates(schedule, *range(steps + 1)), [0.0, 0.1, 0.2, 0.3], rtol=1e-6
+        )
+
     @pytest.mark.parametrize(
         ("spec", "message"),
         [
