@@ -19,6 +19,7 @@ from mart_tf.attacks import examples
 from mart_tf.attacks import projected
 from mart_tf.attacks import stepwise
 from mart_tf.evaluation import engine
+from mart_tf.evaluation import inputs
 from mart_tf.evaluation import pieces
 from mart_tf.evaluation import targets
 
@@ -507,6 +508,73 @@ class TestEngine:
             outcome.losses, np.log1p(np.exp(pixels - 0.75)), rtol=1e-6
         )
 
+    def test_the_losses_are_those_of_the_first_round(self):
+        class Twice(stepwise.Stepwise):
+            climbs = True
+            steps = 2
+            rounds = 2
+
+            def start(self, images, labels, seeds, number=0):
+                return {"adversarial": images + 0.2 * number}
+
+            def step(self, images, labels, state, taken):
+                adversarial = state["adversarial"]
+                return {"adversarial": adversarial + 0.1}, classify(adversarial)
+
+        def classify(images):
+            return tf.stack([0.0 * images[:, 0], images[:, 0] - 0.75], axis=1)
+
+        outcome = _run(
+            Twice(),
+            classify,
+            np.array([[0.0], [0.3]], np.float32),
+            np.zeros(2, np.int32),
+        )
+        assert outcome.broken.tolist() == [False, False]
+        pixels = np.array([[0.0, 0.1], [0.3, 0.4]])
+        np.testing.assert_allclose(
+            outcome.losses, np.log1p(np.exp(pixels - 0.75)), rtol=1e-6
+        )
+        # The last round's iterate is handed over, from 0.2 above.
+        np.testing.assert_allclose(
+            outcome.adversarial[:, 0], [0.4, 0.7], rtol=1e-6
+        )
+
+    def test_the_last_iterate_of_every_round_is_looked_at(self):
+        # One step a round, of 0.3 times its number: the last iterate, which
+        # no step looks at, is above 0.55 in the second round alone.
+        class Farther(stepwise.Stepwise):
+            steps = 1
+            rounds = 3
+
+            def start(self, images, labels, seeds, number=0):
+                length = 0.3 if number == 1 else 0.1
+                return {
+                    "adversarial": images,
+                    "length": tf.fill([len(images), 1], length),
+                }
+
+            def step(self, images, labels, state, taken):
+                adversarial = state["adversarial"]
+                moved = adversarial + state["length"]
+                return {**state, "adversarial": moved}, classify(adversarial)
+
+        def classify(images):
+            margin = 0.55 - images[:, 0]
+            return tf.stack([margin, tf.zeros_like(margin)], axis=1)
+
+        outcome = _run(
+            Farther(),
+            classify,
+            np.array([[0.3], [0.1]], np.float32),
+            np.zeros(2, np.int32),
+        )
+        assert outcome.broken.tolist() == [True, False]
+        assert outcome.steps.tolist() == [2, 3]
+        np.testing.assert_allclose(
+            outcome.adversarial[:, 0], [0.6, 0.2], rtol=1e-6
+        )
+
     def test_many_attacks_of_a_kind_bring_no_warning(self, caplog):
         images = np.random.default_rng(0).random((4, 5), np.float32)
         labels = images.argmax(axis=1).astype(np.int32)
@@ -595,6 +663,18 @@ class TestEvaluateRobustness:
         assert 0 < outcomes[0].sum() < 60
         for outcome in outcomes[1:]:
             np.testing.assert_array_equal(outcome, outcomes[0])
+
+    def test_leaves_out_what_fills_a_batch_up(self):
+        images = np.arange(7, dtype=np.float32)[:, None] / 10
+        labels = np.arange(7) % 2
+        weights = np.array([1, 1, 0.5, 1, 1, 0, 0], np.float32)
+        data = tf.data.Dataset.from_tensor_slices((images, labels, weights))
+        for given in (data.batch(4), data.batch(3)):
+            found = inputs.arrays(given)
+            np.testing.assert_array_equal(found[0], images[:5])
+            np.testing.assert_array_equal(found[1], labels[:5])
+        few, _ = inputs.arrays(data.batch(3).repeat(), max_examples=6)
+        np.testing.assert_array_equal(few, images[[0, 1, 2, 3, 4, 0]])
 
     def test_takes_the_first_examples(self, digits):
         model, images, labels = digits

@@ -257,6 +257,42 @@ class TestBlackBox:
         # PGD had broken those 7 too.
         assert _sign(3, ensemble(493), _result("pgd", 490)).verdict == "passed"
 
+    def test_inside_an_ensemble_it_had_none_of_what_others_broke(self):
+        # Of 500 that apgd_ce left, Square breaks 7. PGD breaks 10 others,
+        # which Square, inside, was not asked to break: they speak for neither.
+        ensemble = _result(
+            "autoattack",
+            493,
+            parts=(
+                _result("autoattack: apgd_ce", 500),
+                _result("autoattack: square", 493, access="queries"),
+            ),
+        )
+        pgd = _result("pgd", 990, first=10)
+        sign = _sign(3, ensemble, pgd)
+        assert sign.verdict == "failed"
+        assert "7 examples fall to the first alone, 0 to the" in sign.evidence
+        # On its own it was asked, and did not.
+        alone = _result("square", 493, access="queries")
+        sign = _sign(3, _result("apgd", 500), pgd, alone)
+        assert sign.verdict == "passed"
+
+    def test_all_gradient_attacks_before_queries_count(self):
+        # Cumulative: the last of them has what the first had broken.
+        ensemble = _result(
+            "autoattack",
+            480,
+            parts=(
+                _result("autoattack: apgd_ce", 500),
+                _result("autoattack: apgd_t", 490),
+                _result("autoattack: square", 485, access="queries"),
+                _result("autoattack: fab_t", 480),
+            ),
+        )
+        sign = _sign(3, ensemble)
+        assert sign.verdict == "passed"
+        assert "49.00% under all gradient attacks together" in sign.evidence
+
     def test_what_follows_queries_in_an_ensemble_counts_for_neither(self):
         ensemble = _result(
             "autoattack",
@@ -287,6 +323,8 @@ class TestGrowingEpsilon:
             ((0.1, 0.5), (0.8, 0.055), "passed", "5.50% at epsilon 0.5"),
             ((0.1, 0.2, 0.5), (0.5, 0.6, 0.0), "failed", "more, 60.00%, at"),
             ((0.1, 0.2, 0.5), (0.5, 0.504, 0.0), "passed", "0.00%"),
+            # Up by 4 points and by 4 again: more than noise in all.
+            ((0.1, 0.2, 0.3), (0.5, 0.54, 0.58), "failed", "0.1 and more"),
         ],
     )
     def test_linf(self, epsilons, accuracies, verdict, said):

@@ -213,6 +213,24 @@ class TestSweep:
             sweep.outcomes[0], alone.outcomes["pgd:steps=5"]
         )
 
+    def test_a_step_grows_with_the_radius(self):
+        # Class 0 up to 0.55. One step from x, as long as the radius: FGSM.
+        def classify(images):
+            score = images[:, 0] - 0.55
+            return tf.stack([tf.zeros_like(score), score], axis=1)
+
+        images = np.array([[0.5], [0.4], [0.3], [0.0]], np.float32)
+        found = mart_tf.evaluate_robustness(
+            classify,
+            (images, np.zeros(4, int)),
+            _THREAT,
+            "pgd:steps=1:step_size=0.1:random_start=none",
+            epsilon_sweep=[0.3, 0.02, 0.2, 0.1],
+        )
+        # 0.5 falls from 0.05 on, 0.4 from 0.15 on, 0.3 from 0.25 on.
+        assert found.sweep.epsilons == (0.02, 0.1, 0.2, 0.3)
+        assert found.sweep.accuracies == (1.0, 0.75, 0.5, 0.25)
+
     @pytest.mark.parametrize("radius", [0.0, -0.1, 1.5, float("nan")])
     def test_refuses_a_radius_that_no_threat_model_has(self, digits, radius):
         model, data = digits
@@ -377,6 +395,7 @@ class TestStoppedEvaluations:
             ({"threat": mart_tf.ThreatModel(epsilon=0.2)}, "threat model"),
             ({"model": other}, "model"),
             ({"dataset": (data[0][:50], data[1][:50])}, "data"),
+            ({"dataset": (data[0], np.roll(data[1], 1))}, "data"),
             ({"surrogate": other}, "surrogate"),
         ]:
             settings = {
@@ -397,6 +416,22 @@ class TestWarnings:
             model, (images, (labels + 1) % 10), _THREAT, "fgsm"
         )
         assert "chance is 10.00%" in found.warnings[0]
+
+    @pytest.mark.parametrize(
+        ("right", "warned"), [(9, True), (14, True), (16, False), (90, False)]
+    )
+    def test_just_above_chance_is_too_near(self, right, warned):
+        # Always class 0 of ten: chance is 10 %, the line 15 %.
+        def classify(images):
+            score = tf.fill(tf.shape(images)[:1], 2.0)
+            return tf.stack([score, *9 * [0.0 * score]], axis=1)
+
+        labels = np.where(np.arange(100) < right, 0, 1)
+        images = np.full([100, 1], 0.5, np.float32)
+        found = mart_tf.evaluate_robustness(
+            classify, (images, labels), _THREAT, []
+        )
+        assert any("chance is 10.00%" in w for w in found.warnings) == warned
 
     def test_fall_backs_are_in_the_report(self):
         images = np.random.default_rng(0).random((20, 4, 4, 1), "float32")

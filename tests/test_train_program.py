@@ -19,6 +19,7 @@ import rich.console
 import sklearn.datasets
 import tensorflow as tf
 
+from mart_tf import data
 from mart_tf.training import callbacks
 from mart_tf.training import config as run_config
 from mart_tf.training import devices
@@ -416,6 +417,10 @@ def test_weights_that_are_not_finite_are_not_saved():
     [
         ({"epsilon": 0.1}, "--epsilon was 0.15, now 0.1"),
         ({"seed": 1, "batch_size": 64}, "--batch_size was 256, now 64"),
+        (
+            {"precision": "mixed_bfloat16"},
+            "--precision was float32, now mixed_bfloat16",
+        ),
         ({"epochs": 1}, "a run can grow, not shrink"),
     ],
 )
@@ -425,6 +430,32 @@ def test_a_workdir_of_another_configuration(settings, sentence):
     with pytest.raises(ValueError, match=sentence):
         workdir.prepare(config_of("run", **{"epochs": 2, **settings}))
     assert {file.name for file in path.iterdir()} == {"run.json", "flags.cfg"}
+
+
+def test_a_run_continues_in_its_own_precision(monkeypatch):
+    class Stopped(Exception):
+        pass
+
+    def stop(config, dataset, pool, steps, policy):
+        raise Stopped(policy)
+
+    # As on a machine that computes bfloat16 after one that does not.
+    monkeypatch.setattr(devices, "_computes_bfloat16", lambda: True)
+    monkeypatch.setattr(run, "compiled_model", stop)
+    config = config_of("run", epochs=2, precision="auto")
+    with pytest.raises(Stopped, match="mixed_bfloat16"):
+        run.train(config, None, None)
+    with pytest.raises(Stopped, match="float32"):
+        run.train(config, {"facts": {"policy": "float32"}}, None)
+
+
+def test_the_warm_up_of_epsilon_takes_a_last_part_of_a_step_whole():
+    # 1.5 epochs of 5 steps; and a touch is a step.
+    dataset = data.load("digits")
+    for epochs, steps in [(0.0, 0), (1.5, 8), (1.6, 8), (0.01, 1)]:
+        config = config_of("run", epochs=2, epsilon_warmup_epochs=epochs)
+        model = run.compiled_model(config, dataset, None, 5, "float32")
+        assert model.epsilon_warmup_steps == steps
 
 
 def test_another_configuration_through_the_program():
@@ -453,6 +484,14 @@ def test_what_may_differ_when_a_run_continues():
         config_of("run", epochs=3), strategy="mirrored", data_dir="elsewhere"
     )
     assert workdir.prepare(config) is not None
+
+
+@pytest.mark.parametrize("fraction", [0.0, 1.0])
+def test_refuses_a_pool_that_is_nothing_or_all_of_a_batch(fraction):
+    images, labels = pool_arrays()
+    np.savez("pool.npz", image=images, label=labels)
+    with pytest.raises(ValueError, match="expected a share of each batch"):
+        config_of("run", pool="npz:pool.npz", pool_fraction=fraction)
 
 
 def test_defaults_come_from_the_data_set():
