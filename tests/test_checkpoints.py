@@ -68,6 +68,17 @@ def test_the_first_of_equally_good_epochs_is_the_best(tmp_path):
     assert kept == ["ckpt-1", "ckpt-2", "ckpt-4", "ckpt-5"]
 
 
+def test_the_tenth_epoch_is_newer_than_the_ninth(tmp_path):
+    _, saved = made(tmp_path)
+    for epoch in (9, 10):
+        saved.save(epoch, 0.1 * epoch)
+    assert made(tmp_path)[1].restore() == (10, [])
+    classifier = linear.linear_network()
+    for kind in ("best", "last"):
+        found = checkpoints.restore_classifier(tmp_path, kind, classifier)
+        assert found == (10, [])
+
+
 def test_a_disk_needs_room_for_two(tmp_path, monkeypatch):
     # Kernel and bias, twice with the momentum; iterations and the rate; rows.
     weights = 4 * (linear.PIXELS * linear.CLASSES + linear.CLASSES)

@@ -71,6 +71,35 @@ class TestCarve:
         assert (len(none.validation), len(none.train)) == (0, 1438)
         assert data.arrays(none.validation)[0].shape == (0, 8, 8, 1)
 
+    @pytest.mark.parametrize("with_test", [True, False])
+    def test_validation_has_a_limit_and_a_stream_of_its_own(
+        self, with_test, monkeypatch
+    ):
+        # The hash of row r in stream s is SplitMix64's output number r + 1
+        # from the state s * 2^48 golden ratios on.
+        def ranked(rows, stream):
+            start = (stream << 48) * 0x9E3779B97F4A7C15 % 2**64
+            return rows[np.argsort(splitmix.sequence(start, 200)[rows])]
+
+        monkeypatch.setattr(splits, "MAX_VALIDATION", 7)
+        whole = splits.memory_split(
+            np.zeros([200, 2, 2, 1], np.uint8), np.arange(200) % 2
+        )
+        source = splits.Source(("a", "b"), whole, whole if with_test else None)
+        rows = np.arange(200)
+        if not with_test:
+            test = ranked(rows, 1)[:40]
+            rows = np.setdiff1d(rows, test)
+        for fraction, size in [(None, 7), (0.25, len(rows) // 4)]:
+            made = splits.assemble("mine", source, fraction)
+            expected = np.sort(ranked(rows, 2)[:size])
+            np.testing.assert_array_equal(made.validation.indices, expected)
+            np.testing.assert_array_equal(
+                made.train.indices, np.setdiff1d(rows, expected)
+            )
+            if not with_test:
+                np.testing.assert_array_equal(made.test.indices, np.sort(test))
+
     @pytest.mark.parametrize("fraction", [-0.1, 1.0, float("nan"), 0.9999])
     def test_refuses_a_fraction_that_leaves_nothing(self, fraction):
         with pytest.raises(ValueError, match="validation_fraction"):

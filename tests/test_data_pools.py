@@ -360,6 +360,9 @@ class TestPickle:
             (b"c_codecs\nencode\n(S'a'\nS'zip'\ntR.", "the encoding 'zip'"),
             (pickle.dumps({"data": np.array([{}])}), "the kind 'O8'"),
             (pickle.dumps({"data": np.zeros(2, "u1,O")}), "the kind 'V9'"),
+            # What begins like a number's kind, and is one of more than that.
+            (b"cnumpy\ndtype\n(S'u1,O'\nI00\nI01\ntR.", "the kind 'u1,O'"),
+            (b"cnumpy\ndtype\n(S'f8[2]'\nI00\nI01\ntR.", "kind 'f8.2.'"),
             (pickle.dumps({"data": np.array(["2020"], "M8[D]")}), "kind 'M8'"),
             (pickle.dumps({"data": np.ma.array([1])}), "holds numpy.ma.core"),
             (pickle.dumps({"data": [1, 2]}), "holds no array data; expected"),
@@ -381,6 +384,19 @@ class TestPickle:
     )
     def test_refuses_all_but_arrays(self, tmp_path, content, message):
         refused(self.write(tmp_path, content), message)
+
+    def test_only_arrays_have_a_state(self, tmp_path):
+        # An instance of encoded bytes beside the images, with BUILD's state.
+        images = pickle.dumps(pixels(3), 2)[2:-1]
+        bytes_in = b"c_codecs\nencode\n(S'a'\nS'latin1'\ntR"
+        for state in (b"N", b"(dS'value'\nS'b'\ns", b"(N(dS'value'\nNst"):
+            content = b"\x80\x02}(U\x04data" + images + b"U\x05other"
+            spec = self.write(tmp_path, content + bytes_in + b"u.")
+            np.testing.assert_array_equal(
+                data.load_pool(spec).images, pixels(3)
+            )
+            spec = self.write(tmp_path, content + bytes_in + state + b"bu.")
+            refused(spec, "is not a pickle of arrays, or is damaged")
 
     def test_a_state_changes_nothing_that_lasts(self, tmp_path):
         # BUILD with (None, {name: value}) sets attributes of what it is given.
