@@ -10,6 +10,7 @@ import pytest
 
 import mart_tf
 from mart_tf.training import checkpoints
+from mart_tf.training import run
 
 
 def made(path, seed=0):
@@ -77,6 +78,7 @@ def test_the_tenth_epoch_is_newer_than_the_ninth(tmp_path):
     for kind in ("best", "last"):
         found = checkpoints.restore_classifier(tmp_path, kind, classifier)
         assert found == (10, [])
+    assert run._best_epoch(tmp_path) == 10
 
 
 def test_a_disk_needs_room_for_two(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import hashlib
 import io
 import json
 import os
@@ -430,6 +431,24 @@ def test_a_workdir_of_another_configuration(settings, sentence):
     with pytest.raises(ValueError, match=sentence):
         workdir.prepare(config_of("run", **{"epochs": 2, **settings}))
     assert {file.name for file in path.iterdir()} == {"run.json", "flags.cfg"}
+
+
+@pytest.mark.parametrize("kind", ["npz", "pickle"])
+def test_the_file_of_a_pool_is_known_by_its_content(kind):
+    config = config_of("run", epochs=2)
+    pathlib.Path("chosen.csv").write_text("row")
+    pathlib.Path("pool").write_text("images")
+    config = dataclasses.replace(config, pool=f"{kind}:pool")
+    found = workdir.digests(config, ("chosen.csv",))
+    assert found == {
+        "chosen.csv": hashlib.sha256(b"row").hexdigest(),
+        "pool": hashlib.sha256(b"images").hexdigest(),
+    }
+    record = {"facts": {"files": found}}
+    workdir.check_files(record, workdir.digests(config, ("chosen.csv",)))
+    pathlib.Path("pool").write_text("others")
+    with pytest.raises(ValueError, match="pool has changed since the run"):
+        workdir.check_files(record, workdir.digests(config, ("chosen.csv",)))
 
 
 def test_a_run_continues_in_its_own_precision(monkeypatch):
