@@ -388,6 +388,16 @@ class TestRestartsAndLoss:
             sign.evidence
         )
 
+    def test_the_single_start_of_another_attack_is_none(self):
+        broken_after = np.where(_standing(500), -1, 20).astype(np.int32)
+        restarted = _result(
+            "pgd:restarts=5", 500, self._RESTARTS, broken_after=broken_after
+        )
+        single = _result("cw", 600, _PGD | {"restarts": 1})
+        sign = _sign(5, single, restarted, traces=self._RISING)
+        assert sign.verdict == "passed"
+        assert "50.00% under the first start, 50.00% under" in sign.evidence
+
     def test_one_half_alone_does_not_pass(self):
         sign = _sign(5, self._CW, traces=self._RISING)
         assert sign.verdict == "not tested"
