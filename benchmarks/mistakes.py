@@ -85,9 +85,9 @@ def main(argv):
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         copies = Copies(folder, names, _PROCESSES.value)
-        threads = stack.enter_context(
-            futures.ThreadPoolExecutor(_PROCESSES.value)
-        )
+        threads = futures.ThreadPoolExecutor(_PROCESSES.value)
+        # Who stops it waits for the tests that run, not for all.
+        stack.callback(threads.shutdown, cancel_futures=True)
         as_they_are, done = {}, []
         for mistake in mistakes:
             # In this order: what waits for another was begun after it.
@@ -251,8 +251,10 @@ def _as_they_are(copies, found, tests):
     key = _digest(repr(tests).encode())
     if found.get(key) is None:
         status, _ = copies.run(tests)
-        found.keep(key, status == _PASSED)
-    return found.get(key)
+        if status != _PASSED:
+            return False
+        found.keep(key, True)
+    return True
 
 
 def _judged(copies, found, as_they_are, mistake):
