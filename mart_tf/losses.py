@@ -123,7 +123,7 @@ def mart(
     labels,
     natural_logits,
     adversarial_logits,
-    regularization=6.0,
+    regularization=5.0,
     form="paper",
     *,
     outer="bce",
@@ -139,10 +139,12 @@ def mart(
 
     Args:
         labels: Integer classes, shape `[batch]`, each in `[0, classes)`.
-        natural_logits: Scores for x, shape `[batch, classes]`.
-        adversarial_logits: Scores for x', of the same shape.
-        regularization: The paper's lambda, 6 in section 4.1, 5 in 4.2: a
-            number, or one per example, shape `[batch]`.
+        natural_logits: Scores for x, shape `[batch, classes]`; None will do
+            where neither term looks at them.
+        adversarial_logits: Scores for x', of the same shape, or None alike.
+        regularization: The paper's lambda: a number, or one per example,
+            shape `[batch]`. 5 in section 4.2, the paper's comparison of
+            defenses (default); 6 in section 4.1, its ablations.
         form: "paper" as above, or "released" for the authors' constants: the
             capped margin of `boosted_cross_entropy`, log(p(x') + 1e-12) in
             the divergence, 1.0000001 - p_y(x) as its soft weight.
@@ -175,7 +177,7 @@ def mart(
     return values + tf.cast(regularization, tf.float32) * term
 
 
-def trades(labels, natural_logits, adversarial_logits, regularization=6.0):
+def trades(labels, natural_logits, adversarial_logits, regularization=4.0):
     """TRADES (Zhang et al., ICML 2019), as Table 1 of the MART paper has it.
 
         CE(p(x), y) + regularization * KL(p(x) || p(x'))
@@ -185,7 +187,8 @@ def trades(labels, natural_logits, adversarial_logits, regularization=6.0):
         natural_logits: Scores for x, shape `[batch, classes]`.
         adversarial_logits: Scores for x', of the same shape.
         regularization: 1/lambda of its authors, who take 6 for CIFAR-10 and
-            1 for MNIST; 4 in the MART paper. A number, or one per example.
+            1 for MNIST: a number, or one per example, shape `[batch]`. 4 in
+            section 4.2 of the MART paper (default).
 
     Returns:
         Float32 tensor of shape `[batch]`, in nats.

@@ -1,6 +1,7 @@
 """Each defense's training step, worked out in numpy, on 1 and 2 replicas."""
 
 import functools
+import inspect
 
 import keras
 import linear
@@ -14,6 +15,7 @@ import tensorflow as tf
 import mart_tf
 from mart_tf import attacks
 from mart_tf import defenses
+from mart_tf import losses
 from mart_tf import noise
 from mart_tf.defenses import base
 from mart_tf.training import devices
@@ -139,6 +141,69 @@ def test_clp_step_equals_the_closed_form(strategy):
     natural, other = distance_parts(*probabilities(adversarial))
     expected = linear.update(p - TRUTH + 2 * natural, 2 * other, adversarial)
     assert_step(strategy, "clp:regularization=2", expected)
+
+
+def test_mart_without_a_second_term_equals_the_closed_form(strategy):
+    # BCE of x' alone, Figure 2a's curve without both.
+    adversarial = linear.attack_by_hand(linear.ROWS)
+    _, boosted = mart_by_hand(adversarial, 0.0)
+    expected = linear.update(0.0, boosted, adversarial)
+    assert_step(strategy, "mart:divergence=false:weighting=none", expected)
+
+
+NATURAL, ADVERSARIAL = linear.IMAGES, 1.0 - linear.IMAGES
+
+
+@pytest.mark.parametrize(
+    "defense, expected",
+    [
+        ("natural", [NATURAL]),
+        ("standard", [ADVERSARIAL]),
+        ("trades", [NATURAL, ADVERSARIAL]),
+        ("mart", [NATURAL, ADVERSARIAL]),
+        ("mart:divergence=false", [NATURAL, ADVERSARIAL]),
+        ("mart:divergence=false:weighting=none", [ADVERSARIAL]),
+        ("mart:divergence=false:weighting=hard:outer=ce", [ADVERSARIAL]),
+        ("mart:regularization=0", [ADVERSARIAL]),
+        ("mart:regularized_fraction=0", [ADVERSARIAL]),
+        ("mart:regularized_fraction=0.5", [NATURAL, ADVERSARIAL]),
+        ("mart:outer=bce_natural", [NATURAL, ADVERSARIAL]),
+        ("mart:outer=bce_natural:divergence=false", [NATURAL]),
+        ("mart:outer=bce_natural:regularization=0", [NATURAL]),
+    ],
+)
+def test_a_loss_runs_the_passes_it_needs_and_no_others(defense, expected):
+    seen = []
+
+    def classify(images):
+        seen.append(images)
+        return images @ linear.KERNEL + linear.BIAS
+
+    batch = base.Batch(
+        NATURAL, linear.LABELS, None, linear.ROWS, seeds=None, memory={}
+    )
+    defense = defenses.get(defense)
+    found = defense.loss(classify, batch, base.Adversarial(ADVERSARIAL))
+    assert len(seen) == len(expected)
+    for images, by_hand in zip(seen, expected, strict=True):
+        assert images is by_hand
+    assert np.isfinite(found.values).all()
+    assert (found.natural_logits is None) != any(x is NATURAL for x in seen)
+    assert (found.adversarial_logits is None) != any(
+        x is ADVERSARIAL for x in seen
+    )
+
+
+def test_mart_of_natural_images_alone_attacks_nothing():
+    def classify(images):
+        raise AssertionError("There is nothing to attack.")
+
+    batch = base.Batch(
+        NATURAL, linear.LABELS, None, linear.ROWS, seeds=None, memory={}
+    )
+    mart = defenses.MART(outer="bce_natural", regularization=0.0)
+    assert mart.attack(classify, batch, None).image is NATURAL
+    assert mart.describe_attack(10, 0.1, "uniform") == "none in training"
 
 
 def test_mart_with_the_divergence_inside(strategy):
@@ -680,6 +745,34 @@ def test_refuses_to_climb_the_divergence_from_x(defense):
             linear.THREAT,
             random_start="none",
         )
+
+
+@pytest.mark.parametrize(
+    "name, loss",
+    [
+        ("alp", losses.adversarial_logit_pairing),
+        ("clp", losses.clean_logit_pairing),
+        ("trades", losses.trades),
+        ("mart", losses.mart),
+        ("uat", losses.uat),
+    ],
+)
+def test_a_loss_and_its_defense_have_the_same_defaults(name, loss):
+    defense = defenses.get(name)
+    of_loss = inspect.signature(loss).parameters
+    of_defense = inspect.signature(type(defense)).parameters
+    shared = of_loss.keys() & of_defense.keys()
+    assert "regularization" in shared
+    for option in shared:
+        assert of_loss[option].default == of_defense[option].default, option
+        assert of_loss[option].default == getattr(defense, option), option
+
+
+def test_defaults_are_those_of_the_papers_comparison():
+    # Section 4.2 of the MART paper; of ALP, CLP and UAT++ it has none.
+    assert defenses.MART().regularization == 5.0
+    assert defenses.TRADES().regularization == 4.0
+    assert defenses.Dynamic().c_max == 0.5
 
 
 # The subset of a file: tests/test_subsets.py.

@@ -20,15 +20,19 @@ class MART(base.Defense):
         BCE(p(x'), y) + regularization * KL(p(x) || p(x')) * (1 - p_y(x))
 
     with x' from PGD on the cross-entropy. Two forward passes in training
-    mode, natural first, so that batch-norm statistics see each batch of
-    images as the paper's code shows it: apart.
+    mode, natural first, apart, as in the authors' code: batch-norm statistics
+    see natural and adversarial images as batches of their own. A term that
+    weighs nothing takes no pass: without the second term (weight "none" or
+    "hard" and no divergence, or a regularization or a share of 0) the first
+    one's images are all that the network sees, and if these are natural
+    there is no attack.
 
     The options from `outer` on are the ablations of section 4.1; the defaults
     are the method.
 
     Args:
-        regularization: The paper's lambda, at least 0: 6 in section 4.1, 5 in
-            section 4.2.
+        regularization: The paper's lambda, at least 0: 5 in section 4.2, the
+            comparison of defenses (default), 6 in section 4.1, the ablations.
         form: "paper", or "released" for the constants of the authors' code;
             see `mart_tf.losses.mart`.
         outer: The first term: "bce", "ce" (cross-entropy of x') or
@@ -81,15 +85,25 @@ class MART(base.Defense):
         if self.inner == "kl":
             base.check_start("mart:inner=kl", random_start)
 
+    def describe_attack(self, steps, step_size, random_start):
+        if not self._sees_adversarial:
+            return "none in training"
+        return super().describe_attack(steps, step_size, random_start)
+
     def attack(self, classify, batch, inner):
+        if not self._sees_adversarial:
+            return base.Adversarial(batch.image)
         objective = "cross_entropy"
         if self.inner == "kl":
             objective = base.divergence_from(classify, batch)
         return base.Adversarial(base.pgd(classify, batch, inner, objective))
 
     def loss(self, classify, batch, adversarial):
-        natural_logits = classify(batch.image)
-        adversarial_logits = classify(adversarial.image)
+        natural_logits = adversarial_logits = None
+        if self._has_second_term or self.outer == "bce_natural":
+            natural_logits = classify(batch.image)
+        if self._sees_adversarial:
+            adversarial_logits = classify(adversarial.image)
         values = losses.mart(
             batch.label,
             natural_logits,
@@ -97,10 +111,23 @@ class MART(base.Defense):
             self._regularization_of(batch.example),
             self.form,
             outer=self.outer,
-            divergence=self.divergence,
-            weighting=self.weighting,
+            divergence=self._has_divergence,
+            weighting=self.weighting if self._has_second_term else "none",
         )
         return base.Losses(values, natural_logits, adversarial_logits)
+
+    @property
+    def _has_second_term(self):
+        factors = self.divergence or self.weighting == "soft"
+        return bool(factors and self.regularization * self.regularized_fraction)
+
+    @property
+    def _has_divergence(self):
+        return self.divergence and self._has_second_term
+
+    @property
+    def _sees_adversarial(self):
+        return self._has_divergence or self.outer != "bce_natural"
 
     def _regularization_of(self, examples):
         """The regularization of each example."""
