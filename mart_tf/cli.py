@@ -49,8 +49,9 @@ def checkpoint_flag(values):
         "checkpoint",
         "best",
         ["best", "last", "ema"],
-        "Weights of the epoch that was best on the validation split, of the "
-        "last one, or their average if --optimizer kept one.",
+        "Weights of the epoch that was best on the validation split (without "
+        "one the last), of the last one, or their average if --optimizer kept "
+        "one.",
         flag_values=values,
     )
 

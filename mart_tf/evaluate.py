@@ -356,7 +356,7 @@ def _load(path, images):
         print(f"{warning} Evaluating epoch {epoch}, the one before it.")
     return targets.of(classifier, run["outputs"], images), {
         "workdir": run["workdir"],
-        "checkpoint": _CHECKPOINT.value,
+        "checkpoint": workdir.chosen(run, _CHECKPOINT.value),
         "epoch": epoch,
         "network": run["model"],
         "defense": run["defense"],

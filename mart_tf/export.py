@@ -119,7 +119,8 @@ def _main():
             return {"attack": f"none: {not_attacked}"}
         return _attack(run, classifier, hidden)
 
-    training = {"checkpoint": _CHECKPOINT.value, "epoch": epoch}
+    checkpoint = workdir.chosen(run, _CHECKPOINT.value)
+    training = {"checkpoint": checkpoint, "epoch": epoch}
     version = saved_model.write_version(
         classifier,
         directory,
@@ -134,8 +135,8 @@ def _main():
         },
     )
     print(
-        f"Wrote {version.path}, the {_CHECKPOINT.value} weights of {path}, of "
-        f"epoch {epoch}"
+        f"Wrote {version.path}, the {checkpoint} weights of {path}, of epoch "
+        f"{epoch}"
     )
     _tell(version, not_attacked)
     print(

@@ -92,7 +92,8 @@ def _main():
     )
     for warning in warnings:
         print(f"{warning} Labelling with epoch {epoch}, the one before it.")
-    author = f"{path}, {_CHECKPOINT.value} weights, epoch {epoch}"
+    checkpoint = workdir.chosen(run, _CHECKPOINT.value)
+    author = f"{path}, {checkpoint} weights, epoch {epoch}"
     if _POOL.value is not None:
         _label_pool(run, classifier, author, where)
     else:
@@ -171,7 +172,9 @@ def _label_pool(run, classifier, author, where):
 
 
 def _pick_subsets(run, classifier, author, where):
-    dataset = data.load(run["dataset"], **where)
+    dataset = data.load(
+        run["dataset"], validation_images=run["validation_images"], **where
+    )
     found = (list(dataset.image_shape), list(dataset.class_names))
     if found != (run["image_shape"], run["class_names"]):
         raise ValueError(
@@ -213,7 +216,8 @@ def _counts(run, labels):
 
 def _train(run, defense, *more):
     """A command of mart-train on the run's data and network."""
-    settings = {name: run[name] for name in ("dataset", "data_dir", "model")}
+    names = ("dataset", "data_dir", "validation_images", "model")
+    settings = {name: run[name] for name in names}
     given = [f"--{k}={v}" for k, v in settings.items() if v is not None]
     words = ["mart-train", *given, f"--defense={defense}", *more]
     return " ".join(shlex.quote(word) for word in words)

@@ -131,14 +131,44 @@ def resolve(text, table, kind, reserved=()):
 
 
 def canonical(text, table, kind, reserved=()):
-    """A spec in its one form: options by the signature, defaults left out."""
+    """A spec in its short form: options by the signature, defaults left out."""
     spec = resolve(text, table, kind, reserved)
-    parts = [spec.name]
+    values = {
+        key: spec.options[key]
+        for key, parameter in signature(table[spec.name]).items()
+        if spec.options.get(key, parameter.default) != parameter.default
+    }
+    return _spelled(spec.name, values)
+
+
+def complete(text, table, kind, reserved=(), derived=None):
+    """A spec with every option written, so that it says what holds.
+
+    Args:
+        text, table, kind, reserved: As in `resolve`.
+        derived: Of the options whose default is None and stands for something
+            else, a function from the options before it to what that is.
+
+    Returns:
+        The spec as text; reading it gives the same values, whatever the
+        defaults are then.
+    """
+    spec = resolve(text, table, kind, reserved)
+    values = {}
     for key, parameter in signature(table[spec.name]).items():
+        if key in reserved:
+            continue
         value = spec.options.get(key, parameter.default)
-        if value != parameter.default:
-            parts.append(f"{key}={_written(value)}")
-    return ":".join(parts)
+        if value is None and key in (derived or {}):
+            value = derived[key](values)
+        if value is not None or "None" in parameter.annotation:
+            values[key] = value
+    return _spelled(spec.name, values)
+
+
+def _spelled(name, values):
+    parts = [f"{key}={_written(value)}" for key, value in values.items()]
+    return ":".join([name, *parts])
 
 
 def load(target):
@@ -246,7 +276,10 @@ def _read_bool(text):
 def _written(value):
     if isinstance(value, tuple):
         return "+".join(map(_written, value))
-    return repr(value).removesuffix(".0") if isinstance(value, float) else value
+    if isinstance(value, float):
+        return repr(value).removesuffix(".0")
+    # A flag's words: true, false, none.
+    return str(value).lower() if isinstance(value, bool | None) else str(value)
 
 
 def read_number(text):

@@ -74,6 +74,9 @@ _INTEGERS = {
     "attack_steps": "Steps of the attack, at least 1.",
     "epochs": f"Passes over the training split; default: {_DATASET}.",
     "batch_size": f"Images a step, over all devices; default: {_DATASET}.",
+    "validation_images": "Images of the training set that are held out to "
+    "choose the best epoch by; 0: none, all are trained on and the last epoch "
+    "is kept; default: a tenth, at most 2,000.",
     "seed": "Seed of weights, order, augmentation and noise, at least 0.",
 }
 _BOOLS = {

@@ -64,12 +64,14 @@ class TestCarve:
         again = splits.carve(kept, 29, 1)
         np.testing.assert_array_equal(again, chosen[1:])
 
-    def test_validation_fraction_is_exact(self):
-        quarter = data.load("digits", validation_fraction=0.25)
-        assert len(quarter.validation) == round(0.25 * 1438)
-        none = data.load("digits", validation_fraction=0)
+    def test_as_many_validation_images_as_asked_for(self):
+        some = data.load("digits", validation_images=360)
+        assert (len(some.validation), len(some.train)) == (360, 1078)
+        none = data.load("digits", validation_images=0)
         assert (len(none.validation), len(none.train)) == (0, 1438)
         assert data.arrays(none.validation)[0].shape == (0, 8, 8, 1)
+        # The test images are the same: they are carved first.
+        np.testing.assert_array_equal(some.test.indices, none.test.indices)
 
     @pytest.mark.parametrize("with_test", [True, False])
     def test_validation_has_a_limit_and_a_stream_of_its_own(
@@ -90,8 +92,8 @@ class TestCarve:
         if not with_test:
             test = ranked(rows, 1)[:40]
             rows = np.setdiff1d(rows, test)
-        for fraction, size in [(None, 7), (0.25, len(rows) // 4)]:
-            made = splits.assemble("mine", source, fraction)
+        for asked, size in [(None, 7), (40, 40)]:
+            made = splits.assemble("mine", source, asked)
             expected = np.sort(ranked(rows, 2)[:size])
             np.testing.assert_array_equal(made.validation.indices, expected)
             np.testing.assert_array_equal(
@@ -100,10 +102,10 @@ class TestCarve:
             if not with_test:
                 np.testing.assert_array_equal(made.test.indices, np.sort(test))
 
-    @pytest.mark.parametrize("fraction", [-0.1, 1.0, float("nan"), 0.9999])
-    def test_refuses_a_fraction_that_leaves_nothing(self, fraction):
-        with pytest.raises(ValueError, match="validation_fraction"):
-            data.load("digits", validation_fraction=fraction)
+    @pytest.mark.parametrize("images", [-1, 1438, 10**6])
+    def test_refuses_a_split_that_leaves_nothing(self, images):
+        with pytest.raises(ValueError, match=f"validation_images is {images}"):
+            data.load("digits", validation_images=images)
 
 
 class TestCheck:

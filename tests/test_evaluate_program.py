@@ -69,7 +69,7 @@ class TestOfARun:
         ]
         assert content["model"]["workdir"] == RUN
         assert content["model"]["checkpoint"] == "best"
-        assert content["model"]["defense"] == "mart"
+        assert content["model"]["defense"].startswith("mart:regularization=5:")
         assert content["data"]["dataset"] == "digits"
         assert content["data"]["split"] == "test"
         assert content["data"]["class_names"] == list("0123456789")

@@ -141,7 +141,8 @@ class TestModelCard:
             "worst_case": report["worst_case"]["accuracy"],
         }
         assert found["evaluation"]["examples"] == 50
-        assert found["training"]["defense"] == "mart"
+        assert found["training"]["defense"].startswith("mart:regularization=5:")
+        assert found["training"]["attack_step_size"] == 0.0375
         assert found["training"]["epoch"] == 1
         assert found["verification"]["attacked_examples"] == 200
         assert (

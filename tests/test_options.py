@@ -3,6 +3,7 @@
 import pytest
 
 from mart_tf import defenses
+from mart_tf import models
 from mart_tf import options
 from mart_tf import training
 
@@ -35,6 +36,55 @@ def test_signature_gives_defaults_and_annotations():
     assert parameters["regularization"].default == 5.0
     assert not parameters["form"].required
     assert options.signature("mart_tf.defenses.natural:Natural") == {}
+
+
+def test_a_complete_spec_says_every_option():
+    said = options.complete("mart:outer=ce", defenses.DEFENSES, "defense")
+    assert said == (
+        "mart:regularization=5:form=paper:outer=ce:divergence=true:"
+        "weighting=soft:inner=cross_entropy:regularized_fraction=1"
+    )
+    said = options.complete(
+        "piecewise",
+        training.SCHEDULES,
+        "schedule",
+        training.SCHEDULE_RESERVED,
+    )
+    assert said == "piecewise:at=75+90:factor=0.1:warmup_epochs=0"
+    assert options.complete("natural", defenses.DEFENSES, "defense") == (
+        "natural"
+    )
+
+
+def test_a_complete_spec_stays_what_it_is_when_defaults_change(monkeypatch):
+    said = options.complete("mart", defenses.DEFENSES, "defense")
+    parameters = dict(options.signature("mart_tf.defenses.mart:MART"))
+    parameters["regularization"] = options.Parameter("float", 99.0)
+    monkeypatch.setattr(options, "signature", lambda target: parameters)
+    again = options.resolve(said, defenses.DEFENSES, "defense")
+    assert again.options["regularization"] == 5.0
+
+
+@pytest.mark.parametrize(
+    "table, reserved",
+    [
+        (defenses.DEFENSES, ()),
+        (training.SCHEDULES, training.SCHEDULE_RESERVED),
+        (training.OPTIMIZERS, training.OPTIMIZER_RESERVED),
+        (models.MODELS, ("input_shape", "num_classes", "seed")),
+    ],
+)
+def test_every_default_can_be_written_and_read_again(table, reserved):
+    for name, target in table.items():
+        said = options.complete(name, table, "name", reserved)
+        defaults = {
+            key: parameter.default
+            for key, parameter in options.signature(target).items()
+            if key not in reserved
+        }
+        assert options.resolve(said, table, "name", reserved).options == (
+            defaults
+        )
 
 
 @pytest.mark.parametrize("text, number", [("0.3", 0.3), ("8/255", 8 / 255)])

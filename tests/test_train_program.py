@@ -21,6 +21,9 @@ import sklearn.datasets
 import tensorflow as tf
 
 from mart_tf import data
+from mart_tf import defenses
+from mart_tf import options
+from mart_tf import train as train_program
 from mart_tf.training import callbacks
 from mart_tf.training import config as run_config
 from mart_tf.training import devices
@@ -518,10 +521,151 @@ def test_defaults_come_from_the_data_set():
     assert config.workdir == "runs/digits_digits_cnn_mart"
     assert (config.model, config.epsilon) == ("digits_cnn", 0.15)
     config = run_config.Config(defense="mart:form=released", regularization=6)
-    assert config.resolved().defense == "mart:regularization=6:form=released"
-    # One form: an option's default is left out.
+    found = options.parse(config.resolved().defense).options
+    assert (found["regularization"], found["form"]) == ("6", "released")
+    # A workdir's name leaves an option's default out.
     config = run_config.Config(defense="mart:regularization=5.0:form=paper")
-    assert config.resolved().defense == "mart"
+    assert config.resolved().workdir == "runs/digits_digits_cnn_mart"
+
+
+def test_a_default_run_records_what_every_default_stood_for():
+    said = train("run", epochs=1, schedule=None, model="digits_cnn")
+    # Written from the paper (section 4.2), the digits recipe and PyTorch.
+    defense = (
+        "mart:regularization=5:form=paper:outer=bce:divergence=true:"
+        "weighting=soft:inner=cross_entropy:regularized_fraction=1"
+    )
+    recorded = {
+        "defense": defense,
+        "attack_step_size": 0.0375,
+        "optimizer": "sgd:momentum=0.9:nesterov=false:ema=0",
+        "schedule": "piecewise:at=21+27:factor=0.1:warmup_epochs=0",
+        "validation_images": 144,
+    }
+    config = json.loads(pathlib.Path("run/run.json").read_text())["config"]
+    assert {name: config[name] for name in recorded} == recorded
+    absent = {name for name, value in config.items() if value is None}
+    assert absent == {"data_dir", "pool", "init_from", "regularization"}
+    flags = pathlib.Path("run/flags.cfg").read_text().splitlines()
+    for name, value in recorded.items():
+        assert f"--{name}={value}" in flags
+        if isinstance(value, str):
+            assert value in said
+    assert "PGD, 2 steps of 0.0375, uniform start" in said
+    assert "144 images, under PGD, 2 steps of 0.0375" in said
+    assert "seed 0" in said
+
+
+@pytest.mark.parametrize(
+    "settings, option, value",
+    [
+        # The paper's 0.45 and 12/255 are 1.5 times its epsilon.
+        ({"defense": "mma", "epsilon": 0.3}, "max_margin", 0.45),
+        ({"defense": "mma", "epsilon": 8 / 255}, "max_margin", 12 / 255),
+        ({"defense": "mma:max_margin=0.2"}, "max_margin", 0.2),
+        ({"defense": "dynamic"}, "c_max", 0.5),
+        ({"defense": "dynamic"}, "control_epochs", 100),
+        ({"defense": "trades"}, "regularization", 4.0),
+        ({"defense": "trades", "regularization": 6.0}, "regularization", 6.0),
+    ],
+)
+def test_a_default_that_follows_from_others_is_worked_out(
+    settings, option, value
+):
+    config = config_of("run", **settings)
+    spec = options.resolve(config.defense, defenses.DEFENSES, "defense")
+    assert spec.options[option] == pytest.approx(value, rel=1e-12)
+    # Once more changes nothing.
+    assert config.resolved() == config
+
+
+def test_a_default_that_changes_does_not_change_a_replay(monkeypatch):
+    workdir.write(config_of("run", epochs=2), {})
+    at_75 = dataclasses.replace(data.DEFAULTS["digits"], epsilon=0.2)
+    monkeypatch.setitem(data.DEFAULTS, "digits", at_75)
+    values = train_program.FLAGS
+    values.unparse_flags()
+    for name in values:
+        values[name].unparse()
+    values(["mart-train", "--flagfile=run/flags.cfg"])
+    config = train_program.configuration().resolved()
+    assert (config.epsilon, config.attack_step_size) == (0.15, 0.0375)
+    assert workdir.prepare(config) is not None
+
+
+def test_a_run_of_an_earlier_version_continues():
+    # It left defaults out.
+    config = dataclasses.replace(
+        config_of("run", epochs=2),
+        defense="mart",
+        optimizer="sgd",
+        schedule="piecewise:at=3",
+        attack_step_size=None,
+    )
+    workdir.write(config, {})
+    assert workdir.prepare(config_of("run", epochs=3)) is not None
+    with pytest.raises(ValueError, match="--defense was mart:regul"):
+        workdir.prepare(config_of("run", epochs=3, regularization=6.0))
+
+
+def test_without_a_validation_split_all_is_trained_on_and_the_last_is_kept():
+    settings = {"validation_images": 0}
+    train("whole", epochs=3, **settings)
+    train("parts", epochs=2, **settings)
+    said = train("parts", epochs=3, **settings)
+    assert "digits: 1,438 training, 0 validation, 359 test" in said
+    assert "validation   none: all images are trained on" in said
+    assert "training: natural" in said
+    assert "epoch 3, the last, stands for the best" in said
+    assert_same_run("whole", "parts")
+    assert not any(name.startswith("val_") for name in rows("parts")[0])
+    for a, b in zip(weights("parts", "best"), weights("parts"), strict=True):
+        np.testing.assert_array_equal(a, b)
+    _, epoch, _ = workdir.load_classifier("parts", "best")
+    assert epoch == 3
+    # The split is part of the run.
+    with pytest.raises(ValueError, match="--validation_images was 0, now 50"):
+        train("parts", epochs=4, validation_images=50)
+    # What is not said is as the run began.
+    assert "0 validation" in train("parts", epochs=4)
+    said = train("from", epochs=1, init_from="parts")
+    assert "Initialised from parts, last weights, epoch 4" in said
+
+
+def test_programs_take_the_last_epoch_of_a_run_without_a_validation_split():
+    settings = {"validation_images": 0, "defense": "natural", "batch_size": 32}
+    train("run", epochs=2, **settings)
+    here = {"cwd": pathlib.Path.cwd()}
+    process = programs.run(
+        "evaluate",
+        "--workdir=run",
+        "--attacks=fgsm",
+        "--max_examples=20",
+        **here,
+    )
+    assert process.returncode == 0, process.stderr
+    report = json.loads(pathlib.Path("run/evaluation/report.json").read_text())
+    found = report["model"]["checkpoint"], report["model"]["epoch"]
+    assert found == ("last", 2)
+    process = programs.run("label", "--workdir=run", "--subsets=chosen", **here)
+    assert process.returncode == 0, process.stderr
+    assert "run, last weights, epoch 2 misclassifies" in process.stdout
+    assert "of the 1,438 training images" in process.stdout
+    assert "--validation_images=0" in process.stdout
+    process = programs.run(
+        "export",
+        "--workdir=run",
+        "--attack_examples=0",
+        "--warmup_batch_sizes=",
+        **here,
+    )
+    assert process.returncode == 0, process.stderr
+    assert "the last weights of run, of epoch 2" in process.stdout
+    card = json.loads(
+        pathlib.Path("run/export/1/assets.extra/model_card.json").read_text()
+    )
+    assert card["training"]["checkpoint"] == "last"
+    assert card["training"]["validation_images"] == 0
 
 
 @pytest.mark.parametrize(
@@ -548,6 +692,7 @@ def test_defaults_come_from_the_data_set():
         ("--epsilon=1.5", "expected at most 1"),
         ("--epsilon=big", "expected a number, such as 0.3 or 8/255"),
         ("--attack_steps=0", "--attack_steps is 0"),
+        ("--validation_images=-1", "--validation_images is -1"),
         ("--batch_size=0", "--batch_size is 0"),
         ("--epochs=0", "--epochs is 0"),
         ("--regularization=-1", "--regularization is -1"),

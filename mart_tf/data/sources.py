@@ -59,7 +59,7 @@ def check(spec, *, data_dir=None, download=False):
     find(spec, _DATASET, data_dir, download)
 
 
-def load(spec, *, data_dir=None, download=False, validation_fraction=None):
+def load(spec, *, data_dir=None, download=False, validation_images=None):
     """The training, validation and test images of a data set.
 
     Args:
@@ -72,9 +72,8 @@ def load(spec, *, data_dir=None, download=False, validation_fraction=None):
         data_dir: Where TFDS data is prepared; default: $TFDS_DATA_DIR, or
             `~/tensorflow_datasets`.
         download: Whether TFDS may fetch data that is not there.
-        validation_fraction: Share of the training set that becomes the
-            validation split, in [0, 1); default: a tenth, at most 2,000
-            images.
+        validation_images: How many images of the training set become the
+            validation split, 0 or more; default: a tenth, at most 2,000.
 
     Returns:
         A `Dataset`.
@@ -82,15 +81,10 @@ def load(spec, *, data_dir=None, download=False, validation_fraction=None):
     Raises:
         ValueError: As `check`, and on images or labels that cannot be used.
     """
-    if validation_fraction is not None and not 0 <= validation_fraction < 1:
-        raise ValueError(
-            f"validation_fraction is {validation_fraction}; expected a share "
-            "of the training set, at least 0 and below 1."
-        )
     found = find(spec, _DATASET, data_dir, download)
     source = read(found, _DATASET, data_dir)
     assemble = options.load("mart_tf.data.splits:assemble")
-    return assemble(found.name, source, validation_fraction)
+    return assemble(found.name, source, validation_images)
 
 
 def find(text, kind, data_dir, download):

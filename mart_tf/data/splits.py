@@ -34,7 +34,7 @@ class Dataset:
         class_names: One for each class.
         train: What training sees.
         validation: Carved from the source's training set; shares no row with
-            `train`. It may be empty if `validation_fraction` was 0.
+            `train`. Empty if `validation_images` was 0.
         test: The source's test set; where the source has none, a fifth of its
             images, which neither other split holds.
         mode: "memory" or "streaming".
@@ -73,7 +73,7 @@ class Source:
     mode: str = "memory"
 
 
-def assemble(name, source, validation_fraction=None):
+def assemble(name, source, validation_images=None):
     """Carves the validation split, and the test split where there is none."""
     rows = np.arange(len(source.train))
     if len(rows) < 3:
@@ -85,15 +85,14 @@ def assemble(name, source, validation_fraction=None):
         chosen = carve(rows, max(1, round(TEST_FRACTION * len(rows))), _TEST)
         test = source.train.select(chosen)
         rows = np.setdiff1d(rows, chosen)
-    if validation_fraction is None:
+    size = validation_images
+    if size is None:
         size = max(1, round(VALIDATION_FRACTION * len(rows)))
         size = min(size, MAX_VALIDATION)
-    else:
-        size = round(validation_fraction * len(rows))
-    if size >= len(rows):
+    if not 0 <= size < len(rows):
         raise ValueError(
-            f"validation_fraction {validation_fraction} leaves none of the "
-            f"{len(rows)} training images of {name}; choose a smaller one."
+            f"validation_images is {size}; expected at least 0 and fewer than "
+            f"the {len(rows)} training images of {name}."
         )
     chosen = carve(rows, size, _VALIDATION)
     return Dataset(

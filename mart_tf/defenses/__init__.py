@@ -3,6 +3,8 @@
 `DEFENSES` is the table of names; a class is imported when it is first used.
 """
 
+import functools
+
 from mart_tf import options
 
 DEFENSES = {
@@ -16,6 +18,17 @@ DEFENSES = {
     "mart": "mart_tf.defenses.mart:MART",
     "uat": "mart_tf.defenses.pairing:UAT",
     "subset": "mart_tf.defenses.subset:Subset",
+}
+
+# What stands for an option whose default is None, of the threat model's epsilon
+# and the options before it.
+DERIVED = {
+    "mma": {"max_margin": lambda epsilon, before: 1.5 * epsilon},
+    "subset": {
+        "regularization": lambda epsilon, before: (
+            4.0 if before["treatment"] == "kl" else None
+        ),
+    },
 }
 
 _CLASSES = {
@@ -37,6 +50,23 @@ def get(defense):
         return defense
     spec = options.resolve(defense, DEFENSES, "defense")
     return options.load(DEFENSES[spec.name])(**spec.options)
+
+
+def complete(spec, epsilon):
+    """A spec with every option written, as a run records it.
+
+    Args:
+        spec: A name or a spec such as "mart:regularization=6".
+        epsilon: Radius of the threat model, in units of the pixels.
+
+    Raises:
+        ValueError: On an unknown name or option.
+    """
+    derived = {
+        option: functools.partial(value, epsilon)
+        for option, value in DERIVED.get(options.parse(spec).name, {}).items()
+    }
+    return options.complete(spec, DEFENSES, "defense", derived=derived)
 
 
 def __getattr__(name):

@@ -8,14 +8,13 @@ import keras
 import tensorflow as tf
 
 from mart_tf import attacks
+from mart_tf import defenses
 from mart_tf import losses
 from mart_tf import options
 from mart_tf import subsets
 from mart_tf.defenses import base
 
 TREATMENTS = ("natural", "fgsm", "kl")
-
-_REGULARIZATION = 4.0
 
 
 @keras.saving.register_keras_serializable(package="mart_tf")
@@ -63,10 +62,11 @@ class Subset(base.Defense):
         if treatment not in TREATMENTS:
             raise options.unknown("treatment", str(treatment), TREATMENTS)
         if treatment == "kl":
-            regularization = base.number(
-                "regularization",
-                _REGULARIZATION if regularization is None else regularization,
-            )
+            if regularization is None:
+                given = {"treatment": treatment}
+                default = defenses.DERIVED["subset"]["regularization"]
+                regularization = default(None, given)
+            regularization = base.number("regularization", regularization)
         elif regularization is not None:
             raise ValueError(
                 f"Defense 'subset' has no divergence to weigh by "

@@ -63,10 +63,17 @@ def check(spec):
 
 
 def canonical(spec):
-    """A model spec in its one form, defaults of a table's network left out."""
+    """A model spec in its short form, a table's network's defaults left out."""
     if check(spec)[0] != "table":
         return spec
     return options.canonical(spec, models.MODELS, "model", _RESERVED)
+
+
+def complete(spec):
+    """A model spec with every option of a table's network written."""
+    if check(spec)[0] != "table":
+        return spec
+    return options.complete(spec, models.MODELS, "model", _RESERVED)
 
 
 def check_options(name, **values):

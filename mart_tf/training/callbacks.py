@@ -85,13 +85,16 @@ class Progress(keras.callbacks.Callback):
             for name, value in logs.items()
             if name.startswith("val_")
         }
+        seen = _accuracies(validation)
+        seen = (
+            f"validation: {seen}" if seen else f"training: {_accuracies(logs)}"
+        )
         measures = "".join(
             f"{name} {logs[name]:.4f}  " for name in self.model.defense.measures
         )
         self._console.print(
             f"epoch {epoch + 1:3d}/{self._epochs}  loss {logs['loss']:.4f}  "
-            f"{measures}validation: {_accuracies(validation)}  "
-            f"{rate:,.0f} images/s",
+            f"{measures}{seen}  {rate:,.0f} images/s",
             highlight=False,
             soft_wrap=True,
         )
@@ -125,7 +128,7 @@ class Record(keras.callbacks.Callback):
         self._rate = float(keras.ops.convert_to_numpy(rate))
 
     def on_epoch_end(self, epoch, logs=None):
-        accuracy = logs[f"val_{self.model.defense.selects_by}"]
+        accuracy = logs.get(f"val_{self.model.defense.selects_by}")
         best = self._checkpoints.is_best(accuracy)
         self._rows.append(
             {

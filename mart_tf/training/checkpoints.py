@@ -62,8 +62,11 @@ class Checkpoints:
         return int(self.epoch), warnings
 
     def is_best(self, accuracy):
-        """Whether an accuracy is above that of every saved epoch."""
-        return accuracy > float(self.best_accuracy)
+        """Whether an accuracy is above that of every saved epoch.
+
+        None, without a validation split, is: the last epoch is the best.
+        """
+        return accuracy is None or accuracy > float(self.best_accuracy)
 
     def save(self, epoch, accuracy):
         """Saves a finished epoch, first as the best one if it is.
@@ -71,7 +74,7 @@ class Checkpoints:
         Args:
             epoch: Number of finished epochs.
             accuracy: What chooses the best epoch, on the validation split,
-                in [0, 1].
+                in [0, 1]; None without one.
 
         Raises:
             ValueError: If a weight is not finite.
@@ -79,7 +82,7 @@ class Checkpoints:
         """
         self._check_finite(epoch)
         self.epoch.assign(epoch)
-        if self.is_best(accuracy):
+        if accuracy is not None and self.is_best(accuracy):
             self.best_accuracy.assign(accuracy)
             _save(self._folder / "best", self._best, epoch)
         _save(self._folder, self._state, epoch)

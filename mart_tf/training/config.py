@@ -25,6 +25,7 @@ class Config:
     data_dir: str | None = None
     download: bool = False
     augment: bool | None = None
+    validation_images: int | None = None
     pool: str | None = None
     pool_fraction: float = 0.5
     unlabeled_weight: float = 1.0
@@ -54,12 +55,19 @@ class Config:
 
         Returns:
             A `Config` without None but for `data_dir`, `pool`, `init_from`,
-            `attack_step_size` (epsilon / 4) and `regularization` (moved into
-            `defense`).
+            `validation_images` (counted once the data is read) and
+            `regularization` (moved into `defense`). Network, defense,
+            optimizer and schedule say all their options.
 
         Raises:
             ValueError: On anything that no run could start with.
         """
+        filled = self.filled()
+        filled._check()
+        return filled
+
+    def filled(self):
+        """The configuration with every default filled in, values unchecked."""
         defaults = dataclasses.asdict(data.defaults(self.dataset))
         if self.norm == "l2" and self.epsilon is None:
             raise ValueError(
@@ -67,7 +75,7 @@ class Config:
                 "default for linf alone (0.5, or 128/255, is usual for "
                 "CIFAR-10 in l2, 1.5 for MNIST)."
             )
-        filled = dataclasses.replace(
+        given = dataclasses.replace(
             self,
             defense=self._whole_defense(),
             regularization=None,
@@ -77,22 +85,35 @@ class Config:
                 if getattr(self, name) is None
             },
         )
-        filled = dataclasses.replace(
-            filled, model=names.canonical(filled.model)
+        step_size = given.attack_step_size
+        return dataclasses.replace(
+            given,
+            workdir=given.workdir or given._own_name(),
+            model=names.complete(given.model),
+            defense=defenses.complete(given.defense, given.epsilon),
+            attack_step_size=(
+                given.epsilon / 4 if step_size is None else step_size
+            ),
+            optimizer=optimizers.complete(given.optimizer),
+            schedule=options.complete(
+                given.schedule,
+                training.SCHEDULES,
+                "schedule",
+                training.SCHEDULE_RESERVED,
+            ),
         )
-        if filled.workdir is None:
-            parts = (filled.dataset, filled.model, filled.defense)
-            if filled.pool is not None:
-                parts += ("pool",)
-            name = "_".join(
-                re.sub(r"[^\w.]+", "-", part).strip("-") for part in parts
-            )
-            filled = dataclasses.replace(filled, workdir=f"runs/{name}")
-        filled._check()
-        return filled
+
+    def _own_name(self):
+        """A workdir named after what is trained; defaults are not in it."""
+        parts = (self.dataset, names.canonical(self.model), self.defense)
+        if self.pool is not None:
+            parts += ("pool",)
+        return "runs/" + "_".join(
+            re.sub(r"[^\w.]+", "-", part).strip("-") for part in parts
+        )
 
     def _whole_defense(self):
-        """The defense spec with `--regularization` in it."""
+        """The defense spec, its defaults left out, `--regularization` in it."""
         spec = options.resolve(self.defense, defenses.DEFENSES, "defense")
         if self.regularization is None:
             return options.canonical(self.defense, defenses.DEFENSES, "defense")
@@ -107,12 +128,6 @@ class Config:
 
     def _check(self):
         data.check(self.dataset, data_dir=self.data_dir, download=self.download)
-        options.resolve(
-            self.schedule,
-            training.SCHEDULES,
-            "schedule",
-            training.SCHEDULE_RESERVED,
-        )
         optimizers.check(self.optimizer)
         if self.pool is not None:
             data.check_pool(
@@ -141,8 +156,9 @@ class Config:
         ):
             self._check_number(name, at_least=0.0)
         for name in ("learning_rate", "epsilon", "attack_step_size"):
-            if getattr(self, name) is not None:
-                self._check_number(name, above=0.0)
+            self._check_number(name, above=0.0)
+        if self.validation_images is not None:
+            self._check_number("validation_images", at_least=0.0)
         if self.seed > choices.GREATEST_SEED:
             raise ValueError(
                 f"--seed is {self.seed}; expected at most "
@@ -175,9 +191,14 @@ class Config:
 
     def differences(self, earlier):
         """Names of the settings that forbid continuing an earlier run."""
+        own = self
+        if own.validation_images is None:
+            # As many as the run began with.
+            images = earlier.validation_images
+            own = dataclasses.replace(own, validation_images=images)
         return [
             field.name
-            for field in dataclasses.fields(self)
+            for field in dataclasses.fields(own)
             if field.name not in FREE_TO_DIFFER
-            and getattr(self, field.name) != getattr(earlier, field.name)
+            and getattr(own, field.name) != getattr(earlier, field.name)
         ]

@@ -51,9 +51,10 @@ def check(text):
 def apply(classifier, text):
     """Copies trained weights into a classifier.
 
-    Of a workdir (its best weights) and of a `.keras` file, the layers that
-    agree in name and shapes are taken, see `mart_tf.models.transfer`; a
-    `.weights.h5` file has to be of the same network.
+    Of a workdir (its best weights; without a validation split its last) and
+    of a `.keras` file, the layers that agree in name and shapes are taken, see
+    `mart_tf.models.transfer`; a `.weights.h5` file has to be of the same
+    network.
 
     Args:
         classifier: A built Keras model, whose weights change.
@@ -77,7 +78,8 @@ def apply(classifier, text):
         return _sentence(text, taken, left)
     source, epoch, warnings = workdir.load_classifier(text)
     taken, left = transfer.initialize(classifier, source, text)
-    name = f"{text}, best weights, epoch {epoch}"
+    checkpoint = workdir.chosen(workdir.describe(text), "best")
+    name = f"{text}, {checkpoint} weights, epoch {epoch}"
     return " ".join([*warnings, _sentence(name, taken, left)])
 
 

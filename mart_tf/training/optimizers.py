@@ -109,6 +109,13 @@ def check(spec):
     return resolved
 
 
+def complete(spec):
+    """A spec with every option written."""
+    return options.complete(
+        spec, training.OPTIMIZERS, "optimizer", training.OPTIMIZER_RESERVED
+    )
+
+
 def create(spec, learning_rate):
     """The optimizer of a spec such as "sgd:nesterov=true".
 

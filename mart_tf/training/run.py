@@ -1,5 +1,6 @@
 """One training run: from a configuration to a workdir with a classifier."""
 
+import dataclasses
 import importlib.util
 import math
 import pathlib
@@ -9,6 +10,7 @@ import keras
 from mart_tf import data
 from mart_tf import defenses
 from mart_tf import threat as threat_model
+from mart_tf.defenses import base
 from mart_tf.models import loading
 from mart_tf.training import callbacks
 from mart_tf.training import checkpoints
@@ -34,9 +36,7 @@ def train(config, record, console):
             written, unless weights became infinite in the middle of it.
     """
     _check_options(config)
-    dataset = data.load(
-        config.dataset, data_dir=config.data_dir, download=config.download
-    )
+    config, dataset = _data(config, record)
     strategy = devices.strategy(config.strategy)
     replicas = strategy.num_replicas_in_sync
     pool = _pool(config, dataset)
@@ -80,14 +80,46 @@ def train(config, record, console):
         )
     workdir.write(config, facts, record)
     batches = _batches(config, dataset, pool, finished * steps)
-    validation = data.evaluation_batches(dataset.validation, config.batch_size)
+    validation = None
+    if config.validation_images:
+        validation = data.evaluation_batches(
+            dataset.validation, config.batch_size
+        )
     _fit(config, console, batches, validation, model, saved, finished, steps)
     console.print(
-        f"Finished: best epoch {_best_epoch(config.workdir)}, with "
-        f"{model.defense.selects_by.replace('_', ' ')} "
-        f"{100 * float(saved.best_accuracy):.1f} % on the validation split. "
-        f"Workdir: {config.workdir}",
+        f"Finished: {_outcome(config, model, saved)}. Workdir: "
+        f"{config.workdir}",
         soft_wrap=True,
+    )
+
+
+def _data(config, record):
+    """The configuration, its validation images counted, and the data set."""
+    images = config.validation_images
+    if images is None and record:
+        # Those of the run, on whatever version it continues.
+        images = record["config"]["validation_images"]
+    dataset = data.load(
+        config.dataset,
+        data_dir=config.data_dir,
+        download=config.download,
+        validation_images=images,
+    )
+    images = len(dataset.validation)
+    return dataclasses.replace(config, validation_images=images), dataset
+
+
+def _outcome(config, model, saved):
+    """Which epoch is the best, in a few words."""
+    if not config.validation_images:
+        return (
+            f"epoch {config.epochs}, the last, stands for the best, as there "
+            "is no validation split to choose by"
+        )
+    return (
+        f"best epoch {_best_epoch(config.workdir)}, with "
+        f"{model.defense.selects_by.replace('_', ' ')} "
+        f"{100 * float(saved.best_accuracy):.1f} % on the validation split"
     )
 
 
@@ -98,7 +130,6 @@ def _facts(config, dataset, model, policy):
         "image_shape": list(dataset.image_shape),
         "num_classes": dataset.num_classes,
         "class_names": list(dataset.class_names),
-        "validation_images": len(dataset.validation),
         "parameters": model.classifier.count_params(),
         "files": workdir.digests(config, model.defense.files),
     }
@@ -211,24 +242,23 @@ def _check_options(config):
 
 
 def _print_settings(console, config, dataset, pool, model, precision, replicas):
-    step_size = config.attack_step_size or config.epsilon / 4
-    attack = model.defense.describe_attack(
-        config.attack_steps, step_size, config.random_start
-    )
+    attack = (config.attack_steps, config.attack_step_size, config.random_start)
     lines = [
         ("data", dataset.describe()),
         *_pool_lines(config, pool),
         ("model", config.model),
         ("defense", config.defense),
         ("threat model", f"{config.norm}, epsilon {config.epsilon:g}"),
-        ("attack", attack),
+        ("attack", model.defense.describe_attack(*attack)),
+        ("validation", _validation_line(config, attack)),
         (
             "training",
             f"{config.epochs} epochs, batch size {config.batch_size}, "
             f"{config.optimizer}, learning rate {config.learning_rate:g}, "
             f"{config.schedule}, weight decay {config.weight_decay:g}, "
             f"epsilon warm-up {config.epsilon_warmup_epochs:g} epochs, "
-            f"{'augmented' if config.augment else 'not augmented'}",
+            f"{'augmented' if config.augment else 'not augmented'}, "
+            f"seed {config.seed}",
         ),
         ("precision", precision),
         ("devices", f"{replicas} {devices.kind()}"),
@@ -236,6 +266,13 @@ def _print_settings(console, config, dataset, pool, model, precision, replicas):
     ]
     for name, value in lines:
         console.print(f"{name:13}{value}", highlight=False, soft_wrap=True)
+
+
+def _validation_line(config, attack):
+    if not config.validation_images:
+        return "none: all images are trained on, and the last epoch counts"
+    under = base.Defense().describe_attack(*attack)
+    return f"{config.validation_images:,} images, under {under}"
 
 
 def _pool_lines(config, pool):

@@ -4,7 +4,7 @@
       flags.cfg            replayable with --flagfile
       run.json             configuration, versions, data set, hardware
       model.keras          a copy of the user's .keras file, where there is one
-      checkpoints/         newest plus one; best/ by validation
+      checkpoints/         newest plus one; best/ by validation, if any
       metrics.csv          one row an epoch
 
 Nothing here imports TensorFlow until a classifier is loaded.
@@ -91,8 +91,8 @@ def load_classifier(path, checkpoint="best"):
 
     Args:
         path: The workdir.
-        checkpoint: "best" on the validation split, "last", or "ema", the
-            average that the optimizer kept.
+        checkpoint: "best" on the validation split (without one the last),
+            "last", or "ema", the average that the optimizer kept.
 
     Returns:
         A Keras model, the epoch that its weights are of, and a sentence for
@@ -110,9 +110,19 @@ def load_classifier(path, checkpoint="best"):
         model_spec(path, run["model"]), run["image_shape"], run["num_classes"]
     )
     epoch, warnings = checkpoints.restore_classifier(
-        path, checkpoint, classifier
+        path, chosen(run, checkpoint), classifier
     )
     return classifier, epoch, warnings
+
+
+def chosen(run, checkpoint):
+    """Which weights "best", "last" or "ema" are of a run that `describe` read.
+
+    Without a validation split no epoch is chosen: "best" is "last".
+    """
+    if checkpoint == "best" and run["validation_images"] == 0:
+        return "last"
+    return checkpoint
 
 
 def model_spec(path, spec):
@@ -147,7 +157,8 @@ def prepare(config):
             )
         return None
     record = read(path)
-    earlier = run_config.Config(**record["config"])
+    # A run of an earlier version left defaults out.
+    earlier = run_config.Config(**record["config"]).filled()
     differing = config.differences(earlier)
     if differing:
         listed = "; ".join(
