@@ -160,7 +160,7 @@ class TestOfOtherModels:
         assert accuracies[0] == accuracies[1]
         assert [entry["name"] for entry in served["attacks"][3:]] == [
             "transfer:fgsm",
-            "transfer:pgd:steps=10",
+            "transfer:pgd:steps=10:steps_per_epsilon=4",
             "transfer:pgd:steps=20",
             "transfer:cw",
         ]

@@ -772,6 +772,7 @@ class TestEvaluateRobustness:
             ({"max_examples": 0}, "max_examples is 0"),
             ({"attacks": "pdg"}, "did you mean 'pgd'?"),
             ({"attacks": "pgd:step_size=0"}, "'pgd:step_size=0': Attack step"),
+            ({"attacks": "pgd:steps_per_epsilon=0"}, "steps_per_epsilon is 0"),
             ({"attacks": "cleverhans:pgd:eps_iter=0.2"}, "eps_iter is 0.2"),
             ({"model": lambda images: images}, "scores of shape (2, 8, 8, 1)"),
             ({"model": 7}, "The model is a int; expected a Keras model"),

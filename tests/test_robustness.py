@@ -12,6 +12,7 @@ from sklearn import datasets
 import tensorflow as tf
 
 import mart_tf
+from mart_tf import evaluation
 from mart_tf.attacks import autoattack
 from mart_tf.attacks import projected
 from mart_tf.evaluation import measuring
@@ -148,13 +149,23 @@ class TestSurrogate:
         assert [result.name for result in found.results[1:]] == [
             "pgd:steps=10",
             "transfer:fgsm",
-            "transfer:pgd:steps=10",
+            "transfer:pgd:steps=10:steps_per_epsilon=4",
             "transfer:pgd:steps=20",
             "transfer:cw",
         ]
         accuracy = found.accuracy
-        assert accuracy["pgd:steps=10"] < accuracy["transfer:pgd:steps=10"]
-        assert accuracy["transfer:pgd:steps=10"] < accuracy["natural"]
+        made = accuracy["transfer:pgd:steps=10:steps_per_epsilon=4"]
+        assert accuracy["pgd:steps=10"] < made < accuracy["natural"]
+
+    def test_the_attacks_of_table_3(self):
+        # FGSM; PGD-10, named as the paper names its training attack, with
+        # that one's step; PGD-20 and CW as section 4.1 tests.
+        threat = mart_tf.ThreatModel(epsilon=8 / 255)
+        steps = [
+            evaluation.create(spec, None, threat, None).step_size * 255
+            for spec in evaluation.resolve(evaluation.TRANSFER)
+        ]
+        np.testing.assert_allclose(steps, [8, 2, 0.8, 0.8], rtol=1e-12)
 
     def test_refuses(self, digits):
         model, data = digits

@@ -99,10 +99,13 @@ class PGD(_Ascent):
     Args:
         steps: Number of gradient steps, at least 1.
         step_size: Length of a step in the threat model's norm, in units of
-            the pixels; default: epsilon / 10.
+            the pixels; default: epsilon / `steps_per_epsilon`.
         objective: What is maximised.
         random_start: See `ThreatModel.random_start`.
         restarts: How often it starts anew, from other noise.
+        steps_per_epsilon: How many steps are as long as epsilon, where no
+            `step_size` says it, above 0: 10 as in the tests of the MART
+            paper; its training attack has 4.
     """
 
     def __init__(
@@ -115,7 +118,15 @@ class PGD(_Ascent):
         objective: Literal["cross_entropy", "margin", "dlr"] = "cross_entropy",
         random_start: Literal["uniform", "gaussian", "none"] = "uniform",
         restarts: int = 1,
+        steps_per_epsilon: float = 10.0,
     ):
+        if not steps_per_epsilon > 0:
+            raise ValueError(
+                f"steps_per_epsilon is {steps_per_epsilon!r}; expected a "
+                "number above 0, such as 4 for steps of epsilon / 4."
+            )
+        if step_size is None:
+            step_size = threat.epsilon / steps_per_epsilon
         super().__init__(
             classify,
             threat,

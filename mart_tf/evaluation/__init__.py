@@ -44,9 +44,10 @@ DEFAULT = (
 )
 
 # What a surrogate is asked for unless the list says: Table 3 of the MART paper.
+# PGD-10 is that of its training, with steps of epsilon / 4.
 TRANSFER = (
     "transfer:fgsm",
-    "transfer:pgd:steps=10",
+    "transfer:pgd:steps=10:steps_per_epsilon=4",
     "transfer:pgd:steps=20",
     "transfer:cw",
 )
