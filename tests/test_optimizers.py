@@ -50,6 +50,22 @@ class TestSgd:
         found = weights(optimizers.sgd(schedule, momentum=0.5), [1.0] * 3)
         np.testing.assert_allclose(found, [0.0, -0.6, -1.0], atol=1e-6)
 
+    def test_what_the_velocity_carries_past_a_fall_of_the_rate(self):
+        # A gradient of 1 for ever, momentum 0.9, a rate that falls from 1 to
+        # 0.1: v settles at -10, and after the fall gives 0.9 + 0.81 + ... = 9
+        # times 10; PyTorch's buffer of 10, times the new rate, gives 9. The
+        # difference, 81, is 81 steps at the new rate, each of 0.1 * 10 = 1.
+        before, after = 300, 300
+        schedule = keras.optimizers.schedules.PiecewiseConstantDecay(
+            [before - 1], [1.0, 0.1]
+        )
+        found = weights(optimizers.sgd(schedule), [1.0] * (before + after))
+        buffer, pytorch = 0.0, 1.0
+        for step in range(before + after):
+            buffer = 0.9 * buffer + 1.0
+            pytorch -= (1.0 if step < before else 0.1) * buffer
+        np.testing.assert_allclose(pytorch - found[-1], 81.0, rtol=1e-3)
+
     def test_defaults(self):
         optimizer = optimizers.create("sgd", 0.1)
         assert (optimizer.momentum, optimizer.nesterov) == (0.9, False)

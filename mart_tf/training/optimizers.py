@@ -30,7 +30,10 @@ def sgd(
 
     At a constant rate these are PyTorch's steps. PyTorch leaves the rate out
     of v, so that when it falls the whole step falls at once; here v keeps
-    what it holds, which fades over some 1 / (1 - momentum) steps.
+    what it holds, which fades over some 1 / (1 - momentum) steps. Of a steady
+    gradient that is momentum / (1 - momentum) * (old / new rate - 1) steps at
+    the new rate more than PyTorch's way (without nesterov): 81 after a
+    tenfold fall with momentum 0.9.
 
     Args:
         learning_rate: A number above 0, or a Keras schedule.
