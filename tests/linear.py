@@ -20,9 +20,9 @@ THREAT = mart_tf.ThreatModel(epsilon=0.2)
 RATE, DECAY, SEED = 0.5, 0.03, 11
 
 
-def linear_network():
+def linear_network(**regularizers):
     network = keras.Sequential(
-        [keras.Input([PIXELS]), keras.layers.Dense(CLASSES)]
+        [keras.Input([PIXELS]), keras.layers.Dense(CLASSES, **regularizers)]
     )
     network.set_weights([KERNEL, BIAS])
     return network
@@ -34,11 +34,13 @@ def train_once(strategy, defense, **settings):
     return model.classifier.get_weights()
 
 
-def train(strategy, defense, index=True, epochs=1, **settings):
+def train(
+    strategy, defense, index=True, epochs=1, make=linear_network, **settings
+):
     """Steps of SGD on the one batch there is; returns model and logs."""
     with strategy.scope():
         model = mart_tf.AdversarialClassifier(
-            linear_network(),
+            make(),
             defense,
             THREAT,
             attack_steps=2,

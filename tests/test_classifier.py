@@ -73,14 +73,37 @@ def both_strategies():
     return [devices.strategy("single"), devices.strategy("mirrored")]
 
 
-def test_an_uneven_last_batch_counts_each_example_once():
+def network_without_dropout():
+    network = small_network()
+    network.layers[4].rate = 0.0
+    return network
+
+
+def network_with_an_activity_regularizer():
+    regularizer = keras.regularizers.L2(0.1)
+    return keras.Sequential(
+        [
+            keras.Input([8, 8, 1]),
+            keras.layers.Flatten(),
+            keras.layers.Dense(
+                10,
+                kernel_initializer=keras.initializers.HeNormal(0),
+                activity_regularizer=regularizer,
+            ),
+        ]
+    )
+
+
+@pytest.mark.parametrize(
+    "make", [network_without_dropout, network_with_an_activity_regularizer]
+)
+def test_an_uneven_last_batch_counts_each_example_once(make):
     # 8 + 7 examples: 4 and 3 on two replicas.
     images, labels = digits()
     results = []
     for strategy in both_strategies():
         with strategy.scope():
-            network = small_network()
-            network.layers[4].rate = 0.0
+            network = make()
             model = mart_tf.AdversarialClassifier(
                 network, "mart", mart_tf.ThreatModel(epsilon=0.1), 2
             )

@@ -88,6 +88,40 @@ def test_mart_step_equals_the_closed_form(strategy):
         np.testing.assert_allclose(weights, by_hand, atol=1e-6)
 
 
+def test_own_losses_of_every_forward_pass_count(strategy):
+    activity, kernel = 0.3, 0.02
+
+    def regularized_network():
+        return linear.linear_network(
+            activity_regularizer=keras.regularizers.L2(activity),
+            kernel_regularizer=keras.regularizers.L2(kernel),
+        )
+
+    images = [linear.IMAGES, linear.attack_by_hand(linear.ROWS)]
+    expected = linear.update(*mart_by_hand(images[1], 4.0), images[1])
+    # activity * mean over the examples of ||z||^2, of both passes.
+    logits = [x @ linear.KERNEL + linear.BIAS for x in images]
+    parts = [2 * activity / linear.EXAMPLES * z for z in logits]
+    for x, part in zip(images, parts, strict=True):
+        expected[0] -= linear.RATE * x.T @ part
+        expected[1] -= linear.RATE * part.sum(axis=0)
+    # kernel * ||W||^2, once.
+    expected[0] -= linear.RATE * 2 * kernel * linear.KERNEL
+    model, logs = linear.train(
+        strategy, "mart:regularization=4", make=regularized_network
+    )
+    for weights, by_hand in zip(
+        model.classifier.get_weights(), expected, strict=True
+    ):
+        np.testing.assert_allclose(weights, by_hand, atol=1e-6)
+    _, plain = linear.train(strategy, "mart:regularization=4")
+    own = sum(activity * (z**2).sum() / linear.EXAMPLES for z in logits)
+    own += kernel * (linear.KERNEL**2).sum()
+    np.testing.assert_allclose(
+        logs["loss"][0] - plain["loss"][0], own, rtol=1e-5
+    )
+
+
 def test_natural_step_equals_the_closed_form(strategy):
     expected = linear.update(
         linear.softmax_of(linear.IMAGES) - linear.one_hot(linear.LABELS),

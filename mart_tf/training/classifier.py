@@ -18,6 +18,7 @@ from mart_tf.training import dropout
 from mart_tf.training import epoch
 from mart_tf.training import inputs
 from mart_tf.training import memory
+from mart_tf.training import own_losses
 from mart_tf.training import reduction
 
 # Streams of random numbers that must not coincide: the noise of a training
@@ -35,6 +36,10 @@ class AdversarialClassifier(keras.Model):
     mean is over the global batch, whatever the number of replicas:
 
         sum of weight * loss / global number of examples
+
+    To it come the classifier's own losses: regularizers of weights once,
+    those of activities and `add_loss` for each forward pass of the loss (MART:
+    natural and adversarial).
 
     Training logs `loss`, and `natural_accuracy` and `robust_accuracy` as far
     as the defense's own forward passes give them (`natural` never sees x',
@@ -262,13 +267,11 @@ class AdversarialClassifier(keras.Model):
         )
         self.memory.keep(batch.example, adversarial.memory)
         count = reduction.global_count(batch.image)
+        here = tf.cast(tf.shape(batch.image)[0], tf.float32)
         with tf.GradientTape() as tape:
-            outcome = self.defense.loss(
-                self._classify_training, batch, adversarial
-            )
+            outcome, own = self._loss(batch, adversarial, training=True)
             total = tf.reduce_sum(batch.weight * outcome.values)
-            own = self._own_losses()
-            loss = total / count + reduction.share(own)
+            loss = (total + here * own) / count
         self._update(tape, loss)
         self.step.assign_add(1)
         counted = tf.ones_like(batch.weight)
@@ -286,7 +289,7 @@ class AdversarialClassifier(keras.Model):
         adversarial = base.Defense.attack(
             self.defense, self._classify_frozen, batch, inner
         )
-        outcome = self.defense.loss(self._classify_frozen, batch, adversarial)
+        outcome, own = self._loss(batch, adversarial, training=False)
         if outcome.natural_logits is None:
             logits = self._classify_frozen(batch.image)
             outcome = outcome._replace(natural_logits=logits)
@@ -295,7 +298,6 @@ class AdversarialClassifier(keras.Model):
             outcome = outcome._replace(adversarial_logits=logits)
         # Rows of weight 0 fill the last batch of an evaluation up.
         counted = tf.cast(batch.weight != 0.0, tf.float32)
-        own = self._own_losses()
         return self._report(batch, target, data, outcome, counted, own)
 
     @property
@@ -377,20 +379,22 @@ class AdversarialClassifier(keras.Model):
     def _classify_frozen(self, images):
         return self._classify(images, training=False)
 
-    def _classify_training(self, images):
-        return self._classify(images, training=True)
-
     def _classify(self, images, training):
         return model_outputs.logits(
             self.classifier(images, training=training), self.outputs
         )
 
-    def _own_losses(self):
-        """The sum of the classifier's regularization losses."""
-        return sum(
-            (tf.cast(loss, tf.float32) for loss in self.classifier.losses),
-            start=tf.constant(0.0),
-        )
+    def _loss(self, batch, adversarial, training):
+        """The defense's `Losses`, and the classifier's own of every pass."""
+        own = own_losses.of_weights(self.classifier)
+
+        def classify(images):
+            nonlocal own
+            logits = self._classify(images, training)
+            own += own_losses.of_last_pass(self.classifier)
+            return logits
+
+        return self.defense.loss(classify, batch, adversarial), own
 
     def _update(self, tape, loss):
         variables = self.trainable_variables
