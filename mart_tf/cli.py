@@ -197,16 +197,6 @@ def _silence():
         os.close(kept)
 
 
-def exact_float32():
-    """Makes an NVIDIA GPU multiply float32 matrices exactly.
-
-    Else it rounds to 10 bits of mantissa.
-    """
-    import tensorflow as tf
-
-    tf.config.experimental.enable_tensor_float_32_execution(False)
-
-
 def number(name, text):
     """The number that a flag's text says, such as 0.3 or 8/255, or None."""
     if text is None:

@@ -1,5 +1,6 @@
-"""What a result was made with: versions of packages."""
+"""What a result is made with: versions of packages, exact arithmetic."""
 
+import contextlib
 import importlib.metadata
 import platform
 
@@ -23,3 +24,22 @@ def versions():
             # mart_tf run from a clone that was not installed.
             found[package] = None
     return found
+
+
+@contextlib.contextmanager
+def exact_float32():
+    """An NVIDIA GPU multiplies float32 matrices exactly inside.
+
+    TensorFlow lets it round their entries to 10 bits of mantissa (TF32)
+    unless told otherwise. The setting is of the whole process, and is as it
+    was before afterwards, also after an exception. A decorator too.
+    """
+    import tensorflow as tf
+
+    config = tf.config.experimental
+    before = config.tensor_float_32_execution_enabled()
+    config.enable_tensor_float_32_execution(False)
+    try:
+        yield
+    finally:
+        config.enable_tensor_float_32_execution(before)

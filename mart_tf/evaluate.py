@@ -155,7 +155,6 @@ def _main():
 
     from mart_tf.evaluation.reporting import comparison
 
-    cli.exact_float32()
     console = rich.console.Console(markup=False)
     reports = {}
     for subject in subjects:

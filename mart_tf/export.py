@@ -107,7 +107,6 @@ def _main():
     cli.import_tensorflow(FLAGS.verbosity)
     from mart_tf.serving import saved_model
 
-    cli.exact_float32()
     classifier, epoch, warnings = workdir.load_classifier(
         path, _CHECKPOINT.value
     )

@@ -85,7 +85,6 @@ def _main():
 
     # The flags are good: only now is TensorFlow imported.
     cli.import_tensorflow(FLAGS.verbosity)
-    cli.exact_float32()
 
     classifier, epoch, warnings = workdir.load_classifier(
         path, _CHECKPOINT.value

@@ -33,7 +33,7 @@ BELOW = {
     "attacks": _TENSORS,
     "defenses": _TENSORS | {"attacks", "subsets"},
     "models": {"options", "checks", "choices"},
-    "data": {"options", "noise", "checks", "subsets", "models"},
+    "data": {"options", "noise", "checks", "subsets", "models", "environment"},
     "training": _TENSORS
     | {"attacks", "defenses", "models", "data"}
     | {"files", "environment"},

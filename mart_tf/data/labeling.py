@@ -7,12 +7,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mart_tf import environment
 from mart_tf.data import pipeline
 from mart_tf.data import pools
 from mart_tf.models import loading
 from mart_tf.models import outputs as model_outputs
 
 
+@environment.exact_float32()
 def label_pool(
     classifier,
     pool,

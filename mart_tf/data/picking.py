@@ -3,6 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
+from mart_tf import environment
 from mart_tf import subsets
 from mart_tf.data import pipeline
 from mart_tf.data import splits
@@ -12,6 +13,7 @@ from mart_tf.models import outputs
 _RIGHT = 3  # A stream of its own for `splits.carve`.
 
 
+@environment.exact_float32()
 def pick_subsets(
     classifier, split, folder, *, dataset, picked_by, batch_size=256
 ):

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
+from mart_tf import environment
 from mart_tf.models import outputs as model_outputs
 from mart_tf.serving import endpoints
 from mart_tf.serving import runner
@@ -80,6 +81,7 @@ def _example(encoded):
     return tf.train.Example(features=features).SerializeToString()
 
 
+@environment.exact_float32()
 def compare(directory, classifier, asked):
     """Runs requests on the C++ runtime, and compares with the classifier.
 
