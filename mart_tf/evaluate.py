@@ -80,7 +80,9 @@ _COMPARE = flags.DEFINE_list(
 _MAX_EXAMPLES = flags.DEFINE_integer(
     "max_examples",
     None,
-    "Evaluate the first so many test images; default: all.",
+    "Evaluate so many test images: of a TFDS set, which is stored shuffled, "
+    "the first ones; of others a sample of all classes, drawn by --seed. "
+    "Default: all.",
     lower_bound=1,
     flag_values=FLAGS,
 )
@@ -94,7 +96,7 @@ _BATCH_SIZE = flags.DEFINE_integer(
 _SEED = flags.DEFINE_integer(
     "seed",
     0,
-    "Seed of the attacks' random starts.",
+    "Seed of the attacks' random starts, and of the sample of --max_examples.",
     lower_bound=0,
     upper_bound=choices.GREATEST_SEED,
     flag_values=FLAGS,
@@ -314,14 +316,15 @@ def _evaluate(subject, radii):
         data_dir=subject["data_dir"],
         download=_DOWNLOAD.value,
     )
-    images, labels = data.arrays(dataset.test, _MAX_EXAMPLES.value)
+    sample = data.sample(dataset.test, _MAX_EXAMPLES.value, _SEED.value)
+    images = sample.images
     model, facts = _load(_MODEL.value or subject["workdir"], images)
     surrogate = None
     if _SURROGATE.value is not None:
         surrogate, _ = _load(_SURROGATE.value, images)
     return robustness.evaluate_robustness(
         model,
-        (images, labels),
+        (images, sample.labels),
         threat_model.ThreatModel(subject["norm"], subject["epsilon"]),
         _ATTACKS.value,
         batch_size=_BATCH_SIZE.value,
@@ -332,7 +335,11 @@ def _evaluate(subject, radii):
         directory=subject["output"],
         facts={
             "model": facts,
-            "data": {"dataset": dataset.name, "split": "test"},
+            "data": {
+                "dataset": dataset.name,
+                "split": "test",
+                **sample.facts(),
+            },
         },
         progress=True,
     )

@@ -68,8 +68,9 @@ _WARMUP = flags.DEFINE_list(
 _ATTACKED = flags.DEFINE_integer(
     "attack_examples",
     200,
-    "How many test images the version is attacked on, by PGD-20, and compared "
-    "with the classifier before it can be seen; 0: none.",
+    "How many test images, chosen as by --max_examples of mart-evaluate, the "
+    "version is attacked on, by PGD-20, and compared with the classifier "
+    "before it can be seen; 0: none.",
     lower_bound=0,
     flag_values=FLAGS,
 )
@@ -205,11 +206,12 @@ def _attack(run, classifier, served):
     dataset = data.load(
         run["dataset"], data_dir=run["data_dir"], download=_DOWNLOAD.value
     )
-    images, labels = data.arrays(dataset.test, _ATTACKED.value)
+    sample = data.sample(dataset.test, _ATTACKED.value)
+    images = sample.images
     trained, exported = (
         robustness.evaluate_robustness(
             target,
-            (images, labels),
+            (images, sample.labels),
             threat.ThreatModel(run["norm"], run["epsilon"]),
             [_ATTACK],
         )
@@ -229,6 +231,7 @@ def _attack(run, classifier, served):
     return {
         "attack": _ATTACK,
         "attacked_examples": len(images),
+        "attacked_sample": sample.kind,
         "served_accuracy": exported,
         "trained_accuracy": trained,
     }
@@ -249,7 +252,7 @@ def _evaluation(path, classifier):
         listed = [report["natural"], *report["attacks"], report["worst_case"]]
         return {
             "accuracy": {each["name"]: each["accuracy"] for each in listed},
-            **report["data"],
+            **{k: v for k, v in report["data"].items() if k != "rows"},
             **report["threat_model"],
             "created": report["created"],
         }

@@ -129,6 +129,9 @@ def full(**changes):
         "data": {
             "dataset": "digits",
             "split": "test",
+            "sample": "all",
+            "of": EXAMPLES,
+            "rows": None,
             "examples": EXAMPLES,
             "image_shape": [8, 8, 1],
             "classes": 4,

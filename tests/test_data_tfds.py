@@ -50,6 +50,9 @@ class TestShared:
         np.testing.assert_array_equal(
             np.sort(np.concatenate(rows)), np.arange(60000)
         )
+        sample = data.sample(mnist.test, 10)
+        assert sample.kind == "first"
+        np.testing.assert_array_equal(sample.labels, labels)
         stream = data.load("mnist:mode=streaming", data_dir=SHARED)
         np.testing.assert_array_equal(
             stream.validation.indices, mnist.validation.indices
@@ -63,6 +66,8 @@ class TestShared:
     def test_cifar10_streaming(self):
         cifar = data.load("cifar10:mode=streaming", data_dir=SHARED)
         assert cifar.mode == "streaming"
+        # What is told of the first 1,000 stays true.
+        assert cifar.test.chance_order
         assert cifar.image_shape == (32, 32, 3)
         assert cifar.class_names[0] == "airplane"
         batches = data.training_batches(cifar.train, 64, augment=True)

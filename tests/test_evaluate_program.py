@@ -11,6 +11,8 @@ import numpy as np
 import programs
 import pytest
 
+from mart_tf import data
+
 RUN = "runs/first"
 FILES = [
     "accuracy.png",
@@ -104,6 +106,13 @@ class TestOfARun:
             assert content["settings"]["batch_size"] == 16
             assert content["natural"]["examples"] == 40
             assert content["model"]["checkpoint"] == "last"
+            sample = data.sample(data.load("digits").test, 40, seed=5)
+            facts = content["data"]
+            assert facts["sample"] == "stratified" and facts["of"] == 359
+            assert facts["rows"] == sample.rows.tolist()
+        with np.load(place / RUN / "evaluation" / "outcomes.npz") as found:
+            np.testing.assert_array_equal(found["labels"], sample.labels)
+        assert len(set(sample.labels)) == 10
         lines = [line.split() for line in done.stdout.splitlines()]
         assert ["model", "natural", "fgsm", "worst", "case"] in lines
         row = [

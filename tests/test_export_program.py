@@ -145,6 +145,7 @@ class TestModelCard:
         assert found["training"]["attack_step_size"] == 0.0375
         assert found["training"]["epoch"] == 1
         assert found["verification"]["attacked_examples"] == 200
+        assert found["verification"]["attacked_sample"] == "stratified"
         assert (
             found["verification"]["served_accuracy"]
             == found["verification"]["trained_accuracy"]

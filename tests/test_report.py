@@ -152,6 +152,36 @@ class TestNumbers:
         ):
             np.testing.assert_allclose(found, [0.7, 0.5])
 
+    def test_examples_of_all_classes_are_shown(self):
+        # Class by class, as a folder lists them; each second one is broken.
+        labels = np.repeat(np.arange(4), 10)
+        chosen = results.Samples.choose(
+            made.pgd(),
+            np.arange(40, dtype=np.float32)[:, None],
+            labels,
+            types.SimpleNamespace(
+                adversarial=np.arange(40, dtype=np.float32)[:, None],
+                predictions=np.where(np.arange(40) % 2, labels, -1),
+                broken=np.arange(40) % 2 == 0,
+            ),
+        )
+        assert (chosen.predictions[:4] == -1).all()
+        for half in (chosen.labels[:4], chosen.labels[4:]):
+            assert sorted(half) == [0, 1, 2, 3]
+        np.testing.assert_array_equal(chosen.natural[:, 0] // 10, chosen.labels)
+
+    def test_the_title_says_which_examples(self):
+        for facts, words in [
+            ({}, "small: 10 examples, linf"),
+            ({"sample": "first", "of": 90}, "small: the first 10 of 90 ex"),
+            (
+                {"sample": "stratified", "of": 90, "rows": [*range(10)]},
+                "10 of 90 examples, a sample of all classes, linf",
+            ),
+        ]:
+            data = made.full().data | facts
+            assert words in made.full(data=data).title
+
 
 class TestWilson:
     def test_matches_cases_worked_by_hand(self):

@@ -20,7 +20,13 @@ def examples(count, shape=(5, 4, 1), label=None, dtype=np.uint8):
 
 
 def prepare(
-    folder, name="tiny", shards=1, features=None, file_format=None, **of
+    folder,
+    name="tiny",
+    shards=1,
+    features=None,
+    file_format=None,
+    disable_shuffling=False,
+    **of,
 ):
     """Writes a TFDS directory whose splits are given as lists of examples."""
     tfds.disable_progress_bar()
@@ -35,5 +41,6 @@ def prepare(
         },
         data_dir=folder,
         file_format=file_format,
+        disable_shuffling=disable_shuffling,
         download_config=tfds.download.DownloadConfig(num_shards=shards),
     )

@@ -90,6 +90,7 @@ _PUBLIC = {
     "evaluation_batches": "mart_tf.data.pipeline:evaluation_batches",
     "rows": "mart_tf.data.pipeline:rows",
     "pick_subsets": "mart_tf.data.picking:pick_subsets",
+    "sample": "mart_tf.data.sampling:sample",
     "steps_per_epoch": "mart_tf.data.pipeline:steps_per_epoch",
     "training_batches": "mart_tf.data.pipeline:training_batches",
 }

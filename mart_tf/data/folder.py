@@ -92,6 +92,9 @@ class FolderSplit(splits.RandomAccess):
     kind: str
     image_shape: tuple[int, int, int]
 
+    # Files come class by class.
+    chance_order = False
+
     def __len__(self):
         return len(self.labels)
 

@@ -26,6 +26,7 @@ class ShardedSplit:
             this split.
         decode: Serialized example -> image uint8, label int32.
         image_shape: Height, width, channels.
+        chance_order: As that of a `MemorySplit`.
     """
 
     shards: tuple[str, ...]
@@ -33,6 +34,7 @@ class ShardedSplit:
     keep: np.ndarray
     decode: Callable
     image_shape: tuple[int, int, int]
+    chance_order: bool = False
 
     def __len__(self):
         return int(np.count_nonzero(self.keep))
@@ -42,10 +44,10 @@ class ShardedSplit:
         """The rows, int64, in order."""
         return np.flatnonzero(self.keep)
 
-    def select(self, rows):
-        """The split of some rows of a whole TFDS split."""
+    def select(self, positions):
+        """The split of the examples at `positions`, in the shards' order."""
         keep = np.zeros_like(self.keep)
-        keep[rows] = True
+        keep[self.indices[positions]] = True
         return dataclasses.replace(self, keep=keep)
 
     def ordered(self, batch_size):

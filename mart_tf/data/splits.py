@@ -118,12 +118,24 @@ def carve(rows, size, stream):
         size: How many to choose.
         stream: Another number gives another choice.
     """
-    z = rows.astype(np.uint64) + np.uint64(stream << 48)
+    return np.sort(rows[np.argsort(hashed(rows, stream), kind="stable")[:size]])
+
+
+def hashed(numbers, stream, seed=0):
+    """SplitMix64 of numbers, uint64 of their shape.
+
+    Args:
+        numbers: An integer array.
+        stream: Another number gives another hash.
+        seed: So does another seed.
+    """
+    z = numbers.astype(np.uint64) + np.uint64(stream << 48)
+    if seed:
+        z += hashed(np.array([seed]), stream)
     z = (z + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    z = z ^ (z >> np.uint64(31))
-    return np.sort(rows[np.argsort(z, kind="stable")[:size]])
+    return z ^ (z >> np.uint64(31))
 
 
 def choose_mode(count, image_shape, mode=None):
@@ -184,11 +196,14 @@ class MemorySplit(RandomAccess):
         images: `[n, height, width, channels]`: uint8, or float32 in [0, 1].
         labels: Int32 `[n]`.
         indices: Int64 `[n]`: the rows in the source's training or test set.
+        chance_order: Whether the source stores its examples in an order of
+            chance, so that the first ones stand for all.
     """
 
     images: np.ndarray
     labels: np.ndarray
     indices: np.ndarray
+    chance_order: bool = False
 
     def __len__(self):
         return len(self.labels)
@@ -199,10 +214,11 @@ class MemorySplit(RandomAccess):
 
     def select(self, positions):
         """The split of the examples at `positions`."""
-        return MemorySplit(
-            self.images[positions],
-            self.labels[positions],
-            self.indices[positions],
+        return dataclasses.replace(
+            self,
+            images=self.images[positions],
+            labels=self.labels[positions],
+            indices=self.indices[positions],
         )
 
     def read(self, positions, batch_size):
@@ -220,8 +236,7 @@ class MemorySplit(RandomAccess):
         )
 
 
-def memory_split(images, labels):
+def memory_split(images, labels, chance_order=False):
     """A whole training or test set: its rows are numbered from 0."""
-    return MemorySplit(
-        images, labels.astype(np.int32), np.arange(len(labels), dtype=np.int64)
-    )
+    rows = np.arange(len(labels), dtype=np.int64)
+    return MemorySplit(images, labels.astype(np.int32), rows, chance_order)

@@ -134,6 +134,11 @@ class _Reader:
         return tuple(self.builder.info.features[self.label].names)
 
     @property
+    def chance_order(self):
+        """Whether TFDS shuffled the set when it was prepared, as it does."""
+        return not self.builder.info.disable_shuffling
+
+    @property
     def decoders(self):
         """Leaves images that are not asked for, such as masks, undecoded."""
         return {
@@ -197,7 +202,7 @@ class _Reader:
                 f"{strange[0]}; expected labels from 0 to "
                 f"{len(self.class_names) - 1}."
             )
-        return splits.memory_split(images, labels)
+        return splits.memory_split(images, labels, self.chance_order)
 
     def read(self, split, count):
         """The images and labels of `count` examples, as arrays."""
@@ -220,6 +225,7 @@ class _Reader:
             keep=np.ones([info.num_examples], bool),
             decode=self.decode,
             image_shape=self.image_shape,
+            chance_order=self.chance_order,
         )
 
 

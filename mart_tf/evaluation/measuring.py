@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from mart_tf import noise
+from mart_tf.data import sampling
 from mart_tf.evaluation import engine
 from mart_tf.evaluation import partial
 from mart_tf.evaluation import results
@@ -198,8 +199,11 @@ class Measurement:
             found["distances"] = _distances(attack.norm, outcome, images)
         shown = np.concatenate(
             [
-                np.flatnonzero(outcome.broken)[:_KEPT],
-                np.flatnonzero(~outcome.broken)[:_KEPT],
+                some[sampling.draw(labels[some], _KEPT)]
+                for some in (
+                    np.flatnonzero(outcome.broken),
+                    np.flatnonzero(~outcome.broken),
+                )
             ]
         )
         return found | {

@@ -5,6 +5,8 @@ import math
 
 import numpy as np
 
+from mart_tf.data import sampling
+
 WORST_CASE = "worst_case"
 
 
@@ -210,7 +212,7 @@ class Samples:
 
     @classmethod
     def choose(cls, result, images, labels, outcome, classify=None, count=8):
-        """Up to `count` of an attack's examples, half of them broken.
+        """Up to `count` of an attack's examples of all classes, half broken.
 
         Args:
             result: The attack's `Result`.
@@ -224,7 +226,10 @@ class Samples:
         broken = np.flatnonzero(outcome.broken)
         standing = np.flatnonzero(~outcome.broken)
         some = max(count // 2, count - len(standing))
-        rows = np.concatenate([broken[:some], standing])[:count]
+        broken = broken[sampling.draw(labels[broken], some)]
+        some = count - len(broken)
+        standing = standing[sampling.draw(labels[standing], some)]
+        rows = np.concatenate([broken, standing])
         natural, adversarial = images[rows], outcome.adversarial[rows]
         confidences = ()
         if classify is not None:

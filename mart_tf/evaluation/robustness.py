@@ -69,7 +69,9 @@ def evaluate_robustness(
             `evaluation.ATTACKS`. "transfer:" before a spec makes the attack
             on the surrogate.
         batch_size: Examples in one pass through the network.
-        max_examples: Only the first so many examples; default: all.
+        max_examples: Only the first so many examples, in the order that they
+            are given in; default: all. `mart_tf.data.sample` draws from all
+            classes.
         seed: Decides all random starts, together with an example's row.
         outputs: "logits" or "probabilities", what the model returns;
             default: what an AdversarialClassifier or a SavedModel says, else
@@ -146,6 +148,7 @@ def evaluate_robustness(
             **({"surrogate": _described(other)} if other else {}),
         },
         data={
+            "sample": "first" if len(images) == max_examples else "all",
             **facts.get("data", {}),
             "examples": len(images),
             "image_shape": list(images.shape[1:]),

@@ -242,6 +242,9 @@ def _data(data):
     parts = [data[key] for key in ("dataset", "split") if key in data]
     shape = "x".join(map(str, data["image_shape"]))
     parts.append(f"{data['examples']} examples of shape {shape}")
+    if data.get("rows"):
+        first = ", ".join(map(str, data["rows"][:3]))
+        parts.append(f"a sample (rows {first}, ...)")
     return ", ".join([*parts, f"{data['classes']} classes"])
 
 

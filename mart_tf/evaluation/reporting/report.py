@@ -20,6 +20,7 @@ import rich.console
 
 from mart_tf import environment
 from mart_tf import threat as threat_model
+from mart_tf.data import sampling
 from mart_tf.evaluation import results as evaluated
 from mart_tf.evaluation.reporting import page
 from mart_tf.evaluation.reporting import plots
@@ -64,9 +65,19 @@ class Report:
         """The model, how many examples, and the threat model."""
         place = self.model.get("workdir") or self.model.get("path")
         return (
-            f"{place or self.model['name']}: {self.data['examples']} examples, "
+            f"{place or self.model['name']}: {self._examples}, "
             f"{self.threat.norm}, epsilon {self.threat.epsilon:.4g}"
         )
+
+    @property
+    def _examples(self):
+        """How many examples, and of which, in words."""
+        count, of = self.data["examples"], self.data.get("of")
+        if self.data["sample"] == sampling.ALL:
+            return f"{count} examples"
+        if self.data["sample"] == sampling.FIRST:
+            return f"the first {count}{f' of {of}' if of else ''} examples"
+        return f"{count} of {of} examples, a sample of all classes"
 
     @property
     def worst_case(self):
