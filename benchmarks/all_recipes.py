@@ -131,7 +131,9 @@ def two_steps(job):
     dataset = data.load(config.dataset)
     pool = data.load_pool(config.pool) if config.pool else None
     pooled = {"pool": pool, "pool_fraction": config.pool_fraction}
-    steps = data.steps_per_epoch(dataset.train, config.batch_size, **pooled)
+    steps = config.steps_per_epoch or data.steps_per_epoch(
+        dataset.train, config.batch_size, **pooled
+    )
     policy, _ = devices.policy(config.precision)
     model = run.compiled_model(config, dataset, pool, steps, policy)
     model.defense.check_data(

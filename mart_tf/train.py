@@ -72,7 +72,11 @@ _FLOATS = {
 }
 _INTEGERS = {
     "attack_steps": "Steps of the attack, at least 1.",
-    "epochs": f"Passes over the training split; default: {_DATASET}.",
+    "epochs": "Passes over the training split, or as long as "
+    f"--steps_per_epoch says; default: {_DATASET}.",
+    "steps_per_epoch": "Training steps in an epoch, at least 1: what epochs, "
+    "schedules, ramps and checkpoints count by; default: one pass over the "
+    "labelled training split.",
     "batch_size": f"Images a step, over all devices; default: {_DATASET}.",
     "validation_images": "Images of the training set that are held out to "
     "choose the best epoch by; 0: none, all are trained on and the last epoch "

@@ -1,5 +1,6 @@
 """Recipes: each resolves to what the paper says, and stands in the index."""
 
+import math
 import pathlib
 import re
 
@@ -17,6 +18,7 @@ from mart_tf import subsets
 from mart_tf import train
 from mart_tf import training
 from mart_tf.training import config as run_config
+from mart_tf.training import schedules
 
 FOLDER = pathlib.Path(__file__).parent.parent / "flags"
 RECIPES = sorted(FOLDER.glob("*.cfg"))
@@ -98,7 +100,7 @@ TABLE_4 = (
     | WRN_34_10
     | {"epochs": 90, "learning_rate": 0.1, "weight_decay": 7e-4}  # R, MART
 )
-RST = CIFAR10 | {  # R
+RST_SETTINGS = CIFAR10 | {  # R
     "epochs": 200,
     "batch_size": 256,
     "optimizer": "sgd:nesterov=true",
@@ -108,6 +110,8 @@ RST = CIFAR10 | {  # R
     "pool_fraction": 0.5,
     "unlabeled_weight": 1.0,
 }
+# R: epochs of 50,000 examples, the pool's among them.
+RST = RST_SETTINGS | {"steps": 200 * math.ceil(50_000 / 256)}
 TABLE_5 = {
     "mart": "mart:regularization=6",
     "rst": "trades:regularization=6",
@@ -187,7 +191,7 @@ EXPECTED = {
         trades="trades:regularization=6",
         mart="mart:regularization=6:form=paper",
     ),
-    **rows("table5", RST | WRN_28_10, labeler="natural"),
+    **rows("table5", RST_SETTINGS | WRN_28_10, labeler="natural"),
     **rows(
         "table5a",
         RST
@@ -302,7 +306,8 @@ EXPECTED = {
         | NO_RAMP
         | {
             "attack_steps": 40,
-            "epochs": 86,
+            "epochs": 100,
+            "steps": 100_000,  # R
             "batch_size": 50,
             "optimizer": "adam",
             "learning_rate": 1e-4,
@@ -315,9 +320,11 @@ EXPECTED = {
         CIFAR10
         | {
             "model": "wide_resnet:depth=28:width=4",
-            "epochs": 133,
+            "epochs": 100,
+            "steps": 50_000,  # R
             "learning_rate": 0.3,
-            "schedule": "piecewise:at=54+81+108:factor=0.3",
+            "schedule": "piecewise:at=41+61+81:factor=0.3",
+            "falls_at": [20_000, 30_000, 40_000],  # R
             "weight_decay": 2e-4,
         },
         mma_cifar10="mma:max_margin=12/255",
@@ -419,6 +426,20 @@ def test_every_recipe_of_the_paper_has_its_expectation():
 def test_resolves_to_what_the_paper_says(recipe, stand_ins):
     config = configuration(recipe, f"--data_dir={stand_ins}")
     expected = dict(EXPECTED.get(recipe.stem, {}))
+    steps = expected.pop("steps", None)
+    if steps is None:
+        assert config.steps_per_epoch is None
+    else:
+        assert config.epochs * config.steps_per_epoch == steps
+        assert f"{steps:,}" in header(recipe)
+    for step in expected.pop("falls_at", []):
+        rate = schedules.create(
+            config.schedule,
+            config.learning_rate,
+            config.steps_per_epoch,
+            config.epochs,
+        )
+        assert float(rate(step)) < 0.5 * float(rate(step - 1))
     if expected:
         expected.setdefault("attack_step_size", expected["epsilon"] / 4)
     found = {name: getattr(config, name) for name in expected}

@@ -136,14 +136,23 @@ def test_what_a_defense_keeps_of_each_example_continues_too():
         "pool": "npz:pool.npz",
         "unlabeled_weight": 0.5,
         "optimizer": "sgd:nesterov=true",
+        # A pass over the 1,294 labelled images would be 10.
+        "steps_per_epoch": 7,
     }
     said = train("whole", epochs=3, **settings)
     assert "npz:pool.npz: 300 images of 8x8x1, with labels" in said
+    assert "3 epochs of 7 steps" in said
     assert "50 % of each batch, weight 0.5" in said
     train("parts", epochs=1, **settings)
     train("parts", epochs=3, **settings)
     assert_same_run("whole", "parts")
-    kept = saved_state("parts")["memory/0/.ATTRIBUTES/VARIABLE_VALUE"]
+    state = saved_state("parts")
+    [step] = [state[name] for name in state if name.startswith("step/")]
+    assert step == 21
+    # The rate falls with the third epoch, after 14 steps.
+    rates = [float(row["learning_rate"]) for row in rows("parts")]
+    np.testing.assert_allclose(rates, [0.05, 0.05, 0.005], rtol=1e-5)
+    kept = state["memory/0/.ATTRIBUTES/VARIABLE_VALUE"]
     changed = np.flatnonzero(kept != np.float32(0.15))
     # The data set's rows end at 1,796.
     assert (changed < 1797).any()
@@ -695,6 +704,7 @@ def test_programs_take_the_last_epoch_of_a_run_without_a_validation_split():
         ("--validation_images=-1", "--validation_images is -1"),
         ("--batch_size=0", "--batch_size is 0"),
         ("--epochs=0", "--epochs is 0"),
+        ("--steps_per_epoch=0", "--steps_per_epoch is 0; expected a whole"),
         ("--regularization=-1", "--regularization is -1"),
         ("--schedule=steps", "Unknown schedule 'steps'"),
         ("--learning_rate=0", "--learning_rate is 0"),

@@ -20,9 +20,9 @@ _POOL = 0x504F4F4C  # A stream of its own in the seed's numbers.
 
 
 def steps_per_epoch(split, batch_size, pool=None, pool_fraction=0.5):
-    """How many whole batches an epoch has; the remainder is dropped.
+    """Whole batches in one pass over the labelled examples, with a pool too.
 
-    An epoch is one pass over the labelled examples, with a pool too.
+    The remainder is dropped.
 
     Args:
         split: A split of a `Dataset`.
@@ -76,8 +76,7 @@ def training_batches(
             1, with a pool 2.
         seed: An integer; another gives other permutations and augmentations.
         augment: Whether to pad, crop and flip.
-        start_step: Batches already consumed. TFDS data that streams starts at
-            the beginning of an epoch alone.
+        start_step: Batches already consumed.
         pool: A `Pool` with labels, or None.
         pool_fraction: The pool's share of a batch, above 0 and below 1, taken
             to the nearest number of examples.
@@ -88,8 +87,8 @@ def training_batches(
         An infinite `tf.data.Dataset` with static shapes.
 
     Raises:
-        ValueError: If a batch is larger than the split, the start step is one
-            that the split cannot start at, or the pool cannot be used.
+        ValueError: If a batch is larger than the split, or the pool cannot be
+            used.
     """
     labeled = _labeled(split, batch_size, pool, pool_fraction)
     start_step = whole("start_step", start_step, 0)

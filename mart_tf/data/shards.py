@@ -58,12 +58,6 @@ class ShardedSplit:
     def shuffled(self, batch_size, seed, start_step):
         """Endless whole batches: permuted shards, then a shuffle buffer."""
         steps = len(self) // batch_size
-        if start_step % steps:
-            raise ValueError(
-                "Data that streams from TFDS resumes at the start of an epoch; "
-                f"step {start_step} is no multiple of the {steps} steps per "
-                "epoch."
-            )
         stream = noise.fold(tf.constant(seed, tf.int64), _STREAM)
 
         def epoch_records(epoch):
@@ -79,9 +73,10 @@ class ShardedSplit:
             )
 
         epochs = tf.data.Dataset.counter(start_step // steps)
-        return self._examples(epochs.flat_map(epoch_records)).batch(
-            batch_size, drop_remainder=True
-        )
+        records = epochs.flat_map(epoch_records)
+        # What was seen of an epoch is read once more, and not decoded.
+        records = records.skip(start_step % steps * batch_size)
+        return self._examples(records).batch(batch_size, drop_remainder=True)
 
     def _records(self, order, shards_at_once):
         """Pairs of row and serialized example, shards in the given order."""

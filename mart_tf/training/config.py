@@ -41,6 +41,7 @@ class Config:
     random_start: str = "uniform"
     epsilon_warmup_epochs: float | None = None
     epochs: int | None = None
+    steps_per_epoch: int | None = None
     batch_size: int | None = None
     optimizer: str = "sgd"
     learning_rate: float | None = None
@@ -55,7 +56,8 @@ class Config:
 
         Returns:
             A `Config` without None but for `data_dir`, `pool`, `init_from`,
-            `validation_images` (counted once the data is read) and
+            `validation_images` (counted once the data is read),
+            `steps_per_epoch` (those of a pass over the training split) and
             `regularization` (moved into `defense`). Network, defense,
             optimizer and schedule say all their options.
 
@@ -142,8 +144,8 @@ class Config:
         ]:
             if value not in allowed:
                 raise options.unknown(kind, value, allowed)
-        for name in ("attack_steps", "epochs", "batch_size"):
-            if getattr(self, name) < 1:
+        for name in ("attack_steps", "epochs", "steps_per_epoch", "batch_size"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise ValueError(
                     f"--{name} is {getattr(self, name)}; expected a whole "
                     "number of at least 1."

@@ -52,7 +52,14 @@ def train(config, record, console):
         len(dataset.train), data.rows(dataset.train), dataset.name
     )
     _print_settings(
-        console, config, dataset, pool, model, f"{policy}: {reason}", replicas
+        console,
+        config,
+        dataset,
+        pool,
+        model,
+        steps,
+        f"{policy}: {reason}",
+        replicas,
     )
     facts = _facts(config, dataset, model, policy)
     workdir.check_files(record, facts["files"])
@@ -229,9 +236,10 @@ def _steps_per_epoch(config, dataset, pool, replicas):
             f"--batch_size is {config.batch_size}; expected a multiple of the "
             f"{replicas} devices, or --strategy=single."
         )
-    return data.steps_per_epoch(
+    a_pass = data.steps_per_epoch(
         dataset.train, config.batch_size, pool, config.pool_fraction
     )
+    return config.steps_per_epoch or a_pass
 
 
 def _check_options(config):
@@ -241,7 +249,9 @@ def _check_options(config):
     schedules.create(config.schedule, config.learning_rate, 1, config.epochs)
 
 
-def _print_settings(console, config, dataset, pool, model, precision, replicas):
+def _print_settings(
+    console, config, dataset, pool, model, steps, precision, replicas
+):
     attack = (config.attack_steps, config.attack_step_size, config.random_start)
     lines = [
         ("data", dataset.describe()),
@@ -253,7 +263,8 @@ def _print_settings(console, config, dataset, pool, model, precision, replicas):
         ("validation", _validation_line(config, attack)),
         (
             "training",
-            f"{config.epochs} epochs, batch size {config.batch_size}, "
+            f"{config.epochs} epochs of {steps} steps, batch size "
+            f"{config.batch_size}, "
             f"{config.optimizer}, learning rate {config.learning_rate:g}, "
             f"{config.schedule}, weight decay {config.weight_decay:g}, "
             f"epsilon warm-up {config.epsilon_warmup_epochs:g} epochs, "
