@@ -4,6 +4,7 @@ mart-label --workdir=RUN --pool=folder:more_images --output=pool.npz
 mart-label --workdir=RUN --subsets=chosen
 """
 
+import math
 import os
 import pathlib
 import shlex
@@ -35,7 +36,8 @@ _POOL = flags.DEFINE_string(
     "pool",
     None,
     "Images to label: folder:PATH, npz:PATH, pickle:PATH, or the name of "
-    "another TFDS set, with options: svhn_cropped:split=extra:count=20000.",
+    "a TFDS set, with options: svhn_cropped:split=extra:count=20000, or "
+    "mnist:first=1000:count=20000 for a run on mnist:count=1000.",
     flag_values=FLAGS,
 )
 _OUTPUT = flags.DEFINE_string(
@@ -78,8 +80,8 @@ def _main():
         run["data_dir"] = _DATA_DIR.value
     where = {"data_dir": run["data_dir"], "download": _DOWNLOAD.value}
     if _POOL.value is not None:
-        _check_not_its_own(run)
         data.check_pool(_POOL.value, **where)
+        _check_not_its_own(run)
     else:
         data.check(run["dataset"], **where)
 
@@ -132,18 +134,40 @@ def _check_flags():
 
 
 def _check_not_its_own(run):
-    """Refuses the run's training set as a pool, its validation split in it."""
-    pool = options.parse(_POOL.value)
+    """Refuses rows of the run's training set, its validation split in it."""
+    pool, own = options.parse(_POOL.value), options.parse(run["dataset"])
     if (
         pool.name in ("folder", "npz", "pickle")
-        or pool.name != options.parse(run["dataset"]).name
+        or pool.name != own.name
         or pool.options.get("split", "train") != "train"
     ):
         return
-    raise ValueError(
-        f"--pool={_POOL.value} is the training set of {run['workdir']} itself, "
-        "its validation split included; expected other images."
-    )
+    (first, stop), (own_first, own_stop) = map(_rows, (pool, own))
+    if max(first, own_first) < min(stop, own_stop):
+        raise ValueError(
+            f"--pool={_POOL.value} is, in part or whole, the training set of "
+            f"{run['workdir']} itself ({run['dataset']}), its validation split "
+            "included; expected other images, such as "
+            f"{own.name}:first=1000 for a run on {own.name}:count=1000."
+        )
+
+
+def _rows(spec):
+    """The first row of a TFDS spec, and one past the last."""
+    first = int(spec.options.get("first", 0))
+    if "count" not in spec.options:
+        return first, math.inf
+    return first, first + int(spec.options["count"])
+
+
+def _check_apart(pool, run, where):
+    """Refuses a pool that holds the run's test or validation split."""
+    try:
+        data.check(run["dataset"], **where)
+    except ValueError as error:
+        print(f"Not compared with the run's own test images: {error}")
+        return
+    data.check_apart(pool, data.load(run["dataset"], **where))
 
 
 def _label_pool(run, classifier, author, where):
@@ -151,6 +175,7 @@ def _label_pool(run, classifier, author, where):
     import rich.progress
 
     pool = data.load_pool(_POOL.value, **where)
+    _check_apart(pool, run, where)
     console = rich.console.Console(markup=False)
     with rich.progress.Progress(
         console=console, transient=True, disable=not console.is_terminal

@@ -25,8 +25,9 @@ _DATASET = "the data set's own"
 _STRINGS = {
     "workdir": "Where the run lives; default: "
     "runs/<dataset>_<model>_<defense>.",
-    "dataset": "digits, the name of a TFDS image classification set, "
-    "folder:PATH (one folder a class) or npz:PATH.",
+    "dataset": "digits, the name of a TFDS image classification set "
+    "(mnist:count=1000: trained on 1,000 rows), folder:PATH (one folder a "
+    "class) or npz:PATH.",
     "data_dir": "Where TFDS data lies; default: $TFDS_DATA_DIR or "
     "~/tensorflow_datasets.",
     "pool": "Images with pseudo-labels that training sees beside the data "

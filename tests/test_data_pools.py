@@ -162,6 +162,61 @@ def prepared(tmp_path_factory):
     return folder
 
 
+class TestApart:
+    """30 + 4 images are trained and validated on, 40 tested on."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def mine(cls, tmp_path_factory):
+        path = tmp_path_factory.mktemp("mine") / "mine.npz"
+        np.savez(
+            path,
+            x_train=pixels(40),
+            y_train=np.arange(40) % 2,
+            x_test=pixels(40, seed=1),
+            y_test=np.arange(40) % 2,
+        )
+        return data.load(f"npz:{path}")
+
+    @pytest.mark.parametrize("scale", [1, 255])
+    def test_refuses_the_test_split_in_any_form(self, mine, scale):
+        images = np.concatenate([pixels(300, seed=2), pixels(40, seed=1)[::-1]])
+        if scale != 1:
+            images = images / scale
+        with pytest.raises(
+            ValueError,
+            match="pool p holds 40 of the 40 images of the test split of npz:",
+        ):
+            data.check_apart(data.Pool("p", images), mine)
+
+    def test_refuses_the_validation_split(self, mine):
+        pool = data.Pool("p", pixels(40))
+        with pytest.raises(ValueError, match="4 of the 4 .* validation split"):
+            data.check_apart(pool, mine)
+
+    def test_takes_other_images(self, mine):
+        data.check_apart(data.Pool("p", pixels(40, seed=3)), mine)
+        # The same numbers in another shape.
+        other = pixels(40, seed=1).reshape(40, 5, 4, 3)
+        data.check_apart(data.Pool("p", other), mine)
+        # Those that are trained on do not spoil a measurement.
+        data.check_apart(data.Pool("p", mine.train.images), mine)
+
+    def test_a_duplicate_in_a_hundred_is_let_pass(self, tmp_path):
+        path = tmp_path / "mine.npz"
+        images, labels = pixels(200), np.arange(200) % 2
+        np.savez(
+            path, x_train=images, y_train=labels, x_test=images, y_test=labels
+        )
+        mine = data.load(f"npz:{path}", validation_fraction=0)
+        new = pixels(198, seed=3)
+        pool = data.Pool("p", np.concatenate([images[:2], new]))
+        data.check_apart(pool, mine)
+        pool = data.Pool("p", np.concatenate([images[:3], new]))
+        with pytest.raises(ValueError, match="holds 3 of the 200 images"):
+            data.check_apart(pool, mine)
+
+
 class TestTfds:
     def test_rows_are_those_of_the_data_set(self, prepared):
         source = data.load("tiny", data_dir=prepared)

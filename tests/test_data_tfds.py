@@ -103,6 +103,26 @@ class TestOtherSets:
                 data.arrays(one)[0], data.arrays(other)[0]
             )
 
+    @pytest.mark.parametrize("mode", ["memory", "streaming"])
+    def test_trains_on_the_rows_that_are_asked_for(self, sharded, mode):
+        whole = data.load(f"tiny:mode={mode}", data_dir=sharded)
+        spec = f"tiny:first=20:count=30:mode={mode}"
+        some = data.load(spec, data_dir=sharded)
+        assert [len(some.train), len(some.validation)] == [27, 3]
+        rows = np.concatenate([some.train.indices, some.validation.indices])
+        np.testing.assert_array_equal(np.sort(rows), np.arange(20, 50))
+        images, labels = data.arrays(whole.train)
+        kept = np.isin(whole.train.indices, some.train.indices)
+        found = data.arrays(some.train)
+        seen = np.isin(some.train.indices, whole.train.indices)
+        np.testing.assert_array_equal(found[0][seen], images[kept])
+        np.testing.assert_array_equal(found[1][seen], labels[kept])
+        np.testing.assert_array_equal(
+            data.arrays(some.test)[0], data.arrays(whole.test)[0]
+        )
+        with pytest.raises(ValueError, match="first=90 and count=11 ask for"):
+            data.check("tiny:first=90:count=11", data_dir=sharded)
+
     def test_unlabelled_test_images_are_passed_over(self, tmp_path):
         tiny_tfds.prepare(
             tmp_path,

@@ -11,6 +11,7 @@ import sys
 import numpy as np
 import programs
 import pytest
+import tiny_tfds
 
 from mart_tf import data
 from mart_tf import subsets
@@ -189,6 +190,54 @@ class TestPool:
         )
         programs.assert_refused(answer, "(9, 9, 1)")
         assert not (place / "never.npz").exists()
+
+
+def test_rows_of_one_set_are_data_and_pool(tmp_path):
+    tiny_tfds.prepare(
+        tmp_path, train=tiny_tfds.examples(50), test=tiny_tfds.examples(20)
+    )
+    (tmp_path / "networks.py").write_text(
+        "import keras\n"
+        "def linear(input_shape, num_classes):\n"
+        "    return keras.Sequential([\n"
+        "        keras.Input(input_shape),\n"
+        "        keras.layers.Flatten(),\n"
+        "        keras.layers.Dense(num_classes),\n"
+        "    ])\n"
+    )
+    done = programs.run(
+        "train",
+        "--dataset=tiny:count=30",
+        f"--data_dir={tmp_path}",
+        "--model=networks:linear",
+        "--defense=natural",
+        "--epochs=1",
+        "--batch_size=9",
+        "--workdir=runs/labeler",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "tiny: 27 training, 3 validation, 20 test images" in done.stdout
+
+    def label(pool):
+        return programs.run(
+            "label",
+            "--workdir=runs/labeler",
+            f"--pool={pool}",
+            "--output=pool.npz",
+            cwd=tmp_path,
+        )
+
+    for pool in ("tiny", "tiny:first=29:count=5"):
+        programs.assert_refused(label(pool), "the training set of runs/labeler")
+    programs.assert_refused(
+        label("tiny:split=test:first=5"),
+        "holds 15 of the 20 images of the test split of tiny",
+    )
+    assert not (tmp_path / "pool.npz").exists()
+    done = label("tiny:first=30:count=20")
+    assert done.returncode == 0, done.stderr
+    assert "20 images of 5x4x1, with labels by runs/labeler" in done.stdout
 
 
 def test_data_that_has_changed_since_the_run(place, tmp_path):

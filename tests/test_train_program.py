@@ -105,9 +105,10 @@ def assert_same_run(one, other):
 
 
 def pool_arrays():
-    """Images and labels of a pool, those of the digits for want of others."""
+    """Images and labels of a pool, mirrored digits for want of others."""
     bunch = sklearn.datasets.load_digits()
-    return (bunch.images[:300] / 16).astype("float32"), bunch.target[:300]
+    images = (bunch.images[:300, :, ::-1] / 16).astype("float32")
+    return images, bunch.target[:300]
 
 
 def rows(path):
@@ -190,6 +191,10 @@ def test_a_cosine_run_does_not_grow():
         ({"pool": "npz:wide.npz"}, "have shape"),
         ({"pool": "npz:few.npz"}, "fewer than the"),
         ({"pool": "npz:other.npz"}, "holds the label 10"),
+        (
+            {"pool": "npz:test.npz"},
+            "holds 359 of the 359 images of the test split of digits",
+        ),
         ({"defense": "trades", "random_start": "none"}, "no gradient at x"),
         (
             {"defense": "mart:regularized_fraction=2"},
@@ -203,6 +208,8 @@ def test_refuses_a_pool_or_a_defense_that_does_not_fit(settings, sentence):
     np.savez("wide.npz", image=np.zeros([300, 8, 9, 1], "uint8"), label=labels)
     np.savez("few.npz", image=images[:3], label=labels[:3])
     np.savez("other.npz", image=images, label=labels + 1)
+    test = data.load("digits").test
+    np.savez("test.npz", image=test.images, label=test.labels)
     with pytest.raises(ValueError, match=sentence):
         train("run", epochs=1, **settings)
     assert not pathlib.Path("run").exists()

@@ -82,6 +82,7 @@ _PUBLIC = {
     "load": "mart_tf.data.sources:load",
     "Dataset": "mart_tf.data.splits:Dataset",
     "Pool": "mart_tf.data.pools:Pool",
+    "check_apart": "mart_tf.data.overlap:check_apart",
     "check_fit": "mart_tf.data.pools:check_fit",
     "check_pool": "mart_tf.data.pools:check_pool",
     "label_pool": "mart_tf.data.labeling:label_pool",

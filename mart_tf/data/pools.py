@@ -96,7 +96,7 @@ def check_pool(spec, *, data_dir=None, download=False):
         ValueError: On an unknown name or option, a file or a split that is not
             there, a folder without images, or an .npz file without `image`.
     """
-    _find(spec, data_dir, download)
+    sources.find(spec, _KIND, data_dir, download)
 
 
 def load_pool(spec, *, data_dir=None, download=False):
@@ -128,7 +128,7 @@ def load_pool(spec, *, data_dir=None, download=False):
         ValueError: As `check_pool`, and on images or labels that cannot be
             used.
     """
-    found = _find(spec, data_dir, download)
+    found = sources.find(spec, _KIND, data_dir, download)
     return Pool(str(spec), **sources.read(found, _KIND, data_dir))
 
 
@@ -215,11 +215,3 @@ def check_weight(unlabeled_weight):
             f"unlabeled_weight is {unlabeled_weight}; expected a number of at "
             "least 0."
         )
-
-
-def _find(spec, data_dir, download):
-    found = sources.find(spec, _KIND, data_dir, download)
-    if found.source == "tfds" and found.place:
-        rows = {k: v for k, v in found.options.items() if k != "size"}
-        checks.tfds_rows(found.place, **rows)
-    return found

@@ -53,8 +53,8 @@ def check(spec, *, data_dir=None, download=False):
         download: Whether `load` will be allowed to fetch the data.
 
     Raises:
-        ValueError: On an unknown name or option, data that is not there, an
-            empty folder, or an .npz file without its arrays.
+        ValueError: On an unknown name or option, data or rows that are not
+            there, an empty folder, or an .npz file without its arrays.
     """
     find(spec, _DATASET, data_dir, download)
 
@@ -68,7 +68,8 @@ def load(spec, *, data_dir=None, download=False, validation_images=None):
             image classification set, such as `mnist`. TFDS and folder take the
             options `size=64` (every image resized to 64x64) and
             `mode=memory|streaming` (default: streaming above 2 GiB of decoded
-            pixels).
+            pixels); TFDS also `first=0:count=1000` (these rows alone are the
+            training set; default: all).
         data_dir: Where TFDS data is prepared; default: $TFDS_DATA_DIR, or
             `~/tensorflow_datasets`.
         download: Whether TFDS may fetch data that is not there.
@@ -111,7 +112,11 @@ def find(text, kind, data_dir, download):
     place = checks.prepared_directory(spec.name, data_dir)
     if place is None and not download:
         raise checks.not_prepared(spec.name, data_dir, kind.name, kind.readers)
-    return Found(spec.name, "tfds", place, _options(spec, "tfds", kind))
+    settings = _options(spec, "tfds", kind)
+    if place:
+        named = settings.keys() & {"split", "first", "count"}
+        checks.tfds_rows(place, **{name: settings[name] for name in named})
+    return Found(spec.name, "tfds", place, settings)
 
 
 def read(found, kind, data_dir):

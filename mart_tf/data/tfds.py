@@ -37,6 +37,8 @@ def load(
     *,
     size: int | None = None,
     mode: Literal["memory", "streaming"] | None = None,
+    first: int = 0,
+    count: int | None = None,
 ):
     """Reads a prepared set: its train split, and its test split.
 
@@ -48,14 +50,19 @@ def load(
         size: Height and width that every image is resized to (bilinear,
             antialiased); default: the images' own, which must agree.
         mode: "memory" or "streaming"; default: streaming above 2 GiB.
+        first: The first row of the train split that is read, from 0.
+        count: How many are; default: all from there on.
 
     Raises:
         ValueError: If the set is not one of uint8 images with a class label
-            each, or its images differ in size and `size` is not given.
+            each, its images differ in size and `size` is not given, or there
+            are no such rows.
     """
     reader = _reader(tfds.builder_from_directory(path), size)
     with _damage_reported(path):
-        return _source(reader, mode)
+        source = _source(reader, mode)
+    rows = np.arange(*checks.tfds_rows(path, "train", first, count))
+    return dataclasses.replace(source, train=source.train.select(rows))
 
 
 def load_pool(

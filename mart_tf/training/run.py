@@ -189,6 +189,7 @@ def _pool(config, dataset):
         config.pool, data_dir=config.data_dir, download=config.download
     )
     data.check_fit(pool, dataset, config.batch_size, config.pool_fraction)
+    data.check_apart(pool, dataset)
     return pool
 
 

@@ -1,0 +1,46 @@
+"""Whether a pool holds images that a run is measured on."""
+
+import hashlib
+
+import numpy as np
+
+# Sets have a few duplicates: a share that changes no accuracy.
+_HARMLESS = 0.01
+
+
+def check_apart(pool, dataset):
+    """Refuses a pool that holds a data set's test or validation split.
+
+    Images are the same if they round to the same 256 grey levels.
+
+    Args:
+        pool: A `Pool`.
+        dataset: A `Dataset`.
+
+    Raises:
+        ValueError: If more than 1 % of the pool, or of one of the two splits,
+            is in both.
+    """
+    if pool.image_shape != tuple(dataset.image_shape):
+        return
+    held = {_key(image) for image in pool.images}
+    for name in ("test", "validation"):
+        split = getattr(dataset, name)
+        shared = sum(
+            _key(image) in held
+            for images, _, _ in split.ordered(256)
+            for image in images.numpy()
+        )
+        if shared > _HARMLESS * min(len(pool), len(split)):
+            raise ValueError(
+                f"The pool {pool.name} holds {shared:,} of the {len(split):,} "
+                f"images of the {name} split of {dataset.name}; expected "
+                "others: accuracy would be measured on what was trained on."
+            )
+
+
+def _key(image):
+    levels = image
+    if image.dtype != np.uint8:
+        levels = np.rint(255.0 * image).astype(np.uint8)
+    return hashlib.blake2b(levels.tobytes(), digest_size=16).digest()
