@@ -1,5 +1,6 @@
 """Recipes: each resolves to what the paper says, and stands in the index."""
 
+import json
 import math
 import pathlib
 import re
@@ -365,9 +366,12 @@ PAPER |= {
 def stand_ins(tmp_path, monkeypatch):
     """Moves to a folder where recipes find what they name; returns it."""
     for name in ("mnist", "cifar10"):
-        (tmp_path / name / "1.0.0").mkdir(parents=True)
-        for file in ("dataset_info.json", "features.json"):
-            (tmp_path / name / "1.0.0" / file).write_text("{}")
+        folder = tmp_path / name / "1.0.0"
+        folder.mkdir(parents=True)
+        split = {"name": "train", "shardLengths": ["50000"]}
+        info = json.dumps({"splits": [split]})
+        (folder / "dataset_info.json").write_text(info)
+        (folder / "features.json").write_text("{}")
     for recipe in RECIPES:
         kind, _, path = written(recipe).get("pool", "").partition(":")
         if kind == "npz":
