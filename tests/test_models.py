@@ -679,6 +679,14 @@ def project(tmp_path, monkeypatch):
                     keras.Input(input_shape), keras.layers.Conv2D(4, 1)
                 ])
 
+            def two_heads(input_shape, num_classes):
+                images = keras.Input(input_shape)
+                flat = keras.layers.Flatten()(images)
+                return keras.Model(images, [
+                    keras.layers.Dense(num_classes, name=name)(flat)
+                    for name in ("left", "right")
+                ])
+
             def nothing(input_shape, num_classes):
                 return None
         """)
@@ -726,6 +734,7 @@ class TestBuild:
             ("broken_networks:f", r"importing 'broken_networks' failed"),
             ("our_networks:f", r"'our_networks' has no function 'f'"),
             ("our_networks:nothing", r"returned a NoneType"),
+            ("our_networks:two_heads", r"has 2 outputs \(left, right\); expec"),
             ("our_networks:two_too_many", r"has 12 outputs and .* 10 classes"),
             ("our_networks:map_of_scores", r"returns \(1, 8, 8, 4\) for one"),
             ("small_cnn", r"images of 8x8 pixels; expected at least 16x16"),

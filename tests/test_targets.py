@@ -154,6 +154,23 @@ class TestKeras:
         assert not target.gradients
         assert "attacks that need none" in target.note
 
+    def test_several_outputs(self, images, tmp_path):
+        entry = keras.Input((8, 8, 1))
+        flat = keras.layers.Flatten()(entry)
+        network = keras.Model(
+            entry,
+            [
+                keras.layers.Dense(_CLASSES, name=name)(flat)
+                for name in ("first", "second")
+            ],
+        )
+        network.save(tmp_path / "two.keras")
+        for given in (network, tmp_path / "two.keras"):
+            with pytest.raises(ValueError, match=r"has 2 outputs \(first, sec"):
+                mart_tf.evaluate_robustness(
+                    given, (images, np.zeros(32, int)), _threat(), ["fgsm"]
+                )
+
     def test_images_of_any_size_need_images(self, images):
         network = keras.Sequential(
             [
@@ -407,7 +424,8 @@ class TestCallable:
                 r"fails on images of shape \(2, 8, 8, 1\); expected scores of "
                 r"shape \[batch, classes\]: AttributeError",
             ),
-            (lambda images: {"logits": images}, "fails on images .*TypeError"),
+            (lambda images: {"logits": images}, "returns a dict of 1 output"),
+            (lambda images: (images, images), r"returns 2 outputs \(output 0"),
             (lambda images: np.zeros(3), r"shape \(3,\) for 2 images; expecte"),
             (lambda images: _sums(images)[:1], r"shape \(1, 3\) for 2 images"),
             (lambda images: images, r"shape \(2, 8, 8, 1\) for 2 images"),

@@ -9,6 +9,7 @@ from mart_tf.data import pipeline
 from mart_tf.data import splits
 from mart_tf.models import loading
 from mart_tf.models import outputs
+from mart_tf.models import single
 
 _RIGHT = 3  # A stream of its own for `splits.carve`.
 
@@ -82,6 +83,7 @@ def pick_subsets(
 def _predictions(classifier, split, batch_size):
     """Rows, labels and predicted classes of a whole split, int64 `[n]`."""
     network, _ = outputs.unwrap(classifier)
+    single.check(network)
     network = loading.float32_copy(network)
 
     @tf.function

@@ -20,6 +20,7 @@ from mart_tf.evaluation import pieces
 from mart_tf.evaluation import signatures
 from mart_tf.models import loading
 from mart_tf.models import outputs as model_outputs
+from mart_tf.models import single
 
 _LOG_PROBABILITIES = (
     "It gives probabilities, no logits: the attacks see their logarithms."
@@ -178,7 +179,8 @@ def _answering(function, images, name):
     failures = []
     for convert in (np.asarray, tf.constant):
         try:
-            found = np.asarray(function(convert(images.numpy())), np.float32)
+            answered = function(convert(images.numpy()))
+            found = np.asarray(single.returned(answered, name), np.float32)
             break
         # What a user's function raises can be anything.
         except Exception as error:
@@ -201,10 +203,13 @@ def _tried(scores, images, *, name, input_shape, outputs, notes=(), **facts):
     """The `Target`, once it has scored two images."""
     images = _two(images, input_shape, name)
     try:
-        found = _one_tensor(scores(images))
+        found = scores(images)
+        if not isinstance(found, (tuple, list, dict)):
+            found = _one_tensor(found)
     # What a user's layers and functions raise can be anything.
     except Exception as error:
         raise _failing(name, images, error) from error
+    found = single.returned(found, name)
     _check_shape(found, images, name)
     if outputs is None:
         found_kind = loading.are_probabilities(found)

@@ -9,6 +9,7 @@ import numpy as np
 from mart_tf import models
 from mart_tf import options
 from mart_tf.models import names
+from mart_tf.models import single
 
 PRECISIONS = ("float32", "mixed_bfloat16")
 
@@ -187,6 +188,7 @@ def _call(spec, module, name, input_shape, num_classes):
 
 def _check_fit(spec, model, input_shape, num_classes):
     """Refuses a network that does not fit the images or the classes."""
+    single.check(model)
     expected = getattr(model, "input_shape", None)
     if expected is not None and not _shapes_agree(expected, input_shape):
         raise ValueError(
@@ -202,7 +204,7 @@ def _check_fit(spec, model, input_shape, num_classes):
             f"Model {spec!r} fails on the data set's images, of shape "
             f"{input_shape}: {_first_line(error)}"
         ) from error
-    shape = getattr(outputs, "shape", None)
+    shape = getattr(single.returned(outputs, spec), "shape", None)
     if shape is None or len(shape) != 2:
         returned = type(outputs).__name__ if shape is None else tuple(shape)
         raise ValueError(

@@ -6,6 +6,7 @@ import tensorflow as tf
 from mart_tf import choices
 from mart_tf import options
 from mart_tf.models import loading
+from mart_tf.models import single
 
 # Near the least normal float32.
 _LEAST_PROBABILITY = 1e-37
@@ -49,11 +50,12 @@ def logits(scores, kind):
 
 
 def check_declared(classifier, kind):
-    """Refuses an unknown kind, and an undeclared softmax.
+    """Refuses several inputs or outputs, an unknown kind, a hidden softmax.
 
     Raises:
         ValueError: With advice.
     """
+    single.check(classifier)
     if kind not in choices.OUTPUTS:
         raise options.unknown("kind of outputs", str(kind), choices.OUTPUTS)
     if kind == "logits" and loading.ends_in_softmax(classifier):
@@ -69,6 +71,7 @@ def check_scores(scores, kind):
     Raises:
         ValueError: With advice.
     """
+    scores = single.returned(scores, "classifier")
     values = np.asarray(tf.cast(scores, tf.float32))
     if values.ndim != 2 or values.shape[1] < 2:
         raise ValueError(

@@ -10,6 +10,7 @@ from tensorflow.python.saved_model import fingerprinting_utils
 
 from mart_tf.models import loading
 from mart_tf.models import outputs as model_outputs
+from mart_tf.models import single
 from mart_tf.serving import card
 from mart_tf.serving import endpoints
 from mart_tf.serving import verification
@@ -166,6 +167,7 @@ def _image_shape(model):
         raise ValueError(
             f"Got a {type(model).__name__} to export; expected a Keras model."
         )
+    single.check(model)
     shape = getattr(model, "input_shape", None)
     if shape is None:
         # A subclassed model knows only what it was first called with.
@@ -187,12 +189,9 @@ def _image_shape(model):
 def _classes(model, image_shape, outputs):
     """The number of classes, once the model's scores make sense."""
     images = np.random.default_rng(0).random((3, *image_shape), np.float32)
-    scores = model(tf.constant(images), training=False)
-    if not tf.is_tensor(scores):
-        raise ValueError(
-            f"The model {model.name!r} returns a {type(scores).__name__}; "
-            "expected one output, scores of shape [batch, classes]."
-        )
+    scores = single.returned(
+        model(tf.constant(images), training=False), model.name
+    )
     if not np.isfinite(scores).all():
         raise ValueError(
             f"The model {model.name!r} returns scores that are not finite "
