@@ -272,6 +272,33 @@ def test_forms_of_labels_give_the_same_weights(form):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("metrics", [None, ["sparse_categorical_accuracy"]])
+def test_forms_of_labels_may_change_from_call_to_call(metrics):
+    # Keras compiles one step for forms of one type, of which the step then
+    # knows no rank, or no number of columns.
+    images, labels = digits()
+    labels = labels.astype("int64")
+    one_hot = np.eye(10, dtype="int64")[labels]
+    model = digits_model("standard", metrics=metrics)
+    reference = digits_model("standard", metrics=metrics)
+    settings = {"batch_size": 64, "shuffle": False, "verbose": 0}
+    forms = [labels, labels[:, None]] + ([] if metrics else [one_hot])
+    for given in [*reversed(forms), *forms]:
+        found = model.fit(
+            images, given, validation_data=(images, given), **settings
+        )
+        expected = reference.fit(
+            images, labels, validation_data=(images, labels), **settings
+        )
+        assert found.history == expected.history
+        np.testing.assert_equal(
+            model.evaluate(images, given, verbose=0),
+            reference.evaluate(images, labels, verbose=0),
+        )
+    for a, b in zip(model.get_weights(), reference.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
 def test_class_weight_is_a_weight_of_each_example():
     images, labels = digits()
     class_weight = {k: 0.5 + k for k in range(10)}
@@ -420,6 +447,17 @@ def test_saves_and_loads_whole(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
+def test_exports_as_a_keras_model_does(tmp_path):
+    images, labels = digits()
+    model = digits_model()
+    model.fit(images, labels, batch_size=64, verbose=0)
+    model.export(tmp_path / "served", verbose=False)
+    served = tf.saved_model.load(str(tmp_path / "served"))
+    np.testing.assert_allclose(
+        served.serve(images[:5]), model.predict(images[:5], verbose=0), 1e-5
+    )
+
+
 def test_the_classifier_stays_the_users_own():
     network = small_network()
     model = mart_tf.AdversarialClassifier(network, threat=linear.THREAT)
@@ -456,6 +494,46 @@ def test_probabilities_when_declared():
         model.classifier.get_weights(), expected, strict=True
     ):
         np.testing.assert_allclose(mine, logits, atol=1e-5)
+
+
+def test_refuses_several_inputs_and_outputs_by_number_and_name():
+    image, other = keras.Input([4], name="image"), keras.Input([4], name="mask")
+    first = keras.layers.Dense(3, name="species")(image)
+    second = keras.layers.Dense(3, name="colour")(image)
+
+    def refused(network):
+        with pytest.raises(ValueError) as refusal:
+            model = mart_tf.AdversarialClassifier(
+                network, threat=linear.THREAT, attack_steps=1
+            )
+            model.compile()
+            model.fit(np.zeros([8, 4], "float32") + 0.5, np.arange(8) % 3)
+        assert "\n" not in str(refusal.value)
+        return str(refusal.value)
+
+    assert "has 2 outputs (species, colour); expected one" in refused(
+        keras.Model(image, [first, second])
+    )
+    assert "has 2 outputs (a, b); expected one" in refused(
+        keras.Model(image, {"a": first, "b": second})
+    )
+    both = keras.layers.Dense(3)(keras.layers.Add()([image, other]))
+    assert "has 2 inputs (image, mask); expected one" in refused(
+        keras.Model([image, other], both)
+    )
+
+    class Subclassed(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.scores = keras.layers.Dense(3)
+
+        def call(self, images):
+            return {"low": self.scores(images), "high": self.scores(images)}
+
+    # Only a call can tell.
+    assert "returns 2 outputs (low, high); expected one" in refused(
+        Subclassed()
+    )
 
 
 @pytest.mark.parametrize(

@@ -254,6 +254,14 @@ class AdversarialClassifier(keras.Model):
             inputs.check(self, x, y)
         return super().evaluate(x, y, *args, **kwargs)
 
+    def export(self, filepath, *args, **kwargs):
+        """As `keras.Model.export`, of the classifier: it is what is served.
+
+        `mart_tf.export_saved_model` writes more: logits, probabilities and
+        class names, encoded images, warm-up, a model card, verification.
+        """
+        return self.classifier.export(filepath, *args, **kwargs)
+
     def train_step(self, data):
         """The attack, the defense's loss, the update, the metrics."""
         inputs.check_rows(self.defense, data)

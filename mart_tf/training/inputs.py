@@ -28,10 +28,7 @@ def unpack(data, seed):
         example = tf.cast(x["index"], tf.int64)
     else:
         example = reduction.global_positions(image)
-    label = target
-    if label.shape.rank == 2:
-        one_hot = label.shape[1] != 1
-        label = tf.argmax(label, axis=1) if one_hot else label[:, 0]
+    label, target = _classes(target, image)
     if weight is None:
         weight = tf.ones(tf.shape(image)[:1])
     batch = base.Batch(
@@ -43,6 +40,29 @@ def unpack(data, seed):
         memory={},
     )
     return batch, target
+
+
+def _classes(target, image):
+    """Integer classes `[n]`, and labels of a known shape for the metrics.
+
+    Where one call was given labels `[n]` and another `[n, 1]` or one-hot ones
+    of the same type, Keras compiles one step for both, which sees no rank, or
+    not how many columns there are.
+    """
+    shape = target.shape
+    if shape.rank is None or (shape.rank == 2 and shape[1] is None):
+        rows = tf.reshape(target, [tf.shape(image)[0], -1])
+        label = tf.where(
+            tf.shape(rows)[1] == 1,
+            tf.cast(rows[:, 0], tf.int64),
+            tf.argmax(rows, axis=1),
+        )
+        label = tf.ensure_shape(label, image.shape[:1])
+        return label, label
+    if shape.rank == 2:
+        one_hot = shape[1] != 1
+        return tf.argmax(target, axis=1) if one_hot else target[:, 0], target
+    return target, target
 
 
 def check_training(model, x, y, batch_size, validation_data):
