@@ -50,7 +50,9 @@ model = keras.Sequential([
 ])
 print("begins", flush=True)
 while True:
-    path = mart_tf.export_saved_model(model, sys.argv[1])
+    path = mart_tf.export_saved_model(
+        model, sys.argv[1], pixel_range=(0, 1)
+    )
     signature = verification.signature(path)
     print(json.dumps(verification.tensors(signature)), flush=True)
 """

@@ -56,7 +56,9 @@ def measure(network, folder):
     """Serves one network, and prints its lines."""
     shape = _SHAPES.get(network, (32, 32, 3))
     classifier = mart_tf.models.build(network, shape, 10)
-    version = mart_tf.export_saved_model(classifier, folder, verify=False)
+    version = mart_tf.export_saved_model(
+        classifier, folder, pixel_range=(0, 1), verify=False
+    )
     levels = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     image = folder / "image.png"
     Image.fromarray(levels.squeeze()).save(image)

@@ -42,7 +42,11 @@ def classifier():
 def model(classifier, tmp_path_factory):
     directory = tmp_path_factory.mktemp("export")
     version = mart_tf.export_saved_model(
-        classifier, directory, class_names=_NAMES, verify=False
+        classifier,
+        directory,
+        class_names=_NAMES,
+        pixel_range=(0, 1),
+        verify=False,
     )
     model = loopback.Model(version)
     yield model

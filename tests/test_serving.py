@@ -1,6 +1,8 @@
 """An exported version, run where a server would run it."""
 
 import concurrent.futures
+import dataclasses
+import io
 import json
 import os
 import pathlib
@@ -13,6 +15,7 @@ import time
 
 import keras
 import numpy as np
+from PIL import Image
 import pytest
 import scipy.special
 import sklearn.datasets
@@ -21,6 +24,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 import mart_tf
 from mart_tf.serving import c_api
+from mart_tf.serving import endpoints
 from mart_tf.serving import runner
 from mart_tf.serving import saved_model
 from mart_tf.serving import verification
@@ -46,7 +50,7 @@ def classifier(digits):
 @pytest.fixture(scope="module")
 def version(classifier, tmp_path_factory):
     directory = tmp_path_factory.mktemp("export")
-    return mart_tf.export_saved_model(classifier, directory)
+    return mart_tf.export_saved_model(classifier, directory, pixel_range=(0, 1))
 
 
 def _cnn(activation=None):
@@ -203,7 +207,8 @@ class TestVersions:
         def fill(hidden):
             pathlib.Path(hidden, "saved_model.pb").write_bytes(b"new")
 
-        for name in ("notes", "4", "007", "-9", "12x"):
+        # The last is 11 in Arabic digits, which int() reads too.
+        for name in ("notes", "4", "007", "-9", "12x", "\u0661\u0661"):
             (tmp_path / name).mkdir()
             (tmp_path / name / "saved_model.pb").write_bytes(b"old")
         assert versions.write(tmp_path, fill) == str(tmp_path / "8")
@@ -212,7 +217,7 @@ class TestVersions:
         assert (tmp_path / "4" / "saved_model.pb").read_bytes() == b"old"
         assert (tmp_path / "007" / "saved_model.pb").read_bytes() == b"old"
         assert sorted(os.listdir(tmp_path)) == sorted(
-            ["notes", "4", "007", "-9", "12x", "8", "9", "10"]
+            ["notes", "4", "007", "-9", "12x", "\u0661\u0661", "8", "9", "10"]
         )
 
     def test_exports_at_once_get_numbers_of_their_own(self, tmp_path):
@@ -272,16 +277,22 @@ def _touch(folder, name):
 
 class TestExport:
     def test_a_second_export_leaves_the_first_alone(self, classifier, tmp_path):
-        first = mart_tf.export_saved_model(classifier, tmp_path, verify=False)
+        first = mart_tf.export_saved_model(
+            classifier, tmp_path, pixel_range=(0, 1), verify=False
+        )
         before = _content(first)
-        second = mart_tf.export_saved_model(classifier, tmp_path, verify=False)
+        second = mart_tf.export_saved_model(
+            classifier, tmp_path, pixel_range=(0, 1), verify=False
+        )
         assert first == str(tmp_path / "1")
         assert second == str(tmp_path / "2")
         assert _content(first) == before
         assert sorted(os.listdir(tmp_path)) == ["1", "2"]
 
     def test_says_what_it_saw(self, classifier, tmp_path):
-        seen = saved_model.write_version(classifier, tmp_path)
+        seen = saved_model.write_version(
+            classifier, tmp_path, pixel_range=(0, 1)
+        )
         assert seen.warmup == 3
         outputs = (
             "output class_index: int64 [batch]",
@@ -302,7 +313,9 @@ class TestExport:
             ),
         }
         assert 0.0 <= seen.verification["difference"] <= 1e-5
-        seen = saved_model.write_version(classifier, tmp_path, verify=False)
+        seen = saved_model.write_version(
+            classifier, tmp_path, pixel_range=(0, 1), verify=False
+        )
         assert seen.verification == {}
 
     def test_stores_every_weight_once(self, classifier, version):
@@ -341,7 +354,7 @@ class TestExport:
         finally:
             keras.config.set_dtype_policy("float32")
         assert mixed.layers[1].compute_dtype == "bfloat16"
-        path = mart_tf.export_saved_model(mixed, tmp_path)
+        path = mart_tf.export_saved_model(mixed, tmp_path, pixel_range=(0, 1))
         content = pathlib.Path(path, "saved_model.pb").read_bytes()
         graph = saved_model_pb2.SavedModel.FromString(content).meta_graphs[0]
         assert "DT_BFLOAT16" not in str(graph.graph_def)
@@ -356,7 +369,7 @@ class TestExport:
     def test_probabilities(self, digits, tmp_path):
         softmax = _cnn(activation="softmax")
         path = mart_tf.export_saved_model(
-            softmax, tmp_path, outputs="probabilities"
+            softmax, tmp_path, outputs="probabilities", pixel_range=(0, 1)
         )
         result = _served(path, digits)
         expected = softmax(digits).numpy()
@@ -395,9 +408,9 @@ class TestExport:
 
         network = Network()
         with pytest.raises(ValueError, match="has no weights yet; call it"):
-            mart_tf.export_saved_model(network, tmp_path)
+            mart_tf.export_saved_model(network, tmp_path, pixel_range=(0, 1))
         expected = network(digits).numpy()
-        path = mart_tf.export_saved_model(network, tmp_path)
+        path = mart_tf.export_saved_model(network, tmp_path, pixel_range=(0, 1))
         result = _served(path, digits)
         np.testing.assert_allclose(result["logits"], expected, atol=1e-5)
 
@@ -406,12 +419,209 @@ class TestExport:
         with strategy.scope():
             model = _cnn()
         assert len(model.weights[0].value.values) == 2
-        path = mart_tf.export_saved_model(model, tmp_path)
+        path = mart_tf.export_saved_model(model, tmp_path, pixel_range=(0, 1))
         result = _served(path, digits)
         expected = model(digits).numpy()
         np.testing.assert_allclose(
             result["logits"], expected, atol=1e-5 * np.abs(expected).max()
         )
+
+
+def _grey(images):
+    """Images in [0, 1] as PNG files, by Pillow."""
+    files = np.empty(len(images), object)
+    for row, image in enumerate(images):
+        file = io.BytesIO()
+        levels = np.rint(255.0 * image.squeeze()).astype("uint8")
+        Image.fromarray(levels).save(file, "PNG")
+        files[row] = file.getvalue()
+    return files
+
+
+class TestPixelRange:
+    """A model trained on [0, 255] is served as it was trained."""
+
+    @pytest.mark.parametrize("outputs", ["logits", "probabilities"])
+    @pytest.mark.parametrize("rescaling", ["inside", "outside"])
+    def test_served_accuracy_of_encoded_images(
+        self, outputs, rescaling, tmp_path
+    ):
+        bunch = sklearn.datasets.load_digits()
+        shares = bunch.images[..., None].astype("float32") / 16.0
+        # What a PNG can hold.
+        images = np.rint(255.0 * shares)
+        keras.utils.set_random_seed(0)
+        layers = [
+            keras.layers.Flatten(),
+            keras.layers.Dense(10, kernel_initializer="zeros"),
+        ]
+        if outputs == "probabilities":
+            layers.append(keras.layers.Softmax())
+        # Unscaled, gradients of the kernel are 255 times as large.
+        rate = 0.5 / 255**2
+        if rescaling == "inside":
+            layers.insert(0, keras.layers.Rescaling(1 / 255))
+            rate = 0.5
+        network = keras.Sequential([keras.Input((8, 8, 1)), *layers])
+        model = mart_tf.AdversarialClassifier(
+            network,
+            "standard",
+            mart_tf.ThreatModel("linf", 8.0, 0.0, 255.0),
+            attack_steps=1,
+            outputs=outputs,
+        )
+        model.compile(keras.optimizers.SGD(rate))
+        model.fit(
+            images[:1500],
+            bunch.target[:1500],
+            batch_size=50,
+            epochs=3,
+            verbose=0,
+        )
+        scores = network.predict(images[1500:], verbose=0)
+        expected = scores.argmax(axis=1)
+        assert (expected == bunch.target[1500:]).mean() > 0.7
+        probabilities = scores
+        if outputs == "logits":
+            probabilities = scipy.special.softmax(scores, axis=1)
+        # Images read as [0, 1] would be as good as black.
+        assert probabilities.max(axis=1).mean() > 0.3
+
+        path = mart_tf.export_saved_model(model, tmp_path)
+        [default, encoded] = verification.run(
+            path,
+            [
+                ("serving_default", images[1500:]),
+                ("image_bytes", _grey(shares[1500:])),
+            ],
+        )
+        for answer in (default, encoded):
+            np.testing.assert_array_equal(answer["class_index"], expected)
+            np.testing.assert_allclose(
+                answer["probabilities"], probabilities, atol=1e-5
+            )
+
+        file = pathlib.Path(path, "assets.extra", "model_card.json")
+        card = json.loads(file.read_text())
+        assert card["model"]["pixel_range"] == [0.0, 255.0]
+        training = card["training"]
+        assert training["defense"] == "standard"
+        assert (training["norm"], training["epsilon"]) == ("linf", 8.0)
+        assert (training["pixel_min"], training["pixel_max"]) == (0.0, 255.0)
+        # epsilon / 4, as it was trained; 30 batches in each of 3 epochs.
+        assert training["attack_step_size"] == 2.0
+        assert training["steps"] == 90
+        assert "images of 8 x 8 x 1 in [0, 255]" in (
+            file.with_suffix(".md").read_text()
+        )
+
+    def test_what_the_model_does_not_tell_is_asked_for(
+        self, classifier, tmp_path
+    ):
+        with pytest.raises(ValueError) as refused:
+            mart_tf.export_saved_model(classifier, tmp_path / "export")
+        assert str(refused.value) == (
+            "The model 'cnn' does not tell the range of its pixels, which "
+            "encoded images are spread over; give pixel_range=(0, 1), or "
+            "whatever it was trained on, or "
+            'signatures=["serving_default"] alone.'
+        )
+        assert not (tmp_path / "export").exists()
+        seen = saved_model.write_version(
+            classifier, tmp_path, signatures=["serving_default"], verify=False
+        )
+        card = pathlib.Path(seen.path, "assets.extra", "model_card.md")
+        assert "in a range that is not known to 10" in card.read_text()
+
+    def test_a_range_that_the_model_contradicts(self, classifier, tmp_path):
+        model = mart_tf.AdversarialClassifier(
+            classifier, threat=mart_tf.ThreatModel(epsilon=0.1)
+        )
+        with pytest.raises(ValueError, match="said to be 0 to 255, and the Ad"):
+            mart_tf.export_saved_model(model, tmp_path, pixel_range=(0, 255))
+        mart_tf.export_saved_model(
+            model, tmp_path, pixel_range=(0, 1), verify=False
+        )
+
+
+@pytest.fixture(scope="module")
+def answered(classifier, version):
+    """The network as it is served, requests and true answers by name."""
+    served = endpoints.Classifier(
+        classifier, "logits", (8, 8, 1), (0.0, 1.0), tuple("0123456789")
+    )
+    asked = verification.requests(served, endpoints.NAMES, [3])
+    results = verification.run(version, asked)
+    return served, {
+        name: (batch, result)
+        for (name, batch), result in zip(asked, results, strict=True)
+    }
+
+
+class TestVerification:
+    """Each of these must fail a version, whatever it came from."""
+
+    def test_a_graph_that_scales_in_another_way(
+        self, classifier, tmp_path, monkeypatch
+    ):
+        original = endpoints.decode
+        monkeypatch.setattr(
+            endpoints,
+            "decode",
+            lambda encoded, shape, _: original(encoded, shape, (0.0, 1.0)),
+        )
+        with pytest.raises(ValueError) as refused:
+            mart_tf.export_saved_model(
+                classifier, tmp_path, pixel_range=(0, 255)
+            )
+        assert (
+            "of the signature 'image_bytes' differ from those of "
+            "'serving_default' on the same images by"
+        ) in str(refused.value)
+        assert os.listdir(tmp_path) == []
+
+    def test_true_answers(self, answered):
+        served, answers = answered
+        for name, (batch, result) in answers.items():
+            assert verification.difference(served, name, batch, result) <= 1e-5
+        verification.check_agreement(
+            [(name, *answer) for name, answer in answers.items()]
+        )
+
+    @pytest.mark.parametrize(
+        ("name", "output"),
+        [
+            ("serving_default", "logits"),
+            ("serving_default", "probabilities"),
+            ("image_bytes", "logits"),
+            ("image_bytes", "probabilities"),
+            ("classify", "scores"),
+        ],
+    )
+    @pytest.mark.parametrize("wrong", [np.nan, 1.001])
+    def test_one_wrong_number(self, answered, name, output, wrong):
+        served, answers = answered
+        batch, result = answers[name]
+        array = result[output].copy()
+        array[1, array[1].argmax()] *= wrong
+        changed = {**result, output: array}
+        with pytest.raises(ValueError, match=f"The {output} of the signature"):
+            verification.difference(served, name, batch, changed)
+        if name != "serving_default":
+            with pytest.raises(ValueError, match=f"The {output} of .* on the"):
+                verification.check_agreement(
+                    [
+                        ("serving_default", *answers["serving_default"]),
+                        (name, batch, changed),
+                    ]
+                )
+
+    def test_a_network_that_is_served_otherwise(self, answered):
+        served, answers = answered
+        other = dataclasses.replace(served, model=_cnn())
+        for name, (batch, result) in answers.items():
+            with pytest.raises(ValueError, match="from the classifier's by"):
+                verification.difference(other, name, batch, result)
 
 
 class TestNothingIsLeft:
@@ -430,7 +640,9 @@ class TestNothingIsLeft:
         model = Network()
         model(np.zeros((1, 8, 8, 1), np.float32))
         with pytest.raises(ValueError, match="cannot be written as a") as bad:
-            mart_tf.export_saved_model(model, tmp_path / "export")
+            mart_tf.export_saved_model(
+                model, tmp_path / "export", pixel_range=(0, 1)
+            )
         assert "\n" not in str(bad.value)
         assert os.listdir(tmp_path) == []
 
@@ -447,9 +659,11 @@ class TestNothingIsLeft:
                 keras.layers.Dense(10),
             ]
         )
-        mart_tf.export_saved_model(model, tmp_path, verify=False)
+        mart_tf.export_saved_model(
+            model, tmp_path, pixel_range=(0, 1), verify=False
+        )
         with pytest.raises(ValueError, match="differ from the classifier's by"):
-            mart_tf.export_saved_model(model, tmp_path)
+            mart_tf.export_saved_model(model, tmp_path, pixel_range=(0, 1))
         assert os.listdir(tmp_path) == ["1"]
 
     def test_no_space(self, classifier, tmp_path):
@@ -457,7 +671,9 @@ class TestNothingIsLeft:
         resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))
         try:
             with pytest.raises(ValueError, match="cannot be written as a"):
-                mart_tf.export_saved_model(classifier, tmp_path / "export")
+                mart_tf.export_saved_model(
+                    classifier, tmp_path / "export", pixel_range=(0, 1)
+                )
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert os.listdir(tmp_path) == []
@@ -468,7 +684,8 @@ class TestNothingIsLeft:
         directory = tmp_path / "export"
         code = (
             "import keras, mart_tf; mart_tf.export_saved_model("
-            f"keras.models.load_model({str(model)!r}), {str(directory)!r})"
+            f"keras.models.load_model({str(model)!r}), {str(directory)!r}, "
+            "pixel_range=(0, 1))"
         )
         # Its own session, so that the verifier goes with it.
         process = subprocess.Popen(
@@ -483,7 +700,9 @@ class TestNothingIsLeft:
         assert process.wait() == -signal.SIGKILL
         [unfinished] = os.listdir(directory)
         assert unfinished.startswith(".version-")
-        path = mart_tf.export_saved_model(classifier, directory, verify=False)
+        path = mart_tf.export_saved_model(
+            classifier, directory, pixel_range=(0, 1), verify=False
+        )
         assert path == str(directory / "1")
 
 
@@ -493,7 +712,9 @@ class TestBadInput:
         def export(model, **settings):
             with pytest.raises(ValueError) as refused:
                 mart_tf.export_saved_model(
-                    model, tmp_path / "export", **settings
+                    model,
+                    tmp_path / "export",
+                    **{"pixel_range": (0, 1), **settings},
                 )
             assert os.listdir(tmp_path) == []
             return str(refused.value)

@@ -1,8 +1,10 @@
 """What an exported version answers, at each of its signatures."""
 
+import hashlib
 import io
 import json
 import pathlib
+import shutil
 
 import keras
 import numpy as np
@@ -10,6 +12,7 @@ from PIL import Image
 import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.python.saved_model import fingerprinting_utils
 from tensorflow_serving.apis import prediction_log_pb2
 
 import mart_tf
@@ -74,6 +77,11 @@ def _run(version, name, batch):
     return result
 
 
+def _card(version):
+    path = pathlib.Path(version, "assets.extra/model_card.json")
+    return json.loads(path.read_text())
+
+
 def _assert_close(result, expected):
     largest = np.abs(expected).max()
     assert np.abs(result - expected).max() <= 1e-5 * largest
@@ -106,7 +114,7 @@ class TestImageBytes:
 
     def test_opacity_is_a_channel_of_some_networks(self, tmp_path):
         network = _network((6, 5, 4))
-        path = mart_tf.export_saved_model(network, tmp_path)
+        path = mart_tf.export_saved_model(network, tmp_path, pixel_range=(0, 1))
         levels = _levels(shape=(6, 5, 4))
         result = _run(path, "image_bytes", _batch([_encoded(levels[0])]))
         _assert_close(
@@ -187,10 +195,15 @@ class TestClassify:
 
     def test_the_fingerprint_is_of_the_file_as_it_is(self, version, tmp_path):
         written = tf.saved_model.experimental.read_fingerprint(version)
-        card = json.loads(
-            pathlib.Path(version, "assets.extra/model_card.json").read_text()
+        # TensorFlow's own, of the file as a server finds it.
+        again = shutil.copytree(version, tmp_path / "again")
+        fingerprinting_utils.write_fingerprint(str(again))
+        expected = tf.saved_model.experimental.read_fingerprint(str(again))
+        assert written.saved_model_checksum == expected.saved_model_checksum
+        content = pathlib.Path(version, "saved_model.pb").read_bytes()
+        assert _card(version)["saved_model_sha256"] == (
+            hashlib.sha256(content).hexdigest()
         )
-        assert card["fingerprint"] == str(written.saved_model_checksum)
 
 
 class TestWarmup:
@@ -244,7 +257,9 @@ class TestWarmup:
             assert known == log
 
     def test_none(self, network, tmp_path):
-        path = mart_tf.export_saved_model(network, tmp_path, warmup=())
+        path = mart_tf.export_saved_model(
+            network, tmp_path, pixel_range=(0, 1), warmup=()
+        )
         assert warmup.read(path) == []
 
     def test_a_record_that_fails_fails_the_version(
@@ -256,7 +271,7 @@ class TestWarmup:
         original = warmup.write
         monkeypatch.setattr(warmup, "write", write)
         with pytest.raises(ValueError, match="does not run on TensorFlow's C"):
-            mart_tf.export_saved_model(network, tmp_path)
+            mart_tf.export_saved_model(network, tmp_path, pixel_range=(0, 1))
         assert not list(tmp_path.iterdir())
 
 
@@ -268,7 +283,9 @@ class TestCheck:
             seen.append(sorted(path.name for path in tmp_path.iterdir()))
             return {"withstands": "much"}
 
-        written = saved_model.write_version(network, tmp_path, check=check)
+        written = saved_model.write_version(
+            network, tmp_path, pixel_range=(0, 1), check=check
+        )
         [[hidden]] = seen
         assert hidden.startswith(".version-")
         card = pathlib.Path(written.path, "assets.extra/model_card.json")
@@ -280,7 +297,9 @@ class TestCheck:
             raise ValueError("It withstands less.")
 
         with pytest.raises(ValueError, match="withstands less"):
-            saved_model.write_version(network, tmp_path, check=check)
+            saved_model.write_version(
+                network, tmp_path, pixel_range=(0, 1), check=check
+            )
         assert not list(tmp_path.iterdir())
 
 
@@ -289,8 +308,12 @@ class TestObjectStore:
 
     def test_versions_count_up(self, network):
         url = "ram://bucket/models/net"
-        first = mart_tf.export_saved_model(network, url, verify=False)
-        second = mart_tf.export_saved_model(network, f"{url}/")
+        first = mart_tf.export_saved_model(
+            network, url, pixel_range=(0, 1), verify=False
+        )
+        second = mart_tf.export_saved_model(
+            network, f"{url}/", pixel_range=(0, 1)
+        )
         assert [first, second] == [f"{url}/1", f"{url}/2"]
         loaded = tf.saved_model.load(second)
         images = np.zeros([2, 6, 5, 3], "f4")
@@ -350,7 +373,9 @@ class TestBadInput:
         def call(model=None, **options):
             with pytest.raises(ValueError) as error:
                 mart_tf.export_saved_model(
-                    model or network, tmp_path, **options
+                    model or network,
+                    tmp_path,
+                    **{"pixel_range": (0, 1), **options},
                 )
             assert not list(tmp_path.iterdir())
             return str(error.value)

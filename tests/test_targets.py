@@ -54,7 +54,9 @@ def model(images, labels):
 def versions(model, tmp_path_factory):
     """A directory with the version 1 of the trained network."""
     directory = tmp_path_factory.mktemp("export")
-    mart_tf.export_saved_model(model, directory, verify=False)
+    mart_tf.export_saved_model(
+        model, directory, pixel_range=(0, 1), verify=False
+    )
     return directory
 
 

@@ -24,11 +24,53 @@ def unwrap(model, kind=None):
         kind: "logits" or "probabilities"; default: what an
             `AdversarialClassifier` says, else "logits".
     """
-    # A user's own model may call its last layer `classifier`, and every Keras
-    # model has `outputs`; only an AdversarialClassifier's is a string.
-    if isinstance(getattr(model, "outputs", None), str):
+    if is_adversarial(model):
         return model.classifier, kind or model.outputs
     return model, kind or "logits"
+
+
+def is_adversarial(model):
+    """Whether a model is an `AdversarialClassifier`, known by what it has.
+
+    A user's own model may call its last layer `classifier`, and every Keras
+    model has `outputs`; only an AdversarialClassifier's is a string.
+    """
+    return isinstance(getattr(model, "outputs", None), str)
+
+
+def pixel_range(model, given=None):
+    """Least and greatest value of a model's pixels, as far as it is known.
+
+    Args:
+        model: A Keras classifier, or an `AdversarialClassifier`, whose threat
+            model says it.
+        given: What the caller says, a pair of numbers, or None.
+
+    Returns:
+        A pair of floats, or None if nobody says it.
+
+    Raises:
+        ValueError: If what is said is no range, or the model says another.
+    """
+    if given is not None:
+        low, high = map(float, given)
+        if not (np.isfinite([low, high]).all() and low < high):
+            raise ValueError(
+                f"The pixel range is {low:g} to {high:g}, which encoded images "
+                "cannot be spread over; expected a least and a greater value, "
+                "such as (0, 1)."
+            )
+        given = low, high
+    if not is_adversarial(model):
+        return given
+    own = model.threat.pixel_min, model.threat.pixel_max
+    if given not in (None, own):
+        raise ValueError(
+            f"The pixel range is said to be {given[0]:g} to {given[1]:g}, and "
+            f"the AdversarialClassifier was trained on pixels from {own[0]:g} "
+            f"to {own[1]:g}; leave it out."
+        )
+    return own
 
 
 def logits(scores, kind):

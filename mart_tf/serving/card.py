@@ -4,10 +4,9 @@
 server passes both over.
 """
 
+import hashlib
 import json
 import pathlib
-
-import tensorflow as tf
 
 from mart_tf import environment
 
@@ -31,22 +30,24 @@ def describe(classifier, directory, signatures, warmup):
     Returns:
         A JSON dict.
     """
-    fingerprint = tf.saved_model.experimental.read_fingerprint(str(directory))
-    low, high = classifier.pixel_range
     return {
         "format": FORMAT,
         "model": {
             "name": classifier.model.name,
             "parameters": classifier.model.count_params(),
             "image_shape": list(classifier.image_shape),
-            "pixel_range": [low, high],
+            "pixel_range": classifier.pixel_range
+            and list(classifier.pixel_range),
             "classes": len(classifier.class_names),
             "class_names": list(classifier.class_names),
             "precision": "float32",
         },
         "signatures": {name: list(each) for name, each in signatures.items()},
         "warmup_batch_sizes": list(warmup),
-        "fingerprint": str(fingerprint.saved_model_checksum),
+        # Of the file as it lies there, so that sha256sum tells a version.
+        "saved_model_sha256": hashlib.sha256(
+            pathlib.Path(directory, "saved_model.pb").read_bytes()
+        ).hexdigest(),
         "versions": environment.versions(),
     }
 
@@ -70,13 +71,16 @@ def write(directory, card):
 
 def _markdown(card):
     model = card["model"]
-    low, high = model["pixel_range"]
+    pixels = "a range that is not known"
+    if model["pixel_range"]:
+        low, high = model["pixel_range"]
+        pixels = f"[{low:g}, {high:g}]"
     shape = " x ".join(map(str, model["image_shape"]))
     lines = [
         f"# {model['name']}",
         "",
         f"A classifier of {model['parameters']:,} parameters: images of {shape}"
-        f" in [{low:g}, {high:g}] to {model['classes']} classes "
+        f" in {pixels} to {model['classes']} classes "
         f"({_few(model['class_names'])}).",
         "",
         "## Robustness",
@@ -98,7 +102,11 @@ def _markdown(card):
         "This version was not run before it was written."
     ]
     lines += ["", "## Made with", "", *_table(card["versions"])]
-    lines += ["", f"Fingerprint of `saved_model.pb`: {card['fingerprint']}", ""]
+    lines += [
+        "",
+        f"SHA-256 of `saved_model.pb`: {card['saved_model_sha256']}",
+        "",
+    ]
     return "\n".join(lines)
 
 

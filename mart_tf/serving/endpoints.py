@@ -35,14 +35,15 @@ class Classifier:
         model: A Keras model that computes in float32.
         outputs: "logits" or "probabilities", what it returns.
         image_shape: Shape of one image.
-        pixel_range: Least and greatest value of a pixel.
+        pixel_range: Least and greatest value of a pixel; None if it is not
+            known, as it may be where no signature takes encoded images.
         class_names: A name for each class, strings.
     """
 
     model: object
     outputs: str
     image_shape: tuple
-    pixel_range: tuple
+    pixel_range: tuple | None
     class_names: tuple
 
 
@@ -55,11 +56,12 @@ def names(classifier, asked=None):
 
     Raises:
         ValueError: If one is asked for that there is not, or that the
-            classifier cannot give, or the first is left out.
+            classifier cannot give, or the first is left out; or the pixel
+            range is not known and one takes encoded images.
     """
     reason = _no_encoded_images(classifier.image_shape)
     if asked is None:
-        return (DEFAULT,) if reason else NAMES
+        asked = (DEFAULT,) if reason else NAMES
     for name in asked:
         if name not in NAMES:
             raise options.unknown("signature", name, NAMES)
@@ -72,6 +74,13 @@ def names(classifier, asked=None):
         raise ValueError(
             f"The signatures {', '.join(asked) or '(none)'} lack "
             f"{DEFAULT!r}, which a server looks for; add it."
+        )
+    if set(asked) != {DEFAULT} and classifier.pixel_range is None:
+        raise ValueError(
+            f"The model {classifier.model.name!r} does not tell the range of "
+            "its pixels, which encoded images are spread over; give "
+            "pixel_range=(0, 1), or whatever it was trained on, or "
+            f'signatures=["{DEFAULT}"] alone.'
         )
     return tuple(name for name in NAMES if name in asked)
 

@@ -47,7 +47,7 @@ def export_saved_model(
     *,
     outputs=None,
     class_names=None,
-    pixel_range=(0.0, 1.0),
+    pixel_range=None,
     signatures=None,
     warmup=(1,),
     verify=True,
@@ -56,14 +56,16 @@ def export_saved_model(
 
     Args:
         model: A Keras classifier, or an `AdversarialClassifier`, which says
-            itself what its classifier returns.
+            itself what its classifier returns, the range of its pixels, its
+            threat model, its defense and every setting.
         directory: Where the versions 1, 2, ... lie; made if it is missing. A
             path, or a URL such as gs://bucket/models/digits.
         outputs: What the classifier returns: "logits" or "probabilities";
             default: what an `AdversarialClassifier` says, else "logits".
         class_names: A name for each class; default: their numbers.
         pixel_range: Least and greatest value of a pixel, which encoded images
-            are spread over.
+            are spread over: asked for where a plain Keras classifier takes
+            them; default: what an `AdversarialClassifier` says.
         signatures: Which of "serving_default", "image_bytes" and "classify";
             default: all that the classifier can give.
         warmup: Batch sizes of the requests that a server replays at its
@@ -99,7 +101,7 @@ def write_version(
     *,
     outputs=None,
     class_names=None,
-    pixel_range=(0.0, 1.0),
+    pixel_range=None,
     signatures=None,
     warmup=(1,),
     verify=True,
@@ -118,16 +120,18 @@ def write_version(
     Returns:
         A `Version`.
     """
+    pixel_range = model_outputs.pixel_range(model, pixel_range)
+    facts = {**_training(model), **(facts or {})}
     model, outputs = model_outputs.unwrap(model, outputs)
     versions.check(directory)
     image_shape = _image_shape(model)
     served = loading.float32_copy(model)
-    classes = _classes(served, image_shape, outputs)
+    classes = _classes(served, image_shape, outputs, pixel_range or (0.0, 1.0))
     classifier = endpoints.Classifier(
         served,
         outputs,
         image_shape,
-        _pixel_range(pixel_range),
+        pixel_range,
         _class_names(class_names, classes),
     )
     names = endpoints.names(classifier, signatures)
@@ -155,10 +159,17 @@ def write_version(
         if check is not None:
             tried.update(check(hidden))
         made = card.describe(classifier, hidden, described, sizes)
-        card.write(hidden, {**made, **(facts or {}), "verification": tried})
+        card.write(hidden, {**made, **facts, "verification": tried})
 
     path = versions.write(directory, fill)
     return Version(path, described, len(names) * len(sizes), tried)
+
+
+def _training(model):
+    """What an `AdversarialClassifier` says of its training, for the card."""
+    if model_outputs.is_adversarial(model):
+        return {"training": model.settings()}
+    return {}
 
 
 def _image_shape(model):
@@ -186,16 +197,19 @@ def _image_shape(model):
     return tuple(sizes)
 
 
-def _classes(model, image_shape, outputs):
+def _classes(model, image_shape, outputs, pixel_range):
     """The number of classes, once the model's scores make sense."""
-    images = np.random.default_rng(0).random((3, *image_shape), np.float32)
+    low, high = pixel_range
+    shares = np.random.default_rng(0).random((3, *image_shape), np.float32)
+    images = (low + shares * (high - low)).astype(np.float32)
     scores = single.returned(
         model(tf.constant(images), training=False), model.name
     )
     if not np.isfinite(scores).all():
         raise ValueError(
             f"The model {model.name!r} returns scores that are not finite "
-            "for images in [0, 1]; expected a trained classifier."
+            f"for images in [{low:g}, {high:g}]; expected a trained "
+            "classifier."
         )
     model_outputs.check_declared(model, outputs)
     model_outputs.check_scores(scores, outputs)
@@ -210,17 +224,6 @@ def _class_names(names, classes):
             "classes; expected a name for each."
         )
     return names
-
-
-def _pixel_range(pixel_range):
-    low, high = map(float, pixel_range)
-    if not (np.isfinite([low, high]).all() and low < high):
-        raise ValueError(
-            f"The pixel range is {low:g} to {high:g}, which encoded images "
-            "cannot be spread over; expected a least and a greater value, such "
-            "as (0, 1)."
-        )
-    return low, high
 
 
 def _batch_sizes(sizes, signatures):
@@ -269,7 +272,7 @@ def _mark_classify(directory):
     method = tf.saved_model.CLASSIFY_METHOD_NAME
     signatures[endpoints.CLASSIFY].method_name = method
     path.write_bytes(saved_model.SerializeToString(deterministic=True))
-    # It is of the file as it was.
+    # fingerprint.pb is of the file as it was.
     fingerprinting_utils.write_fingerprint(str(directory))
 
 

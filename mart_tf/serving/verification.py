@@ -1,7 +1,9 @@
 """A version run outside Python's TensorFlow, and compared with the classifier.
 
 A load alone proves little: variables that a server cannot find (keras#19274,
-tensorflow/serving#2226), and weights that are missing, show only in a run.
+tensorflow/serving#2226), and weights that are missing, show only in a run. The
+signatures are asked about the same images, made here without the graph's own
+arithmetic, so that none can decode or scale them in a way of its own.
 """
 
 import pathlib
@@ -53,26 +55,36 @@ def requests(classifier, names, sizes):
 
     Returns:
         Pairs of a signature's name and its input: for each name a batch of
-        each size, uniform noise in the pixel range.
+        each size, random levels from 0 to 255 in that signature's form. The
+        images of a size are the same for all names.
     """
     generator = np.random.default_rng(0)
-    shape = classifier.image_shape
-    found = []
-    for name in names:
-        for size in sizes:
-            if name == endpoints.DEFAULT:
-                low, high = classifier.pixel_range
-                noise = generator.random((size, *shape), np.float32)
-                batch = (low + noise * (high - low)).astype(np.float32)
-            else:
-                batch = np.empty(size, object)
-                for row in range(size):
-                    levels = generator.integers(0, 256, shape, np.uint8)
-                    batch[row] = tf.io.encode_png(levels).numpy()
-            if name == endpoints.CLASSIFY:
-                batch[:] = [_example(encoded) for encoded in batch]
-            found.append((name, batch))
-    return found
+    batches = [
+        generator.integers(0, 256, (size, *classifier.image_shape), np.uint8)
+        for size in sizes
+    ]
+    return [
+        (name, _request(classifier, name, levels))
+        for name in names
+        for levels in batches
+    ]
+
+
+def _request(classifier, name, levels):
+    """Images, uint8 `[batch, ...]`, as a signature takes them."""
+    if name == endpoints.DEFAULT:
+        return _spread(levels, classifier.pixel_range)
+    batch = np.empty(len(levels), object)
+    batch[:] = [tf.io.encode_png(each).numpy() for each in levels]
+    if name == endpoints.CLASSIFY:
+        batch[:] = [_example(encoded) for encoded in batch]
+    return batch
+
+
+def _spread(levels, pixel_range):
+    """Levels 0 to 255 over the pixel range, float32."""
+    low, high = map(np.float32, pixel_range or (0.0, 1.0))
+    return low + levels.astype(np.float32) / np.float32(255.0) * (high - low)
 
 
 def _example(encoded):
@@ -98,11 +110,43 @@ def compare(directory, classifier, asked):
         ValueError: If the version cannot be loaded or run there, or answers
             otherwise.
     """
-    results = run(directory, asked)
-    return max(
-        difference(classifier, name, batch, result)
-        for (name, batch), result in zip(asked, results, strict=True)
-    )
+    answers = [
+        (name, batch, result)
+        for (name, batch), result in zip(
+            asked, run(directory, asked), strict=True
+        )
+    ]
+    check_agreement(answers)
+    return max(difference(classifier, *answer) for answer in answers)
+
+
+def check_agreement(answers):
+    """Refuses signatures that answer otherwise on the same images.
+
+    Args:
+        answers: Triples of a signature's name, its input and its outputs. The
+            images of a batch size are the same for all names.
+
+    Raises:
+        ValueError: If one differs from `serving_default`.
+    """
+    default = {
+        len(batch): result
+        for name, batch, result in answers
+        if name == endpoints.DEFAULT
+    }
+    for name, batch, result in answers:
+        expected = default.get(len(batch))
+        if name == endpoints.DEFAULT or expected is None:
+            continue
+        whose = f"those of {endpoints.DEFAULT!r} on the same images"
+        if name == endpoints.CLASSIFY:
+            scores = expected["probabilities"]
+            _share(name, "scores", result["scores"], scores, whose)
+        else:
+            for output in ("logits", "probabilities"):
+                served, scores = result[output], expected[output]
+                _share(name, output, served, scores, whose)
 
 
 def run(directory, asked):
@@ -171,25 +215,24 @@ def _images(classifier, name, batch):
         batch = [
             each[endpoints.FEATURE].bytes_list.value[0] for each in features
         ]
-    return endpoints.decode(
-        tf.constant(list(batch)), classifier.image_shape, classifier.pixel_range
-    )
+    levels = [tf.io.decode_png(encoded).numpy() for encoded in batch]
+    return tf.constant(_spread(np.stack(levels), classifier.pixel_range))
 
 
-def _share(name, output, served, expected):
+def _share(name, output, served, expected, whose="the classifier's"):
     """The largest difference, as a share of the largest magnitude."""
     if served.shape != expected.shape:
         raise ValueError(
-            f"The signature {name!r} gives {output} of shape {served.shape}, "
-            f"the classifier of shape {expected.shape}."
+            f"The {output} of the signature {name!r} have the shape "
+            f"{served.shape}, {whose} {expected.shape}."
         )
     scale = max(np.abs(expected).max(), np.finfo(np.float32).tiny)
     share = float(np.abs(served - expected).max() / scale)
     # Written so that NaN fails.
     if not share <= TOLERANCE:
         raise ValueError(
-            f"The {output} of the signature {name!r} differ from the "
-            f"classifier's by {share:.1e} of their largest magnitude; expected "
-            f"at most {TOLERANCE:.0e}."
+            f"The {output} of the signature {name!r} differ from {whose} by "
+            f"{share:.1e} of their largest magnitude; expected at most "
+            f"{TOLERANCE:.0e}."
         )
     return share

@@ -329,6 +329,25 @@ class AdversarialClassifier(keras.Model):
                     results.pop(metric.name, None)
         return results
 
+    def settings(self):
+        """How it trains, every default filled in: plain values by name."""
+        targets = {target: name for name, target in defenses.DEFENSES.items()}
+        kind = type(self.defense)
+        name = targets.get(f"{kind.__module__}:{kind.__name__}", kind.__name__)
+        chosen = self.defense.get_config().items()
+        return {
+            "defense": ":".join([name, *(f"{k}={v}" for k, v in chosen)]),
+            **dataclasses.asdict(self.threat),
+            "attack_steps": self.attack_steps,
+            "attack_step_size": self._step_size(),
+            "random_start": self.random_start,
+            "epsilon_warmup_steps": self.epsilon_warmup_steps,
+            "weight_decay": self.weight_decay,
+            "outputs": self.outputs,
+            "seed": self.seed,
+            "steps": int(self.step),
+        }
+
     def get_config(self):
         config = super().get_config()
         config.update(
@@ -370,7 +389,7 @@ class AdversarialClassifier(keras.Model):
 
     def _inner_attack(self, ramp=True):
         epsilon = self.threat.epsilon
-        step_size = self.attack_step_size or epsilon / 4.0
+        step_size = self._step_size()
         if ramp and self.epsilon_warmup_steps:
             share = tf.cast(self.step, tf.float32) / self.epsilon_warmup_steps
             epsilon *= tf.minimum(share, 1.0)
@@ -383,6 +402,9 @@ class AdversarialClassifier(keras.Model):
             self.random_start,
             self.epoch.value,
         )
+
+    def _step_size(self):
+        return self.attack_step_size or self.threat.epsilon / 4.0
 
     def _classify_frozen(self, images):
         return self._classify(images, training=False)
