@@ -2,6 +2,9 @@
 
 import numpy as np
 
+# A range with less room than this is not taken for one of grey levels.
+_LEVELS = 16
+
 
 def images(values, threat, what="images"):
     """Refuses images that the threat model's pixel range does not fit.
@@ -12,8 +15,9 @@ def images(values, threat, what="images"):
         what: How the message names the array.
 
     Raises:
-        ValueError: On integer pixels, values that are not finite, or values
-            outside the pixel range.
+        ValueError: On integer pixels, values that are not finite, values
+            outside the pixel range, or fractions in [0, 1] alone where the
+            range is one of many grey levels.
     """
     values = np.asarray(values)
     expected = (
@@ -35,6 +39,18 @@ def images(values, threat, what="images"):
         raise ValueError(
             f"The {what} lie in [{least:g}, {greatest:g}]; {expected}: scale "
             "them, or give ThreatModel their pixel_min and pixel_max."
+        )
+    # Images may be dark, or blank: levels 0 and 1 are let through. Fractions,
+    # and nothing above 1, were divided by the greatest level.
+    width = threat.pixel_max - threat.pixel_min
+    in_shares = least >= 0.0 and greatest <= 1.0 and least < greatest
+    if in_shares and width >= _LEVELS and (values % 1.0 != 0.0).any():
+        raise ValueError(
+            f"The {what} lie in [{least:g}, {greatest:g}], where the threat "
+            f"model's pixels go from {threat.pixel_min:g} to "
+            f"{threat.pixel_max:g}; {expected}: images in [0, 1] are spread "
+            "over that range first, or ThreatModel is given pixel_min=0, "
+            "pixel_max=1 and an epsilon of that range."
         )
 
 

@@ -6,6 +6,7 @@ mistyped flag answer at once.
 """
 
 import contextlib
+import math
 import os
 import re
 import sys
@@ -71,6 +72,58 @@ def data_flags(values):
         flag_values=values,
     )
     return data_dir, download
+
+
+def pixel_flags(values):
+    """Defines `--pixel_min` and `--pixel_max` of a program that takes a model.
+
+    Returns:
+        A function from what a model says of its range, None or a pair, and
+        who says it, to the pair that holds; see `_pixel_range`.
+    """
+    holders = [
+        flags.DEFINE_float(
+            f"pixel_{end}",
+            None,
+            f"{which} value of a pixel as the model takes it; default: what "
+            f"the run or the model file says, else {value}.",
+            flag_values=values,
+        )
+        for end, which, value in [("min", "Least", 0), ("max", "Greatest", 1)]
+    ]
+
+    def held(known=None, by=None):
+        return _pixel_range([holder.value for holder in holders], known, by)
+
+    return held
+
+
+def _pixel_range(given, known, by):
+    """The pair that holds of the flags' and the model's, each None or not.
+
+    Raises:
+        ValueError: If a flag says otherwise than the model, or they make no
+            range.
+    """
+    for name, value, own in zip(
+        ("min", "max"), given, known or given, strict=True
+    ):
+        if value not in (None, own):
+            raise ValueError(
+                f"--pixel_{name} is {value:g}, and {by} takes pixels from "
+                f"{known[0]:g} to {known[1]:g}; leave it out."
+            )
+    defaults = known or (0.0, 1.0)
+    low, high = (
+        default if value is None else value
+        for value, default in zip(given, defaults, strict=True)
+    )
+    if not (math.isfinite(high - low) and low < high):
+        raise ValueError(
+            f"--pixel_min is {low:g} and --pixel_max {high:g}; expected a "
+            "least value below a greatest one, such as 0 and 255."
+        )
+    return low, high
 
 
 def run(name, summary, values, main, argv=None):

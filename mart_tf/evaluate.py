@@ -5,6 +5,7 @@ mart-evaluate --model=runs/digits_digits_cnn_mart/export/1 --dataset=digits
 mart-evaluate --compare=runs/mart/evaluation,runs/trades/evaluation
 """
 
+import dataclasses
 import math
 import os
 import pathlib
@@ -16,6 +17,7 @@ from mart_tf import cli
 from mart_tf import data
 from mart_tf import evaluation
 from mart_tf import options
+from mart_tf.models import declared
 from mart_tf.training import workdir
 
 SUMMARY = (
@@ -113,17 +115,19 @@ _NORM = flags.DEFINE_enum(
     "norm",
     None,
     choices.NORMS,
-    "Norm of the threat model; default: the run's; of --model linf.",
+    "Norm of the threat model; default: the run's; of --model what it says, "
+    "else linf.",
     flag_values=FLAGS,
 )
 _EPSILON = flags.DEFINE_string(
     "epsilon",
     None,
-    "Attack radius in units of the pixel range, above 0 (and at most 1 in "
-    "linf), such as 0.3 or 8/255; default: the run's; of --model that of its "
-    "data set.",
+    "Attack radius in units of the pixel range, above 0 (in linf at most its "
+    "width), such as 0.3 or 8/255, or 8 where pixels go to 255; default: the "
+    "run's; of --model what it says, else that of its data set.",
     flag_values=FLAGS,
 )
+_PIXEL_RANGE = cli.pixel_flags(FLAGS)
 
 
 def main(argv=None):
@@ -219,18 +223,21 @@ def _subject(path, epsilon):
     """What to evaluate, on which data, in which threat model: a flat dict."""
     if _MODEL.value is None:
         subject = workdir.describe(path)
+        subject["pixel_range"] = _PIXEL_RANGE(
+            (subject["pixel_min"], subject["pixel_max"]), path
+        )
         output = pathlib.Path(path, "evaluation")
-        if epsilon is None and _NORM.value not in (None, subject["norm"]):
-            raise ValueError(
-                f"--norm={_NORM.value} needs an --epsilon: {path} was trained "
-                f"in {subject['norm']}, whose {subject['epsilon']:g} is "
-                "another radius."
-            )
     else:
-        subject = _saved_model(path, epsilon)
+        subject = _saved_model(path)
         path = pathlib.Path(os.path.abspath(path))
         output = path.with_name(f"{path.name}-evaluation")
         output = pathlib.Path(os.path.relpath(output))
+    if epsilon is None and _NORM.value not in (None, subject["norm"]):
+        raise ValueError(
+            f"--norm={_NORM.value} needs an --epsilon: that of "
+            f"{subject['workdir']}, {subject['epsilon']:g}, is a radius in "
+            f"{subject['norm']}."
+        )
     for name, value in [
         ("dataset", _DATASET.value),
         ("data_dir", _DATA_DIR.value),
@@ -255,7 +262,7 @@ def _subject(path, epsilon):
     return subject
 
 
-def _saved_model(path, epsilon):
+def _saved_model(path):
     """What a run would know, of a model that is evaluated without one."""
     _check_exists("--model", path)
     if _DATASET.value is None:
@@ -263,17 +270,20 @@ def _saved_model(path, epsilon):
             f"--model={path} does not tell what it was trained on; expected "
             "--dataset=NAME with it."
         )
-    if epsilon is None and _NORM.value == "l2":
-        raise ValueError(
-            "--norm=l2 needs an --epsilon; data sets have a default for linf "
-            "alone."
-        )
-    return {
+    said = declared.read(path)
+    low, high = (
+        _PIXEL_RANGE(said.pixel_range, said.by) if said else _PIXEL_RANGE()
+    )
+    subject = {
         "workdir": path,
         "data_dir": None,
+        "pixel_range": (low, high),
         "norm": "linf",
-        "epsilon": data.defaults(_DATASET.value).epsilon,
+        "epsilon": data.defaults(_DATASET.value).epsilon * (high - low),
     }
+    if said and said.norm is not None:
+        subject.update(norm=said.norm, epsilon=said.epsilon)
+    return subject
 
 
 def _check_exists(flag, path):
@@ -287,7 +297,8 @@ def _check_exists(flag, path):
 
 def _check_radii(subject, radii):
     """Refuses a radius that the norm of the threat model does not admit."""
-    greatest = 1.0 if subject["norm"] == "linf" else math.inf
+    low, high = subject["pixel_range"]
+    greatest = high - low if subject["norm"] == "linf" else math.inf
     for flag, radius in [
         ("--epsilon", subject["epsilon"]),
         *(("--epsilon_sweep", radius) for radius in radii),
@@ -295,7 +306,8 @@ def _check_radii(subject, radii):
         if not (0.0 < radius <= greatest and math.isfinite(radius)):
             raise ValueError(
                 f"{flag} is {radius:g}; expected a radius above 0, and in "
-                "linf at most 1, the range of the pixels."
+                f"linf at most {high - low:g}, the range of the pixels, "
+                f"{low:g} to {high:g}."
             )
 
 
@@ -317,7 +329,11 @@ def _evaluate(subject, radii):
         download=_DOWNLOAD.value,
     )
     sample = data.sample(dataset.test, _MAX_EXAMPLES.value, _SEED.value)
-    images = sample.images
+    images = data.spread(sample.images, subject["pixel_range"])
+    threat = threat_model.ThreatModel(
+        subject["norm"], subject["epsilon"], *subject["pixel_range"]
+    )
+    print(f"Threat model: {threat.describe()}")
     model, facts = _load(_MODEL.value or subject["workdir"], images)
     surrogate = None
     if _SURROGATE.value is not None:
@@ -325,7 +341,7 @@ def _evaluate(subject, radii):
     return robustness.evaluate_robustness(
         model,
         (images, sample.labels),
-        threat_model.ThreatModel(subject["norm"], subject["epsilon"]),
+        threat,
         _ATTACKS.value,
         batch_size=_BATCH_SIZE.value,
         seed=_SEED.value,
@@ -360,7 +376,11 @@ def _load(path, images):
     )
     for warning in warnings:
         print(f"{warning} Evaluating epoch {epoch}, the one before it.")
-    return targets.of(classifier, run["outputs"], images), {
+    target = dataclasses.replace(
+        targets.of(classifier, run["outputs"], images),
+        pixel_range=(run["pixel_min"], run["pixel_max"]),
+    )
+    return target, {
         "workdir": run["workdir"],
         "checkpoint": workdir.chosen(run, _CHECKPOINT.value),
         "epoch": epoch,

@@ -1,6 +1,7 @@
 """The export program: a run's classifier -> a SavedModel version.
 
 mart-export --workdir=runs/digits_digits_cnn_mart
+mart-export --model=mine.keras --dataset=digits
 mart-export --directory=gs://bucket/models/digits --warmup_batch_sizes=1,32
 """
 
@@ -14,6 +15,7 @@ from mart_tf import choices
 from mart_tf import cli
 from mart_tf import data
 from mart_tf import options
+from mart_tf.models import declared
 from mart_tf.serving import versions
 from mart_tf.training import workdir
 
@@ -21,7 +23,7 @@ SUMMARY = (
     "write a run's classifier as a SavedModel version for TF Serving, with "
     "warm-up requests and a model card, and prove that TensorFlow's C++ "
     "runtime gives its logits and that it withstands as much. Without flags: "
-    "the newest run."
+    "the newest run. Or of a .keras file."
 )
 
 _ATTACK = "pgd:steps=20"
@@ -36,15 +38,32 @@ _WORKDIR = flags.DEFINE_string(
     "The run to export; default: the newest under runs/.",
     flag_values=FLAGS,
 )
+_MODEL = flags.DEFINE_string(
+    "model",
+    None,
+    "A .keras file to export instead of a run: that of an "
+    "AdversarialClassifier says its threat model and the range of its pixels; "
+    "of another, --pixel_min and --pixel_max do.",
+    flag_values=FLAGS,
+)
+_DATASET = flags.DEFINE_string(
+    "dataset",
+    None,
+    "Of --model: whose test images it is attacked on, and whose classes it "
+    "names; default: none.",
+    flag_values=FLAGS,
+)
 _DIRECTORY = flags.DEFINE_string(
     "directory",
     None,
     "Where the versions 1, 2, ... lie, a path or a URL such as gs://...; "
-    "default: WORKDIR/export.",
+    "default: WORKDIR/export, or a folder beside the model whose name ends in "
+    "-export.",
     flag_values=FLAGS,
 )
 _CHECKPOINT = cli.checkpoint_flag(FLAGS)
 _DATA_DIR, _DOWNLOAD = cli.data_flags(FLAGS)
+_PIXEL_RANGE = cli.pixel_flags(FLAGS)
 _SIGNATURES = flags.DEFINE_list(
     "signatures",
     None,
@@ -82,68 +101,175 @@ def main(argv=None):
 
 
 def _main():
-    path = _WORKDIR.value
-    if path is None:
-        path = workdir.newest()
-        print(f"Exporting the newest run, {path}")
-    run = workdir.describe(path)
+    run = _of_run() if _MODEL.value is None else _of_file(_MODEL.value)
     if _DATA_DIR.value is not None:
         run["data_dir"] = _DATA_DIR.value
     sizes = [_whole(text) for text in _WARMUP.value if text]
     for name in _SIGNATURES.value or ():
         if name not in choices.SIGNATURES:
             raise options.unknown("signature", name, choices.SIGNATURES)
-    names = _CLASS_NAMES.value or run["class_names"]
-    if len(names) != run["num_classes"]:
-        raise ValueError(
-            f"--class_names holds {len(names)} names, and the run has "
-            f"{run['num_classes']} classes; expected a name for each."
-        )
-    directory = _DIRECTORY.value or pathlib.Path(path, "export")
+    directory = _DIRECTORY.value or run["directory"]
     if not versions.is_url(directory):
         directory = versions.check(directory)
     not_attacked = _why_not_attacked(run)
 
     # The flags are good: only now is TensorFlow imported.
     cli.import_tensorflow(FLAGS.verbosity)
+    from mart_tf import threat as threat_model
     from mart_tf.serving import saved_model
 
-    classifier, epoch, warnings = workdir.load_classifier(
-        path, _CHECKPOINT.value
-    )
-    for warning in warnings:
-        print(f"{warning} Exporting epoch {epoch}, the one before it.")
+    classifier, facts, whose = _loaded(run)
+    dataset = None
+    if run["dataset"] is not None and not not_attacked:
+        dataset = data.load(
+            run["dataset"],
+            data_dir=run["data_dir"],
+            download=_DOWNLOAD.value,
+        )
+    threat = None
+    if run["epsilon"] is not None:
+        threat = threat_model.ThreatModel(
+            run["norm"], run["epsilon"], *run["pixel_range"]
+        )
+        print(f"Threat model: {threat.describe()}")
 
     def check(hidden):
         if not_attacked:
             return {"attack": f"none: {not_attacked}"}
-        return _attack(run, classifier, hidden)
+        return _attack(run, dataset, threat, classifier, hidden)
 
-    checkpoint = workdir.chosen(run, _CHECKPOINT.value)
-    training = {"checkpoint": checkpoint, "epoch": epoch}
+    names = _CLASS_NAMES.value or run["class_names"]
+    if names is None and dataset is not None:
+        names = dataset.class_names
     version = saved_model.write_version(
         classifier,
         directory,
         outputs=run["outputs"],
         class_names=names,
+        pixel_range=run["pixel_range"],
         signatures=_SIGNATURES.value,
         warmup=sizes,
         check=check,
-        facts={
-            "training": training | workdir.read(path)["config"],
-            "evaluation": _evaluation(path, classifier),
-        },
+        facts=facts,
     )
-    print(
-        f"Wrote {version.path}, the {checkpoint} weights of {path}, of epoch "
-        f"{epoch}"
-    )
+    print(f"Wrote {version.path}, {whose}")
     _tell(version, not_attacked)
     print(
         "Serve it: tensorflow_model_server --rest_api_port=8501 "
         "--model_name=classifier "
         f"--model_base_path={shlex.quote(str(directory))}"
     )
+
+
+def _of_run():
+    """What is known of a run: its configuration and facts, a flat dict."""
+    path = _WORKDIR.value
+    if path is None:
+        path = workdir.newest()
+        print(f"Exporting the newest run, {path}")
+    if _DATASET.value is not None:
+        raise ValueError(
+            f"--dataset={_DATASET.value} goes with --model; of a run its own "
+            "data set is taken: leave it out."
+        )
+    run = workdir.describe(path)
+    names = _CLASS_NAMES.value or run["class_names"]
+    if len(names) != run["num_classes"]:
+        raise ValueError(
+            f"--class_names holds {len(names)} names, and the run has "
+            f"{run['num_classes']} classes; expected a name for each."
+        )
+    known = run["pixel_min"], run["pixel_max"]
+    run["pixel_range"] = _PIXEL_RANGE(known, path)
+    return {**run, "directory": pathlib.Path(path, "export")}
+
+
+def _of_file(path):
+    """The same of a `.keras` file, as far as it and the flags say it."""
+    for flag, holder in [("workdir", _WORKDIR), ("checkpoint", _CHECKPOINT)]:
+        if FLAGS[flag].present:
+            raise ValueError(
+                f"--{flag}={holder.value} is of a run, and --model={path} "
+                "names a file to export; give one of them."
+            )
+    path = pathlib.Path(path)
+    if path.suffix != ".keras" or not path.is_file():
+        raise ValueError(
+            f"--model={path} is no .keras file that is there; expected one "
+            "that keras.Model.save wrote."
+        )
+    said = declared.read(path)
+    if said:
+        pixel_range = _PIXEL_RANGE(said.pixel_range, said.by)
+    elif FLAGS["pixel_min"].present and FLAGS["pixel_max"].present:
+        pixel_range = _PIXEL_RANGE()
+    else:
+        raise ValueError(
+            f"--model={path} does not tell the range of its pixels; give "
+            "--pixel_min and --pixel_max, such as 0 and 1, or 0 and 255."
+        )
+    norm, epsilon = "linf", None
+    if said:
+        norm, epsilon = said.norm, said.epsilon
+    elif _DATASET.value is not None:
+        low, high = pixel_range
+        epsilon = data.defaults(_DATASET.value).epsilon * (high - low)
+    return {
+        "dataset": _DATASET.value,
+        "data_dir": None,
+        "class_names": None,
+        "outputs": None,
+        "pixel_range": pixel_range,
+        "norm": norm,
+        "epsilon": epsilon,
+        "directory": path.with_name(f"{path.name}-export"),
+    }
+
+
+def _loaded(run):
+    """The classifier, facts for its card, and what it is in a few words.
+
+    Returns:
+        A Keras model, an AdversarialClassifier where a file holds one; a
+        dict; and words for the user.
+    """
+    if _MODEL.value is not None:
+        return _loaded_file(run)
+    path = run["workdir"]
+    classifier, epoch, warnings = workdir.load_classifier(
+        path, _CHECKPOINT.value
+    )
+    for warning in warnings:
+        print(f"{warning} Exporting epoch {epoch}, the one before it.")
+    checkpoint = workdir.chosen(run, _CHECKPOINT.value)
+    training = {"checkpoint": checkpoint, "epoch": epoch}
+    facts = {
+        "training": training | workdir.read(path)["config"],
+        "evaluation": _evaluation(pathlib.Path(path, "evaluation"), classifier),
+    }
+    whose = f"the {checkpoint} weights of {path}, of epoch {epoch}"
+    return classifier, facts, whose
+
+
+def _loaded_file(run):
+    from mart_tf.models import loading
+    from mart_tf.models import outputs
+    from mart_tf.models import single
+
+    # A .keras file may hold an AdversarialClassifier: this registers it.
+    from mart_tf.training import classifier as _  # noqa: F401
+
+    path = pathlib.Path(_MODEL.value)
+    model = loading.read(str(path))
+    network, kind = outputs.unwrap(model)
+    if not single.is_adversarial(model):
+        # Nobody is there who could have declared it.
+        single.check(network)
+        ends = loading.ends_in_softmax(network)
+        kind = "probabilities" if ends else "logits"
+    run["outputs"] = kind
+    report = path.with_name(f"{path.name}-evaluation")
+    return model, {"evaluation": _evaluation(report, network)}, str(path)
 
 
 def _tell(version, not_attacked):
@@ -184,6 +310,8 @@ def _why_not_attacked(run):
     """Why the version is not attacked, or None."""
     if not _ATTACKED.value:
         return "--attack_examples is 0."
+    if run["dataset"] is None:
+        return "no --dataset was named."
     try:
         data.check(
             run["dataset"],
@@ -191,28 +319,24 @@ def _why_not_attacked(run):
             download=_DOWNLOAD.value,
         )
     except ValueError as error:
-        if _DATA_DIR.value is not None:
+        if (_DATA_DIR.value, _DATASET.value) != (None, None):
             raise
         return str(error)
     return None
 
 
-def _attack(run, classifier, served):
+def _attack(run, dataset, threat, classifier, served):
     """Facts for the card: both accuracies, which must be the same."""
-    from mart_tf import threat
     from mart_tf.evaluation import robustness
     from mart_tf.evaluation import targets
 
-    dataset = data.load(
-        run["dataset"], data_dir=run["data_dir"], download=_DOWNLOAD.value
-    )
     sample = data.sample(dataset.test, _ATTACKED.value)
-    images = sample.images
+    images = data.spread(sample.images, run["pixel_range"])
     trained, exported = (
         robustness.evaluate_robustness(
             target,
             (images, sample.labels),
-            threat.ThreatModel(run["norm"], run["epsilon"]),
+            threat,
             [_ATTACK],
         )
         .results[1]
@@ -237,13 +361,13 @@ def _attack(run, classifier, served):
     }
 
 
-def _evaluation(path, classifier):
-    """What the run's report says, if it is of these weights, else None."""
+def _evaluation(folder, classifier):
+    """What a report says, if it is of these weights, else None."""
     from mart_tf.evaluation import partial
 
     try:
         report = json.loads(
-            pathlib.Path(path, "evaluation", "report.json").read_text("utf-8")
+            pathlib.Path(folder, "report.json").read_text("utf-8")
         )
         if report["model"]["weights"] != partial.digest(
             classifier.get_weights()

@@ -16,6 +16,7 @@ from mart_tf import cli
 from mart_tf import data
 from mart_tf import options
 from mart_tf import subsets
+from mart_tf.training import config as run_config
 from mart_tf.training import workdir
 
 SUMMARY = (
@@ -62,6 +63,7 @@ _BATCH_SIZE = flags.DEFINE_integer(
     flag_values=FLAGS,
 )
 _DATA_DIR, _DOWNLOAD = cli.data_flags(FLAGS)
+_PIXEL_RANGE = cli.pixel_flags(FLAGS)
 
 
 def main(argv=None):
@@ -76,6 +78,9 @@ def _main():
         path = workdir.newest()
         print(f"Labelling with the newest run, {path}")
     run = workdir.describe(path)
+    run["pixel_range"] = _PIXEL_RANGE(
+        (run["pixel_min"], run["pixel_max"]), path
+    )
     if _DATA_DIR.value is not None:
         run["data_dir"] = _DATA_DIR.value
     where = {"data_dir": run["data_dir"], "download": _DOWNLOAD.value}
@@ -188,6 +193,7 @@ def _label_pool(run, classifier, author, where):
             labeled_by=author,
             batch_size=_BATCH_SIZE.value,
             outputs=run["outputs"],
+            pixel_range=run["pixel_range"],
             progress=lambda done: bar.update(task, completed=done),
         )
     print(f"Wrote {labeled.describe()}")
@@ -214,6 +220,7 @@ def _pick_subsets(run, classifier, author, where):
         dataset=dataset.name,
         picked_by=author,
         batch_size=_BATCH_SIZE.value,
+        pixel_range=run["pixel_range"],
     )
     print(
         f"{author} misclassifies {len(wrong):,} of the {wrong.images:,} "
@@ -243,6 +250,11 @@ def _train(run, defense, *more):
     names = ("dataset", "data_dir", "validation_images", "model")
     settings = {name: run[name] for name in names}
     given = [f"--{k}={v}" for k, v in settings.items() if v is not None]
+    for name, value in zip(
+        ("pixel_min", "pixel_max"), run["pixel_range"], strict=True
+    ):
+        if value != getattr(run_config.Config, name):
+            given.append(f"--{name}={value:g}")
     words = ["mart-train", *given, f"--defense={defense}", *more]
     return " ".join(shlex.quote(word) for word in words)
 

@@ -69,6 +69,13 @@ class ThreatModel:
                 f"{width}, the pixel range."
             )
 
+    def describe(self):
+        """One line for the user."""
+        return (
+            f"{self.norm}, epsilon {self.epsilon:g}, pixels from "
+            f"{self.pixel_min:g} to {self.pixel_max:g}"
+        )
+
     def project(self, adversarial, images, epsilon=None):
         """Allowed examples near `adversarial`.
 

@@ -64,6 +64,10 @@ _FLOATS = {
     f"grow linearly from 0; default: {_DATASET}.",
     "learning_rate": "Learning rate of the optimizer, above 0; default: "
     f"{_DATASET}.",
+    "pixel_min": "Least value of a pixel as the network takes it; images are "
+    "spread over the range, and epsilon is in its units.",
+    "pixel_max": "Greatest value of a pixel: 255 for a network of grey levels, "
+    "where 8/255 of the range is --epsilon=8.",
     "pool_fraction": "Share of each batch that comes from the pool, above 0 "
     "and below 1.",
     "unlabeled_weight": "The paper's gamma, the weight of a pool example in "
@@ -105,8 +109,9 @@ def _define_flags():
     flags.DEFINE_string(
         "epsilon",
         None,
-        "Attack radius in units of the pixel range, above 0 (and at most 1 "
-        f"in linf), such as 0.3 or 8/255; default: {_DATASET} for linf.",
+        "Attack radius in units of the pixel range, above 0 (in linf at most "
+        "its width), such as 0.3 or 8/255, or 8 where --pixel_max=255; "
+        f"default: {_DATASET} for linf, scaled to the range.",
         flag_values=FLAGS,
     )
 

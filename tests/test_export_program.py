@@ -55,7 +55,10 @@ class TestOfARun:
         assert path == str(place / "runs" / "first" / "export" / "1")
         lines = answer.stdout.splitlines()
         assert lines[0] == "Exporting the newest run, runs/first"
-        assert lines[2:7] == [
+        assert lines[1] == (
+            "Threat model: linf, epsilon 0.15, pixels from 0 to 1"
+        )
+        assert lines[3:8] == [
             "Signature serving_default:",
             "  input images: float32 [batch, 8, 8, 1]",
             "  output class_index: int64 [batch]",

@@ -92,6 +92,7 @@ _PUBLIC = {
     "rows": "mart_tf.data.pipeline:rows",
     "pick_subsets": "mart_tf.data.picking:pick_subsets",
     "sample": "mart_tf.data.sampling:sample",
+    "spread": "mart_tf.data.pipeline:spread",
     "steps_per_epoch": "mart_tf.data.pipeline:steps_per_epoch",
     "training_batches": "mart_tf.data.pipeline:training_batches",
 }

@@ -23,6 +23,7 @@ def label_pool(
     labeled_by,
     batch_size=256,
     outputs=None,
+    pixel_range=None,
     progress=None,
 ):
     """Writes a pool with the classes that a classifier gives to its images.
@@ -31,8 +32,7 @@ def label_pool(
     float32. Labels that the pool has already are not looked at.
 
     Args:
-        classifier: A Keras classifier of images in [0, 1], or an
-            `AdversarialClassifier`.
+        classifier: A Keras classifier, or an `AdversarialClassifier`.
         pool: A `Pool`.
         path: The file to write, for `load_pool("npz:PATH")`: the arrays
             `image`, `label`, `labeled_by` and `mean_confidence`, the mean of
@@ -41,6 +41,8 @@ def label_pool(
         batch_size: Images in a forward pass.
         outputs: "logits" or "probabilities", what the classifier returns;
             default: what an `AdversarialClassifier` says, else "logits".
+        pixel_range: Least and greatest value of the classifier's pixels;
+            default: what an `AdversarialClassifier` says, else (0, 1).
         progress: Called with the number of images labelled so far.
 
     Returns:
@@ -52,7 +54,7 @@ def label_pool(
     """
     batch_size = pipeline.whole("batch_size", batch_size, 1)
     path = _new_file(path)
-    predict = _predictor(classifier, outputs, pool)
+    predict = _predictor(classifier, outputs, pixel_range, pool)
     labels = np.empty([len(pool)], np.int64)
     confidences = np.empty([len(pool)], np.float32)
     places = np.arange(batch_size)
@@ -97,8 +99,10 @@ def _new_file(path):
     return path
 
 
-def _predictor(classifier, outputs, pool):
+def _predictor(classifier, outputs, pixel_range, pool):
     """Images of the pool to classes and their probabilities, compiled."""
+    pixel_range = model_outputs.pixel_range(classifier, pixel_range)
+    pixel_range = pixel_range or (0.0, 1.0)
     model, kind = model_outputs.unwrap(classifier, outputs)
     if not isinstance(model, keras.Model):
         raise ValueError(
@@ -107,11 +111,12 @@ def _predictor(classifier, outputs, pool):
         )
     model_outputs.check_declared(model, kind)
     model = loading.float32_copy(model)
-    _check_images(model, kind, pool)
+    _check_images(model, kind, pixel_range, pool)
 
     @tf.function(reduce_retracing=False)
     def predict(images):
-        scores = model(pipeline.pixels(images), training=False)
+        images = pipeline.spread(pipeline.pixels(images), pixel_range)
+        scores = model(images, training=False)
         probabilities = tf.nn.softmax(model_outputs.logits(scores, kind))
         return (
             tf.argmax(probabilities, axis=1),
@@ -121,7 +126,7 @@ def _predictor(classifier, outputs, pool):
     return lambda images: predict(tf.constant(images))
 
 
-def _check_images(model, kind, pool):
+def _check_images(model, kind, pixel_range, pool):
     """Refuses a classifier that does not take the pool's images."""
     takes = getattr(model, "input_shape", None)
     if isinstance(takes, tuple) and not (
@@ -136,6 +141,7 @@ def _check_images(model, kind, pool):
             f"pool {pool.name} have shape {pool.image_shape}."
         )
     images = pipeline.pixels(tf.constant(pool.images[:8]))
+    images = pipeline.spread(images, pixel_range)
     try:
         scores = model(images, training=False)
     except Exception as error:

@@ -16,7 +16,14 @@ _RIGHT = 3  # A stream of its own for `splits.carve`.
 
 @environment.exact_float32()
 def pick_subsets(
-    classifier, split, folder, *, dataset, picked_by, batch_size=256
+    classifier,
+    split,
+    folder,
+    *,
+    dataset,
+    picked_by,
+    batch_size=256,
+    pixel_range=None,
 ):
     """The examples that a network misclassifies, and as many that it does not.
 
@@ -26,14 +33,16 @@ def pick_subsets(
     misclassified ones, by a fixed hash of the row.
 
     Args:
-        classifier: A Keras model from images in [0, 1] to scores `[batch,
-            classes]`, logits or probabilities, or an `AdversarialClassifier`.
+        classifier: A Keras model from images to scores `[batch, classes]`,
+            logits or probabilities, or an `AdversarialClassifier`.
         split: The training split of a `Dataset`.
         folder: A new folder, for `wrong.csv` (S-) and `right.csv` (S+), the
             files that the defense `subset` takes.
         dataset: The data set's name, written into the files.
         picked_by: Which network this is, written into the files.
         batch_size: Images in one pass through the network.
+        pixel_range: Least and greatest value of the classifier's pixels;
+            default: what an `AdversarialClassifier` says, else (0, 1).
 
     Returns:
         Two `mart_tf.subsets.Examples`, S- and S+.
@@ -43,7 +52,10 @@ def pick_subsets(
             fewer are right than wrong; then nothing is written.
     """
     subsets.check_folder(folder)
-    rows, labels, predicted = _predictions(classifier, split, batch_size)
+    pixel_range = outputs.pixel_range(classifier, pixel_range)
+    rows, labels, predicted = _predictions(
+        classifier, split, batch_size, pixel_range or (0.0, 1.0)
+    )
     is_wrong = labels != predicted
     wrong, right = rows[is_wrong], rows[~is_wrong]
     if not wrong.size:
@@ -80,7 +92,7 @@ def pick_subsets(
     return pair
 
 
-def _predictions(classifier, split, batch_size):
+def _predictions(classifier, split, batch_size, pixel_range):
     """Rows, labels and predicted classes of a whole split, int64 `[n]`."""
     network, _ = outputs.unwrap(classifier)
     single.check(network)
@@ -92,7 +104,7 @@ def _predictions(classifier, split, batch_size):
 
     found = []
     for inputs, labels, weights in pipeline.evaluation_batches(
-        split, batch_size
+        split, batch_size, pixel_range
     ):
         real = weights.numpy() > 0.0
         columns = (inputs["index"], labels, predict(inputs["image"]))

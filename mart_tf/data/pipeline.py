@@ -1,6 +1,6 @@
 """Batches of the one form that training and evaluation take.
 
-({"image": float32 [batch, height, width, channels] in [0, 1],
+({"image": float32 [batch, height, width, channels] in the pixel range,
   "index": int64 [batch], the row in the source's set; a pool's rows follow},
  label int32 [batch], weight float32 [batch])
 """
@@ -58,6 +58,7 @@ def training_batches(
     pool=None,
     pool_fraction=0.5,
     unlabeled_weight=1.0,
+    pixel_range=(0.0, 1.0),
 ):
     """Endless training batches, a pure function of the seed and the step.
 
@@ -82,6 +83,7 @@ def training_batches(
             to the nearest number of examples.
         unlabeled_weight: The paper's gamma, at least 0: the weight of a pool
             example. A labelled one weighs 1.
+        pixel_range: Least and greatest value of a pixel.
 
     Returns:
         An infinite `tf.data.Dataset` with static shapes.
@@ -108,7 +110,7 @@ def training_batches(
             num_parallel_calls=tf.data.AUTOTUNE,
         )
     batches = batches.map(
-        lambda *examples: _batch(*examples, tf.constant(weights)),
+        lambda *examples: _batch(*examples, tf.constant(weights), pixel_range),
         num_parallel_calls=tf.data.AUTOTUNE,
     )
     return _finish(batches, tf.data.INFINITE_CARDINALITY)
@@ -181,7 +183,7 @@ def _mixed(order, examples, others):
     )
 
 
-def evaluation_batches(split, batch_size):
+def evaluation_batches(split, batch_size, pixel_range=(0.0, 1.0)):
     """Every example exactly once, in order.
 
     The last batch is filled up with repetitions whose weight is 0 and whose
@@ -190,6 +192,7 @@ def evaluation_batches(split, batch_size):
     Args:
         split: A split of a `Dataset`.
         batch_size: Examples in a batch, at least 1.
+        pixel_range: Least and greatest value of a pixel.
 
     Returns:
         A finite `tf.data.Dataset` with static shapes.
@@ -205,7 +208,8 @@ def evaluation_batches(split, batch_size):
             for tensor in (images, labels, indices)
         )
         indices = tf.where(real, indices, tf.constant(-1, tf.int64))
-        return _batch(images, labels, indices, tf.cast(real, tf.float32))
+        weights = tf.cast(real, tf.float32)
+        return _batch(images, labels, indices, weights, pixel_range)
 
     batches = split.ordered(batch_size).map(
         fill, num_parallel_calls=tf.data.AUTOTUNE
@@ -246,8 +250,9 @@ def _finish(batches, cardinality):
     return batches.apply(known).prefetch(tf.data.AUTOTUNE)
 
 
-def _batch(images, labels, indices, weights):
-    return {"image": pixels(images), "index": indices}, labels, weights
+def _batch(images, labels, indices, weights, pixel_range):
+    images = spread(pixels(images), pixel_range)
+    return {"image": images, "index": indices}, labels, weights
 
 
 def pixels(images):
@@ -255,6 +260,19 @@ def pixels(images):
     if images.dtype == tf.uint8:
         return tf.cast(images, tf.float32) / 255.0
     return images
+
+
+def spread(images, pixel_range):
+    """Images in [0, 1] over the range that a model takes.
+
+        low + x (high - low)
+
+    Args:
+        images: Float32, a tensor or an array.
+        pixel_range: low and high.
+    """
+    low, high = pixel_range
+    return images if (low, high) == (0, 1) else low + images * (high - low)
 
 
 def whole(name, value, least):

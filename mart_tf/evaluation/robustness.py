@@ -106,6 +106,8 @@ def evaluate_robustness(
     classes = target.classes
     labels = inputs.check_labels(labels, classes, class_names)
     other = surrogate and targets.of(surrogate, None, images)
+    for part in filter(None, (target, other)):
+        _check_range(part, threat)
     if other and other.classes != classes:
         raise ValueError(
             f"The surrogate {other.name} has {other.classes} classes and the "
@@ -168,6 +170,18 @@ def evaluate_robustness(
         made.save(directory)
         kept.clear()
     return made
+
+
+def _check_range(target, threat):
+    """Refuses a threat model of other pixels than the model's own."""
+    own = target.pixel_range
+    if own not in (None, (threat.pixel_min, threat.pixel_max)):
+        raise ValueError(
+            f"The model {target.name} was trained on pixels in [{own[0]:g}, "
+            f"{own[1]:g}], and the threat model's lie in "
+            f"[{threat.pixel_min:g}, {threat.pixel_max:g}]; expected the same: "
+            f"ThreatModel(pixel_min={own[0]:g}, pixel_max={own[1]:g})."
+        )
 
 
 def _radii(radii, threat):

@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from mart_tf import choices
+from mart_tf.models import declared
 
 _SIGNATURE = "serving_default"
 
@@ -23,13 +24,14 @@ def read(path, outputs=None):
         A function from images, float32 `[batch, ...]`, to the scores that the
         signature gives; and a dict of `name`, the directory, `input_shape` of
         one image or None, `outputs` or None, `parameters`, the number of
-        weights, and `weights`, which gives them as arrays.
+        weights, `weights`, which gives them as arrays, and `pixel_range`, what
+        its model card says, or None.
 
     Raises:
         ValueError: If there is none, it cannot be read, or its signature does
             not turn one batch of images, in floats, into scores.
     """
-    name = str(_version(path))
+    name = str(declared.newest_version(path))
     try:
         loaded = tf.saved_model.load(name)
     # TensorFlow raises a different class for each kind of damage.
@@ -55,6 +57,7 @@ def read(path, outputs=None):
         serve = loaded.signatures[_SIGNATURE]
         return serve(**{key: tf.cast(images, spec.dtype)})[output]
 
+    said = declared.read(path)
     sizes = [variable.shape.num_elements() for variable in signature.variables]
     return scores, {
         "name": name,
@@ -64,26 +67,8 @@ def read(path, outputs=None):
         "outputs": outputs or (output if output in choices.OUTPUTS else None),
         "parameters": sum(sizes),
         "weights": lambda: [each.numpy() for each in signature.variables],
+        "pixel_range": said and said.pixel_range,
     }
-
-
-def _version(path):
-    """The directory of a SavedModel, or of the newest version in it."""
-    if (path / "saved_model.pb").is_file():
-        return path
-    versions = [
-        child
-        for child in path.iterdir()
-        if child.name.isascii()
-        and child.name.isdecimal()
-        and (child / "saved_model.pb").is_file()
-    ]
-    if not versions:
-        raise ValueError(
-            f"{str(path)!r} holds no SavedModel; expected saved_model.pb in it "
-            "or in a numbered version below it."
-        )
-    return max(versions, key=lambda version: int(version.name))
 
 
 def _input(name, signature):

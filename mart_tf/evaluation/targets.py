@@ -44,6 +44,8 @@ class Target:
             nobody can see them.
         in_python: Whether Python computes it, one batch after the other.
         note: What a reader of the report must know, or None.
+        pixel_range: Least and greatest value of a pixel, where the model says
+            it, else None.
     """
 
     classify: Callable
@@ -55,6 +57,7 @@ class Target:
     weights: Callable | None = None
     in_python: bool = False
     note: str | None = None
+    pixel_range: tuple | None = None
 
     @functools.cached_property
     def classify_in_pieces(self):
@@ -78,7 +81,8 @@ def of(model, outputs=None, images=None):
             what an AdversarialClassifier or a SavedModel's signature says;
             else of a path what it shows, of an object "logits".
         images: Natural examples, `[n, ...]`, to try it on; default: random
-            ones in [0, 1], where the model tells their shape.
+            ones in the range that the model says, else in [0, 1], where it
+            tells their shape.
 
     Returns:
         A `Target`. A Keras model computes in float32.
@@ -96,7 +100,9 @@ def of(model, outputs=None, images=None):
         return _from_path(pathlib.Path(model), outputs, images)
     classifier, kind = model_outputs.unwrap(model, outputs)
     if isinstance(classifier, keras.Model):
-        return _from_keras(classifier, kind, images, classifier.name)
+        pixel_range = model_outputs.pixel_range(model)
+        name = classifier.name
+        return _from_keras(classifier, kind, images, name, pixel_range)
     if callable(classifier):
         return _from_callable(classifier, kind, images)
     raise ValueError(
@@ -116,11 +122,13 @@ def _from_path(path, outputs, images):
         scores, facts = signatures.read(path, outputs)
         return _tried(scores, images, **facts)
     if path.is_file() and path.suffix == ".keras":
-        model, kind = model_outputs.unwrap(loading.read(str(path)), outputs)
+        saved = loading.read(str(path))
+        model, kind = model_outputs.unwrap(saved, outputs)
+        pixel_range = model_outputs.pixel_range(saved)
         if outputs is None and loading.ends_in_softmax(model):
             # Nobody is there who could have declared it.
             kind = "probabilities"
-        return _from_keras(model, kind, images, str(path))
+        return _from_keras(model, kind, images, str(path), pixel_range)
     fault = "is no model" if path.exists() else "does not exist"
     raise ValueError(
         f"{str(path)!r} {fault}; expected a .keras file, a SavedModel's "
@@ -128,7 +136,7 @@ def _from_path(path, outputs, images):
     )
 
 
-def _from_keras(model, outputs, images, name):
+def _from_keras(model, outputs, images, name, pixel_range):
     model_outputs.check_declared(model, outputs)
     classifier = loading.float32_copy(model)
     shape = getattr(classifier, "input_shape", None)
@@ -144,12 +152,13 @@ def _from_keras(model, outputs, images, name):
         outputs=outputs,
         parameters=classifier.count_params(),
         weights=classifier.get_weights,
+        pixel_range=pixel_range,
     )
 
 
 def _from_callable(function, outputs, images):
     name = getattr(function, "__name__", type(function).__name__)
-    images = _two(images, None, name)
+    images = _two(images, None, None, name)
     scores, notes = function, []
     try:
         # As the attacks will call it. One that returns an array would answer
@@ -199,9 +208,19 @@ def _answering(function, images, name):
     return scores
 
 
-def _tried(scores, images, *, name, input_shape, outputs, notes=(), **facts):
+def _tried(
+    scores,
+    images,
+    *,
+    name,
+    input_shape,
+    outputs,
+    pixel_range=None,
+    notes=(),
+    **facts,
+):
     """The `Target`, once it has scored two images."""
-    images = _two(images, input_shape, name)
+    images = _two(images, input_shape, pixel_range, name)
     try:
         found = scores(images)
         if not isinstance(found, (tuple, list, dict)):
@@ -234,6 +253,7 @@ def _tried(scores, images, *, name, input_shape, outputs, notes=(), **facts):
         outputs=outputs,
         gradients=gradients,
         note=" ".join(notes) or None,
+        pixel_range=pixel_range,
         **facts,
     )
 
@@ -249,7 +269,7 @@ def _differentiable(scores, images):
         return False
 
 
-def _two(images, shape, name):
+def _two(images, shape, pixel_range, name):
     """Two images to try a model on, a float32 tensor."""
     if images is None:
         if shape is None or None in shape:
@@ -257,7 +277,8 @@ def _two(images, shape, name):
                 f"{name!r} does not tell the shape of an image; give a few to "
                 "try it on, as images."
             )
-        images = np.random.default_rng(0).random((2, *shape))
+        low, high = pixel_range or (0.0, 1.0)
+        images = np.random.default_rng(0).uniform(low, high, (2, *shape))
     images = tf.constant(np.asarray(images[:2], np.float32))
     if shape is not None and not images.shape[1:].is_compatible_with(shape):
         raise ValueError(

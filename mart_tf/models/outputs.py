@@ -24,18 +24,9 @@ def unwrap(model, kind=None):
         kind: "logits" or "probabilities"; default: what an
             `AdversarialClassifier` says, else "logits".
     """
-    if is_adversarial(model):
+    if single.is_adversarial(model):
         return model.classifier, kind or model.outputs
     return model, kind or "logits"
-
-
-def is_adversarial(model):
-    """Whether a model is an `AdversarialClassifier`, known by what it has.
-
-    A user's own model may call its last layer `classifier`, and every Keras
-    model has `outputs`; only an AdversarialClassifier's is a string.
-    """
-    return isinstance(getattr(model, "outputs", None), str)
 
 
 def pixel_range(model, given=None):
@@ -61,7 +52,7 @@ def pixel_range(model, given=None):
                 "such as (0, 1)."
             )
         given = low, high
-    if not is_adversarial(model):
+    if not single.is_adversarial(model):
         return given
     own = model.threat.pixel_min, model.threat.pixel_max
     if given not in (None, own):

@@ -1,6 +1,15 @@
 """One batch of images in, one of scores out: what every network must be."""
 
 
+def is_adversarial(model):
+    """Whether a model is an `AdversarialClassifier`, known by what it has.
+
+    A user's own model may call its last layer `classifier`, and every Keras
+    model has `outputs`; only an AdversarialClassifier's is a string.
+    """
+    return isinstance(getattr(model, "outputs", None), str)
+
+
 def check(model):
     """Refuses a network with several inputs or outputs, which it names.
 

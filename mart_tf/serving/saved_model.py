@@ -167,7 +167,7 @@ def write_version(
 
 def _training(model):
     """What an `AdversarialClassifier` says of its training, for the card."""
-    if model_outputs.is_adversarial(model):
+    if single.is_adversarial(model):
         return {"training": model.settings()}
     return {}
 

@@ -9,6 +9,7 @@ from mart_tf import data
 from mart_tf import defenses
 from mart_tf import options
 from mart_tf import training
+from mart_tf.models import declared
 from mart_tf.models import names
 from mart_tf.training import optimizers
 
@@ -36,6 +37,8 @@ class Config:
     regularization: float | None = None
     norm: str = "linf"
     epsilon: float | None = None
+    pixel_min: float = 0.0
+    pixel_max: float = 1.0
     attack_steps: int = 10
     attack_step_size: float | None = None
     random_start: str = "uniform"
@@ -64,6 +67,7 @@ class Config:
         Raises:
             ValueError: On anything that no run could start with.
         """
+        self._check_pixels()
         filled = self.filled()
         filled._check()
         return filled
@@ -71,6 +75,8 @@ class Config:
     def filled(self):
         """The configuration with every default filled in, values unchecked."""
         defaults = dataclasses.asdict(data.defaults(self.dataset))
+        # A data set's own radius is of pixels in [0, 1].
+        defaults["epsilon"] *= self.pixel_max - self.pixel_min
         if self.norm == "l2" and self.epsilon is None:
             raise ValueError(
                 "--norm=l2 needs an --epsilon; data sets have a "
@@ -166,10 +172,12 @@ class Config:
                 f"--seed is {self.seed}; expected at most "
                 f"{choices.GREATEST_SEED}."
             )
-        if self.norm == "linf" and self.epsilon > 1.0:
+        width = self.pixel_max - self.pixel_min
+        if self.norm == "linf" and self.epsilon > width:
             raise ValueError(
-                f"--epsilon is {self.epsilon:g}; expected at most 1, the "
-                "range of the pixels."
+                f"--epsilon is {self.epsilon:g}; expected at most {width:g}, "
+                f"the range of the pixels, {self.pixel_min:g} to "
+                f"{self.pixel_max:g}."
             )
         if self.pool is None:
             for name in ("pool_fraction", "unlabeled_weight"):
@@ -182,6 +190,24 @@ class Config:
             raise ValueError(
                 f"--pool_fraction is {self.pool_fraction:g}; expected a share "
                 "of each batch, above 0 and below 1."
+            )
+
+    def _check_pixels(self):
+        """Refuses what is no range, or not that of the model file."""
+        low, high = self.pixel_min, self.pixel_max
+        if not (math.isfinite(high - low) and low < high):
+            raise ValueError(
+                f"--pixel_min is {low:g} and --pixel_max {high:g}; expected a "
+                "least value below a greatest one, such as 0 and 255."
+            )
+        is_file = (self.model or "").endswith(".keras")
+        said = declared.read(self.model) if is_file else None
+        if said and said.pixel_range != (low, high):
+            raise ValueError(
+                f"--model={self.model} takes pixels from "
+                f"{said.pixel_range[0]:g} to {said.pixel_range[1]:g}, not from "
+                f"{low:g} to {high:g}; give --pixel_min="
+                f"{said.pixel_range[0]:g} --pixel_max={said.pixel_range[1]:g}."
             )
 
     def _check_number(self, name, at_least=-math.inf, above=-math.inf):

@@ -90,7 +90,9 @@ def train(config, record, console):
     validation = None
     if config.validation_images:
         validation = data.evaluation_batches(
-            dataset.validation, config.batch_size
+            dataset.validation,
+            config.batch_size,
+            (config.pixel_min, config.pixel_max),
         )
     _fit(config, console, batches, validation, model, saved, finished, steps)
     console.print(
@@ -149,6 +151,7 @@ def _batches(config, dataset, pool, start_step):
         seed=config.seed,
         augment=config.augment,
         start_step=start_step,
+        pixel_range=(config.pixel_min, config.pixel_max),
         pool=pool,
         pool_fraction=config.pool_fraction,
         unlabeled_weight=config.unlabeled_weight,
@@ -213,7 +216,7 @@ def compiled_model(config, dataset, pool, steps, policy):
     model = adversarial.AdversarialClassifier(
         network,
         config.defense,
-        threat_model.ThreatModel(config.norm, config.epsilon),
+        _threat(config),
         config.attack_steps,
         config.attack_step_size,
         random_start=config.random_start,
@@ -245,9 +248,14 @@ def _steps_per_epoch(config, dataset, pool, replicas):
 
 def _check_options(config):
     """Refuses options of names before any data is read."""
-    threat = threat_model.ThreatModel(config.norm, config.epsilon)
-    defenses.get(config.defense).check(threat, config.random_start)
+    defenses.get(config.defense).check(_threat(config), config.random_start)
     schedules.create(config.schedule, config.learning_rate, 1, config.epochs)
+
+
+def _threat(config):
+    return threat_model.ThreatModel(
+        config.norm, config.epsilon, config.pixel_min, config.pixel_max
+    )
 
 
 def _print_settings(
@@ -259,7 +267,7 @@ def _print_settings(
         *_pool_lines(config, pool),
         ("model", config.model),
         ("defense", config.defense),
-        ("threat model", f"{config.norm}, epsilon {config.epsilon:g}"),
+        ("threat model", _threat(config).describe()),
         ("attack", model.defense.describe_attack(*attack)),
         ("validation", _validation_line(config, attack)),
         (

@@ -105,6 +105,9 @@ def load_classifier(path, checkpoint="best"):
     from mart_tf.models import loading
     from mart_tf.training import checkpoints
 
+    # A .keras file may hold an AdversarialClassifier: this registers it.
+    from mart_tf.training import classifier as _  # noqa: F401
+
     run = describe(path)
     classifier = loading.build(
         model_spec(path, run["model"]), run["image_shape"], run["num_classes"]
