@@ -37,7 +37,8 @@ _STRINGS = {
     "width=10), the path of a .keras file, or module:function; default: "
     f"{_DATASET}.",
     "init_from": "What the weights of a new run start from: the workdir of a "
-    "run, a .keras or a .weights.h5 file; default: random weights.",
+    "run, a .keras or a .weights.h5 file; default: random weights, or those of "
+    "--model=FILE.keras; none: random weights for that file's network too.",
     "outputs": "What the network returns: logits or probabilities.",
     "defense": f"{', '.join(defenses.DEFENSES)}, with options: "
     "mart:regularization=6:form=released.",

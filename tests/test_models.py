@@ -1,5 +1,6 @@
 """Networks: counts, initial weights, padding, precision, loading, refusals."""
 
+import itertools
 import math
 import subprocess
 import sys
@@ -717,6 +718,40 @@ class TestBuild:
         mixed = loading.build(path, (8, 8, 1), 10, precision="mixed_bfloat16")
         assert mixed.get_layer("conv1").compute_dtype == "bfloat16"
         assert mixed(batch).dtype == tf.float32
+
+    def test_a_keras_file_anew(self, tmp_path):
+        path = str(tmp_path / "model.keras")
+        mean = keras.layers.Normalization(axis=None)
+        mean.adapt(images(50, 8, 8, 1))
+        seeded = keras.initializers.HeNormal(seed=3)
+        saved = keras.Sequential(
+            [
+                keras.Input((8, 8, 1)),
+                mean,
+                keras.layers.Conv2D(3, 3, kernel_initializer=seeded),
+                keras.layers.BatchNormalization(),
+                keras.layers.Flatten(),
+                keras.layers.Dense(10),
+            ]
+        )
+        saved(images(8, 8, 8, 1), training=True)
+        saved.save(path)
+        first, again, other = (
+            loading.build(path, (8, 8, 1), 10, seed=seed, anew=True)
+            for seed in (1, 1, 2)
+        )
+        for a, b in zip(first.weights, again.weights, strict=True):
+            np.testing.assert_array_equal(a, b)
+        for layer in (1, 4):
+            kernels = [
+                model.layers[layer].kernel for model in (first, other, saved)
+            ]
+            for a, b in itertools.combinations(kernels, 2):
+                assert np.abs(a - b).max() > 0.01
+        # Batch norm learned its statistics in training, the first layer those
+        # of the data before it.
+        assert not np.any(first.layers[2].moving_mean)
+        np.testing.assert_array_equal(first.layers[0].mean, mean.mean)
 
     def test_a_function(self, project):
         model = loading.build("our_networks:linear", (8, 8, 1), 4)

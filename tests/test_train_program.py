@@ -178,6 +178,35 @@ def test_a_run_starts_from_trained_weights():
     assert "Continuing second after epoch 1" in said
 
 
+def test_a_keras_file_brings_its_weights_or_starts_anew():
+    from mart_tf import models
+
+    model = models.build("digits_cnn", (8, 8, 1), 10, seed=5)
+    model.save("network.keras")
+    settings = {"model": "network.keras", "epochs": 1, "learning_rate": 1e-9}
+    for seed in (0, 1):
+        said = train(f"trained-{seed}", seed=seed, **settings)
+        assert (
+            "Starting from the weights of network.keras, as they were saved, "
+            "whatever the seed; --init_from=none starts anew."
+        ) in said
+        np.testing.assert_allclose(
+            weights(f"trained-{seed}")[0], model.get_weights()[0], atol=1e-6
+        )
+    settings["init_from"] = "none"
+    for path, seed in [("anew-0", 0), ("again-0", 0), ("anew-1", 1)]:
+        said = train(path, seed=seed, **settings)
+        assert "Starting anew: the seed gives network.keras initial" in said
+    kernels = [weights(path)[0] for path in ("anew-0", "again-0", "anew-1")]
+    np.testing.assert_array_equal(kernels[0], kernels[1])
+    for other in (kernels[2], model.get_weights()[0]):
+        assert np.abs(kernels[0] - other).max() > 0.1
+    # One that continues has weights.
+    said = train("anew-1", **{**settings, "seed": 1, "epochs": 2})
+    assert "Continuing anew-1 after epoch 1" in said
+    assert "anew:" not in said
+
+
 def test_a_cosine_run_does_not_grow():
     train("run", epochs=2, schedule="cosine")
     with pytest.raises(ValueError, match="whose cosine schedule ends there"):

@@ -17,7 +17,15 @@ _HALF = ("bfloat16", "float16")
 _FLOAT_POLICIES = ("float32", "mixed_bfloat16", "mixed_float16", *_HALF)
 
 
-def build(spec, input_shape, num_classes, *, seed=0, precision="float32"):
+def build(
+    spec,
+    input_shape,
+    num_classes,
+    *,
+    seed=0,
+    precision="float32",
+    anew=False,
+):
     """The classifier that a spec names, for a data set's images and classes.
 
     Args:
@@ -26,10 +34,13 @@ def build(spec, input_shape, num_classes, *, seed=0, precision="float32"):
             `function(input_shape, num_classes)`.
         input_shape: Shape of an image, `(height, width, channels)`.
         num_classes: Number of classes.
-        seed: Determines the initial weights of a network of the table.
+        seed: Determines the initial weights of a network of the table, and of
+            a file's where it starts anew.
         precision: "float32" or "mixed_bfloat16", what the layers compute in;
             the weights and the logits are float32 in both. A user's network
             is rebuilt from its configuration where its precision is another.
+        anew: Whether the network of a `.keras` file gets new weights, see
+            `renewed`; default: it keeps those of the file.
 
     Returns:
         A `keras.Model` from images to scores `[batch, num_classes]`.
@@ -57,6 +68,10 @@ def build(spec, input_shape, num_classes, *, seed=0, precision="float32"):
     with _policy("float32"):
         if kind == "file":
             model = read(spec)
+            if single.is_adversarial(model):
+                model = model.classifier
+            if anew:
+                model = renewed(model, seed)
         else:
             # The function's own initialisers follow the seed too.
             keras.utils.set_random_seed(seed)
@@ -99,6 +114,37 @@ def with_precision(model, precision):
         raise _no_rebuild(model, precision) from error
     if not _computes_in(rebuilt, precision):
         raise _no_rebuild(model, precision)
+    return rebuilt
+
+
+def renewed(model, seed):
+    """The same network with initial weights, as its own initializers draw.
+
+    Seeds that these bring along give way to the one given. What a layer has
+    learned of its data by `adapt`, such as the mean of a `Normalization`, is
+    no weight to train, and stays.
+
+    Args:
+        model: A built `keras.Model`.
+        seed: Determines the weights.
+
+    Returns:
+        A new `keras.Model`, rebuilt from its configuration.
+
+    Raises:
+        ValueError: If the model cannot be rebuilt from its configuration.
+    """
+    try:
+        config = keras.saving.serialize_keras_object(model)
+        keras.utils.set_random_seed(seed)
+        rebuilt = keras.saving.deserialize_keras_object(
+            _unseeded(config), safe_mode=False
+        )
+        for new, old in zip(_flatten(rebuilt), _flatten(model), strict=True):
+            if hasattr(old, "adapt"):
+                new.set_weights(old.get_weights())
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise _no_rebuild(model, "new") from error
     return rebuilt
 
 
@@ -276,6 +322,20 @@ def _rewritten(config, policy, head):
     if policy == "float32" and config.get("dtype") in _HALF:
         config = {**config, "dtype": policy}
     return {k: _rewritten(value, policy, head) for k, value in config.items()}
+
+
+def _unseeded(config, initializer=False):
+    """A serialized model whose initializers draw from the global seed."""
+    if isinstance(config, (list, tuple)):
+        return type(config)(_unseeded(c, initializer) for c in config)
+    if not isinstance(config, dict):
+        return config
+    return {
+        key: None
+        if initializer and key == "seed"
+        else _unseeded(value, initializer or key.endswith("initializer"))
+        for key, value in config.items()
+    }
 
 
 def _last_operation(model):

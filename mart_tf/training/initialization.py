@@ -5,6 +5,9 @@ import zipfile
 
 from mart_tf.training import workdir
 
+# What asks for initial weights where a .keras file brings trained ones.
+ANEW = "none"
+
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
@@ -13,14 +16,16 @@ def check(text):
 
     Args:
         text: The workdir of a run, or the path of a `.keras` or `.weights.h5`
-            file.
+            file; or "none".
 
     Returns:
-        Which of them it is: "workdir", "model" or "weights".
+        Which of them it is: "workdir", "model", "weights" or "none".
 
     Raises:
         ValueError: If it is none of them.
     """
+    if text == ANEW:
+        return ANEW
     path = pathlib.Path(text)
     if not path.exists():
         raise ValueError(
@@ -48,8 +53,8 @@ def check(text):
     return kind
 
 
-def apply(classifier, text):
-    """Copies trained weights into a classifier.
+def apply(classifier, text, model=""):
+    """Copies trained weights into a classifier, where that is asked for.
 
     Of a workdir (its best weights; without a validation split its last) and
     of a `.keras` file, the layers that agree in name and shapes are taken, see
@@ -58,10 +63,14 @@ def apply(classifier, text):
 
     Args:
         classifier: A built Keras model, whose weights change.
-        text: As in `check`.
+        text: As in `check`, or None. A `.keras` file that is the network
+            itself has brought its weights along, unless "none" made them anew.
+        model: The spec that the classifier was built from.
 
     Returns:
-        A sentence for the user that says which layers were taken.
+        A sentence for the user that says which layers were taken, or that the
+        file's weights are; None where the weights are initial ones of a
+        network that no file brought.
 
     Raises:
         ValueError: If `check` refuses it, it cannot be read, or no layer
@@ -69,6 +78,8 @@ def apply(classifier, text):
     """
     from mart_tf.models import transfer
 
+    if text in (None, ANEW):
+        return _of_file(model, text) if model.endswith(".keras") else None
     kind = check(text)
     if kind == "weights":
         taken = transfer.load_weights(classifier, text)
@@ -81,6 +92,15 @@ def apply(classifier, text):
     checkpoint = workdir.chosen(workdir.describe(text), "best")
     name = f"{text}, {checkpoint} weights, epoch {epoch}"
     return " ".join([*warnings, _sentence(name, taken, left)])
+
+
+def _of_file(model, text):
+    if text == ANEW:
+        return f"Starting anew: the seed gives {model} initial weights."
+    return (
+        f"Starting from the weights of {model}, as they were saved, whatever "
+        f"the seed; --init_from={ANEW} starts anew."
+    )
 
 
 def _sentence(name, taken, left):

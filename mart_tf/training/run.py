@@ -76,9 +76,12 @@ def train(config, record, console):
             soft_wrap=True,
         )
         return
-    if config.init_from is not None and not finished:
-        taken = initialization.apply(model.classifier, config.init_from)
-        console.print(taken, highlight=False, soft_wrap=True)
+    if not finished:
+        taken = initialization.apply(
+            model.classifier, config.init_from, config.model
+        )
+        if taken:
+            console.print(taken, highlight=False, soft_wrap=True)
     if finished:
         console.print(
             f"Continuing {config.workdir} after epoch {finished} of "
@@ -212,6 +215,7 @@ def compiled_model(config, dataset, pool, steps, policy):
         dataset.num_classes,
         seed=config.seed,
         precision=policy,
+        anew=config.init_from == initialization.ANEW,
     )
     model = adversarial.AdversarialClassifier(
         network,
