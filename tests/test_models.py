@@ -587,6 +587,27 @@ class TestPrecision:
         np.testing.assert_allclose(mixed(batch), model(batch), atol=0.02)
         assert model.layers[0].compute_dtype == "float32"
 
+    def test_a_normalization_keeps_the_mean_that_it_learned(self):
+        mean = keras.layers.Normalization(axis=None, dtype="mixed_bfloat16")
+        mean.adapt(images(50, 8, 8, 1))
+        network = keras.Sequential(
+            [
+                keras.Input((8, 8, 1)),
+                mean,
+                keras.layers.Flatten(),
+                keras.layers.Dense(3),
+            ]
+        )
+        batch = images(3, 8, 8, 1)
+        kernel, bias = network.layers[-1].get_weights()
+        # Of uniform noise in [0, 1): mean 1/2, variance 1/12.
+        shares = (batch.reshape(3, 64) - 0.5) * math.sqrt(12)
+        np.testing.assert_allclose(
+            loading.float32_copy(network)(batch),
+            shares @ kernel + bias,
+            atol=0.2,
+        )
+
     def test_a_network_that_cannot_be_rebuilt(self):
         class Unregistered(keras.layers.Layer):
             def call(self, inputs):

@@ -109,7 +109,7 @@ def with_precision(model, precision):
             rebuilt = keras.saving.deserialize_keras_object(
                 _rewritten(config, precision, head), safe_mode=False
             )
-        rebuilt.set_weights(model.get_weights())
+        _take_weights(rebuilt, model)
     except (TypeError, ValueError, NotImplementedError) as error:
         raise _no_rebuild(model, precision) from error
     if not _computes_in(rebuilt, precision):
@@ -142,7 +142,7 @@ def renewed(model, seed):
         )
         for new, old in zip(_flatten(rebuilt), _flatten(model), strict=True):
             if hasattr(old, "adapt"):
-                new.set_weights(old.get_weights())
+                _take_weights(new, old)
     except (TypeError, ValueError, NotImplementedError) as error:
         raise _no_rebuild(model, "new") from error
     return rebuilt
@@ -322,6 +322,15 @@ def _rewritten(config, policy, head):
     if policy == "float32" and config.get("dtype") in _HALF:
         config = {**config, "dtype": policy}
     return {k: _rewritten(value, policy, head) for k, value in config.items()}
+
+
+def _take_weights(new, old):
+    """Gives a layer or model the weights of its like."""
+    new.set_weights(old.get_weights())
+    for layer in _flatten(new):
+        # A Normalization computes with what it made of its weights.
+        if hasattr(layer, "finalize_state"):
+            layer.finalize_state()
 
 
 def _unseeded(config, initializer=False):
