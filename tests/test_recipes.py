@@ -149,13 +149,13 @@ EXPECTED = {
         DIGITS
         | NO_RAMP
         | {"optimizer": "adam", "learning_rate": 0.001},  # As MMA's MNIST, R.
-        mma=f"mma:max_margin={1.5 * 0.15!r}",
+        mma=f"mma:max_margin={1.5 * 0.15!r}:min_epsilon={0.1 * (1.5 * 0.15)!r}",
     ),
     **rows(
         "mnist",
         MNIST_SHORT,
         standard="standard",
-        mma="mma:max_margin=0.45",
+        mma="mma:max_margin=0.45:min_epsilon=0.1",
         dynamic="dynamic:c_max=0.5:control_epochs=5",
         trades="trades:regularization=4",
         mart="mart:regularization=5:form=paper",
@@ -168,12 +168,16 @@ EXPECTED = {
         trades="trades:regularization=4",
         mart="mart:regularization=5:form=paper",
     ),
-    **rows("table2_mnist", MNIST | NO_RAMP, mma="mma:max_margin=0.45"),
+    **rows(
+        "table2_mnist",
+        MNIST | NO_RAMP,
+        mma="mma:max_margin=0.45:min_epsilon=0.1",
+    ),
     **rows(
         "table2_cifar10",
         SECTION_4_2,
         standard="standard",
-        mma="mma:max_margin=12/255",
+        mma="mma:max_margin=12/255:min_epsilon=0.005",
         dynamic="dynamic:c_max=0.5:control_epochs=100:reference=natural",
         trades="trades:regularization=4",
         mart="mart:regularization=5:form=paper",
@@ -314,7 +318,7 @@ EXPECTED = {
             "learning_rate": 1e-4,
             "schedule": "constant",
         },
-        mma_mnist="mma:max_margin=0.45",
+        mma_mnist="mma:max_margin=0.45:min_epsilon=0.1",
     ),
     **rows(
         "released",
@@ -328,7 +332,7 @@ EXPECTED = {
             "falls_at": [20_000, 30_000, 40_000],  # R
             "weight_decay": 2e-4,
         },
-        mma_cifar10="mma:max_margin=12/255",
+        mma_cifar10="mma:max_margin=12/255:min_epsilon=0.005",
     ),
 }
 

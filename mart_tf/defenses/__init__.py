@@ -23,7 +23,10 @@ DEFENSES = {
 # What stands for an option whose default is None, of the threat model's epsilon
 # and the options before it.
 DERIVED = {
-    "mma": {"max_margin": lambda epsilon, before: 1.5 * epsilon},
+    "mma": {
+        "max_margin": lambda epsilon, before: 1.5 * epsilon,
+        "min_epsilon": lambda epsilon, before: 0.1 * before["max_margin"],
+    },
     "subset": {
         "regularization": lambda epsilon, before: (
             4.0 if before["treatment"] == "kl" else None
