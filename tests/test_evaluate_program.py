@@ -259,6 +259,12 @@ class TestKilled:
             )
             for name in ("whole", "cut")
         ]
+        # Which examples share a batch hangs on the cores' speed, and the last
+        # bits of a gradient may hang on an example's place.
+        traces = [report.pop("traces") for report in reports]
+        for whole, cut in zip(*traces, strict=True):
+            assert whole.pop("losses") == pytest.approx(cut.pop("losses"), 1e-5)
+            assert whole == cut
         assert reports[0] == reports[1]
 
     def test_refuses_to_mix_with_other_settings(self, place):
