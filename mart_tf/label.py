@@ -233,7 +233,9 @@ def _pick_subsets(run, classifier, author, where):
         print(f"Wrote {folder / name}: {what}")
         print(f"Classes: {_counts(run, part.labels)}")
     defense = f"subset:file={folder / subsets.WRONG}:treatment=natural"
-    print(f"Train with them: {_train(run, defense)}")
+    # Rows are those of the run's own split.
+    split = f"--validation_images={len(dataset.validation)}"
+    print(f"Train with them: {_train(run, defense, split)}")
     print("Other treatments: fgsm, kl")
 
 
@@ -247,8 +249,7 @@ def _counts(run, labels):
 
 def _train(run, defense, *more):
     """A command of mart-train on the run's data and network."""
-    names = ("dataset", "data_dir", "validation_images", "model")
-    settings = {name: run[name] for name in names}
+    settings = {name: run[name] for name in ("dataset", "data_dir", "model")}
     given = [f"--{k}={v}" for k, v in settings.items() if v is not None]
     for name, value in zip(
         ("pixel_min", "pixel_max"), run["pixel_range"], strict=True
