@@ -52,10 +52,10 @@ def test_sides_by_hand():
     np.testing.assert_array_equal(found, [25, 18, 13, 9, 6, 4, 3, 2, 2, 1])
     # With fewer queries the same ones halve it; none after the last.
     attack = random_search.Square(linear, THREAT, 3, queries=5000)
-    found = attack.sides(tf.constant([11, 12, 4999, 5000]), 784)
+    found = attack.sides(tf.constant([11, 12, 5000, 5001]), 784)
     np.testing.assert_array_equal(found, [25, 18, 2, 0])
     # Never less than a pixel.
-    np.testing.assert_array_equal(attack.sides(tf.constant([4999]), 16), [1])
+    np.testing.assert_array_equal(attack.sides(tf.constant([5000]), 16), [1])
 
 
 def test_starts_with_stripes():
@@ -137,7 +137,7 @@ def test_keeps_what_raises_the_objective_and_drops_the_rest():
     )
 
 
-def test_one_query_a_step_and_the_best_at_the_end():
+def test_one_pass_a_step_and_the_best_at_the_end():
     queried = []
 
     def classify(images):
@@ -146,7 +146,8 @@ def test_one_query_a_step_and_the_best_at_the_end():
 
     attack = random_search.Square(classify, THREAT, 3, queries=15)
     last = stepped(attack, attack.steps)[-1]
-    assert len(queried) == 15
+    # The authors try `n_queries` windows after the stripes.
+    assert len(queried) == 16
     best = np.max([margins(images, LABELS) for images in queried], axis=0)
     np.testing.assert_allclose(margins(attack.best(last), LABELS), best)
     np.testing.assert_array_equal(attack.best(last), last["accepted"])
@@ -179,7 +180,7 @@ def test_stays_inside_the_threat_model_exactly(shape, low, high):
     images = (low + (high - low) * GENERATOR.rand(5, *shape)).astype("float32")
     labels = LABELS[:5]
     attack = random_search.Square(linear, model, 3, queries=30)
-    states = stepped(attack, 30, images, labels, SEEDS[:5])
+    states = stepped(attack, attack.steps, images, labels, SEEDS[:5])
     for state in states:
         candidate = state["adversarial"]
         np.testing.assert_array_equal(
@@ -241,7 +242,7 @@ def test_the_engine_needs_no_gradient():
     # What stands was queried to the end, and ends with the best candidate:
     # the function alone finds the same.
     standing = ~outcome.broken
-    assert (outcome.steps[standing] == 60).all()
+    assert (outcome.steps[standing] == 61).all()
     alone = random_search.square(
         classify, IMAGES, labels, small, queries=60, seed=SEEDS
     )
@@ -250,11 +251,27 @@ def test_the_engine_needs_no_gradient():
     )
 
 
+def test_equal_values_never_win():
+    # The authors keep x' where the loss is below the least so far: on a flat
+    # classifier the stripes, whatever follows.
+    flat = tf.constant([[2.0, 0.0, 1.0]] * 12)
+    labels = np.zeros(12, "int32")
+    attack = random_search.Square(lambda x: flat, THREAT, 3, queries=8)
+    states = stepped(attack, attack.steps, labels=labels)
+    for state in states:
+        np.testing.assert_array_equal(
+            state["accepted"], states[0]["adversarial"]
+        )
+    tried = np.array(states[1]["adversarial"])
+    assert np.abs(tried - states[0]["adversarial"]).max() > 0.1
+    np.testing.assert_array_equal(states[-1]["objective"], [-1.0] * 12)
+
+
 def test_logits_that_are_not_finite_never_win():
     attack = random_search.Square(
         lambda x: linear(x) * np.float32(np.nan), THREAT, 3, queries=5
     )
-    states = stepped(attack, 5)
+    states = stepped(attack, attack.steps)
     np.testing.assert_array_equal(
         attack.best(states[-1]), states[0]["adversarial"]
     )

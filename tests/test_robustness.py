@@ -88,10 +88,21 @@ class TestEnsembles:
         assert by_name["apgd_ce"].steps == by_name["apgd_t"].steps == 100
         assert by_name["apgd_ce"].rounds == 1
         assert by_name["apgd_t"].rounds == by_name["fab_t"].rounds == 9
-        assert by_name["square"].steps == 5000
+        # 5,000 windows, after the stripes that each search begins with.
+        assert by_name["square"].steps == 5001
         assert made.notes == ()
-        plus = autoattack.AutoAttack(lambda x: x, _THREAT, 10, "plus")
-        assert dict(plus.parts)["apgd_dlr"].rounds == 5
+
+    def test_plus_has_the_order_of_its_authors(self):
+        # Theirs: apgd-ce, apgd-dlr, fab, square, apgd-t, fab-t.
+        made = autoattack.AutoAttack(lambda x: x, _THREAT, 10, "plus")
+        assert [(name, part.rounds) for name, part in made.parts] == [
+            ("apgd_ce", 5),
+            ("apgd_dlr", 5),
+            ("square", 1),
+            ("apgd_t", 9),
+            ("fab_t", 9),
+        ]
+        assert made.notes == ()
 
     @pytest.mark.parametrize(
         ("classes", "norm", "names", "said"),
@@ -106,7 +117,8 @@ class TestEnsembles:
             lambda x: x, mart_tf.ThreatModel(norm, 0.1), classes
         )
         assert [name for name, _ in made.parts] == names
-        assert said in made.notes[-1]
+        [note] = made.notes
+        assert said in note
 
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -465,9 +477,15 @@ class TestWarnings:
         assert [name for name, _ in made.parts] == [
             "apgd_ce",
             "apgd_cw",
-            "fab_t",
             "square",
+            "fab_t",
         ]
+        assert made.notes == (
+            "AutoAttack's apgd_t needs 4 classes, and there are 2: apgd_cw "
+            "ran in its place.",
+            "AutoAttack's apgd_dlr needs 3 classes, and there are 2: apgd_cw "
+            "ran in its place.",
+        )
 
     def test_square_alone_is_refused_in_l2(self):
         with pytest.raises(ValueError, match="expected other attacks in l2"):

@@ -8,11 +8,11 @@ from mart_tf.attacks import random_search
 
 # What needs how many classes, and what runs in its place: the targeted DLR
 # loss divides by a difference that takes four logits, the DLR loss three.
-_FALL_BACKS = (("apgd_t", 4, "apgd_dlr"), ("apgd_dlr", 3, "apgd_cw"))
+_FALL_BACKS = {"apgd_t": (4, "apgd_dlr"), "apgd_dlr": (3, "apgd_cw")}
 
 _VERSIONS = {
     "standard": ("apgd_ce", "apgd_t", "fab_t", "square"),
-    "plus": ("apgd_ce", "apgd_dlr", "apgd_t", "fab_t", "square"),
+    "plus": ("apgd_ce", "apgd_dlr", "square", "apgd_t", "fab_t"),
 }
 _RESTARTS = {"plus": 5}
 
@@ -22,9 +22,10 @@ class AutoAttack:
 
     "standard" is section 5 of their paper, as their code runs it since it has
     a targeted APGD: APGD on the cross-entropy, targeted APGD on the DLR loss,
-    targeted FAB and Square, each started once. Their "plus" adds APGD on the
-    untargeted DLR loss and starts APGD five times; the untargeted FAB that is
-    part of theirs too is not here, the targeted one stands for it.
+    targeted FAB and Square, each started once. Their "plus" is APGD on the
+    cross-entropy and on the untargeted DLR loss, five starts each, untargeted
+    FAB, Square, targeted APGD and targeted FAB, in this order; the untargeted
+    FAB is not here and is left out.
 
     With fewer than four classes targeted APGD has no DLR loss: APGD climbs the
     untargeted one (three classes) or the margin (two) instead, which the
@@ -61,12 +62,14 @@ class AutoAttack:
             raise ValueError(
                 f"attacks names {unknown[0]!r}; expected of {'+'.join(PARTS)}."
             )
-        for name, needed, other in _FALL_BACKS:
-            if name in names and classes < needed:
+        for name in _FALL_BACKS:
+            other = _of_classes(name, classes)
+            if name in names and other != name:
                 names = [other if each == name else each for each in names]
                 notes.append(
-                    f"AutoAttack's {name} needs {needed} classes, and there "
-                    f"are {classes}: {other} ran in its place."
+                    f"AutoAttack's {name} needs {_FALL_BACKS[name][0]} "
+                    f"classes, and there are {classes}: {other} ran in its "
+                    "place."
                 )
         names = list(dict.fromkeys(names))
         if threat.norm != "linf" and "square" in names:
@@ -88,6 +91,13 @@ class AutoAttack:
         ]
         self.needs_gradient = any(part.needs_gradient for _, part in self.parts)
         self.parameters = {"version": version, "attacks": names}
+
+
+def _of_classes(name, classes):
+    """What runs for `name` in the end where there are so many classes."""
+    while name in _FALL_BACKS and classes < _FALL_BACKS[name][0]:
+        _, name = _FALL_BACKS[name]
+    return name
 
 
 def _apgd(objective):

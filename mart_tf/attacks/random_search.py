@@ -31,14 +31,17 @@ class Square(stepwise.Stepwise):
     code windows leave out the last row and column, and all examples of a
     batch share them.
 
-    A step is one query: one forward pass of the candidate in
-    `state["adversarial"]`. After the last query that is the best one found.
+    A step is one forward pass of the candidate in `state["adversarial"]`:
+    first of the stripes, then of each window. As in that code the stripes are
+    not one of the `queries`. After the last step the candidate is the best
+    one found.
 
     Images are `[height, width, channels]`, or `[height, width]`; a vector is
     an image of one row. A window is cut to the image's height and width.
 
     Args:
-        queries: Forward passes for each example, at least 1.
+        queries: Windows tried for each example, at least 1: forward passes
+            after that of the stripes.
         p: Share of the pixels in the first windows, in (0, 1].
         restarts: How often to begin anew, at least 1.
 
@@ -75,7 +78,7 @@ class Square(stepwise.Stepwise):
             )
         self.classify = classify
         self.threat = threat
-        self.steps = queries
+        self.steps = 1 + queries
         self.rounds = restarts
         self.p = p
         self.parameters = {"queries": queries, "p": p, "restarts": restarts}
@@ -109,15 +112,15 @@ class Square(stepwise.Stepwise):
         return following, logits
 
     def sides(self, number, pixels):
-        """The window's side at each example's query, int32 `[batch]`.
+        """The window's side at each example's step, int32 `[batch]`.
 
         Args:
-            number: Int32 `[batch]`, the query: 0 is that of the stripes, the
+            number: Int32 `[batch]`, the step: 0 is that of the stripes, the
                 windows begin at 1.
             pixels: Height times width of an image.
 
         Returns:
-            Pixels; 0 past the last query, where there is nothing to try.
+            Pixels; 0 past the last window, where there is nothing to try.
         """
         table = [
             max(round(math.sqrt(self.p / 2**halvings * pixels)), 1)
@@ -170,7 +173,8 @@ def square(
             `[height, width, channels]`, `[height, width]` or `[width]`.
         labels: Integer classes `[batch]`.
         threat: The `ThreatModel`, of norm linf.
-        queries: Forward passes for each example, at least 1.
+        queries: Windows tried for each example, at least 1: forward passes
+            after that of the stripes.
         p: Share of the pixels in the first windows, in (0, 1].
         restarts: How often to begin anew, at least 1.
         seed: As in `pgd`.
