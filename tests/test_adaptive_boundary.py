@@ -12,6 +12,7 @@ import tensorflow as tf
 from mart_tf import noise
 from mart_tf import threat
 from mart_tf.attacks import adaptive_boundary
+from mart_tf.attacks import gradient
 from mart_tf.attacks import hyperplane
 from mart_tf.attacks import projected
 from mart_tf.attacks import stepwise
@@ -291,6 +292,24 @@ class TestClosest:
         )
         np.testing.assert_array_equal(distances, [np.inf, 0.0])
         np.testing.assert_array_equal(closest, IMAGES[:2])
+
+    def test_a_slope_that_is_no_number_is_left_out(self):
+        # That of the first pixel, of sqrt |x| at 0; along the others the
+        # margin is 0.4 - 3 d - d.
+        def classify(images):
+            score = 3.0 * (images[:, 1] - 0.5) + (images[:, 2] - 0.5)
+            score += tf.sqrt(tf.abs(images[:, 0]))
+            return tf.stack([tf.fill(tf.shape(score), 0.4), score], axis=1)
+
+        images, labels = tf.constant([[0.0, 0.5, 0.5]]), tf.constant([0])
+        score = lambda labels, logits: logits[:, 1]  # noqa: E731
+        slope, _, _ = gradient.input_gradient(classify, images, labels, score)
+        np.testing.assert_array_equal(slope, [[np.nan, 3.0, 1.0]])
+        closest, distances = adaptive_boundary.fab(
+            classify, images, labels, threat.ThreatModel(), steps=9
+        )
+        np.testing.assert_allclose(distances, [0.1], rtol=0.01)
+        np.testing.assert_allclose(closest, [[0.0, 0.6, 0.6]], atol=1e-3)
 
     def test_in_a_graph(self):
         model = threat.ThreatModel()

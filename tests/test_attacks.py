@@ -12,6 +12,8 @@ import tensorflow as tf
 from mart_tf import attacks
 from mart_tf import losses
 from mart_tf import threat
+from mart_tf.attacks import gradient
+from mart_tf.attacks import objectives
 from mart_tf.attacks import projected
 
 THREAT = threat.ThreatModel(epsilon=0.1)
@@ -42,6 +44,26 @@ def test_fgsm_by_hand():
         lambda x: x @ weights, images, tf.constant([0]), THREAT
     )
     np.testing.assert_allclose(adversarial, [[0.4, 1.0]], rtol=1e-6)
+
+
+@pytest.mark.parametrize("radius", [0.02, 0.2])
+def test_fgsm_starts_and_ends_in_a_radius_of_its_own(radius):
+    # Far from black and white; the score rises along (-, +, +, -).
+    images = np.linspace(0.3, 0.7, 40, dtype="float32").reshape(10, 4)
+    weights = tf.constant([[0.0, -1.0], [0.0, 2.0], [0.0, 1.0], [0.0, -3.0]])
+    found = attacks.fgsm(
+        lambda x: x @ weights,
+        images,
+        tf.zeros([10], tf.int32),
+        THREAT,
+        random_start="uniform",
+        epsilon=radius,
+        seed=5,
+    )
+    draws = np.stack([splitmix.uniform(5, row, 4) for row in range(10)])
+    moved = 2 * draws - 1 + [-1, 1, 1, -1]
+    expected = images + radius * np.clip(moved, -1, 1)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("start", ["uniform", "gaussian", "none"])
@@ -104,6 +126,63 @@ def test_best_iterate_never_loses_objective():
     assert inside(best)
     assert (kept.numpy() >= last.numpy() - 1e-5).all()
     assert (kept.numpy() > last.numpy() + 1e-3).any()
+
+
+def test_the_best_iterate_may_be_the_last():
+    # Of a linear network each step is better than the one before: w_1 - w_0
+    # is (-2, 3).
+    weights = tf.constant([[1.0, -1.0], [-1.0, 2.0]])
+    found = attacks.pgd(
+        lambda x: x @ weights,
+        tf.constant([[0.5, 0.3]]),
+        tf.constant([0]),
+        THREAT,
+        steps=2,
+        step_size=0.03,
+        random_start="none",
+        best_iterate=True,
+    )
+    np.testing.assert_allclose(found, [[0.44, 0.36]], rtol=1e-6)
+
+
+def test_momentum_adds_gradients_over_their_l1_norm():
+    # First along (1, 1, 1, 1), then along (2, -1, 0, 0): the sum is
+    # (1/4 + 2/3, 1/4 - 1/3, 1/4, 1/4). By the l2 norm the second would be
+    # 1/2 - 1 / sqrt(5), above 0.
+    def classify(images):
+        score = tf.where(
+            tf.reduce_sum(images, 1) < 2.05,
+            tf.reduce_sum(images, 1),
+            2.0 * images[:, 0] - images[:, 1],
+        )
+        return tf.stack([tf.fill(tf.shape(score), 9.0), score], axis=1)
+
+    found = attacks.momentum_pgd(
+        classify,
+        tf.fill([1, 4], 0.5),
+        tf.constant([0]),
+        THREAT,
+        steps=2,
+        step_size=0.03,
+    )
+    np.testing.assert_allclose(found, [[0.56, 0.5, 0.56, 0.56]], rtol=1e-6)
+
+
+def test_momentum_forgets_a_gradient_that_is_no_number():
+    # The slope of the first pixel, that of sqrt |x| at 0, is no number until
+    # the second has moved.
+    def classify(images):
+        beyond = images[:, 0] + tf.stop_gradient(images[:, 1]) - 1.0
+        score = tf.reduce_sum(images, 1) + tf.sqrt(tf.abs(beyond))
+        return tf.stack([tf.fill(tf.shape(score), 9.0), score], axis=1)
+
+    images, label = tf.fill([1, 3], 0.5), tf.constant([0])
+    slope, _, _ = gradient.input_gradient(classify, images, label)
+    np.testing.assert_array_equal(np.isnan(slope), [[True, False, False]])
+    found = attacks.momentum_pgd(
+        classify, images, label, THREAT, steps=3, step_size=0.02
+    )
+    np.testing.assert_allclose(found, [[0.54, 0.56, 0.56]], rtol=1e-6)
 
 
 def test_a_seed_per_example_survives_re_packing():
@@ -182,6 +261,22 @@ def test_objectives_by_hand():
     np.testing.assert_allclose(attacks.margin(label, logits), [4.0])
     np.testing.assert_allclose(attacks.margin(label, logits, kappa=0.0), [0.0])
     np.testing.assert_allclose(attacks.dlr(label, logits), [4 / 3], rtol=1e-6)
+
+
+def test_dlr_of_equal_logits_is_0():
+    # 0 / (0 + 1e-12): neither value nor gradient is 0 / 0.
+    flat, label = tf.fill([1, 4], 0.5), tf.constant([1])
+    for objective in (
+        attacks.dlr,
+        functools.partial(objectives.targeted_dlr, targets=tf.constant([2])),
+    ):
+        with tf.GradientTape() as tape:
+            tape.watch(flat)
+            value = objective(label, flat)
+        np.testing.assert_array_equal(value, [0.0])
+        slope = tape.gradient(value, flat).numpy()
+        assert np.isfinite(slope).all()
+        assert slope[0, 1] < 0.0
 
 
 def test_soft_margin_by_hand():

@@ -420,6 +420,43 @@ def test_fosc_is_zero_at_a_solution_where_the_pixel_range_is_in_it():
     assert np.median(found["natural"]) > 0.1
 
 
+@pytest.mark.parametrize("reference", ["natural", "start", "range"])
+def test_fosc_of_a_confident_network_vanishes_with_its_gradient(reference):
+    # Of CE itself, not of the soft logit margin that is climbed: where p_y
+    # rounds to 1 the first is nearly 0, the second as large as ever.
+    images = linear.IMAGES.astype("float32")
+    labels = linear.softmax_of(linear.IMAGES).argmax(1).astype("int32")
+    scale = 40.0
+    adversarial, fosc = attacks.pgd_until_stationary(
+        lambda x: scale * (x @ linear.KERNEL + linear.BIAS),
+        tf.constant(images),
+        tf.constant(labels),
+        linear.THREAT,
+        criterion=0.0,
+        steps=1,
+        step_size=1e-3,
+        random_start="none",
+        reference=reference,
+    )
+    x = adversarial.numpy().astype("float64")
+    logits = scale * (x @ linear.KERNEL + linear.BIAS)
+    truth = linear.one_hot(labels)
+    wrong = np.where(truth == 1, -np.inf, logits)
+    lead = scipy.special.logsumexp(wrong, axis=1) - (truth * logits).sum(1)
+    # dCE / dz = (1 - p_y) (the others by their share - truth)
+    others = scipy.special.softmax(wrong, axis=1) - truth
+    slope = scale * (scipy.special.expit(lead)[:, None] * others)
+    slope = slope @ linear.KERNEL.T
+    epsilon = linear.THREAT.epsilon
+    if reference == "range":
+        best = np.clip(images + epsilon * np.sign(slope), 0, 1)
+        expected = ((best - x) * slope).sum(1)
+    else:
+        expected = epsilon * abs(slope).sum(1) - ((x - images) * slope).sum(1)
+    assert (lead < -20).any()
+    np.testing.assert_allclose(fosc, expected, rtol=1e-3)
+
+
 def test_refuses_the_pixel_range_in_l2():
     with pytest.raises(ValueError, match="reference=range is for linf"):
         mart_tf.AdversarialClassifier(
