@@ -208,7 +208,7 @@ class TestApart:
         np.savez(
             path, x_train=images, y_train=labels, x_test=images, y_test=labels
         )
-        mine = data.load(f"npz:{path}", validation_fraction=0)
+        mine = data.load(f"npz:{path}", validation_images=0)
         new = pixels(198, seed=3)
         pool = data.Pool("p", np.concatenate([images[:2], new]))
         data.check_apart(pool, mine)

@@ -101,6 +101,8 @@ def test_verification_is_exact(before, tmp_path, monkeypatch):
         ]
     )
     with pytest.raises(ValueError, match="as a version that fails"):
-        mart_tf.export_saved_model(model, tmp_path / "served")
+        mart_tf.export_saved_model(
+            model, tmp_path / "served", pixel_range=(0, 1)
+        )
     assert seen == [False]
     assert tf32() == before

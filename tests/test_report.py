@@ -655,7 +655,7 @@ def test_a_real_evaluation_follows_the_schema(schema, monkeypatch):
     )
     content = report.as_json()
     jsonschema.Draft202012Validator(schema).validate(content)
-    assert len(content["signs"]) == 6
+    assert len(content["signs"]) == 7
     assert len(content["traces"]) >= 1
     names = {drawn.name for drawn in plots.drawings(report)}
     assert names == set(FIGURES)

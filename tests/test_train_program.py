@@ -513,7 +513,11 @@ def test_a_run_continues_in_its_own_precision(monkeypatch):
     with pytest.raises(Stopped, match="mixed_bfloat16"):
         run.train(config, None, None)
     with pytest.raises(Stopped, match="float32"):
-        run.train(config, {"facts": {"policy": "float32"}}, None)
+        record = {
+            "config": dataclasses.asdict(config),
+            "facts": {"policy": "float32"},
+        }
+        run.train(config, record, None)
 
 
 def test_the_warm_up_of_epsilon_takes_a_last_part_of_a_step_whole():
@@ -590,7 +594,13 @@ def test_a_default_run_records_what_every_default_stood_for():
     config = json.loads(pathlib.Path("run/run.json").read_text())["config"]
     assert {name: config[name] for name in recorded} == recorded
     absent = {name for name, value in config.items() if value is None}
-    assert absent == {"data_dir", "pool", "init_from", "regularization"}
+    assert absent == {
+        "data_dir",
+        "pool",
+        "init_from",
+        "regularization",
+        "steps_per_epoch",
+    }
     flags = pathlib.Path("run/flags.cfg").read_text().splitlines()
     for name, value in recorded.items():
         assert f"--{name}={value}" in flags

@@ -109,8 +109,8 @@ def _data(config, record):
     """The configuration, its validation images counted, and the data set."""
     images = config.validation_images
     if images is None and record:
-        # Those of the run, on whatever version it continues.
-        images = record["config"]["validation_images"]
+        # Those of the run; one of an earlier version has the default's.
+        images = record["config"].get("validation_images")
     dataset = data.load(
         config.dataset,
         data_dir=config.data_dir,
