@@ -21,6 +21,7 @@ from absl import app
 from absl import flags
 import keras
 import numpy as np
+import rates
 import tensorflow as tf
 
 import mart_tf
@@ -36,16 +37,12 @@ _SECONDS = flags.DEFINE_float("seconds", 20, "Least length of a measurement.")
 _SHAPES = {"small_cnn": (28, 28, 1), "resnet18": (32, 32, 3)}
 _ATTACK_STEPS = 10
 
-# Forward passes and what costs as much: a step of PGD is one forward and one
-# backward pass to the images; a training pass is one forward, and backward
-# to activations and to weights; MART makes two of those.
-_PASSES = 2 * _ATTACK_STEPS + 2 * 3
-
 
 def main(_):
     """Prints a line for each network and precision."""
     peaks = {
-        name: matrix_product_peak(name) for name in ("float32", "bfloat16")
+        name: rates.matrix_product_peak(name)
+        for name in ("float32", "bfloat16")
     }
     for name, peak in peaks.items():
         print(f"matrix product, {name}: {peak / 1e9:,.0f} GFLOP/s")
@@ -59,11 +56,11 @@ def main(_):
             bench = Bench(network, precision)
             rounds = [(bench.step(), bench.fit()) for _ in range(_ROUNDS.value)]
             step, fit = (
-                statistics.median(rates) for rates in zip(*rounds, strict=True)
+                statistics.median(found) for found in zip(*rounds, strict=True)
             )
             ratio = statistics.median(f / s for s, f in rounds)
             peak = peaks[precision.removeprefix("mixed_")]
-            share = step * _PASSES * bench.flops / peak
+            share = step * rates.mart_passes(_ATTACK_STEPS) * bench.flops / peak
             medians[network, precision] = step
             print(
                 f"{network:10} {precision:15} {step:9.1f} {fit:9.1f} "
@@ -82,7 +79,7 @@ class Bench:
         classifier = mart_tf.models.build(
             network, shape, 10, precision=precision
         )
-        self.flops = forward_flops(classifier)
+        self.flops = rates.forward_flops(classifier)
         self.model = mart_tf.AdversarialClassifier(
             classifier,
             "mart",
@@ -138,29 +135,6 @@ class Clock(keras.callbacks.Callback):
         enough = len(self.times) > 3
         if enough and self.times[-1] - self.times[0] > self.seconds:
             self.model.stop_training = True
-
-
-def matrix_product_peak(dtype):
-    """FLOP/s of a large matrix product, the best of several."""
-    size = 4096 if tf.config.list_physical_devices("GPU") else 2048
-    a = tf.cast(tf.random.normal([size, size]), dtype)
-    product = tf.function(lambda x: tf.reduce_sum(x @ x))
-    best = float("inf")
-    for _ in range(12):
-        started = time.perf_counter()
-        float(product(a))
-        best = min(best, time.perf_counter() - started)
-    return 2 * size**3 / best
-
-
-def forward_flops(model):
-    """FLOPs of one image's forward pass: convolutions and dense layers."""
-    total = 0
-    for layer in model.layers:
-        if isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense)):
-            places = np.prod(layer.output.shape[1:-1], dtype=int)
-            total += 2 * int(np.prod(layer.kernel.shape)) * int(places)
-    return total
 
 
 if __name__ == "__main__":

@@ -51,8 +51,10 @@ _STRINGS = {
     "optimizer": "sgd (momentum 0.9), sgd:nesterov=true or adam, with "
     "options: sgd:momentum=0.95; ema=0.999 keeps an average of the weights "
     "too, for --checkpoint=ema.",
-    "precision": "float32, mixed_bfloat16, or auto: bfloat16 where the "
-    "hardware computes it.",
+    "precision": "float32, tf32 (float32 whose products a GPU rounds to 10 "
+    "bits), mixed_bfloat16, or auto: bfloat16 where the hardware computes it.",
+    "xla": "What XLA compiles: attack, step (all of it, on one device) or off; "
+    "auto: the attack on a GPU, nothing on a CPU.",
     "strategy": "auto (mirrored if more than one device is visible), single "
     "or mirrored.",
 }

@@ -20,6 +20,8 @@ OPTIMIZERS = {
 # What an optimizer is given by the run, not by the user.
 OPTIMIZER_RESERVED = ("learning_rate",)
 
-PRECISIONS = ("auto", "float32", "mixed_bfloat16")
+PRECISIONS = ("auto", "float32", "tf32", "mixed_bfloat16")
 
 STRATEGIES = ("auto", "single", "mirrored")
+
+XLA = ("auto", "attack", "step", "off")

@@ -147,6 +147,7 @@ class AdversarialClassifier(keras.Model):
             }
         self.built = classifier.built
         self._has_metrics = False
+        self.compiled_by_xla = False
 
     def call(self, inputs, training=None):
         image = inputs["image"] if isinstance(inputs, dict) else inputs
@@ -171,12 +172,20 @@ class AdversarialClassifier(keras.Model):
     ):
         """As `keras.Model.compile`, without a loss: the defense is the loss.
 
-        `jit_compile` is off unless asked for: compiling the whole step fails
-        under a strategy and is several times slower on a CPU.
+        `jit_compile` is off unless asked for, as XLA is several times slower
+        on a CPU: "attack" has it compile the inner attack alone, under any
+        strategy; True the whole step, which fails under a strategy.
 
         Raises:
-            ValueError: If a loss or a loss-scaling optimizer is given.
+            ValueError: If a loss or a loss-scaling optimizer is given, or
+                `jit_compile` is anything else.
         """
+        if jit_compile not in (True, False, "attack"):
+            raise ValueError(
+                f"compile got jit_compile={jit_compile!r}; expected False, "
+                'True for the whole step, or "attack" for the attack alone.'
+            )
+        self.compiled_by_xla = jit_compile
         if loss is not None:
             raise ValueError(
                 f"compile got loss={loss!r}; the defense is the loss, so give "
@@ -187,7 +196,7 @@ class AdversarialClassifier(keras.Model):
             optimizer=optimizer,
             metrics=metrics,
             weighted_metrics=weighted_metrics,
-            jit_compile=jit_compile,
+            jit_compile=jit_compile is True,
             **kwargs,
         )
         if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
@@ -195,6 +204,12 @@ class AdversarialClassifier(keras.Model):
                 "The optimizer scales its loss for float16, which is not "
                 "supported; use the policy mixed_bfloat16 or float32."
             )
+
+    def get_compile_config(self):
+        config = super().get_compile_config()
+        if config and self.compiled_by_xla == "attack":
+            config["jit_compile"] = "attack"
+        return config
 
     def compile_from_config(self, config):
         config = keras.saving.deserialize_keras_object(config)
@@ -270,9 +285,7 @@ class AdversarialClassifier(keras.Model):
         dropout.seed(
             self.classifier, noise.fold(self.seed, _DROPOUT_STREAM), self.step
         )
-        adversarial = self.defense.attack(
-            self._classify_frozen, batch, self._inner_attack()
-        )
+        adversarial = self._attacked(batch)
         self.memory.keep(batch.example, adversarial.memory)
         count = reduction.global_count(batch.image)
         here = tf.cast(tf.shape(batch.image)[0], tf.float32)
@@ -402,6 +415,18 @@ class AdversarialClassifier(keras.Model):
             self.random_start,
             self.epoch.value,
         )
+
+    def _attacked(self, batch):
+        """What the defense's attack finds, in a graph for XLA if asked for."""
+
+        def attack():
+            return self.defense.attack(
+                self._classify_frozen, batch, self._inner_attack()
+            )
+
+        if self.compiled_by_xla == "attack":
+            attack = tf.function(attack, autograph=False, jit_compile=True)
+        return attack()
 
     def _step_size(self):
         return self.attack_step_size or self.threat.epsilon / 4.0

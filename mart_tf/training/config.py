@@ -14,7 +14,14 @@ from mart_tf.models import names
 from mart_tf.training import optimizers
 
 # What may differ when a run continues; epochs may grow.
-FREE_TO_DIFFER = ("workdir", "data_dir", "download", "strategy", "epochs")
+FREE_TO_DIFFER = (
+    "workdir",
+    "data_dir",
+    "download",
+    "strategy",
+    "xla",
+    "epochs",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +59,7 @@ class Config:
     weight_decay: float | None = None
     precision: str = "auto"
     strategy: str = "auto"
+    xla: str = "auto"
     seed: int = 0
 
     def resolved(self):
@@ -144,6 +152,7 @@ class Config:
         for kind, value, allowed in [
             ("precision", self.precision, training.PRECISIONS),
             ("strategy", self.strategy, training.STRATEGIES),
+            ("XLA", self.xla, training.XLA),
             ("norm", self.norm, choices.NORMS),
             ("outputs", self.outputs, choices.OUTPUTS),
             ("random start", self.random_start, choices.RANDOM_STARTS),

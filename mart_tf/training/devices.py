@@ -33,12 +33,33 @@ def _mirrored(devices):
     return tf.distribute.MirroredStrategy(devices)
 
 
+def jit_compile(xla, replicas):
+    """What `AdversarialClassifier.compile` takes for an `--xla`.
+
+    "auto" has XLA compile the attack on a GPU, and nothing on a CPU, where its
+    code is several times slower.
+
+    Raises:
+        ValueError: If the whole step is to be compiled for several replicas.
+    """
+    if xla == "auto":
+        xla = "attack" if kind() == "GPU" else "off"
+    if xla == "step" and replicas > 1:
+        raise ValueError(
+            f"--xla=step compiles the step of one device, and there are "
+            f"{replicas}; give --xla=attack, or --strategy=single."
+        )
+    return {"off": False, "attack": "attack", "step": True}[xla]
+
+
 def policy(precision):
     """The Keras dtype policy for a `--precision`, and why.
 
     Returns:
         "float32" or "mixed_bfloat16", and a sentence for the user.
     """
+    if precision == "tf32":
+        return "float32", "float32, its products in TF32 where there is a GPU"
     if precision != "auto":
         return precision, f"{precision}, as asked"
     if _computes_bfloat16():

@@ -6,6 +6,7 @@ import math
 import pathlib
 
 import keras
+import tensorflow as tf
 
 from mart_tf import data
 from mart_tf import defenses
@@ -21,6 +22,8 @@ from mart_tf.training import initialization
 from mart_tf.training import optimizers
 from mart_tf.training import schedules
 from mart_tf.training import workdir
+
+_XLA = {False: "off", "attack": "compiles the attack", True: "all of a step"}
 
 
 def train(config, record, console):
@@ -46,6 +49,10 @@ def train(config, record, console):
         policy, reason = record["facts"]["policy"], "as the run began"
     else:
         policy, reason = devices.policy(config.precision)
+    # TensorFlow's own default is on.
+    tf.config.experimental.enable_tensor_float_32_execution(
+        config.precision == "tf32"
+    )
     with strategy.scope():
         model = compiled_model(config, dataset, pool, steps, policy)
     model.defense.check_data(
@@ -233,7 +240,11 @@ def compiled_model(config, dataset, pool, steps, policy):
     rate = schedules.create(
         config.schedule, config.learning_rate, steps, config.epochs
     )
-    model.compile(optimizers.create(config.optimizer, rate))
+    replicas = model.distribute_strategy.num_replicas_in_sync
+    model.compile(
+        optimizers.create(config.optimizer, rate),
+        jit_compile=devices.jit_compile(config.xla, replicas),
+    )
     model.optimizer.build(model.trainable_variables)
     return model
 
@@ -286,6 +297,7 @@ def _print_settings(
         ),
         ("precision", precision),
         ("devices", f"{replicas} {devices.kind()}"),
+        ("XLA", _XLA[model.compiled_by_xla]),
         ("workdir", config.workdir),
     ]
     for name, value in lines:
