@@ -234,7 +234,7 @@ def train():
                 _print_row(
                     "train",
                     f"{kind['name']}, {_IMAGES.value} images",
-                    f"{100 * kind['accuracy']:.2f} % in {kind['seconds']:.1f} s",
+                    f"{100 * kind['accuracy']:.2f} %, {kind['seconds']:.1f} s",
                 )
 
 
@@ -271,6 +271,10 @@ def step(device, network, defenses):
         keras.backend.clear_session()
         with strategy.scope():
             classifier = mart_tf.models.build(network, shape, 10)
+            # Keras draws the masks of dropout alike on each replica.
+            for layer in classifier.layers:
+                if isinstance(layer, keras.layers.Dropout):
+                    layer.rate = 0.0
             # As numpy draws them, whatever the device.
             for variable in classifier.trainable_variables:
                 if len(variable.shape) > 1:

@@ -111,8 +111,7 @@ class ThreatModel:
         An entry that is not finite counts as 0: as NaN it would stay for
         ever.
         """
-        finite = tf.where(tf.math.is_finite(gradient), gradient, 0.0)
-        return self._geometry.ascent(finite)
+        return self._geometry.ascent(finite(gradient))
 
     def dual_norm(self, gradient):
         """The most that a step of length 1 can gain along the gradient.
@@ -167,6 +166,14 @@ class ThreatModel:
     @property
     def _geometry(self):
         return _GEOMETRIES[self.norm]
+
+
+def finite(values):
+    """The values, 0 where they are not finite."""
+    # A whole tensor of zeros: beside one zero TensorFlow cannot choose the
+    # layout of convolutions on a GPU.
+    zeros = tf.zeros_like(values)
+    return tf.where(tf.math.is_finite(values), values, zeros)
 
 
 class _Maximum:

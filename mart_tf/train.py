@@ -53,8 +53,8 @@ _STRINGS = {
     "too, for --checkpoint=ema.",
     "precision": "float32, tf32 (float32 whose products a GPU rounds to 10 "
     "bits), mixed_bfloat16, or auto: bfloat16 where the hardware computes it.",
-    "xla": "What XLA compiles: attack, step (all of it, on one device) or off; "
-    "auto: the attack on a GPU, nothing on a CPU.",
+    "xla": "What XLA compiles: step (on one device), attack (of each step) or "
+    "off; auto: the step on a GPU, the attack on several, off on CPUs.",
     "strategy": "auto (mirrored if more than one device is visible), single "
     "or mirrored.",
 }

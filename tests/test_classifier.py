@@ -783,3 +783,59 @@ def test_a_saturated_softmax_hides_nothing(layer):
         for model, kind in [(logits, "logits"), (network, "probabilities")]
     ]
     assert reports[0].accuracy == reports[1].accuracy
+
+
+@pytest.mark.parametrize("compiled", ["attack", True])
+def test_xla_trains_the_same_weights(compiled):
+    images, labels = digits()
+    weights = []
+    for jit_compile in (False, compiled):
+        network = small_network()
+        # XLA draws other numbers for Keras.
+        network.layers[4].rate = 0.0
+        model = mart_tf.AdversarialClassifier(
+            network, "mart", mart_tf.ThreatModel(epsilon=0.1), attack_steps=2
+        )
+        model.compile(keras.optimizers.SGD(0.05), jit_compile=jit_compile)
+        model.fit(images, labels, 64, epochs=1, shuffle=False, verbose=0)
+        weights.append(network.get_weights())
+    for plain, other in zip(*weights, strict=True):
+        np.testing.assert_allclose(plain, other, atol=1e-5)
+
+
+def test_xla_compiles_the_attack_of_each_replica():
+    images, labels = digits()
+    weights = []
+    for strategy in both_strategies():
+        with strategy.scope():
+            network = small_network()
+            network.layers[4].rate = 0.0
+            model = mart_tf.AdversarialClassifier(
+                network,
+                "mart",
+                mart_tf.ThreatModel(epsilon=0.1),
+                attack_steps=2,
+            )
+            model.compile(keras.optimizers.SGD(0.05), jit_compile="attack")
+        model.fit(images, labels, 64, epochs=1, shuffle=False, verbose=0)
+        weights.append(network.get_weights())
+    for one, two in zip(*weights, strict=True):
+        np.testing.assert_allclose(one, two, atol=1e-5)
+
+
+def test_what_xla_compiles_is_saved(tmp_path):
+    model = mart_tf.AdversarialClassifier(
+        small_network(), "standard", mart_tf.ThreatModel(epsilon=0.1)
+    )
+    model.compile("sgd", jit_compile="attack")
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.compiled_by_xla == "attack"
+
+
+def test_xla_compiles_nothing_else():
+    model = mart_tf.AdversarialClassifier(
+        small_network(), "standard", mart_tf.ThreatModel(epsilon=0.1)
+    )
+    with pytest.raises(ValueError, match="jit_compile='all'; expected False"):
+        model.compile("sgd", jit_compile="all")

@@ -823,3 +823,48 @@ def test_precision_says_why():
     policy, reason = devices.policy("auto")
     assert policy in ("float32", "mixed_bfloat16")
     assert "hardware" in reason
+
+
+def test_what_xla_compiles(monkeypatch):
+    assert devices.jit_compile("auto", 1) is False
+    assert devices.jit_compile("off", 2) is False
+    assert devices.jit_compile("step", 1) is True
+    assert devices.jit_compile("attack", 2) == "attack"
+    with pytest.raises(ValueError, match="--xla=step compiles the step of one"):
+        devices.jit_compile("step", 2)
+    # A GPU that is not here.
+    monkeypatch.setattr(devices, "kind", lambda: "GPU")
+    assert devices.jit_compile("auto", 1) is True
+    assert devices.jit_compile("auto", 2) == "attack"
+
+
+def test_tf32_is_float32_with_rounded_products(tmp_path):
+    assert devices.policy("tf32")[0] == "float32"
+    config = tf.config.experimental
+    before = config.tensor_float_32_execution_enabled()
+    try:
+        for precision, rounded in [("tf32", True), ("float32", False)]:
+            config.enable_tensor_float_32_execution(not rounded)
+            settings = run_config.Config(
+                workdir=str(tmp_path / precision),
+                epochs=1,
+                steps_per_epoch=1,
+                precision=precision,
+            ).resolved()
+            run.train(settings, None, rich.console.Console(quiet=True))
+            assert config.tensor_float_32_execution_enabled() is rounded
+    finally:
+        config.enable_tensor_float_32_execution(before)
+
+
+def test_xla_compiles_the_step_of_a_program(tmp_path):
+    process = programs.run(
+        "train",
+        "--epochs=1",
+        "--steps_per_epoch=2",
+        "--xla=step",
+        "--workdir=run",
+        cwd=tmp_path,
+    )
+    assert process.returncode == 0, process.stderr
+    assert "XLA          compiles the step" in process.stdout

@@ -4,6 +4,7 @@ import numbers
 
 import tensorflow as tf
 
+from mart_tf import threat as threat_model
 from mart_tf.attacks import examples
 from mart_tf.attacks import gradient
 from mart_tf.attacks import hyperplane
@@ -139,7 +140,7 @@ class FAB(stepwise.Stepwise):
         slope, values, _ = gradient.input_gradient(
             self.classify, iterate, labels, advantage
         )
-        slope = tf.where(tf.math.is_finite(slope), slope, 0.0)
+        slope = threat_model.finite(slope)
         # The same linear function at the natural example: a difference of
         # near points, where <w, x> of each would lose digits.
         axes = list(range(1, len(images.shape)))

@@ -2,6 +2,8 @@
 
 import tensorflow as tf
 
+from mart_tf import threat as threat_model
+
 
 @tf.function(reduce_retracing=False)
 def shortest_move(points, weights, values, threat):
@@ -35,8 +37,8 @@ def shortest_move(points, weights, values, threat):
         their bounds. Where all weights are 0, no move.
     """
     axes = list(range(1, len(points.shape)))
-    weights = tf.where(tf.math.is_finite(weights), weights, 0.0)
-    values = tf.where(tf.math.is_finite(values), values, 0.0)
+    weights = threat_model.finite(weights)
+    values = threat_model.finite(values)
     # Over the dual norm: the products of what a confident network's gradients
     # are, 1e-20, would vanish.
     scale = threat.dual_norm(weights)

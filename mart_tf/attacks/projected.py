@@ -6,6 +6,7 @@ from typing import Literal
 import tensorflow as tf
 
 from mart_tf import noise
+from mart_tf import threat as threat_model
 from mart_tf.attacks import gradient
 from mart_tf.attacks import objectives
 from mart_tf.attacks import stepwise
@@ -246,7 +247,7 @@ class MomentumPGD(_Ascent):
             self.classify, state["adversarial"], labels
         )
         # One NaN would stay in the sum for ever.
-        slope = tf.where(tf.math.is_finite(slope), slope, 0.0)
+        slope = threat_model.finite(slope)
         axes = list(range(1, len(images.shape)))
         length = tf.reduce_sum(tf.abs(slope), axes, keepdims=True)
         slope = self.decay * state["gradient"] + tf.math.divide_no_nan(

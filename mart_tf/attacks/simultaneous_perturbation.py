@@ -6,6 +6,7 @@ import numbers
 import tensorflow as tf
 
 from mart_tf import noise
+from mart_tf import threat as threat_model
 from mart_tf.attacks import gradient
 from mart_tf.attacks import objectives
 from mart_tf.attacks import stepwise
@@ -104,7 +105,7 @@ class SPSA(stepwise.Stepwise):
             tf.sqrt(square / (1.0 - _SQUARE_DECAY**count)) + _SMALL
         )
         # The square of a huge slope is infinite.
-        ascent = tf.where(tf.math.is_finite(ascent), ascent, 0.0)
+        ascent = threat_model.finite(ascent)
         following = {
             "adversarial": self.threat.project(
                 adversarial + self.learning_rate * width * ascent, images
@@ -195,7 +196,7 @@ def gradient_estimate(
         )
         above, below = tf.split(values, 2)
         slopes = (above - below) / (2.0 * delta)
-        slopes = tf.where(tf.math.is_finite(slopes), slopes, 0.0)
+        slopes = threat_model.finite(slopes)
         slopes = tf.reshape(slopes, [-1] + [1] * len(shape))
         parts = tf.reshape(slopes * directions, [-1, together, *shape])
         return first + together, total + tf.reduce_sum(parts, axis=1)

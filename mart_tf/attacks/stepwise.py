@@ -7,6 +7,7 @@ its place with another: it drives the same attacks step by step.
 
 import abc
 import functools
+import threading
 
 import tensorflow as tf
 
@@ -18,10 +19,22 @@ def compiled(function):
     """A `tf.function` of which there may be many with the same code.
 
     TensorFlow takes the second attack of a kind for the first one traced
-    again, and warns of a few; a partial has no code to be known by. Shapes are
-    never generalised.
+    again, and warns of a few; a partial has no code to be known by. Of many
+    threads that wait for the first trace it takes each for the tracing one,
+    and warns too: so that trace is made apart. Shapes are never generalised.
     """
-    return tf.function(functools.partial(function), reduce_retracing=False)
+    graph = tf.function(functools.partial(function), reduce_retracing=False)
+    lock, traced = threading.Lock(), threading.Event()
+
+    def call(*arguments):
+        if not traced.is_set():
+            with lock:
+                if not traced.is_set():
+                    graph.get_concrete_function(*arguments)
+                    traced.set()
+        return graph(*arguments)
+
+    return call
 
 
 class Stepwise(abc.ABC):

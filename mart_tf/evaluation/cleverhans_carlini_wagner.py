@@ -12,6 +12,7 @@ from cleverhans.tf2.attacks import carlini_wagner_l2
 import numpy as np
 import tensorflow as tf
 
+from mart_tf import threat as threat_model
 from mart_tf.attacks import objectives
 from mart_tf.attacks import stepwise
 from mart_tf.evaluation import cleverhans_attacks
@@ -251,7 +252,7 @@ class _Descent:
     def apply_gradients(self, pairs):
         [(gradient, variable)] = pairs
         # An entry that is not finite would stay for ever.
-        gradient = tf.where(tf.math.is_finite(gradient), gradient, 0.0)
+        gradient = threat_model.finite(gradient)
         self._updates.assign_add(1.0)
         self._mean.assign(0.9 * self._mean + 0.1 * gradient)
         self._square.assign(0.999 * self._square + 0.001 * gradient**2)

@@ -4,6 +4,7 @@ from cleverhans.tf2.attacks import spsa
 import tensorflow as tf
 
 from mart_tf import noise
+from mart_tf import threat as threat_model
 from mart_tf.attacks import stepwise
 from mart_tf.evaluation import cleverhans_attacks
 
@@ -106,7 +107,7 @@ class SPSA(stepwise.Stepwise):
                 self._classify(images), label, self._classes
             )
             # One that is not finite would stay in the update for ever.
-            return tf.where(tf.math.is_finite(values), values, 0.0)
+            return threat_model.finite(values)
 
         return spsa.projected_optimization(
             margin,

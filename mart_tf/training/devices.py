@@ -36,14 +36,15 @@ def _mirrored(devices):
 def jit_compile(xla, replicas):
     """What `AdversarialClassifier.compile` takes for an `--xla`.
 
-    "auto" has XLA compile the attack on a GPU, and nothing on a CPU, where its
-    code is several times slower.
+    "auto" has XLA compile the whole step on a GPU, on several the attack, and
+    nothing on a CPU, where its code is several times slower.
 
     Raises:
         ValueError: If the whole step is to be compiled for several replicas.
     """
     if xla == "auto":
-        xla = "attack" if kind() == "GPU" else "off"
+        on_gpu = "attack" if replicas > 1 else "step"
+        xla = on_gpu if kind() == "GPU" else "off"
     if xla == "step" and replicas > 1:
         raise ValueError(
             f"--xla=step compiles the step of one device, and there are "

@@ -23,7 +23,11 @@ from mart_tf.training import optimizers
 from mart_tf.training import schedules
 from mart_tf.training import workdir
 
-_XLA = {False: "off", "attack": "compiles the attack", True: "all of a step"}
+_XLA = {
+    False: "off",
+    "attack": "compiles the attack, a minute or two",
+    True: "compiles the step, a minute or two",
+}
 
 
 def train(config, record, console):
