@@ -839,3 +839,14 @@ def test_xla_compiles_nothing_else():
     )
     with pytest.raises(ValueError, match="jit_compile='all'; expected False"):
         model.compile("sgd", jit_compile="all")
+
+
+@pytest.mark.parametrize(
+    ("jit_compile", "whole"), [(False, False), ("attack", False), (True, True)]
+)
+def test_what_xla_compiles_is_asked_of_keras(jit_compile, whole):
+    model = mart_tf.AdversarialClassifier(
+        small_network(), "standard", mart_tf.ThreatModel(epsilon=0.1)
+    )
+    model.compile("sgd", jit_compile=jit_compile)
+    assert model.jit_compile is whole
