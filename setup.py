@@ -43,7 +43,7 @@ setuptools.setup(
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
     ],
     packages=setuptools.find_packages(include=["mart_tf", "mart_tf.*"]),
-    package_data={"mart_tf.evaluation.reporting": ["*.jinja", "*.json"]},
+    package_data={"mart_tf.reports": ["*.jinja", "*.json"]},
     # TensorFlow 2.21 has no wheel for Python 3.14.
     python_requires=">=3.11,<3.14",
     # The programs and a part of the tests ran with the lower bounds, all at

@@ -24,7 +24,7 @@ import mart_tf
 from mart_tf import attacks
 from mart_tf import noise
 from mart_tf.evaluation import targets
-from mart_tf.training import workdir
+from mart_tf.runs import workdir
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A run of mart-train.")
 _DATA_DIR = flags.DEFINE_string(

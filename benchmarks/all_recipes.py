@@ -30,10 +30,10 @@ import numpy as np
 import tensorflow as tf
 
 from mart_tf import data
-from mart_tf import subsets
 from mart_tf import train
-from mart_tf.training import devices
-from mart_tf.training import run
+from mart_tf.labeling import subsets
+from mart_tf.runs import devices
+from mart_tf.runs import run
 
 _RECIPES = flags.DEFINE_list(
     "recipes", ["*"], "Names of recipes or patterns, such as table4_*."

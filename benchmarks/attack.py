@@ -46,7 +46,7 @@ from mart_tf import noise
 from mart_tf.attacks import projected
 from mart_tf.evaluation import engine
 from mart_tf.evaluation import targets
-from mart_tf.training import workdir
+from mart_tf.runs import workdir
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A run of mart-train.")
 _DATA_DIR = flags.DEFINE_string(

@@ -16,7 +16,7 @@ from absl import flags
 
 import mart_tf
 from mart_tf.evaluation import targets
-from mart_tf.training import workdir
+from mart_tf.runs import workdir
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A run of mart-train.")
 _DATA_DIR = flags.DEFINE_string(

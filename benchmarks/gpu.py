@@ -303,7 +303,7 @@ def programs():
     import numpy as np
 
     import mart_tf
-    from mart_tf.training import workdir as workdirs
+    from mart_tf.runs import workdir as workdirs
 
     workdir, cpu = _folder() / "digits", {"CUDA_VISIBLE_DEVICES": ""}
     common = [f"--workdir={workdir}"]

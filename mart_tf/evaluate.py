@@ -18,7 +18,7 @@ from mart_tf import data
 from mart_tf import evaluation
 from mart_tf import options
 from mart_tf.models import declared
-from mart_tf.training import workdir
+from mart_tf.runs import workdir
 
 SUMMARY = (
     "measure natural and robust accuracy of a run's classifier, or of any "
@@ -159,7 +159,7 @@ def _main():
     cli.import_tensorflow(FLAGS.verbosity, core_each=True)
     import rich.console
 
-    from mart_tf.evaluation.reporting import comparison
+    from mart_tf.reports import comparison
 
     console = rich.console.Console(markup=False)
     reports = {}
@@ -181,7 +181,7 @@ def _compare():
     cli.import_tensorflow(FLAGS.verbosity)
     import rich.console
 
-    from mart_tf.evaluation.reporting import comparison
+    from mart_tf.reports import comparison
 
     reports = {path: comparison.load(path) for path in _COMPARE.value}
     console = rich.console.Console(markup=False)

@@ -16,8 +16,8 @@ from mart_tf import cli
 from mart_tf import data
 from mart_tf import options
 from mart_tf.models import declared
+from mart_tf.runs import workdir
 from mart_tf.serving import versions
-from mart_tf.training import workdir
 
 SUMMARY = (
     "write a run's classifier as a SavedModel version for TF Serving, with "

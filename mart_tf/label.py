@@ -14,10 +14,11 @@ import numpy as np
 
 from mart_tf import cli
 from mart_tf import data
+from mart_tf import labeling
 from mart_tf import options
-from mart_tf import subsets
-from mart_tf.training import config as run_config
-from mart_tf.training import workdir
+from mart_tf.labeling import subsets
+from mart_tf.runs import config as run_config
+from mart_tf.runs import workdir
 
 SUMMARY = (
     "let a run's classifier label a pool of images, for semi-supervised "
@@ -186,7 +187,7 @@ def _label_pool(run, classifier, author, where):
         console=console, transient=True, disable=not console.is_terminal
     ) as bar:
         task = bar.add_task("Labelling", total=len(pool))
-        labeled = data.label_pool(
+        labeled = labeling.label_pool(
             classifier,
             pool,
             _OUTPUT.value,
@@ -213,7 +214,7 @@ def _pick_subsets(run, classifier, author, where):
             "or restore the other."
         )
     folder = pathlib.Path(_SUBSETS.value)
-    wrong, right = data.pick_subsets(
+    wrong, right = labeling.pick_subsets(
         classifier,
         dataset.train,
         folder,

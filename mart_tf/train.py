@@ -10,9 +10,9 @@ from absl import flags
 from mart_tf import cli
 from mart_tf import defenses
 from mart_tf import models
-from mart_tf.training import config as run_config
-from mart_tf.training import initialization
-from mart_tf.training import workdir
+from mart_tf.runs import config as run_config
+from mart_tf.runs import initialization
+from mart_tf.runs import workdir
 
 SUMMARY = (
     "train a classifier against adversarial examples. Without flags: MART on "
@@ -147,7 +147,7 @@ def _main():
     cli.import_tensorflow(FLAGS.verbosity)
     import rich.console
 
-    from mart_tf.training import run
+    from mart_tf.runs import run
 
     run.train(config, record, rich.console.Console(markup=False))
 

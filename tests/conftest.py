@@ -7,7 +7,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import pytest
 import tensorflow as tf
 
-from mart_tf.training import devices
+from mart_tf.runs import devices
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],

@@ -3,8 +3,8 @@
 import numpy as np
 
 import mart_tf
-from mart_tf.evaluation import results
-from mart_tf.evaluation.reporting import report
+from mart_tf.reports import report
+from mart_tf.reports import results
 
 # Three classes that occur and one that does not.
 LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 2, 2, 2], np.int32)

@@ -163,7 +163,7 @@ def test_tables_of_names_bring_what_they_name():
         "//mart_tf/evaluation:init" in DEPS["//mart_tf/evaluation:evaluation"]
     )
     assert "//mart_tf/defenses:mart" in DEPS["//mart_tf/defenses:defenses"]
-    page = TARGETS["//mart_tf/evaluation/reporting:page"]
+    page = TARGETS["//mart_tf/reports:page"]
     assert page["data"] == ["report.html.jinja"]
     assert "//:recipes" in TARGETS["//tests:test_recipes"]["data"]
 

@@ -8,7 +8,7 @@ import pytest
 import rich.console
 
 import mart_tf
-from mart_tf.training import callbacks
+from mart_tf.runs import callbacks
 
 LOGS = {"loss": 1.0, "val_natural_accuracy": 0.5}
 

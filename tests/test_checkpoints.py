@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import mart_tf
-from mart_tf.training import checkpoints
-from mart_tf.training import run
+from mart_tf.runs import checkpoints
+from mart_tf.runs import run
 
 
 def made(path, seed=0):

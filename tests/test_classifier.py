@@ -10,8 +10,8 @@ import tensorflow as tf
 import mart_tf
 from mart_tf import noise
 from mart_tf.defenses import standard
+from mart_tf.runs import devices
 from mart_tf.training import classifier as training_classifier
-from mart_tf.training import devices
 from mart_tf.training import dropout
 from mart_tf.training import reduction
 

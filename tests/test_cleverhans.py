@@ -19,8 +19,8 @@ import mart_tf
 from mart_tf import attacks
 from mart_tf import evaluation
 from mart_tf import noise
-from mart_tf.evaluation import cleverhans_attacks
-from mart_tf.evaluation import cleverhans_carlini_wagner
+from mart_tf.attacks.cleverhans import adapters
+from mart_tf.attacks.cleverhans import carlini_wagner
 from mart_tf.evaluation import engine
 
 _THREAT = mart_tf.ThreatModel(epsilon=0.1)
@@ -391,7 +391,7 @@ class TestAdapters:
         def overshoot(model_fn, images, **_):
             return images + 0.2
 
-        attack = cleverhans_attacks._Adapter(classify, _THREAT, overshoot, {})
+        attack = adapters._Adapter(classify, _THREAT, overshoot, {})
         with pytest.raises(RuntimeError, match="left the threat model by 0.1"):
             attack.start(images, labels, None)
 
@@ -455,7 +455,7 @@ class TestMadry:
         )
         # Uniform in +-0.3, clipped to +-0.1: two of three lie on a bound.
         assert (np.abs(stock - grey) > 0.0999).mean() > 0.6
-        found = cleverhans_attacks.Madry(classify, _THREAT, 4, nb_iter=0).start(
+        found = adapters.Madry(classify, _THREAT, 4, nb_iter=0).start(
             grey, labels, None
         )["adversarial"]
         moved = np.abs(found - grey)
@@ -611,9 +611,7 @@ class TestCarliniWagner:
             found = np.where(constants[:, None] >= 3.0, constants[:, None], 0)
             return np.float32(found * [[1], [0]])
 
-        best = cleverhans_carlini_wagner._search_constants(
-            nearest, images, 1.0, 6
-        )
+        best = carlini_wagner._search_constants(nearest, images, 1.0, 6)
         first, second = zip(*tried, strict=True)
         assert first == (1.0, 10.0, 5.5, 3.25, 2.125, 2.6875)
         assert second == (1.0, 10.0, 100.0, 1e3, 1e4, 1e5)

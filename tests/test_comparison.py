@@ -10,7 +10,7 @@ import pytest
 import rich.console
 
 import mart_tf
-from mart_tf.evaluation.reporting import comparison
+from mart_tf.reports import comparison
 
 
 def _printed(reports, width=120):

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from mart_tf import data
-from mart_tf.data import checks
+from mart_tf.data import names
 
 
 def image(number, height=6, width=5, channels=3):
@@ -168,4 +168,4 @@ def test_a_path_may_hold_colons_and_a_home(tree, monkeypatch):
     assert len(data.load(f"folder:{odd}:size=4").test) == 4
     monkeypatch.setenv("HOME", str(odd.parent))
     data.check("folder:~/a:b")
-    assert list(checks.class_folders("~/a:b")[0]) == ["cat", "dog"]
+    assert list(names.class_folders("~/a:b")[0]) == ["cat", "dog"]

@@ -14,6 +14,7 @@ import pytest
 import tiny_tfds
 
 from mart_tf import data
+from mart_tf import labeling
 from mart_tf.data import unpickling
 
 SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data" / "tfds"
@@ -503,7 +504,7 @@ class TestLabelPool:
         network, path = linear(), tmp_path / "pool.npz"
         pool = data.Pool("mine", pixels(10))
         counts = []
-        labeled = data.label_pool(
+        labeled = labeling.label_pool(
             network,
             pool,
             path,
@@ -543,7 +544,7 @@ class TestLabelPool:
         mixed.set_weights(network.get_weights())
         pool = data.Pool("mine", pixels(200))
         one, other = (
-            data.label_pool(net, pool, tmp_path / name, labeled_by="x")
+            labeling.label_pool(net, pool, tmp_path / name, labeled_by="x")
             for net, name in ((network, "a.npz"), (mixed, "b.npz"))
         )
         np.testing.assert_array_equal(one.labels, other.labels)
@@ -553,11 +554,11 @@ class TestLabelPool:
         network, path = linear(softmax=True), tmp_path / "pool.npz"
         pool = data.Pool("mine", pixels(10))
         with pytest.raises(ValueError, match="ends in a softmax"):
-            data.label_pool(network, pool, path, labeled_by="x")
-        found = data.label_pool(
+            labeling.label_pool(network, pool, path, labeled_by="x")
+        found = labeling.label_pool(
             network, pool, path, labeled_by="x", outputs="probabilities"
         )
-        logits = data.label_pool(
+        logits = labeling.label_pool(
             linear(), pool, tmp_path / "other.npz", labeled_by="x"
         )
         np.testing.assert_array_equal(found.labels, logits.labels)
@@ -568,7 +569,7 @@ class TestLabelPool:
         path.write_text("mine")
         pool = data.Pool("mine", pixels(10))
         with pytest.raises(ValueError, match="exists; a pool is never overwr"):
-            data.label_pool(linear(), pool, path, labeled_by="x")
+            labeling.label_pool(linear(), pool, path, labeled_by="x")
         assert path.read_text() == "mine"
 
     def test_a_failure_leaves_nothing(self, tmp_path, monkeypatch):
@@ -579,7 +580,7 @@ class TestLabelPool:
         monkeypatch.setattr(np, "savez_compressed", fail)
         pool = data.Pool("mine", pixels(10))
         with pytest.raises(OSError, match="No space"):
-            data.label_pool(
+            labeling.label_pool(
                 linear(), pool, tmp_path / "pool.npz", labeled_by="x"
             )
         assert not list(tmp_path.iterdir())
@@ -598,7 +599,7 @@ class TestLabelPool:
     def test_refuses_what_does_not_fit(self, tmp_path, network, message):
         pool = data.Pool("mine", pixels(10))
         with pytest.raises(ValueError, match=message):
-            data.label_pool(
+            labeling.label_pool(
                 network(), pool, tmp_path / "pool.npz", labeled_by="x"
             )
         assert not list(tmp_path.iterdir())
@@ -607,14 +608,16 @@ class TestLabelPool:
         network, pool = linear(), data.Pool("mine", pixels(10))
         path = tmp_path / "pool.npz"
         with pytest.raises(ValueError, match="batch_size is 0; expected"):
-            data.label_pool(network, pool, path, labeled_by="x", batch_size=0)
+            labeling.label_pool(
+                network, pool, path, labeled_by="x", batch_size=0
+            )
         absent = tmp_path / "absent" / "pool.npz"
         with pytest.raises(ValueError, match="There is no folder .*absent"):
-            data.label_pool(network, pool, absent, labeled_by="x")
+            labeling.label_pool(network, pool, absent, labeled_by="x")
         kernel, bias = network.get_weights()
         network.set_weights([kernel, bias * np.nan])
         with pytest.raises(ValueError, match="NaN for image 0 of the pool min"):
-            data.label_pool(network, pool, path, labeled_by="x")
+            labeling.label_pool(network, pool, path, labeled_by="x")
         assert not list(tmp_path.iterdir())
 
 

@@ -13,7 +13,7 @@ import tensorflow_datasets as tfds
 import tiny_tfds
 
 from mart_tf import data
-from mart_tf.data import checks
+from mart_tf.data import names
 
 SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data" / "tfds"
 needs_shared = pytest.mark.skipif(
@@ -256,7 +256,7 @@ class TestPresence:
             folder.mkdir(parents=True)
             (folder / "dataset_info.json").write_text("{}")
         (tmp_path / "tiny" / "3.0.0").mkdir()
-        found = checks.prepared_directory("tiny", tmp_path)
+        found = names.prepared_directory("tiny", tmp_path)
         assert found == tmp_path / "tiny" / "1.10.0"
 
     def test_finds_a_configuration(self, tmp_path):
@@ -267,7 +267,7 @@ class TestPresence:
             info = json.dumps({"splits": [split]})
             (folder / "dataset_info.json").write_text(info)
             if name == "fog":
-                found = checks.prepared_directory("tiny", tmp_path)
+                found = names.prepared_directory("tiny", tmp_path)
                 assert found == folder
         data.check("tiny/snow", data_dir=tmp_path)
         with pytest.raises(ValueError, match="name one: tiny/fog, tiny/snow"):

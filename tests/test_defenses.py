@@ -18,7 +18,7 @@ from mart_tf import defenses
 from mart_tf import losses
 from mart_tf import noise
 from mart_tf.defenses import base
-from mart_tf.training import devices
+from mart_tf.runs import devices
 from mart_tf.training import memory
 
 TRUTH = linear.one_hot(linear.LABELS)

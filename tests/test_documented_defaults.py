@@ -12,7 +12,7 @@ from mart_tf import defenses
 from mart_tf import options
 from mart_tf import threat as threat_model
 from mart_tf.defenses import base
-from mart_tf.training import config as run_config
+from mart_tf.runs import config as run_config
 
 ROOT = pathlib.Path(__file__).parents[1]
 DEFENSES = (ROOT / "docs/defenses.md").read_text()

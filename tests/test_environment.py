@@ -8,6 +8,7 @@ import tensorflow as tf
 import mart_tf
 from mart_tf import data
 from mart_tf import environment
+from mart_tf import labeling
 from mart_tf.data import splits
 from mart_tf.serving import verification
 
@@ -72,13 +73,13 @@ def test_an_evaluation_is_exact(before):
 def test_labels_and_subsets_are_exact(before, tmp_path):
     model, seen = watched()
     pool = data.Pool("mine", IMAGES)
-    data.label_pool(model, pool, tmp_path / "pool.npz", labeled_by="me")
+    labeling.label_pool(model, pool, tmp_path / "pool.npz", labeled_by="me")
     assert seen and not any(seen)
     seen.clear()
     wrong = IMAGES.reshape(6, 4)[:, :2].argmax(1)
     wrong[:3] = 1 - wrong[:3]
     split = splits.memory_split(IMAGES, wrong)
-    data.pick_subsets(
+    labeling.pick_subsets(
         model, split, tmp_path / "subsets", dataset="mine", picked_by="me"
     )
     assert seen and not any(seen)

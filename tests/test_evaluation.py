@@ -18,8 +18,8 @@ from mart_tf import noise
 from mart_tf.attacks import examples
 from mart_tf.attacks import projected
 from mart_tf.attacks import stepwise
+from mart_tf.evaluation import arrays
 from mart_tf.evaluation import engine
-from mart_tf.evaluation import inputs
 from mart_tf.evaluation import pieces
 from mart_tf.evaluation import targets
 
@@ -670,10 +670,10 @@ class TestEvaluateRobustness:
         weights = np.array([1, 1, 0.5, 1, 1, 0, 0], np.float32)
         data = tf.data.Dataset.from_tensor_slices((images, labels, weights))
         for given in (data.batch(4), data.batch(3)):
-            found = inputs.arrays(given)
+            found = arrays.arrays(given)
             np.testing.assert_array_equal(found[0], images[:5])
             np.testing.assert_array_equal(found[1], labels[:5])
-        few, _ = inputs.arrays(data.batch(3).repeat(), max_examples=6)
+        few, _ = arrays.arrays(data.batch(3).repeat(), max_examples=6)
         np.testing.assert_array_equal(few, images[[0, 1, 2, 3, 4, 0]])
 
     def test_takes_the_first_examples(self, digits):

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from mart_tf.attacks import stepwise
 from mart_tf.evaluation import engine
-from mart_tf.evaluation import transfer
+from mart_tf.evaluation import surrogates
 
 LINE = 0.55
 
@@ -24,7 +24,7 @@ def run(attack, pixels, batch_size=4, seeds=None):
         seeds = np.zeros([len(images), 2], np.int64)
     told = []
     loop = engine.Engine(classify, batch_size)
-    outcome = transfer.Craft(attack, loop).run(
+    outcome = surrogates.Craft(attack, loop).run(
         images, labels, seeds, lambda *done: told.append(done)
     )
     return outcome, told

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from mart_tf.runs import workdir
 from mart_tf.serving import verification
-from mart_tf.training import workdir
 
 _ROOT = pathlib.Path(__file__).parent.parent
 

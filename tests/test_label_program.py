@@ -14,8 +14,8 @@ import pytest
 import tiny_tfds
 
 from mart_tf import data
-from mart_tf import subsets
-from mart_tf.training import workdir
+from mart_tf.labeling import subsets
+from mart_tf.runs import workdir
 
 
 @pytest.fixture(scope="module")

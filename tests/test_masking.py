@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import mart_tf
-from mart_tf.evaluation import masking
-from mart_tf.evaluation import paired
-from mart_tf.evaluation import results
+from mart_tf.reports import differences
+from mart_tf.reports import masking
+from mart_tf.reports import results
 
 _EXAMPLES = 1000
 _THREAT = mart_tf.ThreatModel(epsilon=0.3)
@@ -60,11 +60,13 @@ class TestPairs:
         first, second = np.ones(100, bool), np.ones(100, bool)
         first[:9] = False
         second[9] = False
-        assert paired.discordant(first, second) == (9, 1)
-        assert not paired.is_stronger(first, second, 0.005)
+        assert differences.discordant(first, second) == (9, 1)
+        assert not differences.is_stronger(first, second, 0.005)
         # 7 of 7: 1 of 128, below 1 %; 6 of 6: 1 of 64.
-        assert paired.is_stronger(_standing(993), _standing(1000), 0.005)
-        assert not paired.is_stronger(_standing(994), _standing(1000), 0.005)
+        assert differences.is_stronger(_standing(993), _standing(1000), 0.005)
+        assert not differences.is_stronger(
+            _standing(994), _standing(1000), 0.005
+        )
 
     def test_the_least_size(self):
         # 500 to 450 of 950 is 5 points of 1000 examples, and 5.3 % likely;
@@ -75,25 +77,25 @@ class TestPairs:
             second[alone : alone + other] = False
             return first, second
 
-        assert not paired.is_stronger(*pair(500, 450), 0.005)
-        assert paired.is_stronger(*pair(530, 420), 0.005)
-        assert not paired.is_stronger(*pair(530, 420), 0.111)
-        assert not paired.is_stronger(*pair(420, 530), 0.005)
+        assert not differences.is_stronger(*pair(500, 450), 0.005)
+        assert differences.is_stronger(*pair(530, 420), 0.005)
+        assert not differences.is_stronger(*pair(530, 420), 0.111)
+        assert not differences.is_stronger(*pair(420, 530), 0.005)
 
     def test_is_exact_for_many_discordant_examples(self):
         # 5117 or more heads in 10,000 throws: 0.99 %; 5116: 1.04 % (scipy).
         first, second = np.ones(10_000, bool), np.ones(10_000, bool)
         first[:5117] = False
         second[5117:] = False
-        assert paired.is_stronger(first, second, 0.005)
+        assert differences.is_stronger(first, second, 0.005)
         first[5116], second[5116] = True, False
-        assert not paired.is_stronger(first, second, 0.005)
+        assert not differences.is_stronger(first, second, 0.005)
 
     def test_accuracies_alone(self):
         # Deviation of the difference at 50 % of 1000: 2.2 points.
-        assert not paired.exceeds(0.55, 0.50, 1000, 0.005)
-        assert paired.exceeds(0.56, 0.50, 1000, 0.005)
-        assert not paired.exceeds(0.004, 0.0, 10**6, 0.005)
+        assert not differences.exceeds(0.55, 0.50, 1000, 0.005)
+        assert differences.exceeds(0.56, 0.50, 1000, 0.005)
+        assert not differences.exceeds(0.004, 0.0, 10**6, 0.005)
 
 
 class TestSigns:

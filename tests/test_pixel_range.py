@@ -14,10 +14,10 @@ import rich.console
 import mart_tf
 from mart_tf import data
 from mart_tf.models import declared
+from mart_tf.runs import config as run_config
+from mart_tf.runs import run
+from mart_tf.runs import workdir
 from mart_tf.serving import verification
-from mart_tf.training import config as run_config
-from mart_tf.training import run
-from mart_tf.training import workdir
 
 NETWORKS = """
 import keras

@@ -15,10 +15,10 @@ import mart_tf
 from mart_tf import defenses
 from mart_tf import models
 from mart_tf import options
-from mart_tf import subsets
 from mart_tf import train
 from mart_tf import training
-from mart_tf.training import config as run_config
+from mart_tf.labeling import subsets
+from mart_tf.runs import config as run_config
 from mart_tf.training import schedules
 
 FOLDER = pathlib.Path(__file__).parent.parent / "flags"

@@ -18,13 +18,13 @@ import pytest
 import rich.console
 
 import mart_tf
-from mart_tf.evaluation import masking
-from mart_tf.evaluation import results
-from mart_tf.evaluation.reporting import curves
-from mart_tf.evaluation.reporting import grid
-from mart_tf.evaluation.reporting import plots
-from mart_tf.evaluation.reporting import report as reports
-from mart_tf.evaluation.reporting import sheet
+from mart_tf.reports import curves
+from mart_tf.reports import grid
+from mart_tf.reports import masking
+from mart_tf.reports import plots
+from mart_tf.reports import report as reports
+from mart_tf.reports import results
+from mart_tf.reports import sheet
 
 FIGURES = ("accuracy", "epsilon", "steps", "loss", "classes", "examples")
 FILES = sorted(

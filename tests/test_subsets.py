@@ -8,10 +8,11 @@ import tensorflow as tf
 
 from mart_tf import data
 from mart_tf import defenses
-from mart_tf import subsets
+from mart_tf import labeling
 from mart_tf.data import splits
 from mart_tf.defenses import base
-from mart_tf.training import devices
+from mart_tf.labeling import subsets
+from mart_tf.runs import devices
 
 TEXT = """\
 # Training examples of a data set, one a line.
@@ -162,7 +163,7 @@ def digits():
 
 class TestPicking:
     def pick(self, digits, folder, wrong, **settings):
-        return data.pick_subsets(
+        return labeling.pick_subsets(
             network_that_reads_labels(wrong),
             digits.train,
             folder,
@@ -209,7 +210,7 @@ class TestPicking:
             splits.carve(np.arange(len(digits.train)), 900, 9)[::-1]
         )
         mistaken = shuffled.indices[::30]
-        wrong, _ = data.pick_subsets(
+        wrong, _ = labeling.pick_subsets(
             network_that_reads_labels(mistaken),
             shuffled,
             tmp_path / "new",

@@ -24,11 +24,11 @@ from mart_tf import data
 from mart_tf import defenses
 from mart_tf import options
 from mart_tf import train as train_program
-from mart_tf.training import callbacks
-from mart_tf.training import config as run_config
-from mart_tf.training import devices
-from mart_tf.training import run
-from mart_tf.training import workdir
+from mart_tf.runs import callbacks
+from mart_tf.runs import config as run_config
+from mart_tf.runs import devices
+from mart_tf.runs import run
+from mart_tf.runs import workdir
 
 # Small enough for seconds, with dropout and a last batch to drop.
 SMALL = {

@@ -12,11 +12,11 @@ import tensorflow as tf
 
 import mart_tf
 from mart_tf import models
-from mart_tf.models import transfer
-from mart_tf.training import checkpoints
-from mart_tf.training import config as run_config
-from mart_tf.training import initialization
-from mart_tf.training import workdir
+from mart_tf.models import weights
+from mart_tf.runs import checkpoints
+from mart_tf.runs import config as run_config
+from mart_tf.runs import initialization
+from mart_tf.runs import workdir
 
 THREAT = mart_tf.ThreatModel(epsilon=0.1)
 IMAGES = np.random.default_rng(0).random((4, 8, 8, 1), np.float32)
@@ -73,7 +73,7 @@ def assert_same(weights, others):
 class TestInitialize:
     def test_a_whole_network(self):
         classifier, source = digits_cnn(seed=0), digits_cnn(seed=1)
-        taken, left = transfer.initialize(classifier, source, "the source")
+        taken, left = weights.initialize(classifier, source, "the source")
         assert taken == ["conv1", "conv2", "conv3", "conv4", "dense1", "logits"]
         assert left == []
         assert_same(classifier.get_weights(), source.get_weights())
@@ -81,7 +81,7 @@ class TestInitialize:
     def test_another_number_of_classes_leaves_the_last_layer(self):
         classifier, source = digits_cnn(7), digits_cnn(10, seed=1)
         before = copies(classifier)
-        taken, left = transfer.initialize(classifier, source, "the source")
+        taken, left = weights.initialize(classifier, source, "the source")
         assert taken == ["conv1", "conv2", "conv3", "conv4", "dense1"]
         assert left == [
             ("logits", "(128, 10) and (10,) there, (128, 7) and (7,) here")
@@ -94,7 +94,7 @@ class TestInitialize:
         # Layers that Keras names have other numbers in the second network.
         source = normalized(names=names, seed=1)
         classifier = normalized(7, names=names, seed=2)
-        taken, left = transfer.initialize(classifier, source, "the source")
+        taken, left = weights.initialize(classifier, source, "the source")
         assert len(taken) == 3
         assert [layer for layer, _ in left] == [classifier.layers[-1].name]
         bodies = [network.layers[0] for network in (classifier, source)]
@@ -107,7 +107,7 @@ class TestInitialize:
         flat = keras.Sequential(
             [keras.Input([8, 8, 1]), *normalized(seed=2).layers[0].layers]
         )
-        taken, left = transfer.initialize(flat, source, "the source")
+        taken, left = weights.initialize(flat, source, "the source")
         assert taken == ["conv", "norm", "hidden"]
         assert left == []
         assert_same(flat.get_weights(), source.layers[0].get_weights())
@@ -116,7 +116,7 @@ class TestInitialize:
         source = normalized(seed=1)
         classifier = normalized(seed=2)
         classifier.layers[-1].name = "scores"
-        _, left = transfer.initialize(classifier, source, "the source")
+        _, left = weights.initialize(classifier, source, "the source")
         assert left == [("scores", "absent there")]
 
     def test_no_layer_fits(self):
@@ -124,7 +124,7 @@ class TestInitialize:
         source.layers[-1].name = "scores"
         before = copies(classifier)
         with pytest.raises(ValueError) as caught:
-            transfer.initialize(classifier, source, "runs/first")
+            weights.initialize(classifier, source, "runs/first")
         message = str(caught.value)
         assert message.startswith("No layer of runs/first fits the network ")
         assert "conv1: absent there" in message
@@ -136,7 +136,7 @@ class TestInitialize:
             network(tf.zeros([1, 4]))
         for weight in source.weights:
             weight.assign(weight + 1.0)
-        taken, left = transfer.initialize(classifier, source, "the source")
+        taken, left = weights.initialize(classifier, source, "the source")
         assert (len(taken), left) == (3, [])
         assert_same(classifier.get_weights(), source.get_weights())
 
@@ -144,7 +144,7 @@ class TestInitialize:
         with strategy.scope():
             classifier = digits_cnn()
         source = digits_cnn(seed=1)
-        transfer.initialize(classifier, source, "the source")
+        weights.initialize(classifier, source, "the source")
         for weight, other in zip(
             classifier.weights, source.weights, strict=True
         ):

@@ -6,6 +6,7 @@ asks for; nothing is read, and no TensorFlow imported, until a set is loaded.
 
 import dataclasses
 
+from mart_tf import lazy
 from mart_tf import options
 
 SOURCES = {
@@ -77,28 +78,23 @@ def defaults(spec):
     return DEFAULTS.get(options.parse(spec).name, Defaults())
 
 
-_PUBLIC = {
-    "check": "mart_tf.data.sources:check",
-    "load": "mart_tf.data.sources:load",
-    "Dataset": "mart_tf.data.splits:Dataset",
-    "Pool": "mart_tf.data.pools:Pool",
-    "check_apart": "mart_tf.data.overlap:check_apart",
-    "check_fit": "mart_tf.data.pools:check_fit",
-    "check_pool": "mart_tf.data.pools:check_pool",
-    "label_pool": "mart_tf.data.labeling:label_pool",
-    "load_pool": "mart_tf.data.pools:load_pool",
-    "arrays": "mart_tf.data.pipeline:arrays",
-    "evaluation_batches": "mart_tf.data.pipeline:evaluation_batches",
-    "rows": "mart_tf.data.pipeline:rows",
-    "pick_subsets": "mart_tf.data.picking:pick_subsets",
-    "sample": "mart_tf.data.sampling:sample",
-    "spread": "mart_tf.data.pipeline:spread",
-    "steps_per_epoch": "mart_tf.data.pipeline:steps_per_epoch",
-    "training_batches": "mart_tf.data.pipeline:training_batches",
-}
-
-
-def __getattr__(name):
-    if name in _PUBLIC:
-        return options.load(_PUBLIC[name])
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = lazy.attributes(
+    __name__,
+    {
+        "check": "mart_tf.data.sources:check",
+        "load": "mart_tf.data.sources:load",
+        "Dataset": "mart_tf.data.splits:Dataset",
+        "Pool": "mart_tf.data.pools:Pool",
+        "check_apart": "mart_tf.data.overlap:check_apart",
+        "check_fit": "mart_tf.data.pools:check_fit",
+        "check_pool": "mart_tf.data.pools:check_pool",
+        "load_pool": "mart_tf.data.pools:load_pool",
+        "arrays": "mart_tf.data.pipeline:arrays",
+        "evaluation_batches": "mart_tf.data.pipeline:evaluation_batches",
+        "rows": "mart_tf.data.pipeline:rows",
+        "sample": "mart_tf.data.sampling:sample",
+        "spread": "mart_tf.data.pipeline:spread",
+        "steps_per_epoch": "mart_tf.data.pipeline:steps_per_epoch",
+        "training_batches": "mart_tf.data.pipeline:training_batches",
+    },
+)

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 import tensorflow as tf
 
-from mart_tf.data import checks
+from mart_tf.data import names
 from mart_tf.data import splits
 
 # Pillow's kinds of pixels and what they are read as; reading transparency or 16
@@ -49,9 +49,9 @@ def load(
         ValueError: If an image cannot be read, or the images differ in size
             or in kind.
     """
-    train, test = checks.class_folders(path)
+    train, test = names.class_folders(path)
     listed = [_list(half, list(train)) for half in (train, test) if half]
-    paths = [image for names, _ in listed for image in names]
+    paths = [image for found, _ in listed for image in found]
     kind, shape = _common(paths, size)
     mode = splits.choose_mode(len(paths), shape, mode)
     halves = [
@@ -153,7 +153,7 @@ def load_pool(path, *, size: int | None = None):
     Raises:
         ValueError: As `load`.
     """
-    paths = checks.images_below(path)
+    paths = names.images_below(path)
     return {"images": _decoded(paths, *_common(paths, size))}
 
 
@@ -184,9 +184,9 @@ def _list(folders, classes):
     """Paths and int32 labels of the images in the folders, in order."""
     paths, labels = [], []
     for name, folder in folders.items():
-        names = sorted(checks.image_names(folder))
-        paths += [str(folder / image) for image in names]
-        labels += [classes.index(name)] * len(names)
+        images = sorted(names.image_names(folder))
+        paths += [str(folder / image) for image in images]
+        labels += [classes.index(name)] * len(images)
     return paths, np.array(labels, np.int32)
 
 

@@ -5,8 +5,8 @@ import zlib
 
 import numpy as np
 
-from mart_tf.data import checks
 from mart_tf.data import conversion
+from mart_tf.data import names
 from mart_tf.data import splits
 
 # What numpy and zipfile raise on a file that is not as it was written.
@@ -25,7 +25,7 @@ def load(path):
     Raises:
         ValueError: If an array is anything else.
     """
-    found = _read(checks.npz_file(path), checks.NPZ_KEYS)
+    found = _read(names.npz_file(path), names.NPZ_KEYS)
     x_train, y_train = _half(found, "train")
     x_test, y_test = _half(found, "test")
     if x_train.shape[1:] != x_test.shape[1:]:
@@ -45,8 +45,9 @@ def load_pool(path):
     """Reads `image`, and where they are there, what else a pool has.
 
     Args:
-        path: A file that `data.label_pool` wrote, or any with an array `image`
-            and perhaps `label`, as `Pool` takes them, and a text `labeled_by`.
+        path: A file that `labeling.label_pool` wrote, or any with an array
+            `image` and perhaps `label`, as `Pool` takes them, and a text
+            `labeled_by`.
 
     Returns:
         The fields of a `Pool`, without its name.
@@ -54,7 +55,7 @@ def load_pool(path):
     Raises:
         ValueError: If there is no array `image`, or the file is damaged.
     """
-    found = _read(checks.npz_pool(path), checks.NPZ_POOL_KEYS)
+    found = _read(names.npz_pool(path), names.NPZ_POOL_KEYS)
     fields = {"images": found["image"], "labels": found.get("label")}
     for key, kind in (("labeled_by", str), ("mean_confidence", float)):
         if key in found:

@@ -8,17 +8,17 @@ import dataclasses
 import math
 
 from mart_tf import data
-from mart_tf.data import checks
 from mart_tf.data import conversion
+from mart_tf.data import names
 from mart_tf.data import sources
 
 _KIND = sources.Kind(
     "pool",
     data.POOLS,
     {
-        "folder": checks.images_below,
-        "npz": checks.npz_pool,
-        "pickle": checks.file,
+        "folder": names.images_below,
+        "npz": names.npz_pool,
+        "pickle": names.file,
     },
 )
 
@@ -180,7 +180,7 @@ def part_of_batch(pool, image_shape, batch_size, pool_fraction):
             f"The pool {pool.name} has no labels to train on; label it once "
             f"with mart-label --workdir=RUN --pool={pool.name} "
             "--output=pool.npz and give --pool=npz:pool.npz (in Python: "
-            "mart_tf.data.label_pool)."
+            "mart_tf.labeling.label_pool)."
         )
     if pool.image_shape != tuple(image_shape):
         raise ValueError(

@@ -6,7 +6,7 @@ import pathlib
 
 from mart_tf import data
 from mart_tf import options
-from mart_tf.data import checks
+from mart_tf.data import names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +38,7 @@ class Found:
 _DATASET = Kind(
     "dataset",
     data.SOURCES,
-    {"folder": checks.class_folders, "npz": checks.npz_file},
+    {"folder": names.class_folders, "npz": names.npz_file},
 )
 
 
@@ -109,13 +109,13 @@ def find(text, kind, data_dir, download):
     if spec.name == "digits" and spec.name in kind.readers:
         settings = _options(spec, spec.name, kind)
         return Found(spec.name, spec.name, None, settings)
-    place = checks.prepared_directory(spec.name, data_dir)
+    place = names.prepared_directory(spec.name, data_dir)
     if place is None and not download:
-        raise checks.not_prepared(spec.name, data_dir, kind.name, kind.readers)
+        raise names.not_prepared(spec.name, data_dir, kind.name, kind.readers)
     settings = _options(spec, "tfds", kind)
     if place:
         named = settings.keys() & {"split", "first", "count"}
-        checks.tfds_rows(place, **{name: settings[name] for name in named})
+        names.tfds_rows(place, **{name: settings[name] for name in named})
     return Found(spec.name, "tfds", place, settings)
 
 
@@ -124,7 +124,7 @@ def read(found, kind, data_dir):
     place = found.place
     if found.source == "tfds" and place is None:
         fetch = options.load("mart_tf.data.tfds:download")
-        place = fetch(found.name, checks.tfds_root(data_dir))
+        place = fetch(found.name, names.tfds_root(data_dir))
     places = [] if place is None else [place]
     return options.load(kind.readers[found.source])(*places, **found.options)
 

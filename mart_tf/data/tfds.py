@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from mart_tf.data import checks
+from mart_tf.data import names
 from mart_tf.data import shards
 from mart_tf.data import splits
 
@@ -61,7 +61,7 @@ def load(
     reader = _reader(tfds.builder_from_directory(path), size)
     with _damage_reported(path):
         source = _source(reader, mode)
-    rows = np.arange(*checks.tfds_rows(path, "train", first, count))
+    rows = np.arange(*names.tfds_rows(path, "train", first, count))
     return dataclasses.replace(source, train=source.train.select(rows))
 
 
@@ -88,7 +88,7 @@ def load_pool(
     Raises:
         ValueError: If there are no such rows, or as `load`.
     """
-    first, stop = checks.tfds_rows(path, split, first, count)
+    first, stop = names.tfds_rows(path, split, first, count)
     builder = tfds.builder_from_directory(path)
     reader = _reader(builder, size, labeled=False)
     with _damage_reported(path):

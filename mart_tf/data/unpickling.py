@@ -12,7 +12,7 @@ import re
 
 import numpy as np
 
-from mart_tf.data import checks
+from mart_tf.data import names
 
 # Booleans, integers, floating point, and text of a fixed width.
 _PLAIN = re.compile(r"[biuf][1248]|[SU][1-9]\d*")
@@ -55,7 +55,7 @@ def load(path):
         ValueError: If there is no such file, it is damaged, it asks for more
             than arrays of numbers and builtin containers, or holds no dict.
     """
-    path = checks.file(path)
+    path = names.file(path)
     try:
         with path.open("rb") as file:
             # Python 2 wrote bytes as what is now read as text.

@@ -5,6 +5,7 @@
 
 import functools
 
+from mart_tf import lazy
 from mart_tf import options
 
 DEFENSES = {
@@ -20,6 +21,9 @@ DEFENSES = {
     "subset": "mart_tf.defenses.subset:Subset",
 }
 
+# What a defense of a user's own is written with.
+_OF_A_DEFENSE = ("Defense", "Batch", "InnerAttack", "Adversarial", "Losses")
+
 # What stands for an option whose default is None, of the threat model's epsilon
 # and the options before it.
 DERIVED = {
@@ -32,11 +36,6 @@ DERIVED = {
             4.0 if before["treatment"] == "kl" else None
         ),
     },
-}
-
-_CLASSES = {
-    target.split(":")[1]: target
-    for target in [*DEFENSES.values(), "mart_tf.defenses.base:Defense"]
 }
 
 
@@ -72,7 +71,13 @@ def complete(spec, epsilon):
     return options.complete(spec, DEFENSES, "defense", derived=derived)
 
 
-def __getattr__(name):
-    if name in _CLASSES:
-        return options.load(_CLASSES[name])
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = lazy.attributes(
+    __name__,
+    {
+        target.split(":")[1]: target
+        for target in [
+            *DEFENSES.values(),
+            *(f"mart_tf.defenses.base:{name}" for name in _OF_A_DEFENSE),
+        ]
+    },
+)

@@ -11,8 +11,8 @@ from mart_tf import attacks
 from mart_tf import defenses
 from mart_tf import losses
 from mart_tf import options
-from mart_tf import subsets
 from mart_tf.defenses import base
+from mart_tf.labeling import subsets
 
 TREATMENTS = ("natural", "fgsm", "kl")
 
@@ -28,8 +28,9 @@ class Subset(base.Defense):
         "fgsm"      perturbed by one step of epsilon from x       (Figure 1b)
         "kl"        CE(p(x'), y) + regularization * KL(p(x) || p(x'))   (1c)
 
-    The file is one of those that `mart_tf.data.pick_subsets` and `mart-label
-    --subsets` write; examples are known by their row in the training data.
+    The file is one of those that `mart_tf.labeling.pick_subsets` and
+    `mart-label --subsets` write; examples are known by their row in the
+    training data.
     "kl" takes two forward passes in training mode, natural first, apart; the
     others one. In evaluation no example is in the subset. Training with
     "natural" logs no accuracy: that of natural and adversarial examples

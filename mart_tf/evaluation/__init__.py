@@ -21,15 +21,15 @@ ATTACKS = {
     "square": "mart_tf.attacks.random_search:Square",
     "spsa": "mart_tf.attacks.simultaneous_perturbation:SPSA",
     "autoattack": "mart_tf.attacks.autoattack:AutoAttack",
-    "cleverhans:fgm": "mart_tf.evaluation.cleverhans_attacks:FastGradient",
-    "cleverhans:pgd": "mart_tf.evaluation.cleverhans_attacks:ProjectedGradient",
-    "cleverhans:bim": "mart_tf.evaluation.cleverhans_attacks:BasicIterative",
-    "cleverhans:mim": "mart_tf.evaluation.cleverhans_attacks:MomentumIterative",
-    "cleverhans:madry": "mart_tf.evaluation.cleverhans_attacks:Madry",
+    "cleverhans:fgm": "mart_tf.attacks.cleverhans.adapters:FastGradient",
+    "cleverhans:pgd": "mart_tf.attacks.cleverhans.adapters:ProjectedGradient",
+    "cleverhans:bim": "mart_tf.attacks.cleverhans.adapters:BasicIterative",
+    "cleverhans:mim": "mart_tf.attacks.cleverhans.adapters:MomentumIterative",
+    "cleverhans:madry": "mart_tf.attacks.cleverhans.adapters:Madry",
     "cleverhans:cw_l2": (
-        "mart_tf.evaluation.cleverhans_carlini_wagner:CarliniWagnerL2"
+        "mart_tf.attacks.cleverhans.carlini_wagner:CarliniWagnerL2"
     ),
-    "cleverhans:spsa": "mart_tf.evaluation.cleverhans_spsa:SPSA",
+    "cleverhans:spsa": "mart_tf.attacks.cleverhans.spsa:SPSA",
 }
 
 DEFAULT = (

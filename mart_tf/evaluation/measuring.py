@@ -18,8 +18,8 @@ from mart_tf import noise
 from mart_tf.data import sampling
 from mart_tf.evaluation import engine
 from mart_tf.evaluation import partial
-from mart_tf.evaluation import results
-from mart_tf.evaluation import transfer
+from mart_tf.evaluation import surrogates
+from mart_tf.reports import results
 
 # Gradient steps, or queries, after which a piece is kept.
 _PIECE_STEPS = 500_000
@@ -101,7 +101,7 @@ class Measurement:
         It goes all the way: the surrogate may be fooled long before the model
         under attack is.
         """
-        craft = transfer.Craft(attack, self._loop(int(self.correct.sum())))
+        craft = surrogates.Craft(attack, self._loop(int(self.correct.sum())))
         return self._one(
             name, name, attack, self.correct, craft.run, "surrogate"
         )

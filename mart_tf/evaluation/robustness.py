@@ -8,12 +8,12 @@ import tensorflow as tf
 
 from mart_tf import environment
 from mart_tf import evaluation
-from mart_tf.evaluation import inputs
+from mart_tf.evaluation import arrays
 from mart_tf.evaluation import measuring
 from mart_tf.evaluation import partial
 from mart_tf.evaluation import progress as progress_bars
 from mart_tf.evaluation import targets
-from mart_tf.evaluation.reporting import report
+from mart_tf.reports import report
 
 # How many images tell a model without weights from others.
 _ASKED = 250
@@ -100,11 +100,11 @@ def evaluate_robustness(
     radii = _radii(epsilon_sweep, threat)
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; expected at least 1.")
-    images, labels = inputs.arrays(dataset, max_examples)
-    images = inputs.check_images(images, threat)
+    images, labels = arrays.arrays(dataset, max_examples)
+    images = arrays.check_images(images, threat)
     target = targets.of(model, outputs, images)
     classes = target.classes
-    labels = inputs.check_labels(labels, classes, class_names)
+    labels = arrays.check_labels(labels, classes, class_names)
     other = surrogate and targets.of(surrogate, None, images)
     for part in filter(None, (target, other)):
         _check_range(part, threat)

@@ -4,7 +4,7 @@
 `(input_shape, num_classes, **options) -> keras.Model`, imported on first use.
 """
 
-from mart_tf import options
+from mart_tf import lazy
 
 MODELS = {
     "digits_cnn": "mart_tf.models.small:digits_cnn",
@@ -16,10 +16,6 @@ MODELS = {
     "wide_resnet": "mart_tf.models.wide_residual:wide_resnet",
 }
 
-
-def __getattr__(name):
-    if name in MODELS:
-        return options.load(MODELS[name])
-    if name == "build":
-        return options.load("mart_tf.models.loading:build")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = lazy.attributes(
+    __name__, {**MODELS, "build": "mart_tf.models.loading:build"}
+)

@@ -1,4 +1,4 @@
-"""The Keras model that trains a robust classifier, and what a run needs.
+"""The Keras model that trains a robust classifier, and what a step needs.
 
 The tables here are read by the programs before TensorFlow is imported.
 """
@@ -19,9 +19,3 @@ OPTIMIZERS = {
 
 # What an optimizer is given by the run, not by the user.
 OPTIMIZER_RESERVED = ("learning_rate",)
-
-PRECISIONS = ("auto", "float32", "tf32", "mixed_bfloat16")
-
-STRATEGIES = ("auto", "single", "mirrored")
-
-XLA = ("auto", "attack", "step", "off")

@@ -4,9 +4,9 @@ import numpy as np
 import tensorflow as tf
 
 from mart_tf import environment
-from mart_tf import subsets
 from mart_tf.data import pipeline
 from mart_tf.data import splits
+from mart_tf.labeling import subsets
 from mart_tf.models import loading
 from mart_tf.models import outputs
 from mart_tf.models import single
@@ -45,7 +45,7 @@ def pick_subsets(
             default: what an `AdversarialClassifier` says, else (0, 1).
 
     Returns:
-        Two `mart_tf.subsets.Examples`, S- and S+.
+        Two `mart_tf.labeling.subsets.Examples`, S- and S+.
 
     Raises:
         ValueError: If the folder exists, no example is misclassified, or

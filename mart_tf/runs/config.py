@@ -8,6 +8,7 @@ from mart_tf import choices
 from mart_tf import data
 from mart_tf import defenses
 from mart_tf import options
+from mart_tf import runs
 from mart_tf import training
 from mart_tf.models import declared
 from mart_tf.models import names
@@ -150,9 +151,9 @@ class Config:
                 self.pool, data_dir=self.data_dir, download=self.download
             )
         for kind, value, allowed in [
-            ("precision", self.precision, training.PRECISIONS),
-            ("strategy", self.strategy, training.STRATEGIES),
-            ("XLA", self.xla, training.XLA),
+            ("precision", self.precision, runs.PRECISIONS),
+            ("strategy", self.strategy, runs.STRATEGIES),
+            ("XLA", self.xla, runs.XLA),
             ("norm", self.norm, choices.NORMS),
             ("outputs", self.outputs, choices.OUTPUTS),
             ("random start", self.random_start, choices.RANDOM_STARTS),

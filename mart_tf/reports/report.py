@@ -21,9 +21,9 @@ import rich.console
 from mart_tf import environment
 from mart_tf import threat as threat_model
 from mart_tf.data import sampling
-from mart_tf.evaluation import results as evaluated
-from mart_tf.evaluation.reporting import page
-from mart_tf.evaluation.reporting import plots
+from mart_tf.reports import page
+from mart_tf.reports import plots
+from mart_tf.reports import results as evaluated
 
 # Raised when a key of report.json changes its meaning or goes.
 SCHEMA_VERSION = 2
@@ -108,7 +108,7 @@ class Report:
     @functools.cached_property
     def signs(self):
         """The signs of gradient masking, a tuple of `masking.Sign`."""
-        from mart_tf.evaluation import masking
+        from mart_tf.reports import masking
 
         return masking.signs(self, self.data["classes"])
 
@@ -217,7 +217,7 @@ class Report:
 
 def schema():
     """The JSON schema of report.json, a dict."""
-    files = importlib.resources.files("mart_tf.evaluation.reporting")
+    files = importlib.resources.files("mart_tf.reports")
     text = files.joinpath("report.schema.json").read_text(encoding="utf-8")
     return json.loads(text)
 

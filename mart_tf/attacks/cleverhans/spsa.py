@@ -6,7 +6,7 @@ import tensorflow as tf
 from mart_tf import noise
 from mart_tf import threat as threat_model
 from mart_tf.attacks import stepwise
-from mart_tf.evaluation import cleverhans_attacks
+from mart_tf.attacks.cleverhans import adapters
 
 
 class SPSA(stepwise.Stepwise):
@@ -66,9 +66,7 @@ class SPSA(stepwise.Stepwise):
             "spsa_iters": spsa_iters,
             "early_stop_loss_threshold": early_stop_loss_threshold,
         }
-        cleverhans_attacks.check_above_0(
-            self.parameters, "learning_rate", "delta"
-        )
+        adapters.check_above_0(self.parameters, "learning_rate", "delta")
         self._classify = classify
         self._threat = threat
         self._classes = classes
@@ -95,11 +93,7 @@ class SPSA(stepwise.Stepwise):
                 done[key] = self._one(images[one], labels[one], starts[one])
             found.append(done[key])
         found = tf.concat(found, axis=0)
-        return {
-            "adversarial": cleverhans_attacks.inside(
-                self._threat, found, images
-            )
-        }
+        return {"adversarial": adapters.inside(self._threat, found, images)}
 
     def _attack(self, image, label, start):
         def margin(images, label):

@@ -3,7 +3,7 @@
 A defense that hides its gradients looks robust to the attacks that follow them
 and to no others (Athalye et al., ICML 2018, section 3.1). Each of seven signs
 passes, fails, or is not tested because what it takes was not run. One attack
-is "stronger" than another as `paired.is_stronger` says, by more than 0.5
+is "stronger" than another as `differences.is_stronger` says, by more than 0.5
 points: per cent of all examples. Signs 5 to 7, where sound networks differ a
 little, allow for 5.
 
@@ -48,8 +48,8 @@ import math
 
 import numpy as np
 
-from mart_tf.evaluation import paired
-from mart_tf.evaluation import results as evaluated
+from mart_tf.reports import differences
+from mart_tf.reports import results as evaluated
 
 PASSED, FAILED, NOT_TESTED = "passed", "failed", "not tested"
 
@@ -139,7 +139,7 @@ def _more_steps(found, threat):
             "pgd:steps=100 beside pgd:steps=20."
         )
     for weaker, stronger in pairs:
-        if paired.is_stronger(weaker.outcome, stronger.outcome, _NOISE):
+        if differences.is_stronger(weaker.outcome, stronger.outcome, _NOISE):
             return FAILED, _against(weaker, stronger)
     compared = {result.name: result for pair in pairs for result in pair}
     return PASSED, f"{_shown(*compared.values())}."
@@ -190,7 +190,7 @@ def _growing_epsilon(sweep, threat, examples, classes):
     under = f"Accuracy under {sweep.attack} is"
     points = list(zip(sweep.epsilons, sweep.accuracies, strict=True))
     for (lower, before), (upper, after) in itertools.combinations(points, 2):
-        if paired.exceeds(after, before, examples, _NOISE):
+        if differences.exceeds(after, before, examples, _NOISE):
             return FAILED, (
                 f"{under} {before:.2%} at epsilon {lower:.4g} and more, "
                 f"{after:.2%}, at {upper:.4g}."
@@ -203,7 +203,7 @@ def _growing_epsilon(sweep, threat, examples, classes):
     if threat.norm != "linf" or epsilon < 0.999 * half:
         return NOT_TESTED, f"{said}, where the sweep ends: {further}."
     line = max(line, 1.0 / (classes or math.inf))
-    if not paired.exceeds(accuracy, line, examples, _NOISE):
+    if not differences.exceeds(accuracy, line, examples, _NOISE):
         return PASSED, (
             f"{said}, not above {line:.2%} by more than noise, and never rises."
         )
@@ -229,7 +229,7 @@ def _restarts(found):
         single = _first_round(result, attacks)
         if single is None:
             continue
-        if paired.is_stronger(result.outcome, single.outcome, _LARGE):
+        if differences.is_stronger(result.outcome, single.outcome, _LARGE):
             return FAILED, _against(result, single)
         said.append(f"{_shown(single, result)}.")
     if said:
@@ -313,7 +313,7 @@ def _cross_entropy(found):
             "many steps: run cw:steps=20 beside pgd:steps=20."
         )
     for slow, fast in pairs:
-        if paired.is_stronger(fast.outcome, slow.outcome, _LARGE):
+        if differences.is_stronger(fast.outcome, slow.outcome, _LARGE):
             return FAILED, _against(fast, slow)
     compared = {result.name: result for pair in pairs for result in pair}
     return PASSED, f"{_shown(*compared.values())}."
@@ -332,7 +332,7 @@ def _challenge(holder, attacks, least):
     """Fails where one of the attacks is stronger than the holder."""
     attacks = sorted(attacks, key=lambda result: result.accuracy)
     for attack in attacks:
-        if paired.is_stronger(attack.outcome, holder.outcome, least):
+        if differences.is_stronger(attack.outcome, holder.outcome, least):
             return FAILED, _against(attack, holder)
     return PASSED, f"{_shown(holder, attacks[0])}."
 
@@ -402,7 +402,7 @@ def _shown(*found):
 
 def _against(stronger, weaker):
     """The evidence where one attack is stronger than it should be."""
-    alone, other = paired.discordant(stronger.outcome, weaker.outcome)
+    alone, other = differences.discordant(stronger.outcome, weaker.outcome)
     return (
         f"{_shown(stronger, weaker)}: {alone} examples fall to the first "
         f"alone, {other} to the second alone."

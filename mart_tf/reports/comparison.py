@@ -14,10 +14,10 @@ import rich.box
 import rich.table
 import rich.text
 
-from mart_tf.evaluation.reporting import page
-from mart_tf.evaluation.reporting import plots
-from mart_tf.evaluation.reporting import report
-from mart_tf.evaluation.reporting import sheet
+from mart_tf.reports import page
+from mart_tf.reports import plots
+from mart_tf.reports import report
+from mart_tf.reports import sheet
 
 _FILE = "report.json"
 _ABSENT = "–"

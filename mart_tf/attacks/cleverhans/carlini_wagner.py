@@ -15,7 +15,7 @@ import tensorflow as tf
 from mart_tf import threat as threat_model
 from mart_tf.attacks import objectives
 from mart_tf.attacks import stepwise
-from mart_tf.evaluation import cleverhans_attacks
+from mart_tf.attacks.cleverhans import adapters
 
 # CleverHans's own mark of an example for which nothing was found. Infinity
 # would not do: its masks multiply by 0.
@@ -89,7 +89,7 @@ class CarliniWagnerL2(stepwise.Stepwise):
             "radius": threat.epsilon if radius is None else radius,
             **self._settings,
         }
-        cleverhans_attacks.check_above_0(
+        adapters.check_above_0(
             self.parameters, "learning_rate", "initial_const", "radius"
         )
         self._classify = classify

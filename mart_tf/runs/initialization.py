@@ -3,7 +3,7 @@
 import pathlib
 import zipfile
 
-from mart_tf.training import workdir
+from mart_tf.runs import workdir
 
 # What asks for initial weights where a .keras file brings trained ones.
 ANEW = "none"
@@ -58,7 +58,7 @@ def apply(classifier, text, model=""):
 
     Of a workdir (its best weights; without a validation split its last) and
     of a `.keras` file, the layers that agree in name and shapes are taken, see
-    `mart_tf.models.transfer`; a `.weights.h5` file has to be of the same
+    `mart_tf.models.weights`; a `.weights.h5` file has to be of the same
     network.
 
     Args:
@@ -76,19 +76,19 @@ def apply(classifier, text, model=""):
         ValueError: If `check` refuses it, it cannot be read, or no layer
             fits.
     """
-    from mart_tf.models import transfer
+    from mart_tf.models import weights
 
     if text in (None, ANEW):
         return _of_file(model, text) if model.endswith(".keras") else None
     kind = check(text)
     if kind == "weights":
-        taken = transfer.load_weights(classifier, text)
+        taken = weights.load_weights(classifier, text)
         return _sentence(text, taken, [])
     if kind == "model":
-        taken, left = transfer.initialize(classifier, transfer.read(text), text)
+        taken, left = weights.initialize(classifier, weights.read(text), text)
         return _sentence(text, taken, left)
     source, epoch, warnings = workdir.load_classifier(text)
-    taken, left = transfer.initialize(classifier, source, text)
+    taken, left = weights.initialize(classifier, source, text)
     checkpoint = workdir.chosen(workdir.describe(text), "best")
     name = f"{text}, {checkpoint} weights, epoch {epoch}"
     return " ".join([*warnings, _sentence(name, taken, left)])

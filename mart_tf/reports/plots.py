@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from mart_tf.evaluation import results
-from mart_tf.evaluation.reporting import curves
-from mart_tf.evaluation.reporting import grid
-from mart_tf.evaluation.reporting import sheet
+from mart_tf.reports import curves
+from mart_tf.reports import grid
+from mart_tf.reports import results
+from mart_tf.reports import sheet
 
 # More classes than this are not told apart in one figure.
 _CLASSES_SHOWN = 20

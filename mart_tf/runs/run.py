@@ -13,15 +13,15 @@ from mart_tf import defenses
 from mart_tf import threat as threat_model
 from mart_tf.defenses import base
 from mart_tf.models import loading
-from mart_tf.training import callbacks
-from mart_tf.training import checkpoints
+from mart_tf.runs import callbacks
+from mart_tf.runs import checkpoints
+from mart_tf.runs import devices
+from mart_tf.runs import initialization
+from mart_tf.runs import workdir
 from mart_tf.training import classifier as adversarial
-from mart_tf.training import devices
 from mart_tf.training import first_loss
-from mart_tf.training import initialization
 from mart_tf.training import optimizers
 from mart_tf.training import schedules
-from mart_tf.training import workdir
 
 _XLA = {
     False: "off",

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from mart_tf.evaluation import results
-from mart_tf.evaluation.reporting import sheet
+from mart_tf.reports import results
+from mart_tf.reports import sheet
 
 # A red that can be read as text, and that the colour-blind tell from black.
 _WRONG = "#B34700"

@@ -12,7 +12,7 @@ import rich.console
 import rich.table
 import rich.text
 
-from mart_tf.evaluation import results
+from mart_tf.reports import results
 
 DEFINITIONS = (
     "Accuracy is over all examples: one misclassified without attack counts "

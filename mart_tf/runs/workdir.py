@@ -23,7 +23,7 @@ import subprocess
 from mart_tf import environment
 from mart_tf import files
 from mart_tf import options
-from mart_tf.training import config as run_config
+from mart_tf.runs import config as run_config
 
 FORMAT = 1
 
@@ -103,7 +103,7 @@ def load_classifier(path, checkpoint="best"):
             built again.
     """
     from mart_tf.models import loading
-    from mart_tf.training import checkpoints
+    from mart_tf.runs import checkpoints
 
     # A .keras file may hold an AdversarialClassifier: this registers it.
     from mart_tf.training import classifier as _  # noqa: F401

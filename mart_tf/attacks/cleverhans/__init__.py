@@ -1,0 +1,1 @@
+"""CleverHans's own attacks, driven as ours are."""

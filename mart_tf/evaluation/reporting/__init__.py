@@ -1,1 +1,0 @@
-"""What an evaluation found, for people and for programs."""

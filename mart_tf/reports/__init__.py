@@ -1,0 +1,1 @@
+"""What was found: results, signs of masking, files, figures, comparisons."""

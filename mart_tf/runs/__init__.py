@@ -1,0 +1,10 @@
+"""A run on disk: its configuration, its workdir, its checkpoints.
+
+The tables here are read by the programs before TensorFlow is imported.
+"""
+
+PRECISIONS = ("auto", "float32", "tf32", "mixed_bfloat16")
+
+STRATEGIES = ("auto", "single", "mirrored")
+
+XLA = ("auto", "attack", "step", "off")
