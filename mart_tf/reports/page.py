@@ -112,7 +112,7 @@ def html(report, drawings, content, whole=True):
         whole: Whether it is a page, or stands inside one.
     """
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("mart_tf.evaluation", "reporting"),
+        loader=jinja2.PackageLoader("mart_tf", "reports"),
         # Names come from users.
         autoescape=True,
         undefined=jinja2.StrictUndefined,
