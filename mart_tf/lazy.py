@@ -2,28 +2,50 @@
 
 import importlib
 
+_TARGETS = {}
 
-def attributes(package, targets):
+
+def attributes(package, table):
     """`__getattr__` and `__dir__` of such a package.
 
     Args:
         package: Its name.
-        targets: Maps each public name to `"package.module:object"`, or, for a
+        table: Maps each public name to `"package.module:object"`, or, for a
             module, to `"package.module"`.
     """
+    _TARGETS[package] = table
 
     def find(name):
-        if name not in targets:
+        if name not in table:
             raise AttributeError(
                 f"module {package!r} has no attribute {name!r}"
             )
-        module, _, inner = targets[name].partition(":")
-        found = importlib.import_module(module)
-        return getattr(found, inner) if inner else found
+        return load(table[name])
 
     def names():
         own = vars(importlib.import_module(package))
-        constants = {name for name in own if name.isupper()}
-        return sorted({*targets, *constants} - {n for n in own if n[0] == "_"})
+        return sorted({*table, *filter(str.isupper, own)})
 
     return find, names
+
+
+def targets(package):
+    """The table of such a package; {} of any other."""
+    importlib.import_module(package)
+    return _TARGETS.get(package, {})
+
+
+def load(target):
+    """The object named by `"package.module:object"`, or the module.
+
+    Raises:
+        ValueError: If the module cannot be imported, or has no such object.
+    """
+    module, _, name = target.partition(":")
+    try:
+        found = importlib.import_module(module)
+    except ImportError as error:
+        raise ValueError(f"Importing {module!r} failed: {error}.") from error
+    if name and not hasattr(found, name):
+        raise ValueError(f"The module {module!r} has no {name!r}.")
+    return getattr(found, name) if name else found

@@ -13,22 +13,29 @@ is imported, and a new defense, network or attack needs no code in a program.
 import ast
 import dataclasses
 import difflib
-import functools
-import importlib
-import pathlib
 
-_PACKAGE = pathlib.Path(__file__).parent
-_REQUIRED = object()
+from mart_tf import lazy
+from mart_tf import parameters as known_parameters
 
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """A parsed `name:argument:key=value`; `text` is what the user wrote."""
+    """A parsed `name:argument:key=value`.
+
+    Args:
+        text: What the user wrote.
+        name: A name of a table, or `package.module:Name`.
+        argument: A path, or what else is no `key=value`.
+        options: Values by key.
+        target: `"package.module:object"` that the name stands for, once it
+            is known.
+    """
 
     text: str
     name: str
     argument: str | None = None
     options: dict = dataclasses.field(default_factory=dict)
+    target: str | None = None
 
 
 def parse(text):
@@ -92,30 +99,35 @@ def unknown(kind, name, names):
     )
 
 
-def resolve(text, table, kind, reserved=()):
+def resolve(text, table, kind, reserved=(), given=None):
     """Checks a spec against a table of names, without importing anything.
 
     Args:
         text: The spec.
-        table: Maps each name to `"package.module:object"`.
+        table: Maps each name to `"package.module:object"`; what a user names
+            so is taken too.
         kind: What the table holds, for messages ("defense").
         reserved: Parameters that the caller fills in, not the user.
+        given: How many the caller gives by position to what a user wrote,
+            whatever they are called there; default: as many as are reserved.
 
     Returns:
-        A `Spec` with option values of the types that the signature asks for.
+        A `Spec` with its target, and option values of the types that the
+        signature asks for.
 
     Raises:
-        ValueError: On an unknown name or option, or a value of another type.
+        ValueError: On an unknown name or option, a value of another type, or
+            an option without a default that is left out.
     """
-    spec = parse(text)
-    if spec.name not in table:
-        raise unknown(kind, spec.name, table)
+    spec = _named(parse(text), table, kind)
     if spec.argument is not None:
         raise ValueError(
             f"{text!r}: {spec.argument!r} is not an option; expected key=value."
         )
-    parameters = signature(table[spec.name])
-    allowed = [name for name in parameters if name not in reserved]
+    try:
+        allowed = _options(spec, table, reserved, given)
+    except ValueError as error:
+        raise ValueError(f"{kind.capitalize()} {text!r}: {error}") from error
     options = {}
     for key, value in spec.options.items():
         if key not in allowed:
@@ -126,26 +138,65 @@ def resolve(text, table, kind, reserved=()):
                 f"{kind.capitalize()} {spec.name!r} has no option {key!r}; "
                 f"{hint}its options: {listed}."
             )
-        options[key] = _read(f"{spec.name}:{key}", value, parameters[key])
+        options[key] = _read(f"{spec.name}:{key}", value, allowed[key])
+    for key, parameter in allowed.items():
+        if parameter.required and key not in options:
+            raise ValueError(
+                f"{kind.capitalize()} {text!r} says no {key}; expected "
+                f"{spec.name}:{key}=VALUE."
+            )
     return dataclasses.replace(spec, options=options)
 
 
-def canonical(text, table, kind, reserved=()):
+def _options(spec, table, reserved, given):
+    """The parameters that a user may set, by name."""
+    found = known_parameters.of(spec.target)
+    if spec.name not in table:
+        expected = reserved if given is None else reserved[:given]
+        reserved = list(found)[: len(expected)]
+        if len(reserved) < len(expected):
+            raise ValueError(
+                f"it takes {len(found)} parameters; expected these first: "
+                f"{', '.join(expected)}."
+            )
+    return {key: v for key, v in found.items() if key not in reserved}
+
+
+def _named(spec, table, kind):
+    """The spec with its target, of the table or of a module of the user's."""
+    if spec.name in table:
+        return dataclasses.replace(spec, target=table[spec.name])
+    name, *rest = (spec.argument or "").split(":", 1)
+    if not name.isidentifier():
+        raise unknown(kind, spec.name, [*table, "package.module:Name"])
+    if known_parameters.find(spec.name) is None:
+        raise ValueError(
+            f"{kind.capitalize()} {spec.text!r} names the module "
+            f"{spec.name!r}, which cannot be found; expected one in this "
+            f"directory or installed, or one of: {', '.join(sorted(table))}."
+        )
+    target = f"{spec.name}:{name}"
+    return dataclasses.replace(
+        spec, name=target, argument=rest[0] if rest else None, target=target
+    )
+
+
+def canonical(text, table, kind, reserved=(), given=None):
     """A spec in its short form: options by the signature, defaults left out."""
-    spec = resolve(text, table, kind, reserved)
+    spec = resolve(text, table, kind, reserved, given)
     values = {
         key: spec.options[key]
-        for key, parameter in signature(table[spec.name]).items()
+        for key, parameter in known_parameters.of(spec.target).items()
         if spec.options.get(key, parameter.default) != parameter.default
     }
     return _spelled(spec.name, values)
 
 
-def complete(text, table, kind, reserved=(), derived=None):
+def complete(text, table, kind, reserved=(), derived=None, given=None):
     """A spec with every option written, so that it says what holds.
 
     Args:
-        text, table, kind, reserved: As in `resolve`.
+        text, table, kind, reserved, given: As in `resolve`.
         derived: Of the options whose default is None and stands for something
             else, a function from the options before it to what that is.
 
@@ -153,11 +204,9 @@ def complete(text, table, kind, reserved=(), derived=None):
         The spec as text; reading it gives the same values, whatever the
         defaults are then.
     """
-    spec = resolve(text, table, kind, reserved)
+    spec = resolve(text, table, kind, reserved, given)
     values = {}
-    for key, parameter in signature(table[spec.name]).items():
-        if key in reserved:
-            continue
+    for key, parameter in _options(spec, table, reserved, given).items():
         value = spec.options.get(key, parameter.default)
         if value is None and key in (derived or {}):
             value = derived[key](values)
@@ -173,78 +222,13 @@ def _spelled(name, values):
 
 def load(target):
     """The class or function named by `"package.module:object"`."""
-    module, name = target.split(":")
-    return getattr(importlib.import_module(module), name)
-
-
-@dataclasses.dataclass(frozen=True)
-class Parameter:
-    """A parameter of a signature: its annotation as text, and its default."""
-
-    annotation: str
-    default: object = _REQUIRED
-
-    @property
-    def required(self):
-        return self.default is _REQUIRED
-
-
-@functools.cache
-def signature(target):
-    """Parameters of `"mart_tf.module:object"`, read from the source.
-
-    Returns:
-        A dict from parameter name to `Parameter`, `self` left out.
-    """
-    module, name = target.split(":")
-    relative = module.split(".")[1:]
-    path = _PACKAGE.joinpath(*relative).with_suffix(".py")
-    if not path.exists():
-        path = _PACKAGE.joinpath(*relative, "__init__.py")
-    definitions = {
-        node.name: node
-        for node in ast.parse(path.read_text(encoding="utf-8")).body
-        if isinstance(node, (ast.ClassDef, ast.FunctionDef))
-    }
-    node = definitions[name]
-    if isinstance(node, ast.ClassDef):
-        inside = [n for n in node.body if isinstance(n, ast.FunctionDef)]
-        node = next((n for n in inside if n.name == "__init__"), None)
-        if node is None:
-            return {}
-    return _parameters(node.args)
-
-
-def _parameters(arguments):
-    positional = arguments.posonlyargs + arguments.args
-    missing = len(positional) - len(arguments.defaults)
-    defaults = [None] * missing + arguments.defaults + arguments.kw_defaults
-    found = {}
-    for argument, default in zip(
-        positional + arguments.kwonlyargs, defaults, strict=True
-    ):
-        if argument.arg == "self":
-            continue
-        annotation = argument.annotation
-        found[argument.arg] = Parameter(
-            ast.unparse(annotation) if annotation else "",
-            _REQUIRED if default is None else _literal(default),
-        )
-    return found
-
-
-def _literal(node):
-    try:
-        return ast.literal_eval(node)
-    except ValueError:
-        # A computed default: its value is not needed to check an option.
-        return None
+    return lazy.load(target)
 
 
 def _read(where, text, parameter):
     """Converts an option's text by the type of its parameter."""
     kind = parameter.annotation.replace("| None", "").strip()
-    if not kind and parameter.default not in (None, _REQUIRED):
+    if not kind and not (parameter.required or parameter.default is None):
         kind = type(parameter.default).__name__
     if text.lower() == "none" and (
         parameter.default is None or "None" in parameter.annotation

@@ -10,6 +10,7 @@ import tensorflow as tf
 from mart_tf import data
 from mart_tf import defenses
 from mart_tf import options
+from mart_tf import parameters
 from mart_tf import threat as threat_model
 from mart_tf.defenses import base
 from mart_tf.runs import config as run_config
@@ -48,7 +49,7 @@ def test_every_option_of_a_defense_with_its_default():
     defined = {
         (name, option): parameter.default
         for name, target in defenses.DEFENSES.items()
-        for option, parameter in options.signature(target).items()
+        for option, parameter in parameters.of(target).items()
     }
     assert documented.keys() == defined.keys()
     for place, default in defined.items():

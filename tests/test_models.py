@@ -787,8 +787,8 @@ class TestBuild:
             ("vgg:depth=11", r"Unknown model 'vgg'; expected one of"),
             ("absent.keras", r"'absent\.keras' does not exist"),
             ("no_such_module:f", r"module 'no_such_module', which cannot be"),
-            ("broken_networks:f", r"importing 'broken_networks' failed"),
-            ("our_networks:f", r"'our_networks' has no function 'f'"),
+            ("broken_networks:f", r"mporting 'broken_networks' failed"),
+            ("our_networks:f", r"module 'our_networks' has no 'f'"),
             ("our_networks:nothing", r"returned a NoneType"),
             ("our_networks:two_heads", r"has 2 outputs \(left, right\); expec"),
             ("our_networks:two_too_many", r"has 12 outputs and .* 10 classes"),
@@ -846,10 +846,8 @@ class TestBuild:
             wide_residual.wide_resnet(depth=depth)
 
     def test_names_are_checked_without_tensorflow(self, project):
-        assert names.check("our_networks:linear") == (
-            "function",
-            ("our_networks", "linear"),
-        )
+        kind, spec = names.check("our_networks:linear")
+        assert (kind, spec.target) == ("function", "our_networks:linear")
         assert names.check("digits_cnn")[0] == "table"
         # Importing a module that is None raises ImportError.
         code = textwrap.dedent("""

@@ -5,6 +5,7 @@ import pytest
 from mart_tf import defenses
 from mart_tf import models
 from mart_tf import options
+from mart_tf import parameters
 from mart_tf import training
 
 
@@ -30,12 +31,12 @@ def test_reads_values_by_the_signature_in_the_source():
 
 
 def test_signature_gives_defaults_and_annotations():
-    parameters = options.signature("mart_tf.defenses.mart:MART")
-    assert list(parameters)[:2] == ["regularization", "form"]
-    assert parameters["outer"].annotation.startswith("Literal[")
-    assert parameters["regularization"].default == 5.0
-    assert not parameters["form"].required
-    assert options.signature("mart_tf.defenses.natural:Natural") == {}
+    found = parameters.of("mart_tf.defenses.mart:MART")
+    assert list(found)[:2] == ["regularization", "form"]
+    assert found["outer"].annotation.startswith("Literal[")
+    assert found["regularization"].default == 5.0
+    assert not found["form"].required
+    assert parameters.of("mart_tf.defenses.natural:Natural") == {}
 
 
 def test_a_complete_spec_says_every_option():
@@ -58,9 +59,9 @@ def test_a_complete_spec_says_every_option():
 
 def test_a_complete_spec_stays_what_it_is_when_defaults_change(monkeypatch):
     said = options.complete("mart", defenses.DEFENSES, "defense")
-    parameters = dict(options.signature("mart_tf.defenses.mart:MART"))
-    parameters["regularization"] = options.Parameter("float", 99.0)
-    monkeypatch.setattr(options, "signature", lambda target: parameters)
+    found = dict(parameters.of("mart_tf.defenses.mart:MART"))
+    found["regularization"] = parameters.Parameter("float", 99.0)
+    monkeypatch.setattr(parameters, "of", lambda target: found)
     again = options.resolve(said, defenses.DEFENSES, "defense")
     assert again.options["regularization"] == 5.0
 
@@ -79,7 +80,7 @@ def test_every_default_can_be_written_and_read_again(table, reserved):
         said = options.complete(name, table, "name", reserved)
         defaults = {
             key: parameter.default
-            for key, parameter in options.signature(target).items()
+            for key, parameter in parameters.of(target).items()
             if key not in reserved
         }
         assert options.resolve(said, table, "name", reserved).options == (

@@ -21,7 +21,8 @@ _PROGRAMS = {"train", "evaluate", "export", "label"}
 BELOW = {
     "choices": set(),
     "environment": set(),
-    "options": set(),
+    "options": {"lazy", "parameters"},
+    "parameters": {"lazy"},
     "noise": set(),
     "checks": set(),
     "files": set(),

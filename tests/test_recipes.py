@@ -15,6 +15,7 @@ import mart_tf
 from mart_tf import defenses
 from mart_tf import models
 from mart_tf import options
+from mart_tf import parameters
 from mart_tf import train
 from mart_tf import training
 from mart_tf.labeling import subsets
@@ -416,11 +417,13 @@ def configuration(recipe, *arguments):
 def whole(spec, table):
     """The name in a spec and all its options, defaults included."""
     name = options.parse(spec).name
-    parameters = options.signature(table[name])
-    known = options.resolve(spec, table, "recipe's part").options
+    taken = parameters.of(table[name])
+    # What a run fills in is no user's to give.
+    filled = [option for option in taken if taken[option].required]
+    known = options.resolve(spec, table, "recipe's part", filled).options
     return name, {
         option: known.get(option, parameter.default)
-        for option, parameter in parameters.items()
+        for option, parameter in taken.items()
     }
 
 

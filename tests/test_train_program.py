@@ -209,7 +209,7 @@ def test_a_keras_file_brings_its_weights_or_starts_anew():
 
 def test_a_cosine_run_does_not_grow():
     train("run", epochs=2, schedule="cosine")
-    with pytest.raises(ValueError, match="whose cosine schedule ends there"):
+    with pytest.raises(ValueError, match="whose schedule cosine ends there"):
         train("run", epochs=3, schedule="cosine")
 
 

@@ -84,6 +84,8 @@ __getattr__, __dir__ = lazy.attributes(
         "check": "mart_tf.data.sources:check",
         "load": "mart_tf.data.sources:load",
         "Dataset": "mart_tf.data.splits:Dataset",
+        "Source": "mart_tf.data.splits:Source",
+        "memory_split": "mart_tf.data.splits:memory_split",
         "Pool": "mart_tf.data.pools:Pool",
         "check_apart": "mart_tf.data.overlap:check_apart",
         "check_fit": "mart_tf.data.pools:check_fit",

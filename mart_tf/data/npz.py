@@ -25,7 +25,15 @@ def load(path):
     Raises:
         ValueError: If an array is anything else.
     """
-    found = _read(names.npz_file(path), names.NPZ_KEYS)
+    return of_arrays(_read(names.npz_file(path), names.NPZ_KEYS))
+
+
+def of_arrays(found):
+    """The `splits.Source` of x_train, y_train, x_test and y_test, a dict.
+
+    Raises:
+        ValueError: As `load`.
+    """
     x_train, y_train = _half(found, "train")
     x_test, y_test = _half(found, "test")
     if x_train.shape[1:] != x_test.shape[1:]:

@@ -12,6 +12,16 @@ from mart_tf.data import conversion
 from mart_tf.data import names
 from mart_tf.data import sources
 
+
+def _adopt(found, made):
+    """The fields of a pool that a user's own function returned."""
+    if isinstance(made, dict):
+        return made
+    if isinstance(made, tuple):
+        return dict(zip(("images", "labels"), made, strict=False))
+    return {"images": made}
+
+
 _KIND = sources.Kind(
     "pool",
     data.POOLS,
@@ -20,6 +30,7 @@ _KIND = sources.Kind(
         "npz": names.npz_pool,
         "pickle": names.file,
     },
+    _adopt,
 )
 
 
@@ -115,7 +126,9 @@ def load_pool(spec, *, data_dir=None, download=False):
               1,000 to 20,999 of the split; default: all), `size=64`;
             - `pickle:PATH`: a dict of arrays, `data` and, where there are
               labels, `extrapolated_targets`, the form of Carmon et al.
-              (NeurIPS 2019); nothing in it is executed.
+              (NeurIPS 2019); nothing in it is executed;
+            - `package.module:function` with options, that returns an array of
+              images, `(images, labels)`, or a dict of a `Pool`'s fields.
 
         data_dir: Where TFDS data is prepared; default: $TFDS_DATA_DIR, or
             `~/tensorflow_datasets`.

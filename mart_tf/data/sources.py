@@ -18,11 +18,14 @@ class Kind:
         readers: Maps each name to `"package.module:function"`; the entry
             "tfds" reads whatever has another name.
         path_checks: Of the names that take a path, what looks at it.
+        adopt: Makes of what a user's own function returned for a `Found` what
+            a reader returns.
     """
 
     name: str
     readers: dict[str, str]
     path_checks: dict[str, Callable]
+    adopt: Callable
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,10 +38,27 @@ class Found:
     options: dict
 
 
+def _adopt(found, made):
+    if isinstance(made, options.load("mart_tf.data.splits:Source")):
+        return made
+    try:
+        (x_train, y_train), (x_test, y_test) = made
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"Dataset {found.name!r} returned a {type(made).__name__}; "
+            "expected ((x_train, y_train), (x_test, y_test)) as "
+            "keras.datasets return them, or a mart_tf.data.Source."
+        ) from None
+    arrays = (x_train, y_train, x_test, y_test)
+    read = options.load("mart_tf.data.npz:of_arrays")
+    return read(dict(zip(names.NPZ_KEYS, arrays, strict=True)))
+
+
 _DATASET = Kind(
     "dataset",
     data.SOURCES,
     {"folder": names.class_folders, "npz": names.npz_file},
+    _adopt,
 )
 
 
@@ -69,7 +89,10 @@ def load(spec, *, data_dir=None, download=False, validation_images=None):
             options `size=64` (every image resized to 64x64) and
             `mode=memory|streaming` (default: streaming above 2 GiB of decoded
             pixels); TFDS also `first=0:count=1000` (these rows alone are the
-            training set; default: all).
+            training set; default: all). Or `package.module:function` with
+            options, or in Python a function without arguments, that returns
+            `((x_train, y_train), (x_test, y_test))` as `keras.datasets` do,
+            or a `Source`.
         data_dir: Where TFDS data is prepared; default: $TFDS_DATA_DIR, or
             `~/tensorflow_datasets`.
         download: Whether TFDS may fetch data that is not there.
@@ -82,8 +105,13 @@ def load(spec, *, data_dir=None, download=False, validation_images=None):
     Raises:
         ValueError: As `check`, and on images or labels that cannot be used.
     """
-    found = find(spec, _DATASET, data_dir, download)
-    source = read(found, _DATASET, data_dir)
+    if callable(spec):
+        own = getattr(spec, "__name__", type(spec).__name__)
+        found = Found(own, own, None, {})
+        source = _adopt(found, spec())
+    else:
+        found = find(spec, _DATASET, data_dir, download)
+        source = read(found, _DATASET, data_dir)
     assemble = options.load("mart_tf.data.splits:assemble")
     return assemble(found.name, source, validation_images)
 
@@ -103,9 +131,8 @@ def find(text, kind, data_dir, download):
         name = f"{spec.name}:{spec.argument}"
         return Found(name, spec.name, place, settings)
     if spec.argument is not None:
-        raise ValueError(
-            f"{text!r}: {spec.argument!r} is not an option; expected key=value."
-        )
+        own = options.resolve(text, {}, kind.name)
+        return Found(own.name, own.target, None, own.options)
     if spec.name == "digits" and spec.name in kind.readers:
         settings = _options(spec, spec.name, kind)
         return Found(spec.name, spec.name, None, settings)
@@ -126,7 +153,9 @@ def read(found, kind, data_dir):
         fetch = options.load("mart_tf.data.tfds:download")
         place = fetch(found.name, names.tfds_root(data_dir))
     places = [] if place is None else [place]
-    return options.load(kind.readers[found.source])(*places, **found.options)
+    target = kind.readers.get(found.source, found.source)
+    made = options.load(target)(*places, **found.options)
+    return made if found.source in kind.readers else kind.adopt(found, made)
 
 
 def _options(spec, source, kind):

@@ -43,7 +43,8 @@ def get(defense):
     """The defense named by a spec such as "mart:regularization=6".
 
     Args:
-        defense: A name, a spec, or a `Defense`, which is returned as it is.
+        defense: A name, a spec, `package.module:Name` with options, or a
+            `Defense`, which is returned as it is.
 
     Raises:
         ValueError: On an unknown name or option.
@@ -51,7 +52,13 @@ def get(defense):
     if not isinstance(defense, str):
         return defense
     spec = options.resolve(defense, DEFENSES, "defense")
-    return options.load(DEFENSES[spec.name])(**spec.options)
+    found = options.load(spec.target)(**spec.options)
+    if not isinstance(found, options.load("mart_tf.defenses.base:Defense")):
+        raise ValueError(
+            f"Defense {defense!r} is a {type(found).__name__}; expected a "
+            "subclass of mart_tf.defenses.Defense."
+        )
+    return found
 
 
 def complete(spec, epsilon):

@@ -1,12 +1,10 @@
 """A classifier from what a user names, and in the precision that is asked."""
 
 import contextlib
-import importlib
 
 import keras
 import numpy as np
 
-from mart_tf import models
 from mart_tf import options
 from mart_tf.models import names
 from mart_tf.models import single
@@ -30,8 +28,8 @@ def build(
 
     Args:
         spec: A name of `mart_tf.models.MODELS` with options, the path of a
-            `.keras` file, or `package.module:function`, which is called as
-            `function(input_shape, num_classes)`.
+            `.keras` file, or `package.module:function` with options, which
+            is called as `function(input_shape, num_classes, **options)`.
         input_shape: Shape of an image, `(height, width, channels)`.
         num_classes: Number of classes.
         seed: Determines the initial weights of a network of the table, and of
@@ -59,7 +57,7 @@ def build(
                 f"Model {spec!r} needs images of shape (height, width, "
                 f"channels); the data set's have shape {input_shape}."
             )
-        function = options.load(models.MODELS[target.name])
+        function = options.load(target.target)
         with _policy(precision):
             return function(
                 input_shape, num_classes, seed=seed, **target.options
@@ -75,7 +73,7 @@ def build(
         else:
             # The function's own initialisers follow the seed too.
             keras.utils.set_random_seed(seed)
-            model = _call(spec, *target, input_shape, num_classes)
+            model = _call(target, input_shape, num_classes)
     _check_fit(spec, model, input_shape, num_classes)
     return with_precision(model, precision)
 
@@ -212,21 +210,12 @@ def read(path):
         ) from error
 
 
-def _call(spec, module, name, input_shape, num_classes):
-    try:
-        function = getattr(importlib.import_module(module), name, None)
-    except ImportError as error:
-        raise ValueError(
-            f"Model {spec!r}: importing {module!r} failed: {error}."
-        ) from error
-    if not callable(function):
-        raise ValueError(
-            f"Model {spec!r}: module {module!r} has no function {name!r}."
-        )
-    model = function(input_shape, num_classes)
+def _call(spec, input_shape, num_classes):
+    function = options.load(spec.target)
+    model = function(input_shape, num_classes, **spec.options)
     if not isinstance(model, keras.Model):
         raise ValueError(
-            f"Model {spec!r} returned a {type(model).__name__}; expected "
+            f"Model {spec.text!r} returned a {type(model).__name__}; expected "
             "function(input_shape, num_classes) to return a keras.Model."
         )
     return model

@@ -4,17 +4,16 @@ A model spec is a name of the table with its options, the path of a `.keras`
 file, or `package.module:function`.
 """
 
-import importlib.util
 import numbers
-import os
 import pathlib
-import sys
 
 from mart_tf import models
 from mart_tf import options
 
 # Parameters of the table's functions that the data and the run fill in.
 _RESERVED = ("input_shape", "num_classes", "seed")
+# Of a user's own function: the shape and the number of classes.
+_GIVEN = 2
 _OTHER_FORMS = ("FILE.keras", "package.module:function")
 
 # Options of the table's networks that not every value fits: a test of the
@@ -37,11 +36,12 @@ def check(spec):
     """Refuses a model spec that names nothing.
 
     Args:
-        spec: `resnet18`, `path/to/model.keras` or `package.module:function`.
+        spec: `resnet18`, `path/to/model.keras` or `package.module:function`,
+            the first and the last with options.
 
     Returns:
         What was named: `("table", options.Spec)`, `("file", pathlib.Path)` or
-        `("function", (module, name))`.
+        `("function", options.Spec)`.
 
     Raises:
         ValueError: On an unknown name or option, an option's value that no
@@ -51,29 +51,35 @@ def check(spec):
     if spec.endswith(".keras"):
         return "file", _file(spec)
     parsed = options.parse(spec)
-    if parsed.name in models.MODELS:
-        resolved = options.resolve(spec, models.MODELS, "model", _RESERVED)
-        check_options(resolved.name, **resolved.options)
-        return "table", resolved
-    if parsed.argument is None or parsed.options:
+    own = parsed.name not in models.MODELS
+    if own and parsed.argument is None:
         raise options.unknown(
             "model", parsed.name, [*models.MODELS, *_OTHER_FORMS]
         )
-    return "function", (_module(spec, parsed.name), parsed.argument)
+    resolved = options.resolve(
+        spec, models.MODELS, "model", _RESERVED, given=_GIVEN
+    )
+    if not own:
+        check_options(resolved.name, **resolved.options)
+    return "function" if own else "table", resolved
 
 
 def canonical(spec):
     """A model spec in its short form, a table's network's defaults left out."""
-    if check(spec)[0] != "table":
+    if check(spec)[0] == "file":
         return spec
-    return options.canonical(spec, models.MODELS, "model", _RESERVED)
+    return options.canonical(
+        spec, models.MODELS, "model", _RESERVED, given=_GIVEN
+    )
 
 
 def complete(spec):
     """A model spec with every option of a table's network written."""
-    if check(spec)[0] != "table":
+    if check(spec)[0] == "file":
         return spec
-    return options.complete(spec, models.MODELS, "model", _RESERVED)
+    return options.complete(
+        spec, models.MODELS, "model", _RESERVED, given=_GIVEN
+    )
 
 
 def check_options(name, **values):
@@ -107,16 +113,3 @@ def _file(spec):
             "keras.Model.save wrote."
         )
     return path
-
-
-def _module(spec, module):
-    # A console script does not look for modules where the user stands.
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())
-    package = module.split(".")[0]
-    if importlib.util.find_spec(package) is None:
-        raise ValueError(
-            f"Model {spec!r} names the module {package!r}, which cannot be "
-            "found; expected one in this directory or installed."
-        )
-    return module

@@ -23,6 +23,7 @@ import subprocess
 from mart_tf import environment
 from mart_tf import files
 from mart_tf import options
+from mart_tf import training
 from mart_tf.runs import config as run_config
 
 FORMAT = 1
@@ -173,11 +174,14 @@ def prepare(config):
             f"{path} holds a run with other settings ({listed}); give the "
             "same, or another --workdir."
         )
-    follows_epochs = options.parse(config.schedule).name == "cosine"
+    # What a user's own does with the epochs is not known.
+    schedule = options.parse(config.schedule)
+    name = ":".join(filter(None, [schedule.name, schedule.argument]))
+    follows_epochs = name == "cosine" or name not in training.SCHEDULES
     if follows_epochs and config.epochs != earlier.epochs:
         raise ValueError(
-            f"{path} holds a run of {earlier.epochs} epochs whose cosine "
-            f"schedule ends there, now --epochs={config.epochs}; give the "
+            f"{path} holds a run of {earlier.epochs} epochs whose schedule "
+            f"{name} ends there, now --epochs={config.epochs}; give the "
             "same, or another --workdir."
         )
     if config.epochs < earlier.epochs:

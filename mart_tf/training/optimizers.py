@@ -108,7 +108,8 @@ def check(spec):
     resolved = options.resolve(
         spec, training.OPTIMIZERS, "optimizer", training.OPTIMIZER_RESERVED
     )
-    _check(resolved.name, resolved.options)
+    if resolved.name in training.OPTIMIZERS:
+        _check(resolved.name, resolved.options)
     return resolved
 
 
@@ -123,13 +124,20 @@ def create(spec, learning_rate):
     """The optimizer of a spec such as "sgd:nesterov=true".
 
     Args:
-        spec: The spec.
+        spec: The spec; of a user's own `package.module:Name`, a class or a
+            function whose first parameter is the learning rate.
         learning_rate: A number above 0, or a Keras schedule.
     """
     resolved = check(spec)
-    return options.load(training.OPTIMIZERS[resolved.name])(
-        learning_rate, **resolved.options
-    )
+    made = options.load(resolved.target)(learning_rate, **resolved.options)
+    import keras
+
+    if not isinstance(made, keras.optimizers.Optimizer):
+        raise ValueError(
+            f"Optimizer {spec!r} is a {type(made).__name__}; expected a "
+            "keras.optimizers.Optimizer, or a function that returns one."
+        )
+    return made
 
 
 def _average(ema):

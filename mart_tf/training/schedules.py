@@ -149,11 +149,15 @@ class Warmup(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def create(spec, learning_rate, steps_per_epoch, epochs):
-    """The schedule of a spec such as "piecewise:at=75+90"."""
+    """The schedule of a spec such as "piecewise:at=75+90".
+
+    A user's own, `package.module:Name`, is called in the same way, with the
+    learning rate, the steps of an epoch and the epochs first.
+    """
     resolved = options.resolve(
         spec, training.SCHEDULES, "schedule", training.SCHEDULE_RESERVED
     )
-    return options.load(training.SCHEDULES[resolved.name])(
+    return options.load(resolved.target)(
         learning_rate, steps_per_epoch, epochs, **resolved.options
     )
 

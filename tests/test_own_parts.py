@@ -1,0 +1,233 @@
+"""A user's own defense, data, optimizer, schedule: by name and by instance."""
+
+import json
+
+import keras
+import numpy as np
+import programs
+import pytest
+
+import mart_tf
+from mart_tf import data
+from mart_tf import parameters
+from mart_tf.runs import workdir
+
+MODULE = '''
+"""Parts of a user's own, in the directory where the user stands."""
+
+import keras
+import numpy as np
+
+import mart_tf
+from mart_tf import defenses
+
+
+@keras.saving.register_keras_serializable("mine")
+class Smoothed(defenses.Standard):
+    """Adversarial training on labels that are smoothed."""
+
+    def __init__(self, share: float = 0.1):
+        if not 0.0 <= share < 1.0:
+            raise ValueError(f"share is {share}; expected one in [0, 1).")
+        self.share = share
+
+    def loss(self, classify, batch, adversarial):
+        plain = super().loss(classify, batch, adversarial)
+        logits = plain.adversarial_logits
+        uniform = -keras.ops.mean(keras.ops.log_softmax(logits), axis=-1)
+        values = (1.0 - self.share) * plain.values + self.share * uniform
+        return plain._replace(values=values)
+
+
+class Inherits(Smoothed):
+    """No constructor of its own."""
+
+
+class NoDefense:
+    """Not one."""
+
+
+def stripes(count: int = 60, size: int = 8):
+    """Bright above, or bright below."""
+    labels = np.arange(count) % 2
+    images = np.random.default_rng(0).random((count, size, size))
+    images = np.where(labels[:, None, None] > 0, images / 2, images)
+    return (images, labels), (images[:20], labels[:20])
+
+
+def nothing():
+    """No data set."""
+    return 3
+
+
+def halved(rate, momentum: float = 0.5):
+    """SGD at half the rate."""
+    return keras.optimizers.SGD(rate, momentum=momentum)
+
+
+def falling(rate, steps, epochs, to: float = 0.1):
+    """A line from the rate down to a share of it."""
+    return keras.optimizers.schedules.PolynomialDecay(
+        rate, steps * epochs, to * rate
+    )
+
+
+def no_optimizer(rate):
+    """Not one."""
+    return rate
+
+
+def network(shape, classes, width: int = 4):
+    """One hidden layer."""
+    return keras.Sequential(
+        [
+            keras.Input(shape),
+            keras.layers.Flatten(),
+            keras.layers.Dense(width, "relu"),
+            keras.layers.Dense(classes),
+        ]
+    )
+'''
+
+FLAGS = (
+    "--dataset=my_parts:stripes:count=80",
+    "--model=my_parts:network:width=6",
+    "--defense=my_parts:Smoothed:share=0.2",
+    "--optimizer=my_parts:halved",
+    "--attack_steps=2",
+    "--batch_size=16",
+    "--precision=float32",
+)
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    (tmp_path / "my_parts.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    parameters.of.cache_clear()
+    return tmp_path
+
+
+def train(project, *flags):
+    return programs.run("train", *FLAGS, *flags, cwd=project)
+
+
+def test_own_parts_train_resume_and_are_evaluated(project):
+    whole = train(project, "--epochs=2", "--workdir=whole")
+    assert whole.returncode == 0, whole.stderr
+    for epochs in (1, 2):
+        half = train(project, f"--epochs={epochs}", "--workdir=half")
+        assert half.returncode == 0, half.stderr
+    assert "Continuing half after epoch 1 of 2." in half.stdout
+    weights = [
+        workdir.load_classifier(name, "last")[0].get_weights()
+        for name in ("whole", "half")
+    ]
+    for one, other in zip(*weights, strict=True):
+        np.testing.assert_array_equal(one, other)
+    recorded = json.loads((project / "half" / "run.json").read_text())["config"]
+    assert recorded["defense"] == "my_parts:Smoothed:share=0.2"
+    assert recorded["dataset"] == "my_parts:stripes:count=80"
+    assert recorded["model"] == "my_parts:network:width=6"
+    assert recorded["optimizer"] == "my_parts:halved:momentum=0.5"
+    process = programs.run(
+        "evaluate", "--workdir=half", "--attacks=fgsm", cwd=project
+    )
+    assert process.returncode == 0, process.stderr
+    report = project / "half" / "evaluation" / "report.json"
+    assert json.loads(report.read_text())["data"]["examples"] == 20
+
+
+def test_a_schedule_of_ones_own(project):
+    process = train(project, "--schedule=my_parts:falling:to=0.5", "--epochs=1")
+    assert process.returncode == 0, process.stderr
+    assert "my_parts:falling:to=0.5" in process.stdout
+    # Whether it would be the same for more epochs is not known.
+    process = train(project, "--schedule=my_parts:falling:to=0.5", "--epochs=2")
+    programs.assert_refused(process, "whose schedule my_parts:falling ends")
+
+
+@pytest.mark.parametrize(
+    "flag, sentence",
+    [
+        ("--defense=my_parts:Smoothed:shaer=1", "did you mean 'share'"),
+        ("--defense=my_parts:Inherits:shaer=1", "did you mean 'share'"),
+        ("--defense=my_parts:Smoothed:share=x", "share=x: expected a number"),
+        ("--defense=my_parts:Absent", "module 'my_parts' has no 'Absent'"),
+        ("--defense=my_part:Smoothed", "'my_part', which cannot be found"),
+        ("--dataset=my_parts:stripes:cout=1", "did you mean 'count'"),
+        ("--optimizer=my_parts:nothing", "expected these first: learning_r"),
+        ("--optimizer=my_parts:halved:momentun=1", "did you mean 'momentum'"),
+        ("--schedule=my_parts:falling:too=1", "did you mean 'to'"),
+        ("--model=my_parts:network:widht=1", "did you mean 'width'"),
+    ],
+)
+def test_options_are_checked(project, flag, sentence):
+    process = programs.run("train", flag, cwd=project)
+    programs.assert_refused(process, sentence)
+    assert not (project / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    "flag, sentence",
+    [
+        ("--defense=my_parts:Smoothed:share=2", "expected one in [0, 1)"),
+        ("--defense=my_parts:NoDefense", "is a NoDefense; expected a subc"),
+        ("--dataset=my_parts:nothing", "returned a int; expected ((x_train"),
+        ("--optimizer=my_parts:no_optimizer", "is a float; expected a keras"),
+    ],
+)
+def test_what_is_no_such_part_is_refused(project, flag, sentence):
+    process = train(project, flag, "--workdir=run")
+    assert process.returncode == 1
+    assert sentence in process.stderr, process.stderr
+    assert "Traceback" not in process.stderr
+    assert not (project / "run").exists()
+
+
+def test_options_are_known_without_importing(project):
+    (project / "heavy.py").write_text(
+        "import mart_tf\n"
+        "raise SystemExit('imported')\n"
+        "class Mine(mart_tf.defenses.MART):\n"
+        "    pass\n"
+        "class Own:\n"
+        "    def __init__(self, many: int, rate: float = 0.5): ...\n"
+    )
+    assert parameters.of("heavy:Mine") == parameters.of(
+        "mart_tf.defenses.mart:MART"
+    )
+    own = parameters.of("heavy:Own")
+    assert own["many"].required
+    assert own["rate"] == parameters.Parameter("float", 0.5)
+
+
+def test_instances_and_functions(project):
+    import my_parts
+
+    dataset = data.load(my_parts.stripes, validation_images=10)
+    assert (len(dataset.train), len(dataset.test)) == (50, 20)
+    assert dataset.name == "stripes"
+    images, labels = data.arrays(dataset.train)
+    model = mart_tf.AdversarialClassifier(
+        my_parts.network((8, 8, 1), 2),
+        my_parts.Smoothed(0.3),
+        mart_tf.ThreatModel(epsilon=0.1),
+        attack_steps=2,
+    )
+    model.compile(keras.optimizers.SGD(0.1))
+    history = model.fit(images, labels, 10, verbose=0).history
+    assert history["robust_accuracy"][0] >= 0.0
+    model.save(project / "model.keras")
+    loaded = keras.saving.load_model(project / "model.keras")
+    assert loaded.defense.share == 0.3
+
+
+def test_keras_own_optimizers():
+    from mart_tf.training import optimizers
+
+    made = optimizers.create("keras.optimizers:AdamW:weight_decay=0.01", 0.5)
+    assert isinstance(made, keras.optimizers.AdamW)
+    assert float(made.learning_rate) == 0.5
+    assert made.weight_decay == 0.01
