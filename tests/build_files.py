@@ -77,7 +77,8 @@ def _target(found, path):
         needed = needed | found.named[path]
     deps = _deps(found, path, needed)
     outside = not path.startswith("mart_tf/")
-    if not (deps or outside or path == "mart_tf/__init__.py"):
+    root = "mart_tf/__init__.py"
+    if not (deps or outside or path in {root, *found.imported[root]}):
         # So that every target has the real mart_tf/__init__.py.
         deps = {"//mart_tf:init"}
     rule = "py_binary" if path in found.programs else "py_library"

@@ -122,7 +122,7 @@ def test_every_module_has_the_root_package():
     def reached(label):
         return {label}.union(*map(reached, DEPS[label]))
 
-    for label in TARGETS:
+    for label in set(TARGETS) - reached("//mart_tf:init"):
         if label.startswith("//mart_tf"):
             assert "//mart_tf:init" in reached(label), label
 

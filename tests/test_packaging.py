@@ -7,6 +7,7 @@ Imports are read from the source, those inside functions too. Names in tables
 import ast
 import functools
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -14,40 +15,26 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parents[1]
 
-_TENSORS = {"options", "choices", "noise", "threat", "losses", "checks"}
 _PROGRAMS = {"train", "evaluate", "export", "label"}
 
-# What each part may import besides itself. A new part needs a line here.
-BELOW = {
-    "choices": set(),
-    "environment": set(),
-    "options": {"lazy", "parameters"},
-    "parameters": {"lazy"},
-    "noise": set(),
-    "checks": set(),
-    "files": set(),
-    "lazy": set(),
-    "resources": set(),
-    "cli": {"options", "resources"},
-    "losses": {"options"},
-    "threat": {"options", "noise", "choices"},
-    "attacks": _TENSORS | {"lazy"},
-    "models": {"options", "checks", "choices", "lazy"},
-    "data": {"options", "noise", "checks", "lazy"},
-    "labeling": {"environment", "lazy", "models", "data"},
-    "defenses": _TENSORS | {"lazy", "attacks", "labeling"},
-    "training": _TENSORS | {"attacks", "defenses", "models"},
-    "runs": _TENSORS
-    | {"files", "environment"}
-    | {"models", "data", "defenses", "training"},
-    "reports": {"environment", "threat", "data"},
-    "evaluation": _TENSORS
-    | {"files", "environment"}
-    | {"attacks", "models", "data", "reports"},
-    "serving": {"options", "checks", "choices", "models", "environment"},
-}
+
+def rooms():
+    """What each part may import besides itself, as docs/architecture.md says.
+
+    A new part needs a line there.
+    """
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    text = text[text.index("| room |") :].split("\n\n")[0]
+    rows = [line.strip("|").split("|") for line in text.splitlines()[2:]]
+    return {
+        row[0].strip(" `"): set(re.findall(r"`(\w+)`", row[2])) for row in rows
+    }
+
+
+BELOW = rooms()
 LIBRARY = set(BELOW) - {"cli"}
 BELOW |= {program: set(BELOW) for program in _PROGRAMS}
+
 
 HEAVY = {
     "cleverhans",
@@ -90,6 +77,12 @@ def imports(module):
 def part(module):
     """`mart_tf.attacks.gradient` belongs to the part `attacks`."""
     return module.split(".")[1] if "." in module else ""
+
+
+def test_rooms_stand_lowest_first():
+    order = [name for name in BELOW if name not in _PROGRAMS]
+    for place, name in enumerate(order):
+        assert BELOW[name] <= set(order[:place]), name
 
 
 def test_every_part_has_its_place():
