@@ -6,12 +6,14 @@ mistyped flag answer at once.
 """
 
 import contextlib
+import functools
 import math
 import os
 import re
 import sys
 import textwrap
 import traceback
+import warnings
 
 from absl import flags
 
@@ -141,6 +143,7 @@ def run(name, summary, values, main, argv=None):
         argv: The command line; default: `sys.argv`.
     """
     argv = [name, *(sys.argv if argv is None else argv)[1:]]
+    warnings.showwarning = functools.partial(_warn, name)
     try:
         extra = values(_with_recipes(argv))[1:]
         if values.help:
@@ -175,6 +178,11 @@ def run(name, summary, values, main, argv=None):
     except KeyboardInterrupt:
         print(f"{name}: stopped by Ctrl-C.", file=sys.stderr)
         sys.exit(130)
+
+
+def _warn(name, message, category, filename, lineno, file=None, line=None):
+    """A warning as a user reads it: one sentence, no source line."""
+    print(f"{name}: Warning: {message}", file=file or sys.stderr)
 
 
 def _with_recipes(argv):

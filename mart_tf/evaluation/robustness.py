@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import warnings
 
 import numpy as np
 import tensorflow as tf
@@ -9,6 +10,7 @@ import tensorflow as tf
 from mart_tf import environment
 from mart_tf import evaluation
 from mart_tf.evaluation import arrays
+from mart_tf.evaluation import doubts
 from mart_tf.evaluation import measuring
 from mart_tf.evaluation import partial
 from mart_tf.evaluation import progress as progress_bars
@@ -117,6 +119,9 @@ def evaluate_robustness(
         (spec, _create(spec, target, other, threat, classes)) for spec in specs
     ]
     swept = _sweep_plan(specs, radii, target, threat, classes)
+    doubtful = list(doubts.of(target, images, labels))
+    for sentence in doubtful:
+        warnings.warn(sentence, stacklevel=2)
     # Not wider than the data: padding would be computed for nothing.
     width = min(batch_size, len(images))
     kept = partial.Partial(
@@ -164,7 +169,10 @@ def evaluate_robustness(
         labels=labels,
         sweep=sweep,
         traces=tuple(measured.traces),
-        warnings=tuple(_warnings(found[0], classes, target, other, plan)),
+        warnings=(
+            *doubtful,
+            *_warnings(found[0], classes, target, other, plan),
+        ),
     )
     if directory is not None:
         made.save(directory)
