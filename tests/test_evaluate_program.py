@@ -218,7 +218,7 @@ mart_tf.AdversarialClassifier(network, "mart", threat).save("whole.keras")
         content = json.loads((folder / "report.json").read_text())
         # Its own, not that of the data set.
         assert content["threat_model"]["epsilon"] == 0.1
-        assert "chance" in content["warnings"][0]
+        assert any("chance" in text for text in content["warnings"])
         assert "chance" in done.stdout
 
 
