@@ -51,10 +51,10 @@ def checkpoint_flag(values):
     return flags.DEFINE_enum(
         "checkpoint",
         "best",
-        ["best", "last", "ema"],
+        ["best", "last", "best_raw", "last_raw"],
         "Weights of the epoch that was best on the validation split (without "
-        "one the last), of the last one, or their average if --optimizer kept "
-        "one.",
+        "one the last), or of the last one: their average where --ema kept "
+        "one, which best_raw and last_raw leave aside.",
         flag_values=values,
     )
 

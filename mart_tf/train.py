@@ -10,6 +10,7 @@ from absl import flags
 from mart_tf import cli
 from mart_tf import defenses
 from mart_tf import models
+from mart_tf import training
 from mart_tf.runs import config as run_config
 from mart_tf.runs import initialization
 from mart_tf.runs import workdir
@@ -49,8 +50,8 @@ _STRINGS = {
     "piecewise:at=75+90:factor=0.1 (epochs counted from 1) or cosine, both "
     f"with warmup_epochs=5 if asked for; default: {_DATASET}.",
     "optimizer": "sgd (momentum 0.9), sgd:nesterov=true or adam, with "
-    "options: sgd:momentum=0.95; ema=0.999 keeps an average of the weights "
-    "too, for --checkpoint=ema.",
+    "options: sgd:momentum=0.95.",
+    "update": f"How a step takes the gradient: {', '.join(training.UPDATES)}.",
     "precision": "float32, tf32 (float32 whose products a GPU rounds to 10 "
     "bits), mixed_bfloat16, or auto: bfloat16 where the hardware computes it.",
     "xla": "What XLA compiles: step (on one device), attack (of each step) or "
@@ -75,6 +76,11 @@ _FLOATS = {
     "and below 1.",
     "unlabeled_weight": "The paper's gamma, the weight of a pool example in "
     "the loss, at least 0.",
+    "ema": "Decay of the moving average of the weights, at least 0 and less "
+    "than 1, such as 0.995; validation, --checkpoint=best and last, evaluation "
+    "and export then take the average; 0: none is kept.",
+    "ema_warmup_epochs": "Epochs in which the average is the weights "
+    "themselves, at least 0; after them its decay rises to --ema.",
     "weight_decay": "Coupled L2 on every trainable variable, at least 0; "
     f"default: {_DATASET}.",
 }

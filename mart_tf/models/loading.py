@@ -67,7 +67,7 @@ def build(
         if kind == "file":
             model = read(spec)
             if single.is_adversarial(model):
-                model = model.classifier
+                model = model.averaged()
             if anew:
                 model = renewed(model, seed)
         else:
@@ -143,6 +143,33 @@ def renewed(model, seed):
                 _take_weights(new, old)
     except (TypeError, ValueError, NotImplementedError) as error:
         raise _no_rebuild(model, "new") from error
+    return rebuilt
+
+
+def copy(model):
+    """The same network with the same weights, in variables of its own.
+
+    Args:
+        model: A built `keras.Model`.
+
+    Returns:
+        A new `keras.Model`, rebuilt from its configuration.
+
+    Raises:
+        ValueError: If the model cannot be rebuilt from its configuration.
+    """
+    try:
+        rebuilt = keras.saving.deserialize_keras_object(
+            keras.saving.serialize_keras_object(model), safe_mode=False
+        )
+        _take_weights(rebuilt, model)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise ValueError(
+            f"Model {model.name!r} cannot be copied by its configuration, to "
+            "give the copy other weights; register its custom classes with "
+            "keras.saving.register_keras_serializable and give them "
+            "get_config."
+        ) from error
     return rebuilt
 
 

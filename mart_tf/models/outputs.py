@@ -25,7 +25,7 @@ def unwrap(model, kind=None):
             `AdversarialClassifier` says, else "logits".
     """
     if single.is_adversarial(model):
-        return model.classifier, kind or model.outputs
+        return model.averaged(), kind or model.outputs
     return model, kind or "logits"
 
 

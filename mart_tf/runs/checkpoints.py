@@ -38,12 +38,14 @@ class Checkpoints:
             optimizer=_raw(model.optimizer.variables),
             step=_raw([model.step]),
             memory=_raw(model.memory.weights),
-            averages=_averages(model.optimizer),
+            averages=_raw(model.averages.weights),
             epoch=self.epoch,
             best_accuracy=self.best_accuracy,
         )
         self._best = tf.train.Checkpoint(
-            classifier=_raw(model.classifier.weights), epoch=self.epoch
+            classifier=_raw(model.classifier.weights),
+            averages=_raw(model.averages.weights),
+            epoch=self.epoch,
         )
 
     def restore(self):
@@ -97,46 +99,40 @@ class Checkpoints:
                 )
 
 
-def restore_classifier(path, checkpoint, classifier):
-    """Loads the "best", "last" or "ema" weights of a run into its network.
+def restore_classifier(path, checkpoint, classifier, averaged=False):
+    """Loads the weights of a run into its network.
 
-    The last are those of the last epoch; "ema" the average at that time, and
-    what no gradient reaches, such as batch statistics, as it was then.
+    What no gradient reaches, such as batch statistics, is that of the epoch in
+    any case.
+
+    Args:
+        path: The workdir.
+        checkpoint: "best" or "last" epoch, "best_raw" or "last_raw".
+        classifier: The network, as it was built for the run.
+        averaged: Whether the run kept an average of its weights, which "best"
+            and "last" then are; the raw ones are the weights themselves.
 
     Returns:
         The epoch that they are of, and a sentence for each damaged checkpoint
         that was passed over.
 
     Raises:
-        ValueError: If no checkpoint is sound, or there is no average.
+        ValueError: If no checkpoint is sound.
     """
     folder = pathlib.Path(path, "checkpoints")
-    if checkpoint == "best":
+    if checkpoint.startswith("best"):
         folder = folder / "best"
     state = tf.train.Checkpoint(classifier=_raw(classifier.weights))
     restored, warnings = _restore_newest(folder, state)
     if restored is None:
         raise ValueError(f"{folder} holds no checkpoint; train first.")
-    if checkpoint == "ema":
+    if averaged and not checkpoint.endswith("_raw"):
         averages = tf.train.Checkpoint(
             averages=_raw(classifier.trainable_weights)
         )
-        try:
-            status = averages.read(str(restored))
-            status.assert_existing_objects_matched().expect_partial()
-        except AssertionError as error:
-            raise ValueError(
-                f"The run {path} kept no average of its weights; train with "
-                "--optimizer=sgd:ema=0.999, or take --checkpoint=last."
-            ) from error
+        status = averages.read(str(restored))
+        status.assert_existing_objects_matched().expect_partial()
     return _number(restored), warnings
-
-
-def _averages(optimizer):
-    if not optimizer.use_ema:
-        return []
-    # Private to Keras, which is pinned below 3.16.
-    return _raw(optimizer._model_variables_moving_average)
 
 
 def _raw(variables):
@@ -150,7 +146,7 @@ def _save(folder, state, number):
     )
     tensors = [
         tensor
-        for part in ("classifier", "optimizer", "memory")
+        for part in ("classifier", "optimizer", "memory", "averages")
         for tensor in getattr(state, part, ())
     ]
     size = sum(t.dtype.size * int(np.prod(t.shape)) for t in tensors)

@@ -57,7 +57,10 @@ class Config:
     optimizer: str = "sgd"
     learning_rate: float | None = None
     schedule: str | None = None
+    update: str = "plain"
     weight_decay: float | None = None
+    ema: float = 0.0
+    ema_warmup_epochs: float = 0.0
     precision: str = "auto"
     strategy: str = "auto"
     xla: str = "auto"
@@ -71,7 +74,7 @@ class Config:
             `validation_images` (counted once the data is read),
             `steps_per_epoch` (those of a pass over the training split) and
             `regularization` (moved into `defense`). Network, defense,
-            optimizer and schedule say all their options.
+            update, optimizer and schedule say all their options.
 
         Raises:
             ValueError: On anything that no run could start with.
@@ -111,6 +114,7 @@ class Config:
             attack_step_size=(
                 given.epsilon / 4 if step_size is None else step_size
             ),
+            update=options.complete(given.update, training.UPDATES, "update"),
             optimizer=optimizers.complete(given.optimizer),
             schedule=options.complete(
                 given.schedule,
@@ -169,6 +173,8 @@ class Config:
         for name in (
             "weight_decay",
             "epsilon_warmup_epochs",
+            "ema",
+            "ema_warmup_epochs",
             "seed",
             "unlabeled_weight",
         ):
@@ -177,6 +183,15 @@ class Config:
             self._check_number(name, above=0.0)
         if self.validation_images is not None:
             self._check_number("validation_images", at_least=0.0)
+        if self.ema >= 1.0:
+            raise ValueError(
+                f"--ema is {self.ema:g}; expected less than 1, such as 0.995."
+            )
+        if self.ema_warmup_epochs and not self.ema:
+            raise ValueError(
+                f"--ema_warmup_epochs={self.ema_warmup_epochs:g} is of an "
+                "average of the weights, and none is kept; give --ema too."
+            )
         if self.seed > choices.GREATEST_SEED:
             raise ValueError(
                 f"--seed is {self.seed}; expected at most "

@@ -236,7 +236,10 @@ def compiled_model(config, dataset, pool, steps, policy):
         config.attack_step_size,
         random_start=config.random_start,
         epsilon_warmup_steps=math.ceil(config.epsilon_warmup_epochs * steps),
+        update=config.update,
         weight_decay=config.weight_decay,
+        ema=config.ema,
+        ema_warmup_steps=math.ceil(config.ema_warmup_epochs * steps),
         outputs=config.outputs,
         seed=config.seed,
         rows=data.rows(dataset.train, pool),
@@ -299,6 +302,8 @@ def _print_settings(
             f"{'augmented' if config.augment else 'not augmented'}, "
             f"seed {config.seed}",
         ),
+        ("update", config.update),
+        ("average", _average_line(config)),
         ("precision", precision),
         ("devices", f"{replicas} {devices.kind()}"),
         ("XLA", _XLA[model.compiled_by_xla]),
@@ -306,6 +311,15 @@ def _print_settings(
     ]
     for name, value in lines:
         console.print(f"{name:13}{value}", highlight=False, soft_wrap=True)
+
+
+def _average_line(config):
+    if not config.ema:
+        return "none of the weights is kept"
+    return (
+        f"of the weights, decay {config.ema:g} after "
+        f"{config.ema_warmup_epochs:g} epochs; it is what is validated"
+    )
 
 
 def _validation_line(config, attack):

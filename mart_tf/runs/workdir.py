@@ -92,8 +92,9 @@ def load_classifier(path, checkpoint="best"):
 
     Args:
         path: The workdir.
-        checkpoint: "best" on the validation split (without one the last),
-            "last", or "ema", the average that the optimizer kept.
+        checkpoint: "best" on the validation split (without one the last) or
+            "last", the average of the weights where `--ema` kept one;
+            "best_raw" or "last_raw", the weights themselves.
 
     Returns:
         A Keras model, the epoch that its weights are of, and a sentence for
@@ -114,18 +115,18 @@ def load_classifier(path, checkpoint="best"):
         model_spec(path, run["model"]), run["image_shape"], run["num_classes"]
     )
     epoch, warnings = checkpoints.restore_classifier(
-        path, chosen(run, checkpoint), classifier
+        path, chosen(run, checkpoint), classifier, averaged=run["ema"] > 0.0
     )
     return classifier, epoch, warnings
 
 
 def chosen(run, checkpoint):
-    """Which weights "best", "last" or "ema" are of a run that `describe` read.
+    """Which weights of a run that `describe` read a checkpoint's name means.
 
     Without a validation split no epoch is chosen: "best" is "last".
     """
-    if checkpoint == "best" and run["validation_images"] == 0:
-        return "last"
+    if run["validation_images"] == 0:
+        return checkpoint.replace("best", "last")
     return checkpoint
 
 

@@ -19,3 +19,8 @@ OPTIMIZERS = {
 
 # What an optimizer is given by the run, not by the user.
 OPTIMIZER_RESERVED = ("learning_rate",)
+
+# How a step takes the gradient.
+UPDATES = {
+    "plain": "mart_tf.training.update:Update",
+}

@@ -176,25 +176,6 @@ def _has_rows(x):
     return isinstance(x, dict) and "index" in x
 
 
-def check_type(name, value, kind):
-    """Refuses an argument of another type, with one sentence."""
-    if not isinstance(value, kind) or isinstance(value, bool):
-        expected = _EXPECTED[name]
-        raise ValueError(f"{name} is {value!r}; expected {expected}.")
-
-
-def check_scope(classifier):
-    """Refuses a classifier that was made outside the present scope."""
-    if not tf.distribute.has_strategy():
-        return
-    created = tf.distribute.get_strategy().extended.variable_created_in_scope
-    if not all(created(weight.value) for weight in classifier.weights):
-        raise ValueError(
-            f"The classifier {classifier.name!r} was made outside this "
-            "strategy.scope(); make it inside."
-        )
-
-
 def check_remainder(model, x, batch_size):
     """Refuses a last batch of arrays that leaves a replica without example.
 
@@ -211,19 +192,6 @@ def check_remainder(model, x, batch_size):
             f"{remainder} for {replicas} replicas; expected at least one "
             "for each: leave some images out, or change batch_size."
         )
-
-
-_EXPECTED = {
-    "classifier": "a keras.Model",
-    "defense": "a name, a spec, or an instance such as "
-    "mart_tf.defenses.MART(regularization=5.0)",
-    "threat": "a threat model such as mart_tf.ThreatModel(epsilon=8 / 255)",
-    "attack_steps": "a whole number of at least 1",
-    "attack_step_size": "a number above 0, or None for epsilon / 4",
-    "weight_decay": "a number of at least 0",
-    "seed": "a whole number of at least 0",
-    "rows": "a whole number, one more than the greatest row, or None",
-}
 
 
 def _sample(x, y):

@@ -1,12 +1,5 @@
 """Optimizers by name, with the settings of the papers.
 
-Either keeps, with ema=0.999 say, an average of the weights as it goes (Polyak
-and Juditsky, SIAM 1992), which `--checkpoint=ema` takes instead of the weights:
-
-    average = ema average + (1 - ema) w      after each step
-
-beginning with the weights after the first.
-
 Weight decay is not theirs: `AdversarialClassifier` adds the coupled
 `weight_decay * w` to the gradient, before the momentum, as PyTorch does.
 Keras is imported where an optimizer is made, so that a program can check a
@@ -21,7 +14,6 @@ def sgd(
     learning_rate,
     momentum: float = 0.9,
     nesterov: bool = False,
-    ema: float = 0.0,
 ):
     """Stochastic gradient descent with momentum (Sutskever et al., ICML 2013).
 
@@ -39,7 +31,6 @@ def sgd(
         learning_rate: A number above 0, or a Keras schedule.
         momentum: In [0, 1).
         nesterov: Whether to take Nesterov's step.
-        ema: In [0, 1); above 0 an average of the weights is kept.
 
     Returns:
         A `keras.optimizers.SGD`.
@@ -48,11 +39,11 @@ def sgd(
         ValueError: If a value lies outside its range, or momentum is 0 and
             nesterov is asked for.
     """
-    _check("sgd", {"momentum": momentum, "nesterov": nesterov, "ema": ema})
+    _check("sgd", {"momentum": momentum, "nesterov": nesterov})
     import keras
 
     return keras.optimizers.SGD(
-        learning_rate, momentum=momentum, nesterov=nesterov, **_average(ema)
+        learning_rate, momentum=momentum, nesterov=nesterov
     )
 
 
@@ -61,7 +52,6 @@ def adam(
     beta_1: float = 0.9,
     beta_2: float = 0.999,
     epsilon: float = 1e-8,
-    ema: float = 0.0,
 ):
     """Adam (Kingma and Ba, ICLR 2015).
 
@@ -80,7 +70,6 @@ def adam(
         beta_2: In [0, 1).
         epsilon: Above 0. 1e-8 as in the paper and in PyTorch; Keras's own
             default is 1e-7.
-        ema: In [0, 1); above 0 an average of the weights is kept.
 
     Returns:
         A `keras.optimizers.Adam`.
@@ -89,10 +78,10 @@ def adam(
         ValueError: If a value lies outside its range.
     """
     settings = {"beta_1": beta_1, "beta_2": beta_2, "epsilon": epsilon}
-    _check("adam", {**settings, "ema": ema})
+    _check("adam", settings)
     import keras
 
-    return keras.optimizers.Adam(learning_rate, **settings, **_average(ema))
+    return keras.optimizers.Adam(learning_rate, **settings)
 
 
 def check(spec):
@@ -106,7 +95,10 @@ def check(spec):
             range.
     """
     resolved = options.resolve(
-        spec, training.OPTIMIZERS, "optimizer", training.OPTIMIZER_RESERVED
+        _present(spec),
+        training.OPTIMIZERS,
+        "optimizer",
+        training.OPTIMIZER_RESERVED,
     )
     if resolved.name in training.OPTIMIZERS:
         _check(resolved.name, resolved.options)
@@ -116,7 +108,10 @@ def check(spec):
 def complete(spec):
     """A spec with every option written."""
     return options.complete(
-        spec, training.OPTIMIZERS, "optimizer", training.OPTIMIZER_RESERVED
+        _present(spec),
+        training.OPTIMIZERS,
+        "optimizer",
+        training.OPTIMIZER_RESERVED,
     )
 
 
@@ -140,16 +135,26 @@ def create(spec, learning_rate):
     return made
 
 
-def _average(ema):
-    return {"use_ema": True, "ema_momentum": ema} if ema else {}
+def _present(spec):
+    """The spec without the `ema` that runs of an earlier version recorded.
+
+    Raises:
+        ValueError: If it is not 0.
+    """
+    name, *parts = str(spec).split(":")
+    kept = [part for part in parts if part not in ("ema=0", "ema=0.0")]
+    averages = [part for part in kept if part.startswith("ema=")]
+    if name in training.OPTIMIZERS and averages:
+        raise ValueError(
+            f"--optimizer={spec}: the average of the weights is no option of "
+            f"the optimizer; give --{averages[0]} instead."
+        )
+    return ":".join([name, *kept]) if name in training.OPTIMIZERS else spec
 
 
 def _check(name, settings):
     for key, value in settings.items():
-        if (
-            key in ("momentum", "beta_1", "beta_2", "ema")
-            and not 0.0 <= value < 1.0
-        ):
+        if key in ("momentum", "beta_1", "beta_2") and not 0.0 <= value < 1.0:
             raise ValueError(
                 f"The optimizer {name} has {key}={value:g}; expected at least "
                 "0 and less than 1."

@@ -58,6 +58,20 @@ def share(value):
     return value / _replicas()
 
 
+def summed(gradients):
+    """The sums over the replicas; None stays None."""
+    whole = list(gradients)
+    if _replicas() == 1:
+        return whole
+    places = [i for i, g in enumerate(gradients) if g is not None]
+    sums = tf.distribute.get_replica_context().all_reduce(
+        "sum", [gradients[i] for i in places]
+    )
+    for i, gradient in zip(places, sums, strict=True):
+        whole[i] = gradient
+    return whole
+
+
 def decayed(gradients, variables, weight_decay):
     """Coupled weight decay: `weight_decay * w` joins the reduced gradient."""
     if not weight_decay:
@@ -82,20 +96,18 @@ def clip_globally(gradients, optimizer):
     value = optimizer.clipvalue
     if _replicas() == 1 or not (norm or global_norm or value):
         return gradients
-    places = [i for i, g in enumerate(gradients) if g is not None]
-    summed = tf.distribute.get_replica_context().all_reduce(
-        "sum", [gradients[i] for i in places]
-    )
+    whole = summed(gradients)
+    places = [i for i, g in enumerate(whole) if g is not None]
+    found = [whole[i] for i in places]
     if norm:
-        clipped = [tf.clip_by_norm(g, norm) for g in summed]
+        clipped = [tf.clip_by_norm(g, norm) for g in found]
     elif global_norm:
-        clipped, _ = tf.clip_by_global_norm(summed, global_norm)
+        clipped, _ = tf.clip_by_global_norm(found, global_norm)
     else:
-        clipped = [tf.clip_by_value(g, -value, value) for g in summed]
-    gradients = list(gradients)
+        clipped = [tf.clip_by_value(g, -value, value) for g in found]
     for i, gradient in zip(places, clipped, strict=True):
-        gradients[i] = share(gradient)
-    return gradients
+        whole[i] = share(gradient)
+    return whole
 
 
 def _replicas():

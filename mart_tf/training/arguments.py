@@ -1,0 +1,118 @@
+"""What `AdversarialClassifier` and its `compile` are given, checked."""
+
+import math
+import numbers
+
+import keras
+import tensorflow as tf
+
+from mart_tf import attacks
+from mart_tf import threat as threat_model
+from mart_tf.defenses import base
+from mart_tf.models import outputs as model_outputs
+from mart_tf.training import update
+
+_STEPS = (numbers.Integral, "a whole number of at least 0")
+_TYPES = {
+    "classifier": (keras.Model, "a keras.Model"),
+    "defense": (
+        base.Defense,
+        "a name, a spec, or an instance such as "
+        "mart_tf.defenses.MART(regularization=5.0)",
+    ),
+    "threat": (
+        threat_model.ThreatModel,
+        "a threat model such as mart_tf.ThreatModel(epsilon=8 / 255)",
+    ),
+    "attack_steps": (numbers.Integral, "a whole number of at least 1"),
+    "attack_step_size": (
+        numbers.Real | None,
+        "a number above 0, or None for epsilon / 4",
+    ),
+    "update": (
+        update.Update,
+        "a name, a spec, or an instance of mart_tf.training.update.Update",
+    ),
+    "weight_decay": (numbers.Real, "a number of at least 0"),
+    "ema": (numbers.Real, "a number of at least 0 and less than 1"),
+    "ema_warmup_steps": _STEPS,
+    "seed": _STEPS,
+    "rows": (
+        numbers.Integral | None,
+        "a whole number, one more than the greatest row, or None",
+    ),
+}
+_AT_LEAST_0 = (
+    "epsilon_warmup_steps",
+    "weight_decay",
+    "ema_warmup_steps",
+    "seed",
+    "rows",
+)
+
+
+def check(given):
+    """Refuses arguments of another type, or outside their range.
+
+    Args:
+        given: Every argument of `AdversarialClassifier` by name, its defense
+            and update made.
+
+    Raises:
+        ValueError: With one sentence.
+    """
+    for name, (kind, expected) in _TYPES.items():
+        value = given[name]
+        if not isinstance(value, kind) or isinstance(value, bool):
+            raise ValueError(f"{name} is {value!r}; expected {expected}.")
+    random_start = given["random_start"]
+    attacks.check_settings(
+        given["attack_steps"], given["attack_step_size"], random_start
+    )
+    given["defense"].check(given["threat"], random_start)
+    for name in _AT_LEAST_0:
+        if not 0 <= (given[name] or 0) < math.inf:
+            raise ValueError(
+                f"{name} is {given[name]!r}; expected a number of at least 0."
+            )
+    if not 0.0 <= given["ema"] < 1.0:
+        raise ValueError(
+            f"ema is {given['ema']!r}; expected {_TYPES['ema'][1]}."
+        )
+    model_outputs.check_declared(given["classifier"], given["outputs"])
+    check_scope(given["classifier"])
+
+
+def check_scope(classifier):
+    """Refuses a classifier that was made outside the present scope."""
+    if not tf.distribute.has_strategy():
+        return
+    created = tf.distribute.get_strategy().extended.variable_created_in_scope
+    if not all(created(weight.value) for weight in classifier.weights):
+        raise ValueError(
+            f"The classifier {classifier.name!r} was made outside this "
+            "strategy.scope(); make it inside."
+        )
+
+
+def check_compile(loss, jit_compile):
+    """Refuses a loss, and what XLA cannot be asked for."""
+    if jit_compile not in (True, False, "attack"):
+        raise ValueError(
+            f"compile got jit_compile={jit_compile!r}; expected False, "
+            'True for the whole step, or "attack" for the attack alone.'
+        )
+    if loss is not None:
+        raise ValueError(
+            f"compile got loss={loss!r}; the defense is the loss, so give "
+            "none: choose it by AdversarialClassifier(defense=...)."
+        )
+
+
+def check_optimizer(optimizer):
+    """Refuses an optimizer that scales its loss."""
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        raise ValueError(
+            "The optimizer scales its loss for float16, which is not "
+            "supported; use the policy mixed_bfloat16 or float32."
+        )

@@ -1,0 +1,150 @@
+"""An average of the weights, which is what is evaluated where one is kept."""
+
+import contextlib
+
+import keras
+import tensorflow as tf
+
+from mart_tf.models import loading
+
+
+class Averages(keras.layers.Layer):
+    """The exponential moving average of the weights over the steps.
+
+    Polyak and Juditsky (SIAM 1992); for adversarial training Gowal et al.
+    (2020). After each step, with w the weights:
+
+        average = d average + (1 - d) w
+
+    d is 0 for the first W steps, W the warm-up's and at least 1: until then
+    the average is w itself. Then, t counted from 0,
+
+        d = min(decay, (1 + t) / (10 + t))
+
+    It is of the trainable weights; batch-norm statistics have an average of
+    their own, the live model's. Off, it holds nothing and costs nothing.
+
+    Args:
+        decay: In [0, 1); 0: no average.
+        warmup_steps: W, at least 0.
+    """
+
+    def __init__(self, decay, warmup_steps=0):
+        super().__init__(name="averages")
+        self.decay = float(decay)
+        self.warmup_steps = int(warmup_steps)
+        # The averaged variables by identity; as attributes they would count
+        # as this layer's own.
+        self._of = ()
+        self._averages = []
+
+    def ensure(self, variables):
+        """Makes the averages if they are not there yet.
+
+        Args:
+            variables: The trainable variables of the classifier.
+
+        Raises:
+            ValueError: If these are others than at first.
+        """
+        if not self.decay or self._are(variables):
+            return
+        if self._of:
+            raise ValueError(
+                "Other weights are trainable now than when the average of the "
+                "weights began; freeze layers before AdversarialClassifier is "
+                "made, or make another one."
+            )
+        self._of = tuple(map(id, variables))
+        self._averages = [
+            keras.Variable(
+                keras.ops.convert_to_numpy(variable),
+                dtype=variable.dtype,
+                trainable=False,
+                # Each replica averages the same weights for itself.
+                synchronization="on_read",
+                aggregation="only_first_replica",
+                name=f"average_{place}",
+            )
+            for place, variable in enumerate(variables)
+        ]
+        self.built = True
+
+    def update(self, variables, step):
+        """Takes the weights after a step in; inside the training step.
+
+        Args:
+            variables: As in `ensure`.
+            step: That step, an int64 scalar counted from 0.
+        """
+        if not self.decay:
+            return
+        if not self._are(variables):
+            raise ValueError(
+                "The average of the weights does not know them; build the "
+                "classifier before it trains, by a call on one batch."
+            )
+        decay = decay_at(step, self.decay, self.warmup_steps)
+        for average, variable in zip(self.weights, variables, strict=True):
+            d = tf.cast(decay, average.dtype)
+            average.assign(d * average.value + (1.0 - d) * variable.value)
+
+    def values(self, variables, step):
+        """The averages, before the first step the weights themselves."""
+        if not self._are(variables):
+            return [variable.value for variable in variables]
+        started = tf.convert_to_tensor(step) > 0
+        return [
+            tf.where(started, average.value, variable.value)
+            for average, variable in zip(self.weights, variables, strict=True)
+        ]
+
+    def applied(self, classifier, step):
+        """A copy of a classifier with the average of its weights.
+
+        Returns:
+            A new Keras model; where no average is kept the classifier itself.
+
+        Raises:
+            ValueError: If it cannot be rebuilt from its configuration.
+        """
+        if not self.decay:
+            return classifier
+        values = self.values(classifier.trainable_variables, step)
+        with classifier.distribute_strategy.scope():
+            copy = loading.copy(classifier)
+            for variable, value in zip(
+                copy.trainable_variables, values, strict=True
+            ):
+                variable.assign(value)
+        return copy
+
+    def instead(self, variables, step):
+        """A scope in which the variables read as their averages.
+
+        What is assigned inside it is lost.
+        """
+        if not self.decay:
+            return contextlib.nullcontext()
+        values = self.values(variables, step)
+        return keras.StatelessScope(
+            zip(variables, values, strict=True), collect_losses=True
+        )
+
+    def _are(self, variables):
+        return bool(self._of) and self._of == tuple(map(id, variables))
+
+
+def decay_at(step, decay, warmup_steps=0):
+    """The d of a step, a float32 scalar.
+
+    Args:
+        step: Counted from 0, an integer scalar.
+        decay: What it rises to.
+        warmup_steps: Steps before it begins to rise, at least 0.
+    """
+    first = max(1, warmup_steps)
+    step = tf.convert_to_tensor(step)
+    t = tf.cast(tf.maximum(step - first, 0), tf.float32)
+    rising = tf.minimum(decay, (1.0 + t) / (10.0 + t))
+    return tf.where(step < first, 0.0, rising)

@@ -1,0 +1,118 @@
+"""Keras's compile, fit and evaluate, with what they are given checked."""
+
+import keras
+
+from mart_tf.training import arguments
+from mart_tf.training import epoch
+from mart_tf.training import inputs
+
+
+class CheckedModel(keras.Model):
+    """The side of an AdversarialClassifier that Keras drives."""
+
+    # Whether `compile` was given metrics.
+    has_metrics = False
+    # What XLA compiles: False, "attack", or True, the whole step.
+    compiled_by_xla = False
+
+    def prepare(self, greatest_row):
+        """Makes what only the data can tell the size of.
+
+        Args:
+            greatest_row: The greatest row of the training data, or None.
+        """
+
+    def compile(
+        self,
+        optimizer="rmsprop",
+        loss=None,
+        metrics=None,
+        weighted_metrics=None,
+        jit_compile=False,
+        **kwargs,
+    ):
+        """As `keras.Model.compile`, without a loss: the defense is the loss.
+
+        `jit_compile` is off unless asked for, as XLA is several times slower
+        on a CPU: "attack" has it compile the inner attack alone, under any
+        strategy; True the whole step, which fails under a strategy.
+
+        Raises:
+            ValueError: If a loss or a loss-scaling optimizer is given, or
+                `jit_compile` is anything else.
+        """
+        arguments.check_compile(loss, jit_compile)
+        self.compiled_by_xla = jit_compile
+        self.has_metrics = bool(metrics or weighted_metrics)
+        super().compile(
+            optimizer=optimizer,
+            metrics=metrics,
+            weighted_metrics=weighted_metrics,
+            jit_compile=jit_compile is True,
+            **kwargs,
+        )
+        arguments.check_optimizer(self.optimizer)
+
+    def get_compile_config(self):
+        config = super().get_compile_config()
+        if config and self.compiled_by_xla == "attack":
+            config["jit_compile"] = "attack"
+        return config
+
+    def compile_from_config(self, config):
+        config = keras.saving.deserialize_keras_object(config)
+        config.pop("loss", None)
+        self.compile(**config)
+        self.optimizer.build(self.trainable_variables)
+
+    def fit(
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        epochs=1,
+        verbose="auto",
+        callbacks=None,
+        validation_split=0.0,
+        validation_data=None,
+        *args,
+        check_data=True,
+        **kwargs,
+    ):
+        """As `keras.Model.fit`; bad images and labels are refused first.
+
+        Arrays are looked at whole; of a tf.data set or a PyDataset the first
+        batch, which is read once more for it; a generator not at all.
+
+        Args:
+            x, y, batch_size, epochs, verbose, callbacks, validation_split,
+                validation_data: As in Keras.
+            check_data: False for data that is known to be sound.
+
+        Raises:
+            ValueError: With one sentence, before work starts.
+        """
+        x = inputs.with_rows(self.defense, x)
+        if check_data:
+            inputs.check_training(self, x, y, batch_size, validation_data)
+        with self.distribute_strategy.scope():
+            self.prepare(inputs.greatest_row(x))
+        return super().fit(
+            x,
+            y,
+            batch_size,
+            epochs,
+            verbose,
+            epoch.with_own(callbacks, self),
+            validation_split,
+            validation_data,
+            *args,
+            **kwargs,
+        )
+
+    def evaluate(self, x=None, y=None, *args, check_data=True, **kwargs):
+        """As `keras.Model.evaluate`; bad data is refused as in `fit`."""
+        # Keras's own call from fit passes data that fit has checked.
+        if check_data and not kwargs.get("_use_cached_eval_dataset"):
+            inputs.check(self, x, y)
+        return super().evaluate(x, y, *args, **kwargs)

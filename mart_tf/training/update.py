@@ -1,0 +1,117 @@
+"""How a training step takes the gradient, and what it does with it."""
+
+import inspect
+
+import keras
+import tensorflow as tf
+
+from mart_tf import options
+from mart_tf import training
+from mart_tf.training import reduction
+
+
+@keras.saving.register_keras_serializable(package="mart_tf")
+class Update:
+    """The plain update, and the base of every other.
+
+    With F the loss of the batch and g its gradient, one step of the optimizer:
+
+        w = optimizer(w, g),  g = dF/dw (w) + weight_decay w
+
+    g is clipped as the optimizer says, after the sum over the replicas.
+
+    A subclass gives `__call__`, in which it may ask for the gradient several
+    times, at weights of its choice. It keeps each parameter of its `__init__`
+    as an attribute of the same name, and is registered with `keras.saving`, so
+    that a model that holds it can be saved. It holds no variables: the same
+    object serves every replica.
+    """
+
+    def __call__(self, model, loss):
+        """Changes the weights by one step.
+
+        Args:
+            model: The `AdversarialClassifier`: its `trainable_variables`,
+                `optimizer`, `weight_decay`, `step` and `epoch`.
+            loss: A function without arguments that runs the forward passes,
+                and returns this replica's share of the loss, a float32 scalar
+                (the replicas' sum is F), and an outcome.
+
+        Returns:
+            The outcome of the evaluation that the logs shall tell of.
+        """
+        gradients, outcome = self.gradient(model, loss)
+        self.apply(model, gradients)
+        return outcome
+
+    def gradient(self, model, loss, weights=None):
+        """The gradient of this replica's share of the loss, and the outcome.
+
+        Args:
+            model: As above.
+            loss: As above.
+            weights: A tensor for each of `model.trainable_variables`: where to
+                take it; the variables stay as they are, and so does what the
+                forward passes would change, such as batch-norm statistics.
+                Default: at the weights as they are.
+
+        Returns:
+            A list of gradients, None for a variable that the loss does not
+            reach, and the outcome.
+        """
+        variables = model.trainable_variables
+        if weights is None:
+            with tf.GradientTape() as tape:
+                value, outcome = loss()
+            weights = [variable.value for variable in variables]
+            return tape.gradient(value, weights), outcome
+        weights = [tf.convert_to_tensor(weight) for weight in weights]
+        elsewhere = keras.StatelessScope(
+            zip(variables, weights, strict=True), collect_losses=True
+        )
+        with tf.GradientTape() as tape:
+            tape.watch(weights)
+            with elsewhere:
+                value, outcome = loss()
+        return tape.gradient(value, weights), outcome
+
+    def summed(self, gradients):
+        """Gradients of the loss of the whole batch, from each replica's."""
+        return reduction.summed(gradients)
+
+    def apply(self, model, gradients):
+        """One step of the optimizer, from the weights as they are.
+
+        Args:
+            model: As above.
+            gradients: This replica's; weight decay is added, clipping done.
+        """
+        variables = model.trainable_variables
+        gradients = reduction.decayed(gradients, variables, model.weight_decay)
+        gradients = reduction.clip_globally(gradients, model.optimizer)
+        model.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+
+    def get_config(self):
+        """The options, as Keras saves them."""
+        names = inspect.signature(type(self)).parameters
+        return {name: getattr(self, name) for name in names}
+
+    @classmethod
+    def from_config(cls, config):
+        """An update from what `get_config` returned."""
+        return cls(**config)
+
+
+def get(update):
+    """The update named by a spec.
+
+    Args:
+        update: A name, a spec, or an `Update`, which is returned as it is.
+
+    Raises:
+        ValueError: On an unknown name or option.
+    """
+    if not isinstance(update, str):
+        return update
+    spec = options.resolve(update, training.UPDATES, "update")
+    return options.load(training.UPDATES[spec.name])(**spec.options)
