@@ -17,12 +17,16 @@ def made(path, seed=0):
     """A model with weights of its own, momentum, rows; its checkpoints."""
     network = linear.linear_network()
     model = mart_tf.AdversarialClassifier(
-        network, "mma", linear.THREAT, rows=linear.EXAMPLES
+        network, "mma", linear.THREAT, ema=0.5, rows=linear.EXAMPLES
     )
     model.compile(keras.optimizers.SGD(0.1, momentum=0.9))
     model.optimizer.build(model.trainable_variables)
     generator = np.random.default_rng(seed)
-    for variable in [*network.weights, *model.optimizer.variables[2:]]:
+    for variable in [
+        *network.weights,
+        *model.optimizer.variables[2:],
+        *model.averages.weights,
+    ]:
         variable.assign(generator.random(variable.shape))
     model.step.assign(10 + seed)
     model.memory.weights[0].assign(generator.random(linear.EXAMPLES))
@@ -36,6 +40,7 @@ def state(model):
             *model.classifier.weights,
             *model.optimizer.variables,
             *model.memory.weights,
+            *model.averages.weights,
             model.step,
         ]
     ]
@@ -69,6 +74,26 @@ def test_the_first_of_equally_good_epochs_is_the_best(tmp_path):
     assert kept == ["ckpt-1", "ckpt-2", "ckpt-4", "ckpt-5"]
 
 
+def test_the_average_is_of_the_same_epoch_as_the_weights(tmp_path):
+    model, saved = made(tmp_path)
+    for epoch, accuracy in [(1, 0.75), (2, 0.5)]:
+        model.classifier.weights[1].assign([epoch] * linear.CLASSES)
+        model.averages.weights[1].assign([10 * epoch] * linear.CLASSES)
+        saved.save(epoch, accuracy)
+    classifier = linear.linear_network()
+    for kind, averaged, value in [
+        ("best", True, 10),
+        ("best_raw", True, 1),
+        ("last", True, 20),
+        ("last_raw", True, 2),
+        ("best", False, 1),
+        ("last", False, 2),
+    ]:
+        checkpoints.restore_classifier(tmp_path, kind, classifier, averaged)
+        found = classifier.weights[1]
+        np.testing.assert_array_equal(found, [value] * linear.CLASSES)
+
+
 def test_the_tenth_epoch_is_newer_than_the_ninth(tmp_path):
     _, saved = made(tmp_path)
     for epoch in (9, 10):
@@ -82,9 +107,9 @@ def test_the_tenth_epoch_is_newer_than_the_ninth(tmp_path):
 
 
 def test_a_disk_needs_room_for_two(tmp_path, monkeypatch):
-    # Kernel and bias, twice with the momentum; iterations and the rate; rows.
+    # Kernel and bias, with momentum and average; iterations and the rate; rows.
     weights = 4 * (linear.PIXELS * linear.CLASSES + linear.CLASSES)
-    size = 2 * weights + 8 + 4 + 4 * linear.EXAMPLES
+    size = 3 * weights + 8 + 4 + 4 * linear.EXAMPLES
     model, saved = made(tmp_path)
 
     def free(number):
@@ -95,7 +120,7 @@ def test_a_disk_needs_room_for_two(tmp_path, monkeypatch):
     free(2 * size - 1)
     with pytest.raises(OSError, match="make room and run the same command"):
         saved.save(1, 0.5)
-    # The best one is the network alone: there was room for it.
+    # The best one is the network and its average: there was room for it.
     assert [file.stem for file in tmp_path.rglob("ckpt-*.index")] == ["ckpt-1"]
     assert not list(tmp_path.glob("checkpoints/ckpt-*"))
     free(2 * size)

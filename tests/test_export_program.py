@@ -217,7 +217,7 @@ class TestBadInput:
 
     def test_an_unknown_checkpoint(self, refused):
         message = refused("--checkpoint=newest")
-        assert "should be one of <best|last|ema>" in message
+        assert "should be one of <best|last|best_raw|last_raw>" in message
 
     def test_a_mistyped_flag(self, refused):
         assert "Did you mean: directory" in refused("--directry=x")

@@ -72,25 +72,6 @@ class TestSgd:
         assert optimizer.weight_decay is None
 
 
-class TestAverage:
-    def test_worked_by_hand(self):
-        # Weights 0.9, 0.7, 1.1; the average begins with the first.
-        optimizer = optimizers.create("sgd:momentum=0:ema=0.5", 0.1)
-        weight = keras.Variable([1.0])
-        found = []
-        for gradient in (1.0, 2.0, -4.0):
-            optimizer.apply([keras.ops.convert_to_tensor([gradient])], [weight])
-            [average] = optimizer._model_variables_moving_average
-            found.append(float(average[0]))
-        np.testing.assert_allclose(found, [0.9, 0.8, 0.95], rtol=1e-6)
-
-    @pytest.mark.parametrize("spec", ["sgd", "adam"])
-    def test_is_kept_if_it_is_asked_for(self, spec):
-        assert not optimizers.create(spec, 0.1).use_ema
-        optimizer = optimizers.create(f"{spec}:ema=0.99", 0.1)
-        assert (optimizer.use_ema, optimizer.ema_momentum) == (True, 0.99)
-
-
 class TestAdam:
     def test_three_steps_worked_by_hand(self):
         # beta_1 = beta_2 = 1/2, gradients 1, 1, -3, rate 0.1. After bias
@@ -130,12 +111,24 @@ class TestAdam:
         ("adam:beta_2=1.5", "beta_2=1.5; expected"),
         ("adam:epsilon=0", "epsilon=0; expected a number above 0"),
         ("adam:nesterov=true", "has no option 'nesterov'"),
+        ("sgd:ema=0.999", "no option of the optimizer; give --ema=0.999 ins"),
+        ("adam:ema=x:beta_1=0.8", "give --ema=x instead"),
     ],
 )
 def test_refuses_in_one_sentence(spec, message):
     with pytest.raises(ValueError) as error:
         optimizers.check(spec)
     assert message in str(error.value)
+
+
+def test_no_average_of_an_earlier_version_is_left_out():
+    spec = "sgd:momentum=0.5:nesterov=false:ema=0"
+    expected = "sgd:momentum=0.5:nesterov=false"
+    assert optimizers.complete(spec) == expected
+    assert optimizers.check(spec).options == {
+        "momentum": 0.5,
+        "nesterov": False,
+    }
 
 
 def test_refuses_in_python_too():

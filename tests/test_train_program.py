@@ -80,6 +80,9 @@ def weights(path, checkpoint="last"):
     return workdir.load_classifier(path, checkpoint)[0].get_weights()
 
 
+_STATE = ("classifier/", "averages/", "optimizer/", "step/", "memory/")
+
+
 def saved_state(path):
     newest = max(
         pathlib.Path(path, "checkpoints").glob("ckpt-*.index"),
@@ -90,7 +93,7 @@ def saved_state(path):
     return {
         name: reader.get_tensor(name)
         for name in names
-        if name.startswith(("optimizer/", "step/", "memory/"))
+        if name.startswith(_STATE)
     }
 
 
@@ -315,10 +318,11 @@ def test_every_epoch_is_one_permutation_of_the_training_split(
 
 
 def test_killed_and_run_again_equals_a_run_without_a_stop():
-    train("whole", epochs=3)
+    average = {"ema": 0.9, "ema_warmup_epochs": 0.5}
+    train("whole", epochs=3, **average)
     flags = [
         f"--{name}={value}"
-        for name, value in {**SMALL, "workdir": "killed"}.items()
+        for name, value in {**SMALL, **average, "workdir": "killed"}.items()
     ]
     # Epochs are told by flag, so that the whole run is the same run.
     command = [sys.executable, "-m", "mart_tf.train", *flags, "--epochs=3"]
@@ -332,45 +336,73 @@ def test_killed_and_run_again_equals_a_run_without_a_stop():
         time.sleep(0.01)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    train("killed", epochs=3)
+    train("killed", epochs=3, **average)
     assert_same_run("whole", "killed")
 
 
 @pytest.mark.parametrize("strategy", ["single", "mirrored"])
-def test_the_average_is_of_the_weights_after_each_step(strategy, monkeypatch):
-    seen = []
-
-    class Watching(callbacks.Progress):
-        def on_train_batch_end(self, batch, logs=None):
-            super().on_train_batch_end(batch, logs)
-            variables = self.model.classifier.trainable_weights
-            seen.append([np.array(each.numpy()) for each in variables])
-
-    monkeypatch.setattr(callbacks, "Progress", Watching)
-    settings = {"optimizer": "sgd:ema=0.8", "strategy": strategy}
-    train("run", epochs=1, **settings)
+def test_the_average_is_what_a_run_is_known_by(strategy):
+    settings = {"ema": 0.9, "ema_warmup_epochs": 0.3, "strategy": strategy}
+    assert "decay 0.9 after 0.3 epochs" in train("run", epochs=1, **settings)
     # A continuation goes on with the same average.
     train("run", epochs=2, **settings)
-    assert len(seen) == 2 * 5
-    expected = seen[0]
-    for after in seen[1:]:
-        pairs = zip(expected, after, strict=True)
-        expected = [0.8 * average + 0.2 * each for average, each in pairs]
-    classifier, epoch, _ = workdir.load_classifier("run", "ema")
-    assert epoch == 2
-    found = [each.numpy() for each in classifier.trainable_weights]
-    for a, b in zip(found, expected, strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-6)
+    train("plain", epochs=2, strategy=strategy)
+    run_of = workdir.load_classifier
+    for kind, epoch in [("last", 2), ("best", None)]:
+        averaged, of, _ = run_of("run", kind)
+        raw, of_raw, _ = run_of("run", f"{kind}_raw")
+        assert of == of_raw == (epoch or of)
+        kernel, live = averaged.layers[-1].kernel, raw.layers[-1].kernel
+        assert np.abs(np.array(kernel) - live).max() > 1e-4
+        for a, b in zip(
+            averaged.non_trainable_weights,
+            raw.non_trainable_weights,
+            strict=True,
+        ):
+            np.testing.assert_array_equal(a, b)
     # The run itself goes on with its weights.
-    last, _, _ = workdir.load_classifier("run", "last")
-    for a, b in zip(last.trainable_weights, seen[-1], strict=True):
-        np.testing.assert_array_equal(a.numpy(), b)
+    for a, b in zip(weights("run", "last_raw"), weights("plain"), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+    # It was validated, and chosen, by the average.
+    seen = [row["val_loss"] for row in rows("run")]
+    assert seen != [row["val_loss"] for row in rows("plain")]
+    config = run_config.Config(**workdir.read("run")["config"])
+    dataset = data.load("digits", validation_images=config.validation_images)
+    model = run.compiled_model(config, dataset, None, 5, "float32")
+    model.classifier.set_weights(weights("run", "last"))
+    found = model.evaluate(
+        data.evaluation_batches(dataset.validation, 256, (0.0, 1.0)),
+        return_dict=True,
+        verbose=0,
+    )
+    logged = {name: float(rows("run")[-1][f"val_{name}"]) for name in found}
+    assert found == pytest.approx(logged, rel=1e-4)
 
 
 def test_a_run_without_an_average():
     train("run", epochs=1)
-    with pytest.raises(ValueError, match="kept no average of its weights"):
-        workdir.load_classifier("run", "ema")
+    for kind in ("last", "best"):
+        for a, b in zip(
+            weights("run", kind), weights("run", f"{kind}_raw"), strict=True
+        ):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_a_run_of_the_version_whose_optimizer_kept_the_average():
+    train("run", epochs=1)
+    record = pathlib.Path("run/run.json")
+    content = json.loads(record.read_text())
+    for name in ("update", "ema", "ema_warmup_epochs"):
+        del content["config"][name]
+    content["config"]["optimizer"] += ":ema=0"
+    record.write_text(json.dumps(content))
+    assert "Continuing run after epoch 1" in train("run", epochs=2)
+    content["config"]["optimizer"] = "sgd:ema=0.999"
+    record.write_text(json.dumps(content))
+    # Its weights are what they were; its average is no more asked for.
+    assert workdir.load_classifier("run", "last")[1] == 2
+    with pytest.raises(ValueError, match="give --ema=0.999 instead"):
+        train("run", epochs=3)
 
 
 def damage(file):
@@ -587,7 +619,10 @@ def test_a_default_run_records_what_every_default_stood_for():
     recorded = {
         "defense": defense,
         "attack_step_size": 0.0375,
-        "optimizer": "sgd:momentum=0.9:nesterov=false:ema=0",
+        "optimizer": "sgd:momentum=0.9:nesterov=false",
+        "update": "plain",
+        "ema": 0.0,
+        "ema_warmup_epochs": 0.0,
         "schedule": "piecewise:at=21+27:factor=0.1:warmup_epochs=0",
         "validation_images": 144,
     }
