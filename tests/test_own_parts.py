@@ -18,8 +18,8 @@ MODULE = '''
 import keras
 import numpy as np
 
-import mart_tf
 from mart_tf import defenses
+from mart_tf import training
 
 
 @keras.saving.register_keras_serializable("mine")
@@ -37,6 +37,19 @@ class Smoothed(defenses.Standard):
         uniform = -keras.ops.mean(keras.ops.log_softmax(logits), axis=-1)
         values = (1.0 - self.share) * plain.values + self.share * uniform
         return plain._replace(values=values)
+
+
+@keras.saving.register_keras_serializable("mine")
+class Shorter(training.Update):
+    """A gradient of a fixed share of its length."""
+
+    def __init__(self, share: float = 0.5):
+        self.share = share
+
+    def __call__(self, model, loss):
+        gradients, outcome = self.gradient(model, loss)
+        self.apply(model, [self.share * g for g in gradients])
+        return outcome
 
 
 class Inherits(Smoothed):
@@ -94,6 +107,7 @@ FLAGS = (
     "--model=my_parts:network:width=6",
     "--defense=my_parts:Smoothed:share=0.2",
     "--optimizer=my_parts:halved",
+    "--update=my_parts:Shorter:share=0.8",
     "--attack_steps=2",
     "--batch_size=16",
     "--precision=float32",
@@ -130,6 +144,7 @@ def test_own_parts_train_resume_and_are_evaluated(project):
     assert recorded["defense"] == "my_parts:Smoothed:share=0.2"
     assert recorded["dataset"] == "my_parts:stripes:count=80"
     assert recorded["model"] == "my_parts:network:width=6"
+    assert recorded["update"] == "my_parts:Shorter:share=0.8"
     assert recorded["optimizer"] == "my_parts:halved:momentum=0.5"
     process = programs.run(
         "evaluate", "--workdir=half", "--attacks=fgsm", cwd=project
@@ -156,6 +171,7 @@ def test_a_schedule_of_ones_own(project):
         ("--defense=my_parts:Smoothed:share=x", "share=x: expected a number"),
         ("--defense=my_parts:Absent", "module 'my_parts' has no 'Absent'"),
         ("--defense=my_part:Smoothed", "'my_part', which cannot be found"),
+        ("--update=my_parts:Shorter:shaer=1", "did you mean 'share'"),
         ("--dataset=my_parts:stripes:cout=1", "did you mean 'count'"),
         ("--optimizer=my_parts:nothing", "expected these first: learning_r"),
         ("--optimizer=my_parts:halved:momentun=1", "did you mean 'momentum'"),
@@ -174,6 +190,7 @@ def test_options_are_checked(project, flag, sentence):
     [
         ("--defense=my_parts:Smoothed:share=2", "expected one in [0, 1)"),
         ("--defense=my_parts:NoDefense", "is a NoDefense; expected a subc"),
+        ("--update=my_parts:NoDefense", "is a NoDefense; expected a subc"),
         ("--dataset=my_parts:nothing", "returned a int; expected ((x_train"),
         ("--optimizer=my_parts:no_optimizer", "is a float; expected a keras"),
     ],
@@ -215,6 +232,7 @@ def test_instances_and_functions(project):
         my_parts.Smoothed(0.3),
         mart_tf.ThreatModel(epsilon=0.1),
         attack_steps=2,
+        update=my_parts.Shorter(0.25),
     )
     model.compile(keras.optimizers.SGD(0.1))
     history = model.fit(images, labels, 10, verbose=0).history
@@ -222,6 +240,7 @@ def test_instances_and_functions(project):
     model.save(project / "model.keras")
     loaded = keras.saving.load_model(project / "model.keras")
     assert loaded.defense.share == 0.3
+    assert loaded.update.share == 0.25
 
 
 def test_keras_own_optimizers():

@@ -3,6 +3,8 @@
 The tables here are read by the programs before TensorFlow is imported.
 """
 
+from mart_tf import lazy
+
 SCHEDULES = {
     "constant": "mart_tf.training.schedules:constant",
     "piecewise": "mart_tf.training.schedules:piecewise",
@@ -24,3 +26,7 @@ OPTIMIZER_RESERVED = ("learning_rate",)
 UPDATES = {
     "plain": "mart_tf.training.update:Update",
 }
+
+__getattr__, __dir__ = lazy.attributes(
+    __name__, {"Update": "mart_tf.training.update:Update"}
+)

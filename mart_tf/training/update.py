@@ -106,7 +106,8 @@ def get(update):
     """The update named by a spec.
 
     Args:
-        update: A name, a spec, or an `Update`, which is returned as it is.
+        update: A name, a spec, `package.module:Name` with options, or an
+            `Update`, which is returned as it is.
 
     Raises:
         ValueError: On an unknown name or option.
@@ -114,4 +115,10 @@ def get(update):
     if not isinstance(update, str):
         return update
     spec = options.resolve(update, training.UPDATES, "update")
-    return options.load(training.UPDATES[spec.name])(**spec.options)
+    found = options.load(spec.target)(**spec.options)
+    if not isinstance(found, Update):
+        raise ValueError(
+            f"Update {update!r} is a {type(found).__name__}; expected a "
+            "subclass of mart_tf.training.Update."
+        )
+    return found
