@@ -78,9 +78,11 @@ def _target(found, path):
     deps = _deps(found, path, needed)
     outside = not path.startswith("mart_tf/")
     root = "mart_tf/__init__.py"
-    if not (deps or outside or path in {root, *found.imported[root]}):
+    below = found.imported[root]
+    if not outside and path not in {root, *below}:
         # So that every target has the real mart_tf/__init__.py.
-        deps = {"//mart_tf:init"}
+        if deps <= set(map(_label, below)):
+            deps = deps | {"//mart_tf:init"}
     rule = "py_binary" if path in found.programs else "py_library"
     if path.startswith("tests/test_"):
         rule = "pytest_test"
