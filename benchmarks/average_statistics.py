@@ -92,8 +92,15 @@ def _estimated(network, images, labels):
     for some in (images, np.array(found)):
         for first in range(0, len(some) - 31, 32):
             copy(some[first : first + 32], training=True)
-            seen.append([layer.non_trainable_weights for layer in norms])
-            seen[-1] = [[np.array(w) for w in own] for own in seen[-1]]
+            seen.append(
+                [
+                    [
+                        keras.ops.convert_to_numpy(w)
+                        for w in layer.non_trainable_weights
+                    ]
+                    for layer in norms
+                ]
+            )
     for place, layer in enumerate(norms):
         for kind, weight in enumerate(layer.non_trainable_weights):
             weight.assign(np.mean([own[place][kind] for own in seen], axis=0))
