@@ -12,6 +12,7 @@ import pathlib
 
 from absl import flags
 
+from mart_tf import attacks
 from mart_tf import choices
 from mart_tf import cli
 from mart_tf import data
@@ -53,7 +54,7 @@ _SURROGATE = flags.DEFINE_string(
 _ATTACKS = flags.DEFINE_string(
     "attacks",
     ",".join(evaluation.DEFAULT),
-    f"Attacks separated by commas, of {', '.join(evaluation.ATTACKS)}, with "
+    f"Attacks separated by commas, of {', '.join(attacks.ATTACKS)}, with "
     "options: pgd:steps=100:objective=dlr; transfer: before a name makes the "
     "attack on the surrogate. Natural accuracy is always measured.",
     flag_values=FLAGS,

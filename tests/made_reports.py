@@ -45,6 +45,9 @@ def pgd(name="pgd:steps=20"):
         9,
         {"steps": 20, "step_size": 0.03, "random_start": "uniform"},
         broken_after=broken_after(e9=0, e0=1, e4=12),
+        nature=results.Nature(
+            "PGD", 20, objective="cross_entropy", plain=True, reach=0.6
+        ),
     )
 
 
@@ -70,6 +73,7 @@ def ensemble():
         9,
         {"version": "standard", "attacks": ["apgd_ce", "square"]},
         parts=parts,
+        nature=results.Nature("AutoAttack", reference=True),
     )
 
 
@@ -86,6 +90,7 @@ def least_distance():
         {"radius": 1.25, "max_iterations": 1000},
         norm="l2",
         distances=distances,
+        radius=1.25,
     )
 
 

@@ -1,5 +1,6 @@
 """FAB: exact moves onto hyperplanes, closest examples, the engine's rules."""
 
+import dataclasses
 import itertools
 
 import keras
@@ -12,10 +13,10 @@ import tensorflow as tf
 from mart_tf import noise
 from mart_tf import threat
 from mart_tf.attacks import adaptive_boundary
+from mart_tf.attacks import examples
 from mart_tf.attacks import gradient
 from mart_tf.attacks import hyperplane
 from mart_tf.attacks import projected
-from mart_tf.attacks import stepwise
 from mart_tf.evaluation import engine
 
 NORMS = pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -24,11 +25,33 @@ WEIGHTS = GENERATOR.normal(size=(12, 4)).astype("float32")
 # Near the middle of the range, and with pixels at both of its bounds.
 IMAGES = GENERATOR.uniform(0.3, 0.7, (10, 2, 6, 1)).astype("float32")
 IMAGES[5:] = np.clip(GENERATOR.normal(0.5, 1.0, (5, 2, 6, 1)), 0, 1)
+# FAB starts at the natural example: they decide nothing.
+SEEDS = noise.seeds(0, tf.range(10))
 LABELS = np.argmax(IMAGES.reshape(-1, 12) @ WEIGHTS, axis=1).astype("int32")
 
 
 def linear(images):
     return tf.reshape(images, [-1, 12]) @ WEIGHTS
+
+
+def closest_found(classify, images, labels, model, **options):
+    """The closest of all targets, however far it is, and its distance."""
+    images, labels = tf.constant(images), tf.constant(labels)
+    width = model.pixel_max - model.pixel_min
+    far = dataclasses.replace(
+        model, epsilon=width if model.norm == "linf" else 100 * width
+    )
+    classes = classify(images[:1]).shape[-1]
+    attack = adaptive_boundary.FAB(**options).on(classify, far, classes)
+    closest, distances = images, tf.fill([len(labels)], np.inf)
+    for number in range(attack.all_rounds):
+        state = attack.begin(images, labels, SEEDS[: len(labels)], number)
+        state, _, _ = attack.finish(images, labels, state)
+        length = attack.distances(images, labels, state)
+        nearer = length < distances
+        closest = examples.where(nearer, state["adversarial"], closest)
+        distances = tf.where(nearer, length, distances)
+    return closest, distances
 
 
 def lengths(moves, norm):
@@ -226,7 +249,7 @@ class TestClosest:
         model = threat.ThreatModel(norm, 0.01)
         closest, distances = map(
             np.array,
-            adaptive_boundary.fab(linear, IMAGES, LABELS, model, steps=20),
+            closest_found(linear, IMAGES, LABELS, model, steps=20),
         )
         expected = [
             closest_by_hand(image, label, norm)
@@ -255,7 +278,7 @@ class TestClosest:
         classify = lambda x: linear(x - 0.5)[:, :2]  # noqa: E731
         labels = np.argmax(classify(IMAGES[:5]), axis=1).astype("int64")
         model = threat.ThreatModel(norm, 0.01)
-        _, distances = adaptive_boundary.fab(
+        _, distances = closest_found(
             classify, IMAGES[:5], labels, model, steps=9
         )
         w = WEIGHTS[:, 1] - WEIGHTS[:, 0]
@@ -268,10 +291,8 @@ class TestClosest:
     def test_in_another_pixel_range(self, norm):
         narrow = threat.ThreatModel(norm, 0.1)
         wide = threat.ThreatModel(norm, 0.1, pixel_min=-2.0, pixel_max=6.0)
-        _, expected = adaptive_boundary.fab(
-            linear, IMAGES, LABELS, narrow, steps=5
-        )
-        closest, distances = adaptive_boundary.fab(
+        _, expected = closest_found(linear, IMAGES, LABELS, narrow, steps=5)
+        closest, distances = closest_found(
             lambda images: linear((images + 2.0) / 8.0),
             IMAGES * 8.0 - 2.0,
             LABELS,
@@ -283,7 +304,7 @@ class TestClosest:
 
     def test_what_cannot_be_broken_and_what_is_broken_already(self):
         constant = lambda x: linear(x) * 0.0 + [2.0, 0, 0, 0]  # noqa: E731
-        closest, distances = adaptive_boundary.fab(
+        closest, distances = closest_found(
             constant,
             IMAGES[:2],
             np.array([0, 1]),
@@ -305,27 +326,18 @@ class TestClosest:
         score = lambda labels, logits: logits[:, 1]  # noqa: E731
         slope, _, _ = gradient.input_gradient(classify, images, labels, score)
         np.testing.assert_array_equal(slope, [[np.nan, 3.0, 1.0]])
-        closest, distances = adaptive_boundary.fab(
+        closest, distances = closest_found(
             classify, images, labels, threat.ThreatModel(), steps=9
         )
         np.testing.assert_allclose(distances, [0.1], rtol=0.01)
         np.testing.assert_allclose(closest, [[0.0, 0.6, 0.6]], atol=1e-3)
 
     def test_in_a_graph(self):
-        model = threat.ThreatModel()
-        compiled = tf.function(
-            lambda images, labels: adaptive_boundary.fab(
-                linear, images, labels, model, steps=4, targets=2
-            )
-        )
-        for found, expected in zip(
-            compiled(IMAGES, LABELS),
-            adaptive_boundary.fab(
-                linear, IMAGES, LABELS, model, steps=4, targets=2
-            ),
-            strict=True,
-        ):
-            np.testing.assert_allclose(found, expected, atol=1e-6)
+        attack = adaptive_boundary.FAB(steps=4, targets=2)
+        batch = linear, IMAGES, LABELS, threat.ThreatModel(epsilon=0.3)
+        found = tf.function(lambda: attack(*batch))()
+        np.testing.assert_allclose(found, attack(*batch), atol=1e-6)
+        assert (np.argmax(linear(found), axis=1) != LABELS).any()
 
 
 @pytest.fixture(scope="module")
@@ -371,7 +383,7 @@ class TestInTheEngine:
         ]
         epsilon = np.sort(distances)[4:6].mean()
         model = threat.ThreatModel(norm, epsilon)
-        attack = adaptive_boundary.FAB(linear, model, 4, steps=12)
+        attack = adaptive_boundary.FAB(steps=12).on(linear, model, 4)
         outcome = run(attack, linear, IMAGES, LABELS, 4)
         np.testing.assert_array_equal(outcome.broken, distances < epsilon)
         np.testing.assert_array_equal(
@@ -387,18 +399,12 @@ class TestInTheEngine:
     @NORMS
     def test_outside_by_a_hair_is_outside(self, norm):
         image, label = tf.constant(IMAGES[:1]), tf.constant(LABELS[:1])
-        closest, [distance] = adaptive_boundary.fab(
+        closest, [distance] = closest_found(
             linear, image, label, threat.ThreatModel(norm), steps=8
         )
         for share in (1 + 1e-6, 1 - 1e-6):
             model = threat.ThreatModel(norm, float(distance) * share)
-            found = stepwise.run(
-                adaptive_boundary.FAB(linear, model, 4, steps=8),
-                linear,
-                image,
-                label,
-                None,
-            )
+            found = adaptive_boundary.FAB(steps=8)(linear, image, label, model)
             expected = closest if share > 1 else image
             np.testing.assert_array_equal(found, expected)
 
@@ -407,14 +413,14 @@ class TestInTheEngine:
         classify, images, labels = digits
         model = threat.ThreatModel(norm, epsilon)
         ours = run(
-            adaptive_boundary.FAB(classify, model, 10, steps=20),
+            adaptive_boundary.FAB(steps=20).on(classify, model, 10),
             classify,
             images,
             labels,
             100,
         )
         theirs = run(
-            projected.PGD(classify, model, 10, steps=100),
+            projected.PGD(steps=100).on(classify, model, 10),
             classify,
             images,
             labels,
@@ -429,13 +435,15 @@ class TestInTheEngine:
     def test_a_permuted_batch_gives_permuted_results(self, digits):
         classify, images, labels = digits
         model = threat.ThreatModel(epsilon=0.05)
-        attack = adaptive_boundary.FAB(classify, model, 10, steps=8, targets=2)
+        attack = adaptive_boundary.FAB(steps=8, targets=2).on(
+            classify, model, 10
+        )
         order = np.random.default_rng(4).permutation(30)
         step = tf.function(attack.step)
 
         def after(rows):
             x, y = tf.constant(images[rows]), tf.constant(labels[rows])
-            state = attack.start(x, y, None, 1)
+            state = attack.begin(x, y, SEEDS, 1)
             for taken in range(8):
                 state, logits = step(x, y, state, tf.fill([len(rows)], taken))
             return [*state.values(), logits]
@@ -448,11 +456,11 @@ class TestInTheEngine:
     def test_examples_at_different_steps_share_a_batch(self, digits):
         classify, images, labels = digits
         x, y = tf.constant(images[:6]), tf.constant(labels[:6])
-        attack = adaptive_boundary.FAB(
+        attack = adaptive_boundary.FAB().on(
             classify, threat.ThreatModel(epsilon=0.05), 10
         )
         step = tf.function(attack.step)
-        states = [attack.start(x, y, None)]
+        states = [attack.begin(x, y, SEEDS)]
         for taken in range(4):
             states.append(step(x, y, states[-1], tf.fill([6], taken))[0])
         steps = np.array([0, 3, 1, 2, 0, 3])
@@ -472,13 +480,13 @@ class TestInTheEngine:
             passes.append(images)
             return linear(images)
 
-        attack = adaptive_boundary.FAB(
+        attack = adaptive_boundary.FAB().on(
             counted, threat.ThreatModel(epsilon=0.5), 4
         )
         x, y = tf.constant(IMAGES), tf.constant(LABELS)
-        state = attack.start(x, y, None)
+        state = attack.begin(x, y, SEEDS)
         assert len(passes) == 1
-        attack.start(x, y, None, 1)
+        attack.begin(x, y, SEEDS, 1)
         # Compiled once for all rounds.
         assert len(passes) == 1
         following, logits = attack.step(x, y, state, tf.zeros([10], tf.int32))
@@ -495,7 +503,7 @@ class TestInTheEngine:
 class TestSettings:
     def test_aims_at_the_strongest_wrong_classes(self):
         logits = tf.constant([[1.0, 4.0, 2.0, 3.0], [9.0, 1.0, 8.0, 7.0]])
-        attack = adaptive_boundary.FAB(
+        attack = adaptive_boundary.FAB().on(
             lambda x: logits, threat.ThreatModel(), 4
         )
         assert attack.rounds == 3
@@ -508,15 +516,15 @@ class TestSettings:
         }
         x, y = tf.zeros([2, 3]), tf.constant([1, 2])
         targets = [
-            attack.start(x, y, None, number)["target"] for number in range(3)
+            attack.begin(x, y, SEEDS, number)["target"] for number in range(3)
         ]
         np.testing.assert_array_equal(
             np.transpose(targets), [[3, 2, 0], [0, 3, 1]]
         )
         assert (
-            adaptive_boundary.FAB(
-                linear, threat.ThreatModel(), 4, targets=2
-            ).rounds
+            adaptive_boundary.FAB(targets=2)
+            .on(linear, threat.ThreatModel(), 4)
+            .rounds
             == 2
         )
 
@@ -531,13 +539,13 @@ class TestSettings:
     )
     def test_refuses_in_one_sentence(self, classes, settings, message):
         with pytest.raises(ValueError, match=message):
-            adaptive_boundary.FAB(
-                linear, threat.ThreatModel(), classes, **settings
+            adaptive_boundary.FAB(**settings).on(
+                linear, threat.ThreatModel(), classes
             )
 
     def test_refuses_whole_numbers_as_pixels(self):
         with pytest.raises(ValueError, match="images are uint8"):
-            adaptive_boundary.fab(
+            adaptive_boundary.FAB()(
                 linear,
                 np.zeros([1, 2, 6, 1], np.uint8),
                 LABELS[:1],

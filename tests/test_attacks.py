@@ -99,50 +99,11 @@ def test_stays_inside_the_threat_model_exactly(objective, steps):
     assert inside(adversarial)
 
 
-@pytest.mark.parametrize("best_iterate", [False, True])
-def test_eager_and_compiled_steps_agree(best_iterate):
+def test_eager_and_compiled_steps_agree():
     attack = functools.partial(
-        attacks.pgd,
-        linear,
-        IMAGES,
-        LABELS,
-        THREAT,
-        steps=5,
-        best_iterate=best_iterate,
-        seed=3,
+        attacks.pgd, linear, IMAGES, LABELS, THREAT, steps=5, seed=3
     )
     np.testing.assert_array_equal(attack(), tf.function(attack)())
-
-
-def test_best_iterate_never_loses_objective():
-    # A step twice the radius overshoots, so the last iterate is not the best.
-    rough = lambda x: 5 * tf.sin(20 * linear(x))  # noqa: E731
-    attack = functools.partial(
-        attacks.pgd, rough, IMAGES, LABELS, THREAT, steps=7, seed=0
-    )
-    last = losses.cross_entropy(LABELS, rough(attack(step_size=0.2)))
-    best = attack(step_size=0.2, best_iterate=True)
-    kept = losses.cross_entropy(LABELS, rough(best))
-    assert inside(best)
-    assert (kept.numpy() >= last.numpy() - 1e-5).all()
-    assert (kept.numpy() > last.numpy() + 1e-3).any()
-
-
-def test_the_best_iterate_may_be_the_last():
-    # Of a linear network each step is better than the one before: w_1 - w_0
-    # is (-2, 3).
-    weights = tf.constant([[1.0, -1.0], [-1.0, 2.0]])
-    found = attacks.pgd(
-        lambda x: x @ weights,
-        tf.constant([[0.5, 0.3]]),
-        tf.constant([0]),
-        THREAT,
-        steps=2,
-        step_size=0.03,
-        random_start="none",
-        best_iterate=True,
-    )
-    np.testing.assert_allclose(found, [[0.44, 0.36]], rtol=1e-6)
 
 
 def test_momentum_adds_gradients_over_their_l1_norm():
@@ -157,13 +118,8 @@ def test_momentum_adds_gradients_over_their_l1_norm():
         )
         return tf.stack([tf.fill(tf.shape(score), 9.0), score], axis=1)
 
-    found = attacks.momentum_pgd(
-        classify,
-        tf.fill([1, 4], 0.5),
-        tf.constant([0]),
-        THREAT,
-        steps=2,
-        step_size=0.03,
+    found = attacks.MomentumPGD(steps=2, step_size=0.03)(
+        classify, tf.fill([1, 4], 0.5), tf.constant([0]), THREAT
     )
     np.testing.assert_allclose(found, [[0.56, 0.5, 0.56, 0.56]], rtol=1e-6)
 
@@ -179,8 +135,8 @@ def test_momentum_forgets_a_gradient_that_is_no_number():
     images, label = tf.fill([1, 3], 0.5), tf.constant([0])
     slope, _, _ = gradient.input_gradient(classify, images, label)
     np.testing.assert_array_equal(np.isnan(slope), [[True, False, False]])
-    found = attacks.momentum_pgd(
-        classify, images, label, THREAT, steps=3, step_size=0.02
+    found = attacks.MomentumPGD(steps=3, step_size=0.02)(
+        classify, images, label, THREAT
     )
     np.testing.assert_allclose(found, [[0.54, 0.56, 0.56]], rtol=1e-6)
 
@@ -209,30 +165,13 @@ def rounds_of_seeds(count):
     return np.array([first, *later])
 
 
-def test_the_best_of_restarts_from_noise_of_their_own():
-    settings = {"steps": 1, "step_size": 0.01, "objective": "margin"}
-    attack = functools.partial(
-        attacks.pgd, linear, IMAGES, LABELS, THREAT, **settings
-    )
-    rounds = [
-        attack(seed=tf.constant(seeds)).numpy() for seeds in rounds_of_seeds(3)
-    ]
-    margins = [attacks.margin(LABELS, linear(found)) for found in rounds]
-    best = np.argmax(margins, axis=0)
-    # Each round is the best of some example.
-    assert set(best) == {0, 1, 2}
-    expected = np.stack(rounds)[best, np.arange(len(IMAGES))]
-    found = attack(seed=9, restarts=3)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
-
-
 def test_rounds_of_an_evaluation_start_from_noise_of_their_own():
-    attack = projected.PGD(linear, THREAT, 3, restarts=3)
+    attack = projected.PGD(restarts=3).on(linear, THREAT, 3)
     rounds = rounds_of_seeds(3)
     low = np.maximum(IMAGES - np.float32(0.1), 0)
     high = np.minimum(IMAGES + np.float32(0.1), 1)
     for number, seeds in enumerate(rounds):
-        start = attack.start(IMAGES, LABELS, tf.constant(rounds[0]), number)
+        start = attack.begin(IMAGES, LABELS, tf.constant(rounds[0]), number)
         draws = np.stack([splitmix.uniform(*seed, 16) for seed in seeds])
         noise = 0.1 * (2 * draws - 1).reshape(IMAGES.shape)
         np.testing.assert_allclose(
@@ -307,8 +246,8 @@ def test_what_is_climbed_orders_points_as_the_cross_entropy():
     [
         attacks.fgsm,
         functools.partial(attacks.pgd, random_start="none"),
-        attacks.momentum_pgd,
-        attacks.apgd,
+        attacks.MomentumPGD(),
+        attacks.APGD(),
     ],
 )
 def test_no_confidence_is_too_great(norm, attack):

@@ -60,7 +60,7 @@ def states_of(attack, images=IMAGES, number=0, compiled=True):
     """The state before each step, and after the last."""
     step = tf.function(attack.step) if compiled else attack.step
     images, labels = tf.constant(images), tf.constant(LABELS)
-    states = [attack.start(images, labels, SEEDS, number)]
+    states = [attack.begin(images, labels, SEEDS, number)]
     for count in range(attack.steps):
         states.append(step(images, labels, states[-1], taken(count))[0])
     return states
@@ -147,7 +147,7 @@ def algorithm_1(x_0, model, steps):
 @pytest.mark.parametrize("norm", choices.NORMS)
 def test_every_iterate_is_that_of_algorithm_1(norm):
     model = model_of(norm)
-    attack = auto_pgd.APGD(wavy, model, CLASSES, steps=40)
+    attack = auto_pgd.APGD(steps=40).on(wavy, model, CLASSES)
     states = states_of(attack, compiled=False)
     start = states[0]["adversarial"].numpy()
     made, kept, decisions, eta = algorithm_1(start, model, 40)
@@ -161,7 +161,7 @@ def test_every_iterate_is_that_of_algorithm_1(norm):
 
 
 def test_checkpoints_of_the_paper():
-    attack = auto_pgd.APGD(linear, model_of("linf"), CLASSES)
+    attack = auto_pgd.APGD().on(linear, model_of("linf"), CLASSES)
     windows = attack.windows.numpy()
     assert windows.shape == (101,)
     places = np.flatnonzero(windows >= 0)
@@ -176,7 +176,7 @@ def test_checkpoints_of_the_paper():
 @pytest.mark.parametrize("steps", [1, 2, 3, 5])
 def test_few_steps_have_fewer_checkpoints(steps):
     model = model_of("linf")
-    attack = auto_pgd.APGD(wavy, model, CLASSES, steps=steps)
+    attack = auto_pgd.APGD(steps=steps).on(wavy, model, CLASSES)
     for state in states_of(attack):
         assert_inside(state["adversarial"], IMAGES, model)
 
@@ -189,7 +189,7 @@ def test_iterates_stay_inside_the_threat_model(norm, pixels, targeted):
     width = model.pixel_max - model.pixel_min
     images = model.pixel_min + np.float32(width) * IMAGES
     kind = auto_pgd.TargetedAPGD if targeted else auto_pgd.APGD
-    attack = kind(wavy, model, CLASSES, steps=20)
+    attack = kind(steps=20).on(wavy, model, CLASSES)
     states = states_of(attack, images)
     for state in states:
         assert_inside(state["adversarial"], images, model)
@@ -204,14 +204,8 @@ def test_finds_the_optimum_of_a_linear_network(norm, objective):
     # pixel bounds the best x' is x + epsilon sign(w), or epsilon w / ||w||.
     model = threat.ThreatModel(norm, 2.0, pixel_min=-10.0, pixel_max=10.0)
     labels = LABELS % 2
-    found = auto_pgd.apgd(
-        lambda images: images @ WEIGHTS[:, :2],
-        IMAGES,
-        labels,
-        model,
-        steps=30,
-        objective=objective,
-        seed=0,
+    found = auto_pgd.APGD(steps=30, objective=objective)(
+        lambda images: images @ WEIGHTS[:, :2], IMAGES, labels, model, seed=0
     )
     towards = (WEIGHTS[:, 1] - WEIGHTS[:, 0]) * (1 - 2 * labels[:, None])
     gain = {"linf": np.abs(towards).sum(1), "l2": np.linalg.norm(towards, 2, 1)}
@@ -236,9 +230,13 @@ def test_targeted_dlr_by_hand():
 class TestTargeted:
     def test_aims_at_the_strongest_wrong_classes_first(self):
         model = threat.ThreatModel("linf", 9.0, -10.0, 10.0)
-        attack = auto_pgd.TargetedAPGD(linear, model, CLASSES, steps=20)
+        attack = auto_pgd.TargetedAPGD(steps=20).on(linear, model, CLASSES)
         assert attack.rounds == CLASSES - 1
-        assert attack.parameters == {"steps": 20, "targets": CLASSES - 1}
+        assert attack.parameters == {
+            "steps": 20,
+            "targets": CLASSES - 1,
+            "restarts": 1,
+        }
         order = np.argsort(-linear(IMAGES).numpy(), axis=1)
         wrong = order[order != LABELS[:, None]].reshape(EXAMPLES, -1)
         for number in range(attack.rounds):
@@ -250,11 +248,13 @@ class TestTargeted:
             assert (scores[rows, wrong[:, number]] > scores[rows, LABELS]).all()
 
     def test_takes_as_many_targets_as_asked(self):
-        attack = auto_pgd.TargetedAPGD(linear, model_of("l2"), 10, targets=3)
+        attack = auto_pgd.TargetedAPGD(targets=3).on(linear, model_of("l2"), 10)
         assert attack.rounds == 3
-        assert auto_pgd.TargetedAPGD(linear, model_of("l2"), 10).rounds == 9
+        assert (
+            auto_pgd.TargetedAPGD().on(linear, model_of("l2"), 10).rounds == 9
+        )
 
-    def test_the_function_goes_from_target_to_target(self):
+    def test_a_call_goes_from_target_to_target(self):
         # Class 3 is the only one in reach of class 0, and it comes last.
         def classify(images):
             edge = 3.0 * images[:, :1] - 1.15
@@ -264,20 +264,18 @@ class TestTargeted:
 
         images, labels = np.full((2, 3), 0.4, "float32"), np.zeros(2, "int32")
         model = threat.ThreatModel(epsilon=0.2)
-        attack = functools.partial(
-            auto_pgd.targeted_apgd, classify, images, labels, model, steps=10
-        )
-        found = attack(seed=1)
+        batch = classify, images, labels, model
+        found = auto_pgd.TargetedAPGD(steps=10)(*batch, seed=1)
         assert_inside(found, images, model)
         np.testing.assert_array_equal(np.argmax(classify(found), 1), [3, 3])
-        few = attack(seed=1, targets=2)
+        few = auto_pgd.TargetedAPGD(steps=10, targets=2)(*batch, seed=1)
         np.testing.assert_array_equal(np.argmax(classify(few), 1), [0, 0])
 
 
 @pytest.mark.parametrize("targeted", [False, True])
 def test_a_permuted_batch_gives_the_permuted_result(targeted):
-    attack = auto_pgd.targeted_apgd if targeted else auto_pgd.apgd
-    run = functools.partial(attack, wavy, threat=model_of("l2"), steps=12)
+    kind = auto_pgd.TargetedAPGD if targeted else auto_pgd.APGD
+    run = functools.partial(kind(steps=12), wavy, threat=model_of("l2"))
     seeds = SEEDS.numpy()
     found = run(IMAGES, LABELS, seed=tf.constant(seeds)).numpy()
     order = GENERATOR.permutation(EXAMPLES)
@@ -288,7 +286,7 @@ def test_a_permuted_batch_gives_the_permuted_result(targeted):
 
 
 def test_examples_at_different_steps_share_a_batch():
-    attack = auto_pgd.APGD(wavy, model_of("linf"), CLASSES, steps=40)
+    attack = auto_pgd.APGD(steps=40).on(wavy, model_of("linf"), CLASSES)
     states = states_of(attack)
     # The step past the last is asked of those that wait for the others.
     counts = np.arange(EXAMPLES, dtype="int32") % 41
@@ -314,20 +312,20 @@ def _rows(states, counts, name):
 
 
 def test_rounds_start_from_other_noise():
-    attack = auto_pgd.APGD(linear, model_of("l2"), CLASSES, restarts=3)
-    assert attack.rounds == 3
+    attack = auto_pgd.APGD(restarts=3).on(linear, model_of("l2"), CLASSES)
+    assert attack.all_rounds == 3
     starts = [
-        attack.start(tf.constant(IMAGES), LABELS, SEEDS, number)["adversarial"]
+        attack.begin(tf.constant(IMAGES), LABELS, SEEDS, number)["adversarial"]
         for number in range(3)
     ]
     for one, other in itertools.combinations(starts, 2):
         assert (np.abs(one - other).max(axis=1) > 0.01).all()
-    again = attack.start(tf.constant(IMAGES), LABELS, SEEDS, 2)["adversarial"]
+    again = attack.begin(tf.constant(IMAGES), LABELS, SEEDS, 2)["adversarial"]
     np.testing.assert_array_equal(again, starts[2])
 
 
 def test_hands_over_the_iterate_of_the_highest_objective():
-    attack = auto_pgd.APGD(wavy, model_of("linf"), CLASSES, steps=25)
+    attack = auto_pgd.APGD(steps=25).on(wavy, model_of("linf"), CLASSES)
     states = states_of(attack)
     values = np.stack(
         [
@@ -349,9 +347,9 @@ def test_one_gradient_a_step_and_no_more():
         calls.append(images.shape)
         return wavy(images)
 
-    attack = auto_pgd.APGD(classify, model_of("linf"), CLASSES, steps=3)
+    attack = auto_pgd.APGD(steps=3).on(classify, model_of("linf"), CLASSES)
     images, labels = tf.constant(IMAGES), tf.constant(LABELS)
-    state = attack.start(images, labels, SEEDS)
+    state = attack.begin(images, labels, SEEDS)
     assert not calls
     for count in range(3):
         state, _ = attack.step(images, labels, state, taken(count))
@@ -379,17 +377,16 @@ def test_one_gradient_a_step_and_no_more():
 )
 def test_refuses_in_one_sentence(kind, classes, options, message):
     with pytest.raises(ValueError, match=message):
-        kind(linear, model_of("linf"), classes, **options)
+        kind(**options).on(linear, model_of("linf"), classes)
 
 
-def test_the_functions_refuse_too():
+def test_a_call_refuses_too():
     narrow = lambda images: images @ WEIGHTS[:, :3]  # noqa: E731
+    batch = narrow, IMAGES, LABELS % 3, model_of("linf")
     with pytest.raises(ValueError, match="at least 4 classes, got 3"):
-        auto_pgd.targeted_apgd(narrow, IMAGES, LABELS % 3, model_of("linf"))
+        auto_pgd.TargetedAPGD()(*batch)
     with pytest.raises(ValueError, match="did you mean 'margin'"):
-        auto_pgd.apgd(
-            narrow, IMAGES, LABELS % 3, model_of("linf"), objective="margins"
-        )
+        auto_pgd.APGD(objective="margins")(*batch)
 
 
 @pytest.fixture(scope="module")
@@ -425,7 +422,7 @@ def test_breaks_at_least_as_many_digits_as_pgd(digits, norm, epsilon):
     loop = engine.Engine(classify, 50)
 
     def broken(kind, **options):
-        attack = kind(classify, model, 10, steps=20, **options)
+        attack = kind(steps=20, **options).on(classify, model, 10)
         outcome = loop.run(attack, images, labels, seeds)
         assert_inside(outcome.adversarial, images, model)
         return outcome.broken.sum()

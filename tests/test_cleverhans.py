@@ -146,7 +146,7 @@ def _predicted(classify, images):
 
 def _attack(text, classify, threat=_THREAT, classes=10):
     [spec] = evaluation.resolve([text])
-    return evaluation.create(spec, classify, threat, classes)
+    return evaluation.create(spec).on(classify, threat, classes)
 
 
 def _found(text, network, threat=_THREAT):
@@ -455,9 +455,11 @@ class TestMadry:
         )
         # Uniform in +-0.3, clipped to +-0.1: two of three lie on a bound.
         assert (np.abs(stock - grey) > 0.0999).mean() > 0.6
-        found = adapters.Madry(classify, _THREAT, 4, nb_iter=0).start(
-            grey, labels, None
-        )["adversarial"]
+        found = (
+            adapters.Madry(nb_iter=0)
+            .on(classify, _THREAT, 4)
+            .start(grey, labels, None)["adversarial"]
+        )
         moved = np.abs(found - grey)
         assert (moved > 0.0999).mean() < 0.02
         assert moved.mean() == pytest.approx(0.05, rel=0.1)

@@ -15,9 +15,9 @@ from mart_tf import attacks
 from mart_tf import choices
 from mart_tf import evaluation
 from mart_tf import noise
+from mart_tf.attacks import base
 from mart_tf.attacks import examples
 from mart_tf.attacks import projected
-from mart_tf.attacks import stepwise
 from mart_tf.evaluation import arrays
 from mart_tf.evaluation import engine
 from mart_tf.evaluation import pieces
@@ -72,7 +72,7 @@ def _run(attack, classify, images, labels, batch_size=4, observe=None, seed=0):
 
 
 def _pgd(classify, threat, classes, steps, **options):
-    return projected.PGD(classify, threat, classes, steps=steps, **options)
+    return projected.PGD(steps=steps, **options).on(classify, threat, classes)
 
 
 class TestNames:
@@ -100,12 +100,12 @@ class TestNames:
     @pytest.mark.parametrize("norm", choices.NORMS)
     def test_every_name_of_the_table_can_be_made(self, norm):
         threat = mart_tf.ThreatModel(norm, 0.1)
-        for spec in evaluation.resolve(list(evaluation.ATTACKS)):
+        for spec in evaluation.resolve(list(attacks.ATTACKS)):
             if norm == "l2" and spec.name in ("square", "cleverhans:spsa"):
                 with pytest.raises(ValueError, match="linf"):
-                    evaluation.create(spec, tf.identity, threat, 10)
+                    evaluation.create(spec).on(tf.identity, threat, 10)
             else:
-                attack = evaluation.create(spec, tf.identity, threat, 10)
+                attack = evaluation.create(spec).on(tf.identity, threat, 10)
                 assert attack.parameters is not None
 
     def test_the_default_list_is_sound(self):
@@ -151,9 +151,9 @@ class TestEngine:
         # Scores 0.3 and 2.7 without attack; attacked at best 0.3 - 1.5 < 0
         # and 2.7 - 1.5 > 0, so the first breaks and the second stands.
         for attack in [
-            projected.FGSM(classify, threat, 2),
+            projected.FGSM().on(classify, threat, 2),
             _pgd(classify, threat, 2, 20),
-            projected.CW(classify, threat, 2),
+            projected.CW().on(classify, threat, 2),
         ]:
             outcome = _run(attack, classify, images, labels)
             assert outcome.broken.tolist() == [True, False]
@@ -174,9 +174,9 @@ class TestEngine:
         labels = np.array([1, 1], np.int32)
         # Scores 0.7 and 2.3 without attack, -0.55 and 1.05 at best.
         for attack in [
-            projected.FGSM(classify, threat, 2),
+            projected.FGSM().on(classify, threat, 2),
             _pgd(classify, threat, 2, 40, step_size=0.25),
-            projected.CW(classify, threat, 2, 40, step_size=0.25),
+            projected.CW(40, step_size=0.25).on(classify, threat, 2),
         ]:
             outcome = _run(attack, classify, images, labels)
             assert outcome.broken.tolist() == [True, False]
@@ -240,9 +240,9 @@ class TestEngine:
         classify = targets.of(model).classify
         epsilon = np.float32(0.1)
         for attack in [
-            projected.FGSM(classify, _THREAT, 10),
+            projected.FGSM().on(classify, _THREAT, 10),
             _pgd(classify, _THREAT, 10, 5, random_start="gaussian"),
-            projected.CW(classify, _THREAT, 10, steps=5),
+            projected.CW(steps=5).on(classify, _THREAT, 10),
         ]:
             found = _run(attack, classify, images, labels, 100).adversarial
             assert (found >= np.maximum(images - epsilon, 0)).all()
@@ -428,7 +428,7 @@ class TestEngine:
     def test_rounds_start_what_stands_anew(self):
         # The first round starts at the image, the second 0.2 above it: class
         # 0 ends at 0.55, which only a step from there reaches.
-        class Twice(stepwise.Stepwise):
+        class Twice(base.Attack):
             steps = 1
             rounds = 2
 
@@ -463,7 +463,7 @@ class TestEngine:
     @pytest.mark.parametrize("steps", [999, 1003])
     def test_long_attacks_take_as_many_steps(self, steps):
         # Class 0 below 899.5; a step is 1.
-        class Walk(stepwise.Stepwise):
+        class Walk(base.Attack):
             def __init__(self):
                 self.steps = steps
 
@@ -509,7 +509,7 @@ class TestEngine:
         )
 
     def test_the_losses_are_those_of_the_first_round(self):
-        class Twice(stepwise.Stepwise):
+        class Twice(base.Attack):
             climbs = True
             steps = 2
             rounds = 2
@@ -543,7 +543,7 @@ class TestEngine:
     def test_the_last_iterate_of_every_round_is_looked_at(self):
         # One step a round, of 0.3 times its number: the last iterate, which
         # no step looks at, is above 0.55 in the second round alone.
-        class Farther(stepwise.Stepwise):
+        class Farther(base.Attack):
             steps = 1
             rounds = 3
 
@@ -585,7 +585,7 @@ class TestEngine:
                 threat = mart_tf.ThreatModel("linf", float(epsilon))
                 for text in ("fgsm", "apgd_t:targets=1", "fab_t:targets=1"):
                     [spec] = evaluation.resolve(text)
-                    attack = evaluation.create(spec, tf.identity, threat, 5)
+                    attack = evaluation.create(spec).on(tf.identity, threat, 5)
                     _run(attack, tf.identity, images, labels)
         finally:
             logger.removeHandler(caplog.handler)

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from mart_tf.attacks import stepwise
+from mart_tf.attacks import base
 from mart_tf.evaluation import engine
 from mart_tf.evaluation import surrogates
 
@@ -30,7 +30,7 @@ def run(attack, pixels, batch_size=4, seeds=None):
     return outcome, told
 
 
-class Overshooting(stepwise.Stepwise):
+class Overshooting(base.Attack):
     """Two steps up, one far down; the highest iterate is the best.
 
     The surrogate is fooled from the first step on: nothing stops there.
@@ -62,7 +62,7 @@ def test_the_best_iterate_is_tried_and_nothing_stops_before():
     assert told == [(2.0, 1)]
 
 
-class Rounds(stepwise.Stepwise):
+class Rounds(base.Attack):
     """One step of 0.1, from other places in each round."""
 
     steps = 1
@@ -92,7 +92,7 @@ def test_what_a_round_has_broken_stays_as_it_was():
     assert [broken for _, broken in told] == [1, 2, 2]
 
 
-class BySeed(stepwise.Stepwise):
+class BySeed(base.Attack):
     """Does all its work in `start`: moves an example by its seed's share."""
 
     def start(self, images, labels, seeds, number=0):

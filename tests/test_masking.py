@@ -23,9 +23,49 @@ def _standing(count, first=0):
     return outcome
 
 
+# What the attacks of these names say of themselves.
+_NATURES = {
+    "fgsm": {
+        "kind": "FGSM",
+        "objective": "cross_entropy",
+        "plain": True,
+        "reach": 0.3,
+    },
+    "pgd": {"kind": "PGD", "plain": True, "reach": 0.6, "steps": 20},
+    "cw": {
+        "kind": "CW",
+        "objective": "margin",
+        "plain": True,
+        "reach": 0.6,
+        "steps": 20,
+    },
+    "apgd": {"kind": "APGD"},
+    "momentum": {"kind": "MomentumPGD", "objective": "cross_entropy"},
+    "cleverhans": {"kind": "Adapter", "objective": "cross_entropy"},
+    "autoattack": {"kind": "AutoAttack", "reference": True},
+}
+
+
 def _result(name, count, parameters=None, first=0, **settings):
+    """A result of what the name says first, with these parameters."""
+    parameters = parameters or {}
+    nature = {"kind": name, **_NATURES.get(name.split(":")[0], {})}
+    if ": " in name:
+        nature["reference"] = False
+    nature |= {
+        key: parameters[key]
+        for key in ("steps", "objective", "restarts")
+        if key in parameters
+    }
+    nature["steps"] = parameters.get("nb_iter", nature.get("steps", 1))
+    if "step_size" in parameters:
+        nature["reach"] = nature["steps"] * parameters["step_size"]
     return results.Result(
-        name, _standing(count, first), parameters=parameters or {}, **settings
+        name,
+        _standing(count, first),
+        parameters=parameters,
+        nature=results.Nature(**nature),
+        **settings,
     )
 
 
@@ -464,7 +504,8 @@ class TestAutoAttack:
         # 6 of 20 are 30 points, and 6 heads in 6 throws are 1 in 64.
         def few(name, count):
             outcome = np.arange(20) < count
-            return results.Result(name, outcome)
+            nature = results.Nature(**{"kind": name, **_NATURES.get(name, {})})
+            return results.Result(name, outcome, nature=nature)
 
         found = [few("natural", 20), few("pgd", 16), few("autoattack", 10)]
         report = types.SimpleNamespace(

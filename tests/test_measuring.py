@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mart_tf.attacks import stepwise
+from mart_tf.attacks import base
 from mart_tf.evaluation import measuring
 from mart_tf.evaluation import partial
 from mart_tf.evaluation import progress
@@ -22,14 +22,13 @@ def classify(images):
     return tf.stack([tf.zeros_like(score), score], axis=1)
 
 
-class Up(stepwise.Stepwise):
+class Up(base.Attack):
     """Some steps of 1/8 upwards from x."""
 
     climbs = True
 
     def __init__(self, steps):
         self.steps = steps
-        self.parameters = {"steps": steps}
         self.started = []
 
     def start(self, images, labels, seeds, number=0):
@@ -43,11 +42,11 @@ class Up(stepwise.Stepwise):
         return {"adversarial": adversarial + 0.125}, classify(adversarial)
 
 
-class Nearest(stepwise.Stepwise):
+class Nearest(base.Attack):
     """Moves each example up by 1/4, wherever that leads."""
 
     norm = "linf"
-    parameters = {"radius": 0.25}
+    radius = 0.25
 
     def start(self, images, labels, seeds, number=0):
         return {"adversarial": images + 0.25}

@@ -34,7 +34,7 @@ def margins(images, labels):
 
 def stepped(attack, steps, images=IMAGES, labels=LABELS, seeds=SEEDS):
     """The states of a round, from its start to after `steps` steps."""
-    states = [attack.start(images, labels, seeds)]
+    states = [attack.begin(images, labels, seeds)]
     for number in range(steps):
         taken = tf.fill([len(labels)], number)
         states.append(attack.step(images, labels, states[-1], taken)[0])
@@ -44,14 +44,14 @@ def stepped(attack, steps, images=IMAGES, labels=LABELS, seeds=SEEDS):
 def test_sides_by_hand():
     # sqrt(0.8 * 784) = 25.04; halved shares: 17.7, 12.5, 8.9, 6.3, 4.4, 3.1,
     # 2.2, 1.6, 1.1. The first 11 windows of 10,000 have the first side.
-    attack = random_search.Square(linear, THREAT, 3, queries=10_000)
+    attack = random_search.Square(queries=10_000).on(linear, THREAT, 3)
     last = [1, 11, 51, 201, 501, 1001, 2001, 4001, 6001, 8001]
     found = attack.sides(tf.constant(last), 784)
     np.testing.assert_array_equal(found, [25, 25, 18, 13, 9, 6, 4, 3, 2, 2])
     found = attack.sides(tf.constant(last) + 1, 784)
     np.testing.assert_array_equal(found, [25, 18, 13, 9, 6, 4, 3, 2, 2, 1])
     # With fewer queries the same ones halve it; none after the last.
-    attack = random_search.Square(linear, THREAT, 3, queries=5000)
+    attack = random_search.Square(queries=5000).on(linear, THREAT, 3)
     found = attack.sides(tf.constant([11, 12, 5000, 5001]), 784)
     np.testing.assert_array_equal(found, [25, 18, 2, 0])
     # Never less than a pixel.
@@ -59,7 +59,11 @@ def test_sides_by_hand():
 
 
 def test_starts_with_stripes():
-    start = random_search.Square(linear, THREAT, 3).start(IMAGES, LABELS, SEEDS)
+    start = (
+        random_search.Square()
+        .on(linear, THREAT, 3)
+        .begin(IMAGES, LABELS, SEEDS)
+    )
     signs = np.sign(start["adversarial"] - IMAGES)
     np.testing.assert_array_equal(signs, np.tile(signs[:, :1], [1, 4, 1, 1]))
     assert 0.3 < (signs > 0).mean() < 0.7
@@ -70,10 +74,10 @@ def test_starts_with_stripes():
 
 
 def test_a_restart_starts_elsewhere():
-    attack = random_search.Square(linear, THREAT, 3, restarts=2)
-    assert attack.rounds == 2
+    attack = random_search.Square(restarts=2).on(linear, THREAT, 3)
+    assert attack.all_rounds == 2
     first, second = (
-        attack.start(IMAGES, LABELS, SEEDS, number)["adversarial"]
+        attack.begin(IMAGES, LABELS, SEEDS, number)["adversarial"]
         for number in (0, 1)
     )
     assert np.abs(first - second).max() > 0.1
@@ -84,10 +88,10 @@ def test_a_window_is_a_square_of_one_sign_for_each_channel():
     images = np.full([count, size, size, 2], 0.5, "float32")
     labels = np.zeros(count, "int32")
     # sqrt(0.11 * 81) = 2.98
-    attack = random_search.Square(
-        lambda x: tf.zeros([count, 3]), THREAT, 3, queries=50_000, p=0.11
+    attack = random_search.Square(queries=50_000, p=0.11).on(
+        lambda x: tf.zeros([count, 3]), THREAT, 3
     )
-    state = attack.start(images, labels, noise.seeds(1, tf.range(count)))
+    state = attack.begin(images, labels, noise.seeds(1, tf.range(count)))
     # Natural pixels outside the window tell it from all else.
     state["accepted"] = state["adversarial"] = tf.constant(images)
     following, _ = attack.step(images, labels, state, tf.fill([count], 0))
@@ -108,7 +112,7 @@ def test_a_window_is_a_square_of_one_sign_for_each_channel():
 
 
 def test_keeps_what_raises_the_objective_and_drops_the_rest():
-    states = stepped(random_search.Square(linear, THREAT, 3, queries=40), 12)
+    states = stepped(random_search.Square(queries=40).on(linear, THREAT, 3), 12)
     won = 0
     for before, after in zip(states[1:], states[2:], strict=False):
         tried = margins(before["adversarial"], LABELS)
@@ -144,7 +148,7 @@ def test_one_pass_a_step_and_the_best_at_the_end():
         queried.append(images)
         return linear(images)
 
-    attack = random_search.Square(classify, THREAT, 3, queries=15)
+    attack = random_search.Square(queries=15).on(classify, THREAT, 3)
     last = stepped(attack, attack.steps)[-1]
     # The authors try `n_queries` windows after the stripes.
     assert len(queried) == 16
@@ -160,10 +164,9 @@ def test_finds_the_optimum_of_a_linear_network():
     images, labels = IMAGES[..., :1], LABELS % 2
     run = tf.function(
         functools.partial(
-            random_search.square,
+            random_search.Square(queries=600),
             lambda x: tf.reshape(x, [-1, 16]) @ weights,
             threat=THREAT,
-            queries=600,
             seed=3,
         )
     )
@@ -179,7 +182,7 @@ def test_stays_inside_the_threat_model_exactly(shape, low, high):
     model = threat.ThreatModel("linf", 0.1 * (high - low), low, high)
     images = (low + (high - low) * GENERATOR.rand(5, *shape)).astype("float32")
     labels = LABELS[:5]
-    attack = random_search.Square(linear, model, 3, queries=30)
+    attack = random_search.Square(queries=30).on(linear, model, 3)
     states = stepped(attack, attack.steps, images, labels, SEEDS[:5])
     for state in states:
         candidate = state["adversarial"]
@@ -195,7 +198,7 @@ def test_stays_inside_the_threat_model_exactly(shape, low, high):
 
 
 def test_place_in_the_batch_does_not_matter():
-    attack = random_search.Square(linear, THREAT, 3, queries=500)
+    attack = random_search.Square(queries=500).on(linear, THREAT, 3)
     state = stepped(attack, 4)[-1]
     # Early and late windows, and the last query, side by side.
     taken = tf.constant([0, 4, 9, 120, 300, 499] * 2)
@@ -231,7 +234,7 @@ def test_the_engine_needs_no_gradient():
 
     labels = np.argmax(linear(IMAGES), axis=1).astype("int32")
     small = threat.ThreatModel(epsilon=0.04)
-    attack = random_search.Square(classify, small, 3, queries=60)
+    attack = random_search.Square(queries=60).on(classify, small, 3)
     assert not attack.needs_gradient
     outcome = engine.Engine(classify, 4).run(
         attack, IMAGES, labels, SEEDS.numpy()
@@ -240,11 +243,11 @@ def test_the_engine_needs_no_gradient():
     wrong = margins(outcome.adversarial, labels) > 0
     np.testing.assert_array_equal(wrong, outcome.broken)
     # What stands was queried to the end, and ends with the best candidate:
-    # the function alone finds the same.
+    # called on the batch the attack finds the same.
     standing = ~outcome.broken
     assert (outcome.steps[standing] == 61).all()
-    alone = random_search.square(
-        classify, IMAGES, labels, small, queries=60, seed=SEEDS
+    alone = random_search.Square(queries=60)(
+        classify, IMAGES, labels, small, seed=SEEDS
     )
     np.testing.assert_array_equal(
         outcome.adversarial[standing], alone.numpy()[standing]
@@ -256,7 +259,7 @@ def test_equal_values_never_win():
     # classifier the stripes, whatever follows.
     flat = tf.constant([[2.0, 0.0, 1.0]] * 12)
     labels = np.zeros(12, "int32")
-    attack = random_search.Square(lambda x: flat, THREAT, 3, queries=8)
+    attack = random_search.Square(queries=8).on(lambda x: flat, THREAT, 3)
     states = stepped(attack, attack.steps, labels=labels)
     for state in states:
         np.testing.assert_array_equal(
@@ -268,8 +271,8 @@ def test_equal_values_never_win():
 
 
 def test_logits_that_are_not_finite_never_win():
-    attack = random_search.Square(
-        lambda x: linear(x) * np.float32(np.nan), THREAT, 3, queries=5
+    attack = random_search.Square(queries=5).on(
+        lambda x: linear(x) * np.float32(np.nan), THREAT, 3
     )
     states = stepped(attack, attack.steps)
     np.testing.assert_array_equal(
@@ -289,11 +292,14 @@ def test_logits_that_are_not_finite_never_win():
 )
 def test_refuses_in_one_sentence(settings, message):
     with pytest.raises(ValueError, match=message):
-        random_search.Square(linear, THREAT, 3, **settings)
+        random_search.Square(**settings).on(linear, THREAT, 3)
 
 
 def test_refuses_another_norm_and_another_shape():
     with pytest.raises(ValueError, match="norm is 'l2'; expected 'linf'"):
-        random_search.Square(linear, threat.ThreatModel("l2", 1.0), 3)
+        random_search.Square().on(linear, threat.ThreatModel("l2", 1.0), 3)
+    images = np.stack([IMAGES] * 2, 1)
     with pytest.raises(ValueError, match="shape .2, 4, 4, 3.; square expects"):
-        random_search.square(linear, np.stack([IMAGES] * 2, 1), LABELS, THREAT)
+        random_search.Square()(
+            lambda x: linear(x[:, 0]), images, LABELS, THREAT
+        )

@@ -77,7 +77,7 @@ class TestEnsembles:
         assert whole.parameters["attacks"] == ["apgd_ce", "apgd_dlr"]
 
     def test_standard_is_that_of_its_authors(self):
-        made = autoattack.AutoAttack(lambda x: x, _THREAT, 10)
+        made = autoattack.AutoAttack().on(lambda x: x, _THREAT, 10)
         assert [name for name, _ in made.parts] == [
             "apgd_ce",
             "apgd_t",
@@ -94,8 +94,8 @@ class TestEnsembles:
 
     def test_plus_has_the_order_of_its_authors(self):
         # Theirs: apgd-ce, apgd-dlr, fab, square, apgd-t, fab-t.
-        made = autoattack.AutoAttack(lambda x: x, _THREAT, 10, "plus")
-        assert [(name, part.rounds) for name, part in made.parts] == [
+        made = autoattack.AutoAttack("plus").on(lambda x: x, _THREAT, 10)
+        assert [(name, part.all_rounds) for name, part in made.parts] == [
             ("apgd_ce", 5),
             ("apgd_dlr", 5),
             ("square", 1),
@@ -113,7 +113,7 @@ class TestEnsembles:
         ],
     )
     def test_falls_back_and_says_so(self, classes, norm, names, said):
-        made = autoattack.AutoAttack(
+        made = autoattack.AutoAttack().on(
             lambda x: x, mart_tf.ThreatModel(norm, 0.1), classes
         )
         assert [name for name, _ in made.parts] == names
@@ -133,7 +133,7 @@ class TestEnsembles:
     )
     def test_refuses(self, options, message):
         with pytest.raises(ValueError, match=message):
-            autoattack.AutoAttack(lambda x: x, _THREAT, 10, **options)
+            autoattack.AutoAttack(**options).on(lambda x: x, _THREAT, 10)
 
 
 class TestSurrogate:
@@ -174,7 +174,7 @@ class TestSurrogate:
         # that one's step; PGD-20 and CW as section 4.1 tests.
         threat = mart_tf.ThreatModel(epsilon=8 / 255)
         steps = [
-            evaluation.create(spec, None, threat, None).step_size * 255
+            evaluation.create(spec).on(None, threat, None).step_size * 255
             for spec in evaluation.resolve(evaluation.TRANSFER)
         ]
         np.testing.assert_allclose(steps, [8, 2, 0.8, 0.8], rtol=1e-12)
@@ -479,7 +479,7 @@ class TestWarnings:
         assert "apgd_dlr ran in its place" in found.warnings[0]
 
     def test_two_classes_are_attacked_by_the_margin(self):
-        made = autoattack.AutoAttack(lambda x: x, _THREAT, 2, "plus")
+        made = autoattack.AutoAttack("plus").on(lambda x: x, _THREAT, 2)
         assert [name for name, _ in made.parts] == [
             "apgd_ce",
             "apgd_cw",
@@ -495,10 +495,6 @@ class TestWarnings:
 
     def test_square_alone_is_refused_in_l2(self):
         with pytest.raises(ValueError, match="expected other attacks in l2"):
-            autoattack.AutoAttack(
-                lambda x: x,
-                mart_tf.ThreatModel("l2", 0.1),
-                10,
-                "custom",
-                ("square",),
+            autoattack.AutoAttack("custom", ("square",)).on(
+                lambda x: x, mart_tf.ThreatModel("l2", 0.1), 10
             )

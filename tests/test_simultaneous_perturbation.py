@@ -29,7 +29,7 @@ def binary(images):
 
 def stepped(attack, steps, images=IMAGES, labels=LABELS):
     """The state after `steps` steps."""
-    state = attack.start(images, labels, SEEDS)
+    state = attack.begin(images, labels, SEEDS)
     for number in range(steps):
         taken = tf.fill([len(labels)], number)
         state, _ = attack.step(images, labels, state, taken)
@@ -121,10 +121,10 @@ def test_steps_by_hand(low, width):
     weights = tf.constant([[1.0, 3.0]]) / width
     images = low + width * tf.constant([[0.5], [0.5], [0.95]])
     labels = tf.constant([0, 1, 0])
-    attack = simultaneous_perturbation.SPSA(
-        lambda x: x * weights, model, 2, samples=2, learning_rate=0.03
+    attack = simultaneous_perturbation.SPSA(samples=2, learning_rate=0.03).on(
+        lambda x: x * weights, model, 2
     )
-    state = attack.start(images, labels, SEEDS[:3])
+    state = attack.begin(images, labels, SEEDS[:3])
     state["adversarial"] = images
     walked = [images]
     for number in range(5):
@@ -141,11 +141,11 @@ def test_moments_by_hand():
     # Slopes 2 and 1, then Adam: m = 0.1 * 2, then 0.9 * 0.2 + 0.1 * 1;
     # u = 0.001 * 4, then 0.999 * 0.004 + 0.001 * 1.
     slope = tf.Variable(2.0)
-    attack = simultaneous_perturbation.SPSA(
-        lambda x: x * slope * [[0.0, 1.0]], THREAT, 2, samples=2
+    attack = simultaneous_perturbation.SPSA(samples=2).on(
+        lambda x: x * slope * [[0.0, 1.0]], THREAT, 2
     )
     images, labels = tf.constant([[0.5]]), tf.constant([0])
-    state = attack.start(images, labels, SEEDS[:1])
+    state = attack.begin(images, labels, SEEDS[:1])
     state["adversarial"] = images
     state, _ = attack.step(images, labels, state, tf.constant([0]))
     np.testing.assert_allclose(state["mean"], [[0.2]], rtol=1e-5)
@@ -168,11 +168,9 @@ def test_comes_near_the_optimum_of_a_linear_network(norm, epsilon):
     labels = LABELS % 2
     run = tf.function(
         functools.partial(
-            simultaneous_perturbation.spsa,
+            simultaneous_perturbation.SPSA(steps=80, samples=32),
             binary,
             threat=model,
-            steps=80,
-            samples=32,
             seed=3,
         )
     )
@@ -190,8 +188,8 @@ def test_stays_inside_the_threat_model_exactly(norm, epsilon, low, high):
     width = high - low
     model = threat.ThreatModel(norm, epsilon * width, low, high)
     images = np.clip(low + width * IMAGES, low, high).astype("float32")
-    attack = simultaneous_perturbation.SPSA(
-        linear, model, 3, samples=8, learning_rate=0.1
+    attack = simultaneous_perturbation.SPSA(samples=8, learning_rate=0.1).on(
+        linear, model, 3
     )
     for steps in range(4):
         adversarial = stepped(attack, steps, images)["adversarial"]
@@ -206,7 +204,7 @@ def test_stays_inside_the_threat_model_exactly(norm, epsilon, low, high):
 
 
 def test_place_in_the_batch_does_not_matter():
-    attack = simultaneous_perturbation.SPSA(linear, THREAT, 3, samples=8)
+    attack = simultaneous_perturbation.SPSA(samples=8).on(linear, THREAT, 3)
     state = stepped(attack, 2)
     taken = tf.constant([0, 2, 7, 40] * 3)
     following, logits = attack.step(IMAGES, LABELS, state, taken)
@@ -242,8 +240,8 @@ def test_the_engine_needs_no_gradient():
 
     labels = np.argmax(linear(IMAGES), axis=1).astype("int32")
     small = threat.ThreatModel(epsilon=0.04)
-    attack = simultaneous_perturbation.SPSA(
-        classify, small, 3, steps=10, samples=32
+    attack = simultaneous_perturbation.SPSA(steps=10, samples=32).on(
+        classify, small, 3
     )
     assert not attack.needs_gradient
     outcome = engine.Engine(classify, 4).run(
@@ -269,4 +267,4 @@ def test_the_engine_needs_no_gradient():
 )
 def test_refuses_in_one_sentence(settings, message):
     with pytest.raises(ValueError, match=message):
-        simultaneous_perturbation.SPSA(linear, THREAT, 3, **settings)
+        simultaneous_perturbation.SPSA(**settings).on(linear, THREAT, 3)

@@ -1,47 +1,125 @@
-"""Attacks: pure functions that find adversarial examples.
+"""Attacks: what finds adversarial examples, by name and by class.
 
-    attack(classify, images, labels, threat, ...) -> adversarial images
+    PGD(steps=20)(classify, images, labels, threat) -> adversarial images
 
 `classify` maps images `[batch, ...]` to logits `[batch, classes]`; images are
 float32 inside the threat model's pixel range; labels are integers `[batch]`.
+`fgsm` and `pgd` are plain functions, for training. `ATTACKS` is the table of
+names; nothing of TensorFlow is imported until an attack is used.
 """
 
-from mart_tf.attacks.adaptive_boundary import fab
-from mart_tf.attacks.auto_pgd import apgd
-from mart_tf.attacks.auto_pgd import targeted_apgd
-from mart_tf.attacks.boundary import nearest_crossing
-from mart_tf.attacks.gradient import ascent_step
-from mart_tf.attacks.gradient import check_settings
-from mart_tf.attacks.gradient import fgsm
-from mart_tf.attacks.gradient import input_gradient
-from mart_tf.attacks.gradient import pgd
-from mart_tf.attacks.objectives import dlr
-from mart_tf.attacks.objectives import margin
-from mart_tf.attacks.objectives import objective
-from mart_tf.attacks.objectives import targeted_dlr
-from mart_tf.attacks.projected import momentum_pgd
-from mart_tf.attacks.random_search import square
-from mart_tf.attacks.simultaneous_perturbation import spsa
-from mart_tf.attacks.stationary import pgd_until_stationary
-from mart_tf.attacks.stepwise import Stepwise
+import dataclasses
+import math
 
-__all__ = [
-    "Stepwise",
-    "apgd",
-    "ascent_step",
-    "check_settings",
-    "dlr",
-    "fab",
-    "fgsm",
-    "input_gradient",
-    "margin",
-    "momentum_pgd",
-    "nearest_crossing",
-    "objective",
-    "pgd",
-    "pgd_until_stationary",
-    "spsa",
-    "square",
-    "targeted_apgd",
-    "targeted_dlr",
-]
+from mart_tf import lazy
+from mart_tf import options
+
+ATTACKS = {
+    "fgsm": "mart_tf.attacks.projected:FGSM",
+    "pgd": "mart_tf.attacks.projected:PGD",
+    "cw": "mart_tf.attacks.projected:CW",
+    "momentum": "mart_tf.attacks.projected:MomentumPGD",
+    "apgd": "mart_tf.attacks.auto_pgd:APGD",
+    "apgd_t": "mart_tf.attacks.auto_pgd:TargetedAPGD",
+    "fab_t": "mart_tf.attacks.adaptive_boundary:FAB",
+    "square": "mart_tf.attacks.random_search:Square",
+    "spsa": "mart_tf.attacks.simultaneous_perturbation:SPSA",
+    "autoattack": "mart_tf.attacks.autoattack:AutoAttack",
+    "cleverhans:fgm": "mart_tf.attacks.cleverhans.adapters:FastGradient",
+    "cleverhans:pgd": "mart_tf.attacks.cleverhans.adapters:ProjectedGradient",
+    "cleverhans:bim": "mart_tf.attacks.cleverhans.adapters:BasicIterative",
+    "cleverhans:mim": "mart_tf.attacks.cleverhans.adapters:MomentumIterative",
+    "cleverhans:madry": "mart_tf.attacks.cleverhans.adapters:Madry",
+    "cleverhans:cw_l2": (
+        "mart_tf.attacks.cleverhans.carlini_wagner:CarliniWagnerL2"
+    ),
+    "cleverhans:spsa": "mart_tf.attacks.cleverhans.spsa:SPSA",
+}
+
+_LIBRARY = "cleverhans"
+
+
+def resolve(text):
+    """Checks the spec of an attack, such as "pgd:steps=100".
+
+    Args:
+        text: A name of `ATTACKS` with options of the class behind it.
+
+    Returns:
+        An `options.Spec`: `text` as given, `name` a key of `ATTACKS`, option
+        values of the types that the class asks for.
+
+    Raises:
+        ValueError: On an unknown name or option, a count below 1, or a number
+            that is negative or not finite.
+    """
+    name = options.parse(text).name
+    if name == _LIBRARY:
+        table = {
+            key.partition(":")[2]: target
+            for key, target in ATTACKS.items()
+            if key.startswith(f"{_LIBRARY}:")
+        }
+        # "cleverhans" alone leaves nothing, which is in no table either.
+        rest = text.partition(":")[2] or _LIBRARY
+        spec = options.resolve(rest, table, "cleverhans attack")
+        spec = dataclasses.replace(
+            spec, text=text, name=f"{_LIBRARY}:{spec.name}"
+        )
+    elif name not in ATTACKS:
+        raise options.unknown("attack", name, [*ATTACKS, "natural"])
+    else:
+        spec = options.resolve(text, ATTACKS, "attack")
+    for key, value in spec.options.items():
+        _check_number(text, key, value)
+    return spec
+
+
+def create(spec):
+    """The attack of a resolved spec, on no classifier yet.
+
+    Raises:
+        ValueError: If an option is outside its range.
+    """
+    attack = options.load(ATTACKS[spec.name])
+    return attack(**spec.options)
+
+
+def _check_number(text, key, value):
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return
+    if isinstance(value, int) and value < 1:
+        raise ValueError(
+            f"Attack {text!r}: {key} is {value}; expected at least 1."
+        )
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(
+            f"Attack {text!r}: {key} is {value}; expected a finite number, "
+            "not negative."
+        )
+
+
+__getattr__, __dir__ = lazy.attributes(
+    __name__,
+    {
+        "Attack": "mart_tf.attacks.base:Attack",
+        **{
+            target.partition(":")[2]: target
+            for name, target in ATTACKS.items()
+            if not name.startswith(f"{_LIBRARY}:")
+        },
+        "ascent_step": "mart_tf.attacks.gradient:ascent_step",
+        "check_settings": "mart_tf.attacks.gradient:check_settings",
+        "dlr": "mart_tf.attacks.objectives:dlr",
+        "fgsm": "mart_tf.attacks.gradient:fgsm",
+        "input_gradient": "mart_tf.attacks.gradient:input_gradient",
+        "margin": "mart_tf.attacks.objectives:margin",
+        "nearest_crossing": "mart_tf.attacks.boundary:nearest_crossing",
+        "objective": "mart_tf.attacks.objectives:objective",
+        "pgd": "mart_tf.attacks.gradient:pgd",
+        "pgd_until_stationary": (
+            "mart_tf.attacks.stationary:pgd_until_stationary"
+        ),
+        "targeted_dlr": "mart_tf.attacks.objectives:targeted_dlr",
+    },
+)

@@ -1,14 +1,12 @@
 """FAB: the closest adversarial examples, by steps onto linear boundaries."""
 
-import numbers
-
 import tensorflow as tf
 
 from mart_tf import threat as threat_model
+from mart_tf.attacks import base
 from mart_tf.attacks import examples
 from mart_tf.attacks import gradient
 from mart_tf.attacks import hyperplane
-from mart_tf.attacks import stepwise
 
 # The paper's constants, which AutoAttack keeps.
 _ALPHA_MAX = 0.1
@@ -16,7 +14,7 @@ _ETA = 1.05
 _BETA = 0.9
 
 
-class FAB(stepwise.Stepwise):
+class FAB(base.Attack):
     """Targeted fast adaptive boundary attack (Croce and Hein, ICML 2020).
 
     Algorithm 1 of "Minimally distorted adversarial examples with a fast
@@ -50,32 +48,27 @@ class FAB(stepwise.Stepwise):
         ValueError: If there is no wrong class, or a count below 1.
     """
 
-    def __init__(
-        self, classify, threat, classes, steps: int = 100, targets: int = 9
-    ):
+    random = False
+
+    def __init__(self, steps: int = 100, targets: int = 9):
         gradient.check_settings(steps)
-        if classes < 2:
+        gradient.check_count("targets", targets)
+        self.steps = steps
+        self.targets = targets
+
+    def prepare(self):
+        if self.classes < 2:
             raise ValueError(
-                f"FAB got a classifier of {classes} classes; expected at "
+                f"FAB got a classifier of {self.classes} classes; expected at "
                 "least 2: there is no other class to aim at."
             )
-        if not isinstance(targets, numbers.Integral) or targets < 1:
-            raise ValueError(
-                f"FAB targets is {targets!r}; expected a whole number of at "
-                "least 1."
-            )
-        self.classify = classify
-        self.threat = threat
-        self.steps = steps
-        self.rounds = min(targets, classes - 1)
-        self.parameters = {
-            "steps": steps,
-            "targets": self.rounds,
-            "alpha_max": _ALPHA_MAX,
-            "eta": _ETA,
-            "beta": _BETA,
-        }
-        self._ranked = stepwise.compiled(self._rank)
+        self.rounds = self.targets = min(self.targets, self.classes - 1)
+        self._ranked = base.compiled(self._rank)
+
+    @property
+    def parameters(self):
+        constants = {"alpha_max": _ALPHA_MAX, "eta": _ETA, "beta": _BETA}
+        return {**super().parameters, **constants}
 
     def start(self, images, labels, seeds, number=0):
         logits, ranking = self._ranked(images, labels)
@@ -168,46 +161,3 @@ class FAB(stepwise.Stepwise):
         axes = list(range(1, len(images.shape)))
         allowed = self.threat.project(reached, images)
         return tf.reduce_all(allowed == reached, axes)
-
-
-class _Unbounded(FAB):
-    """FAB for the distances alone: an x' counts however far it is."""
-
-    def _counts(self, images, reached):
-        return tf.fill(tf.shape(images)[:1], True)
-
-
-def fab(classify, images, labels, threat, *, steps=100, targets=9):
-    """Targeted FAB: the closest adversarial examples (see `FAB`).
-
-    Args:
-        classify: Maps images to logits `[batch, classes]`.
-        images: Natural examples, float32 `[batch, ...]`.
-        labels: Integer classes `[batch]`.
-        threat: The `ThreatModel`, of which the norm and the pixel range
-            count; its epsilon is not a limit.
-        steps, targets: See `FAB`.
-
-    Returns:
-        The closest adversarial example found for any target class, float32,
-        of the images' shape, and its distance in the threat model's norm,
-        `[batch]`. Where none was found the natural example and infinity;
-        where the natural example is misclassified, itself and 0.
-
-    Raises:
-        ValueError: If there is no wrong class, or a count below 1.
-    """
-    images = gradient.floats(images)
-    labels = tf.convert_to_tensor(labels)
-    classes = classify(images[:1]).shape[-1]
-    attack = _Unbounded(classify, threat, classes, steps, targets)
-    closest = images
-    distances = tf.fill(tf.shape(images)[:1], float("inf"))
-    for number in range(attack.rounds):
-        state = attack.start(images, labels, None, number)
-        state, _, _ = stepwise.advance(attack, images, labels, state)
-        length = attack.distances(images, labels, state)
-        closer = length < distances
-        closest = examples.where(closer, state["adversarial"], closest)
-        distances = tf.where(closer, length, distances)
-    return tf.stop_gradient(closest), tf.stop_gradient(distances)

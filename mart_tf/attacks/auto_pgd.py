@@ -10,16 +10,14 @@ checkpoint, and starts on the surface of the ball.
 
 import abc
 import functools
-import numbers
 from typing import Literal
 
 import tensorflow as tf
 
-from mart_tf import noise
+from mart_tf.attacks import base
 from mart_tf.attacks import examples
 from mart_tf.attacks import gradient
 from mart_tf.attacks import objectives
-from mart_tf.attacks import stepwise
 
 # alpha: the share of the step, against that of the move before it; and rho:
 # the share of the moves that must have raised the objective.
@@ -27,8 +25,18 @@ _STEP_SHARE = 0.75
 _RISING_SHARE = 0.75
 
 
-class _AutoPGD(stepwise.Stepwise):
+class _AutoPGD(base.Attack, abc.ABC):
     """Algorithm 1, for an objective that may depend on the state.
+
+        z^(k+1) = project(x^(k) + eta ascent(grad f(x^(k))))
+        x^(k+1) = project(x^(k) + 0.75 (z^(k+1) - x^(k))
+                               + 0.25 (x^(k) - x^(k-1)))
+
+    with `ThreatModel.ascent`: the sign of the gradient in linf, the gradient
+    over its norm in l2. eta is 2 epsilon; at checkpoints, ever closer to each
+    other, where less than 3/4 of the moves since the last have raised f, or
+    neither f_max nor eta has changed, it is halved, and x^(k+1) is the best
+    point so far.
 
     Algorithm 1 looks at x^(k+1) in the iteration that makes it. Here the step
     after it does, with k + 1 steps taken: its gradient gives the objective as
@@ -36,13 +44,12 @@ class _AutoPGD(stepwise.Stepwise):
     """
 
     climbs = True
+    own_noise = True
 
-    def __init__(self, classify, threat, steps, rounds):
+    def __init__(self, steps, restarts):
         gradient.check_settings(steps)
-        self.classify = classify
-        self.threat = threat
         self.steps = steps
-        self.rounds = rounds
+        self.restarts = restarts
         self.windows = _windows(steps)
 
     @abc.abstractmethod
@@ -50,7 +57,7 @@ class _AutoPGD(stepwise.Stepwise):
         """The objective f, `(labels, logits) -> [batch]`."""
 
     def start(self, images, labels, seeds, number=0):
-        start = self.threat.random_start(images, noise.fold(seeds, number))
+        start = self.threat.random_start(images, seeds)
         count = tf.shape(images)[:1]
         return {
             "adversarial": start,
@@ -121,36 +128,33 @@ class _AutoPGD(stepwise.Stepwise):
 class APGD(_AutoPGD):
     """Auto-PGD on an untargeted objective: APGD-CE, APGD-DLR.
 
-    Starts uniformly in the ball, see `ThreatModel.random_start`.
+    Starts uniformly in the ball, see `ThreatModel.random_start`; hands over
+    the iterate of the highest objective among x^(0) to x^(steps - 1).
 
     Args:
         steps: Number of gradient steps of a restart, at least 1.
-        objective: What is maximised; "dlr" needs at least 3 classes.
+        objective: f; "dlr" needs at least 3 classes.
         restarts: How often it starts anew, from other noise.
     """
 
+    takes_target = True
+
     def __init__(
         self,
-        classify,
-        threat,
-        classes,
         steps: int = 100,
         objective: Literal["cross_entropy", "dlr", "margin"] = "cross_entropy",
         restarts: int = 1,
     ):
-        _check_count("restarts", restarts)
-        super().__init__(classify, threat, steps, restarts)
-        self.objective = objectives.objective(objective)
-        # An objective for more classes than there are is refused here.
-        self.objective(tf.zeros([1], tf.int32), tf.zeros([1, classes]))
-        self.parameters = {
-            "steps": steps,
-            "objective": objective,
-            "restarts": restarts,
-        }
+        super().__init__(steps, restarts)
+        self.objective = objective
+
+    def prepare(self):
+        self.climbed = objectives.objective(
+            self.objective, self.targeted, self.classes
+        )
 
     def maximised(self, state):
-        return self.objective
+        return self.climbed
 
 
 class TargetedAPGD(_AutoPGD):
@@ -162,24 +166,24 @@ class TargetedAPGD(_AutoPGD):
     Args:
         steps: Number of gradient steps for a target, at least 1.
         targets: Number of target classes, at most all wrong ones.
+        restarts: How often it starts anew, from other noise.
     """
 
-    def __init__(
-        self, classify, threat, classes, steps: int = 100, targets: int = 9
-    ):
-        _check_count("targets", targets)
+    def __init__(self, steps: int = 100, targets: int = 9, restarts: int = 1):
+        gradient.check_count("targets", targets)
+        super().__init__(steps, restarts)
+        self.targets = targets
+
+    def prepare(self):
         # Too few classes are refused here.
         zeros = tf.zeros([1], tf.int32)
-        objectives.targeted_dlr(zeros, tf.zeros([1, classes]), zeros)
-        targets = min(targets, classes - 1)
-        super().__init__(classify, threat, steps, targets)
-        self.parameters = {"steps": steps, "targets": targets}
+        objectives.targeted_dlr(zeros, tf.zeros([1, self.classes]), zeros)
+        self.rounds = self.targets = min(self.targets, self.classes - 1)
+        self.rank = base.compiled(self._rank)
 
-        def rank(images, labels):
-            logits = classify(images)
-            return examples.strongest_wrong(labels, logits, targets)
-
-        self.rank = stepwise.compiled(rank)
+    def _rank(self, images, labels):
+        logits = self.classify(images)
+        return examples.strongest_wrong(labels, logits, self.targets)
 
     def start(self, images, labels, seeds, number=0):
         state = super().start(images, labels, seeds, number)
@@ -189,72 +193,6 @@ class TargetedAPGD(_AutoPGD):
         return functools.partial(
             objectives.targeted_dlr, targets=state["targets"]
         )
-
-
-def apgd(
-    classify,
-    images,
-    labels,
-    threat,
-    *,
-    steps=100,
-    objective="cross_entropy",
-    restarts=1,
-    seed=None,
-):
-    """Auto-PGD (Croce and Hein, ICML 2020), Algorithm 1.
-
-        z^(k+1) = project(x^(k) + eta ascent(grad f(x^(k))))
-        x^(k+1) = project(x^(k) + 0.75 (z^(k+1) - x^(k))
-                               + 0.25 (x^(k) - x^(k-1)))
-
-    with `ThreatModel.ascent`: the sign of the gradient in linf, the gradient
-    over its norm in l2. eta is 2 epsilon; at checkpoints, ever closer to each
-    other, where less than 3/4 of the moves since the last have raised f, or
-    neither f_max nor eta has changed, it is halved, and x^(k+1) is the best
-    point so far.
-
-    Args:
-        classify, images, labels, threat, seed: As in `pgd`.
-        steps, objective, restarts: See `APGD`; f is the objective.
-
-    Returns:
-        Of each example the first restart's result that is misclassified, or
-        else the last one's; float32, of the images' shape. A result is the
-        iterate of the highest objective among x^(0) to x^(steps - 1).
-
-    Raises:
-        ValueError: On a count below 1, an unknown objective, or too few
-            classes for it.
-    """
-    attack = APGD(
-        classify, threat, _classes(classify, images), steps, objective, restarts
-    )
-    return stepwise.run(attack, classify, images, labels, seed)
-
-
-def targeted_apgd(
-    classify, images, labels, threat, *, steps=100, targets=9, seed=None
-):
-    """Auto-PGD on the targeted DLR (Croce and Hein, ICML 2020), section 4.
-
-    As `apgd`, on `targeted_dlr`, for the wrong classes of the highest logits.
-
-    Args:
-        classify, images, labels, threat, seed: As in `pgd`.
-        steps, targets: See `TargetedAPGD`.
-
-    Returns:
-        Of each example the first target's result that is misclassified, or
-        else the last one's, as in `apgd`.
-
-    Raises:
-        ValueError: On a count below 1, or below 4 classes.
-    """
-    attack = TargetedAPGD(
-        classify, threat, _classes(classify, images), steps, targets
-    )
-    return stepwise.run(attack, classify, images, labels, seed)
 
 
 def _windows(steps):
@@ -283,14 +221,3 @@ def _choose(condition, first, second):
         name: examples.where(condition, values, second[name])
         for name, values in first.items()
     }
-
-
-def _classes(classify, images):
-    return classify(tf.convert_to_tensor(images[:1])).shape[-1]
-
-
-def _check_count(name, value):
-    if not isinstance(value, numbers.Integral) or value < 1:
-        raise ValueError(
-            f"{name} is {value!r}; expected a whole number of at least 1."
-        )

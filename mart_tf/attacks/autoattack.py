@@ -4,6 +4,7 @@ from typing import Literal
 
 from mart_tf.attacks import adaptive_boundary
 from mart_tf.attacks import auto_pgd
+from mart_tf.attacks import base
 from mart_tf.attacks import random_search
 
 # What needs how many classes, and what runs in its place: the targeted DLR
@@ -17,7 +18,7 @@ _VERSIONS = {
 _RESTARTS = {"plus": 5}
 
 
-class AutoAttack:
+class AutoAttack(base.Attack):
     """The ensemble: each attack on what the earlier ones left standing.
 
     "standard" is section 5 of their paper, as their code runs it since it has
@@ -41,13 +42,10 @@ class AutoAttack:
             names something else.
     """
 
-    norm = None
+    reference = True
 
     def __init__(
         self,
-        classify,
-        threat,
-        classes,
         version: Literal["standard", "plus", "custom"] = "standard",
         attacks: tuple[str, ...] = (),
     ):
@@ -56,12 +54,16 @@ class AutoAttack:
                 f"version is {version!r} and attacks {'+'.join(attacks)!r}; "
                 "expected version=custom:attacks=apgd_ce+square, or no attacks."
             )
-        notes = []
-        names = list(attacks or _VERSIONS[version])
-        if unknown := [name for name in names if name not in PARTS]:
+        if unknown := [name for name in attacks if name not in PARTS]:
             raise ValueError(
                 f"attacks names {unknown[0]!r}; expected of {'+'.join(PARTS)}."
             )
+        self.version = version
+        self.attacks = tuple(attacks)
+
+    def prepare(self):
+        threat, classes, notes = self.threat, self.classes, []
+        names = list(self.attacks or _VERSIONS[self.version])
         for name in _FALL_BACKS:
             other = _of_classes(name, classes)
             if name in names and other != name:
@@ -80,17 +82,17 @@ class AutoAttack:
             )
         if not names:
             raise ValueError(
-                f"attacks is {'+'.join(attacks)}, and square is for linf; "
+                f"attacks is {'+'.join(self.attacks)}, and square is for linf; "
                 f"expected other attacks in {threat.norm}."
             )
         self.notes = tuple(notes)
-        restarts = _RESTARTS.get(version, 1)
+        self.attacks = tuple(names)
+        restarts = _RESTARTS.get(self.version, 1)
         self.parts = [
-            (name, PARTS[name](classify, threat, classes, restarts))
+            (name, PARTS[name](restarts).on(self.classify, threat, classes))
             for name in names
         ]
         self.needs_gradient = any(part.needs_gradient for _, part in self.parts)
-        self.parameters = {"version": version, "attacks": names}
 
 
 def _of_classes(name, classes):
@@ -101,27 +103,18 @@ def _of_classes(name, classes):
 
 
 def _apgd(objective):
-    def make(classify, threat, classes, restarts):
-        return auto_pgd.APGD(
-            classify, threat, classes, objective=objective, restarts=restarts
-        )
-
-    return make
+    return lambda restarts: auto_pgd.APGD(
+        objective=objective, restarts=restarts
+    )
 
 
-def _once(kind):
-    def make(classify, threat, classes, restarts):
-        del restarts  # One round for each target class, or one in all.
-        return kind(classify, threat, classes)
-
-    return make
-
-
+# Each for a number of starts; those with a round for each target, and Square,
+# start once.
 PARTS = {
     "apgd_ce": _apgd("cross_entropy"),
     "apgd_dlr": _apgd("dlr"),
     "apgd_cw": _apgd("margin"),
-    "apgd_t": _once(auto_pgd.TargetedAPGD),
-    "fab_t": _once(adaptive_boundary.FAB),
-    "square": _once(random_search.Square),
+    "apgd_t": lambda _: auto_pgd.TargetedAPGD(),
+    "fab_t": lambda _: adaptive_boundary.FAB(),
+    "square": lambda _: random_search.Square(),
 }

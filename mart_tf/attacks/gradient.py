@@ -8,7 +8,6 @@ import tensorflow as tf
 from mart_tf import choices
 from mart_tf import noise
 from mart_tf import options
-from mart_tf.attacks import examples
 from mart_tf.attacks import objectives
 
 
@@ -65,8 +64,6 @@ def pgd(
     random_start="uniform",
     epsilon=None,
     seed=None,
-    best_iterate=False,
-    restarts=1,
 ):
     """Projected gradient descent (Madry et al., ICLR 2018).
 
@@ -96,11 +93,6 @@ def pgd(
         seed: An integer; or one seed per example, an integer tensor
             `[batch, 2]`, so that a batch can be re-packed without changing
             anybody's noise; or None for fresh noise at every call.
-        best_iterate: Return the iterate of the highest objective instead of
-            the last one, at the price of one more forward pass.
-        restarts: How often PGD starts anew, from other noise; of each example
-            the restart of the highest objective counts, at the price of one
-            more forward pass each.
 
     Returns:
         Adversarial examples, float32, of the images' shape.
@@ -108,15 +100,17 @@ def pgd(
     Raises:
         ValueError: On an unknown objective or start, or steps below 1.
     """
-    check_settings(steps, step_size, random_start, restarts)
+    check_settings(steps, step_size, random_start)
     maximised = objectives.objective(objective)
     images = floats(images)
     radius = threat.epsilon if epsilon is None else epsilon
     step_size = radius / 4.0 if step_size is None else step_size
-    seeds = example_seeds(seed, images)
+    start = threat.random_start(
+        images, example_seeds(seed, images), epsilon, random_start
+    )
 
     def advance(adversarial):
-        return ascent_step(
+        following, _, _ = ascent_step(
             classify,
             adversarial,
             images,
@@ -126,31 +120,12 @@ def pgd(
             maximised,
             epsilon,
         )
+        return (following,)
 
-    def advance_and_compare(iterate, best, best_value):
-        following, value, _ = advance(iterate)
-        return following, *_better(iterate, value, best, best_value)
-
-    found, value = images, tf.fill(tf.shape(images)[:1], tf.float32.min)
-    for number in range(restarts):
-        start = threat.random_start(
-            images,
-            noise.fold(seeds, number) if number else seeds,
-            epsilon,
-            random_start,
-        )
-        if not best_iterate:
-            (last,) = _repeat(lambda x: (advance(x)[0],), (start,), steps)
-            if restarts == 1:
-                return tf.stop_gradient(last)
-        else:
-            last, found, value = _repeat(
-                advance_and_compare, (start, found, value), steps
-            )
-        found, value = _better(
-            last, maximised(labels, classify(last)), found, value
-        )
-    return tf.stop_gradient(found)
+    (last,) = tf.while_loop(
+        lambda _: True, apart(advance), (start,), maximum_iterations=steps
+    )
+    return tf.stop_gradient(last)
 
 
 def ascent_step(
@@ -214,14 +189,9 @@ def input_gradient(classify, adversarial, labels, objective="cross_entropy"):
     return tape.gradient(total, adversarial), values, logits
 
 
-def check_settings(steps, step_size=None, random_start="uniform", restarts=1):
+def check_settings(steps, step_size=None, random_start="uniform"):
     """Raises a `ValueError` for settings that no attack can run with."""
-    for name, count in [("steps", steps), ("restarts", restarts)]:
-        if not isinstance(count, numbers.Integral) or count < 1:
-            raise ValueError(
-                f"Attack {name} is {count!r}; expected a whole number of at "
-                "least 1."
-            )
+    check_count("Attack steps", steps)
     if isinstance(step_size, numbers.Real) and not step_size > 0:
         raise ValueError(
             f"Attack step size is {step_size!r}; expected a number above 0."
@@ -229,6 +199,14 @@ def check_settings(steps, step_size=None, random_start="uniform", restarts=1):
     if random_start not in choices.RANDOM_STARTS:
         raise options.unknown(
             "random start", str(random_start), choices.RANDOM_STARTS
+        )
+
+
+def check_count(name, value):
+    """Raises a `ValueError` unless a setting is a whole number above 0."""
+    if not isinstance(value, numbers.Integral) or value < 1:
+        raise ValueError(
+            f"{name} is {value!r}; expected a whole number of at least 1."
         )
 
 
@@ -247,12 +225,6 @@ def floats(images):
     return tf.cast(images, tf.float32)
 
 
-def _repeat(body, state, steps):
-    return tf.while_loop(
-        lambda *_: True, apart(body), state, maximum_iterations=steps
-    )
-
-
 def apart(body):
     """The body of a loop as a graph of its own, which TensorFlow calls.
 
@@ -263,19 +235,11 @@ def apart(body):
     if tf.executing_eagerly():
         return body
     # As a partial, for there are many with the same code: see
-    # `stepwise.compiled`.
+    # `base.compiled`.
     return tf.function(
         functools.partial(body),
         autograph=False,
         experimental_attributes={"_noinline": True},
-    )
-
-
-def _better(iterate, value, best, best_value):
-    wins = value > best_value
-    return (
-        examples.where(wins, iterate, best),
-        tf.where(wins, value, best_value),
     )
 
 

@@ -100,17 +100,48 @@ def targeted_dlr(labels, logits, targets):
     return (target - true) / (spread + 1e-12)
 
 
-def objective(name):
+def margin_of_target(targets, logits, kappa=50.0):
+    """The margin by which the target class wins, up to kappa.
+
+        min(z_t - max_{k != t} z_k, kappa)
+
+    Args:
+        targets: Integer classes t, shape `[batch]`.
+        logits: Scores, shape `[batch, classes]`.
+        kappa: Confidence past which there is nothing to gain.
+
+    Returns:
+        Float32 tensor of shape `[batch]`.
+    """
+    target, other = _true_and_strongest_wrong(targets, logits)
+    return tf.minimum(target - other, kappa)
+
+
+def objective(name, targeted=False, classes=None):
     """The objective of a name, or the callable itself.
 
+    Args:
+        name: "cross_entropy", "margin", "dlr" or a callable.
+        targeted: Whether its labels are the classes to reach, not to leave.
+        classes: Number of classes; None where it is not known.
+
     Raises:
-        ValueError: On an unknown name.
+        ValueError: On an unknown name, a callable for a target class, or an
+            objective for more classes than there are.
     """
     if callable(name):
+        if targeted:
+            raise ValueError(
+                "The objective is a function of one's own, which knows no "
+                f"target class; expected one of: {', '.join(OBJECTIVES)}."
+            )
         return name
     if name not in OBJECTIVES:
         raise options.unknown("objective", str(name), OBJECTIVES)
-    return OBJECTIVES[name]
+    climbed = (_OF_TARGET if targeted else OBJECTIVES)[name]
+    if classes is not None:
+        climbed(tf.zeros([1], tf.int32), tf.zeros([1, classes]))
+    return climbed
 
 
 def _true_and_strongest_wrong(labels, logits):
@@ -128,4 +159,10 @@ OBJECTIVES = {
     "cross_entropy": losses.soft_margin,
     "margin": margin,
     "dlr": dlr,
+}
+
+_OF_TARGET = {
+    "cross_entropy": lambda *values: -losses.soft_margin(*values),
+    "margin": margin_of_target,
+    "dlr": lambda *values: -dlr(*values),
 }

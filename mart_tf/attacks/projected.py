@@ -5,46 +5,44 @@ from typing import Literal
 
 import tensorflow as tf
 
-from mart_tf import noise
 from mart_tf import threat as threat_model
+from mart_tf.attacks import base
 from mart_tf.attacks import gradient
 from mart_tf.attacks import objectives
-from mart_tf.attacks import stepwise
 
 
-class _Ascent(stepwise.Stepwise):
+class _Ascent(base.Attack):
     """Projected steps of steepest ascent on one objective."""
 
     climbs = True
+    takes_target = True
+    plain = True
+    objective = "cross_entropy"
 
-    def __init__(
-        self,
-        classify,
-        threat,
-        classes,
-        *,
-        steps,
-        step_size,
-        objective,
-        random_start,
-        restarts=1,
-    ):
-        gradient.check_settings(steps, step_size, random_start, restarts)
-        self.classify = classify
-        self.threat = threat
+    def __init__(self, steps, step_size, random_start, restarts):
+        gradient.check_settings(steps, step_size, random_start)
         self.steps = steps
-        # As in the tests of the MART paper.
-        self.step_size = threat.epsilon / 10 if step_size is None else step_size
-        self.objective = objectives.objective(objective)
+        self.step_size = step_size
         self.random_start = random_start
-        self.rounds = restarts
-        # An objective for more classes than there are is refused here.
-        if classes is not None:
-            self.objective(tf.zeros([1], tf.int32), tf.zeros([1, classes]))
+        self.restarts = restarts
+
+    def prepare(self):
+        if self.step_size is None:
+            # As in the tests of the MART paper.
+            self.step_size = self.threat.epsilon / 10
+        self.climbed = objectives.objective(
+            self.objective, self.targeted, self.classes
+        )
+
+    @property
+    def random(self):
+        return self.random_start != "none"
+
+    @property
+    def reach(self):
+        return self.steps * self.step_size
 
     def start(self, images, labels, seeds, number=0):
-        if number:
-            seeds = noise.fold(seeds, number)
         start = self.threat.random_start(images, seeds, kind=self.random_start)
         return {"adversarial": start}
 
@@ -56,7 +54,7 @@ class _Ascent(stepwise.Stepwise):
             labels,
             self.threat,
             self.step_size,
-            self.objective,
+            self.climbed,
         )
         return {"adversarial": adversarial}, logits
 
@@ -70,28 +68,23 @@ class FGSM(_Ascent):
     Args:
         random_start: See `ThreatModel.random_start`; by definition the step
             starts at the natural example.
+        restarts: How often it starts anew, from other noise.
     """
 
     def __init__(
         self,
-        classify,
-        threat,
-        classes,
         random_start: Literal["none", "uniform", "gaussian"] = "none",
+        restarts: int = 1,
     ):
-        super().__init__(
-            classify,
-            threat,
-            classes,
-            steps=1,
-            step_size=threat.epsilon,
-            objective="cross_entropy",
-            random_start=random_start,
-        )
-        self.parameters = {
-            "step_size": self.step_size,
-            "random_start": random_start,
-        }
+        super().__init__(1, None, random_start, restarts)
+
+    def prepare(self):
+        self.step_size = self.threat.epsilon
+        super().prepare()
+
+    @property
+    def parameters(self):
+        return {"step_size": self.step_size, **super().parameters}
 
 
 class PGD(_Ascent):
@@ -101,7 +94,8 @@ class PGD(_Ascent):
         steps: Number of gradient steps, at least 1.
         step_size: Length of a step in the threat model's norm, in units of
             the pixels; default: epsilon / `steps_per_epsilon`.
-        objective: What is maximised.
+        objective: What is maximised; in Python also a callable `(labels,
+            logits) -> [batch]`.
         random_start: See `ThreatModel.random_start`.
         restarts: How often it starts anew, from other noise.
         steps_per_epsilon: How many steps are as long as epsilon, where no
@@ -111,9 +105,6 @@ class PGD(_Ascent):
 
     def __init__(
         self,
-        classify,
-        threat,
-        classes,
         steps: int = 20,
         step_size: float | None = None,
         objective: Literal["cross_entropy", "margin", "dlr"] = "cross_entropy",
@@ -126,30 +117,21 @@ class PGD(_Ascent):
                 f"steps_per_epsilon is {steps_per_epsilon!r}; expected a "
                 "number above 0, such as 4 for steps of epsilon / 4."
             )
-        if step_size is None:
-            step_size = threat.epsilon / steps_per_epsilon
-        super().__init__(
-            classify,
-            threat,
-            classes,
-            steps=steps,
-            step_size=step_size,
-            objective=objective,
-            random_start=random_start,
-            restarts=restarts,
-        )
-        if restarts > 1 and random_start == "none":
-            raise ValueError(
-                f"restarts is {restarts} and random_start none: all would be "
-                "the same; expected one restart, or a random start."
-            )
-        self.parameters = {
-            "steps": steps,
-            "step_size": self.step_size,
-            "objective": objective,
-            "random_start": random_start,
-            "restarts": restarts,
-        }
+        super().__init__(steps, step_size, random_start, restarts)
+        self.objective = objective
+        self.steps_per_epsilon = steps_per_epsilon
+
+    def prepare(self):
+        if self.step_size is None:
+            self.step_size = self.threat.epsilon / self.steps_per_epsilon
+        super().prepare()
+
+    @property
+    def parameters(self):
+        # The step size says it, wherever that comes from.
+        listed = super().parameters
+        del listed["steps_per_epsilon"]
+        return listed
 
 
 class CW(_Ascent):
@@ -166,33 +148,25 @@ class CW(_Ascent):
         kappa: Confidence past which there is nothing to gain. The code that
             the MART authors released uses 0 and does not mask the true class.
         random_start: See `ThreatModel.random_start`.
+        restarts: How often it starts anew, from other noise.
     """
+
+    objective = "margin"
 
     def __init__(
         self,
-        classify,
-        threat,
-        classes,
         steps: int = 20,
         step_size: float | None = None,
         kappa: float = 50.0,
         random_start: Literal["uniform", "gaussian", "none"] = "uniform",
+        restarts: int = 1,
     ):
-        super().__init__(
-            classify,
-            threat,
-            classes,
-            steps=steps,
-            step_size=step_size,
-            objective=functools.partial(objectives.margin, kappa=kappa),
-            random_start=random_start,
-        )
-        self.parameters = {
-            "steps": steps,
-            "step_size": self.step_size,
-            "kappa": kappa,
-            "random_start": random_start,
-        }
+        super().__init__(steps, step_size, random_start, restarts)
+        self.kappa = kappa
+
+    def prepare(self):
+        super().prepare()
+        self.climbed = functools.partial(self.climbed, kappa=self.kappa)
 
 
 class MomentumPGD(_Ascent):
@@ -209,34 +183,21 @@ class MomentumPGD(_Ascent):
             the pixels; default: epsilon / 10.
         decay: Weight of the earlier gradients, at least 0.
         random_start: See `ThreatModel.random_start`.
+        restarts: How often it starts anew, from other noise.
     """
+
+    plain = False
 
     def __init__(
         self,
-        classify,
-        threat,
-        classes,
         steps: int = 20,
         step_size: float | None = None,
         decay: float = 1.0,
         random_start: Literal["none", "uniform", "gaussian"] = "none",
+        restarts: int = 1,
     ):
-        super().__init__(
-            classify,
-            threat,
-            classes,
-            steps=steps,
-            step_size=step_size,
-            objective="cross_entropy",
-            random_start=random_start,
-        )
+        super().__init__(steps, step_size, random_start, restarts)
         self.decay = decay
-        self.parameters = {
-            "steps": steps,
-            "step_size": self.step_size,
-            "decay": decay,
-            "random_start": random_start,
-        }
 
     def start(self, images, labels, seeds, number=0):
         state = super().start(images, labels, seeds, number)
@@ -244,7 +205,7 @@ class MomentumPGD(_Ascent):
 
     def step(self, images, labels, state, taken):
         slope, _, logits = gradient.input_gradient(
-            self.classify, state["adversarial"], labels
+            self.classify, state["adversarial"], labels, self.climbed
         )
         # One NaN would stay in the sum for ever.
         slope = threat_model.finite(slope)
@@ -258,34 +219,3 @@ class MomentumPGD(_Ascent):
         )
         adversarial = self.threat.project(moved, images)
         return {"adversarial": adversarial, "gradient": slope}, logits
-
-
-def momentum_pgd(
-    classify,
-    images,
-    labels,
-    threat,
-    *,
-    steps=20,
-    step_size=None,
-    decay=1.0,
-    random_start="none",
-    seed=None,
-):
-    """The momentum iterative method (Dong et al., CVPR 2018).
-
-    Args:
-        classify: Maps images to logits `[batch, classes]`.
-        images: Natural examples, float32 `[batch, ...]`.
-        labels: Integer classes `[batch]`.
-        threat: The `ThreatModel`.
-        steps, step_size, decay, random_start: See `MomentumPGD`.
-        seed: As in `pgd`.
-
-    Returns:
-        The last iterates, float32, of the images' shape.
-    """
-    attack = MomentumPGD(
-        classify, threat, None, steps, step_size, decay, random_start
-    )
-    return stepwise.run(attack, classify, images, labels, seed)

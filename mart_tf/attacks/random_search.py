@@ -1,14 +1,15 @@
 """Square: a random search by square windows, which asks for no gradient."""
 
+import functools
 import math
-import numbers
 
 import tensorflow as tf
 
 from mart_tf import noise
+from mart_tf.attacks import base
 from mart_tf.attacks import examples
+from mart_tf.attacks import gradient
 from mart_tf.attacks import objectives
-from mart_tf.attacks import stepwise
 
 # The share p of an image's pixels halves after these queries, however many
 # there are, as in AutoAttack. (The authors' code rescales them to a budget of
@@ -16,7 +17,7 @@ from mart_tf.attacks import stepwise
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 
 
-class Square(stepwise.Stepwise):
+class Square(base.Attack):
     """Square (Andriushchenko et al., ECCV 2020, algorithms 1 and 2), linf.
 
         x'_0 = project(x + epsilon * stripes)
@@ -50,41 +51,33 @@ class Square(stepwise.Stepwise):
     """
 
     needs_gradient = False
+    own_noise = True
+    takes_target = True
 
-    def __init__(
-        self,
-        classify,
-        threat,
-        classes,
-        queries: int = 5000,
-        p: float = 0.8,
-        restarts: int = 1,
-    ):
-        if threat.norm != "linf":
-            raise ValueError(
-                f"The threat model's norm is {threat.norm!r}; expected 'linf', "
-                "the only norm that square is for: choose another attack."
-            )
-        for name, count in (("queries", queries), ("restarts", restarts)):
-            if not isinstance(count, numbers.Integral) or count < 1:
-                raise ValueError(
-                    f"{name} is {count!r}; expected a whole number of at "
-                    "least 1."
-                )
+    def __init__(self, queries: int = 5000, p: float = 0.8, restarts: int = 1):
+        gradient.check_count("queries", queries)
         if not 0.0 < p <= 1.0:
             raise ValueError(
                 f"p is {p!r}; expected a share of the pixels above 0 and at "
                 "most 1."
             )
-        self.classify = classify
-        self.threat = threat
+        self.queries = queries
         self.steps = 1 + queries
-        self.rounds = restarts
+        self.restarts = restarts
         self.p = p
-        self.parameters = {"queries": queries, "p": p, "restarts": restarts}
+
+    def prepare(self):
+        if self.threat.norm != "linf":
+            raise ValueError(
+                f"The threat model's norm is {self.threat.norm!r}; expected "
+                "'linf', the only norm that square is for: choose another "
+                "attack."
+            )
+        self.margin = functools.partial(
+            objectives.objective("margin", self.targeted), kappa=math.inf
+        )
 
     def start(self, images, labels, seeds, number=0):
-        seeds = noise.fold(seeds, number)
         grid = _grid(images)
         draws = noise.uniform(noise.fold(seeds, 0), [1, *grid.shape[2:]])
         stripes = _like(self._moved(grid, draws), images)
@@ -98,7 +91,7 @@ class Square(stepwise.Stepwise):
     def step(self, images, labels, state, taken):
         candidate = state["adversarial"]
         logits = self.classify(candidate)
-        value = objectives.margin(labels, logits, kappa=math.inf)
+        value = self.margin(labels, logits)
         wins = value > state["objective"]
         accepted = examples.where(wins, candidate, state["accepted"])
         following = {
@@ -151,43 +144,6 @@ class Square(stepwise.Stepwise):
         epsilon = self.threat.epsilon
         offset = tf.where(draws < 0.5, -epsilon, epsilon)
         return self.threat.project(grid + offset, grid)
-
-
-def square(
-    classify,
-    images,
-    labels,
-    threat,
-    *,
-    queries=5000,
-    p=0.8,
-    restarts=1,
-    seed=None,
-):
-    """Square, a random search without gradients: see `Square`.
-
-    Args:
-        classify: Maps images to logits `[batch, classes]`; is asked for no
-            gradient.
-        images: Natural examples, float32 `[batch, ...]`, each of shape
-            `[height, width, channels]`, `[height, width]` or `[width]`.
-        labels: Integer classes `[batch]`.
-        threat: The `ThreatModel`, of norm linf.
-        queries: Windows tried for each example, at least 1: forward passes
-            after that of the stripes.
-        p: Share of the pixels in the first windows, in (0, 1].
-        restarts: How often to begin anew, at least 1.
-        seed: As in `pgd`.
-
-    Returns:
-        Adversarial examples, float32, of the images' shape: of the first
-        restart that was misclassified, or else of the last.
-
-    Raises:
-        ValueError: As in `Square`, or if the images have another shape.
-    """
-    attack = Square(classify, threat, None, queries, p, restarts)
-    return stepwise.run(attack, classify, images, labels, seed)
 
 
 def _interval(draw, side, size):

@@ -1,5 +1,6 @@
 """SPSA: ascent on gradients estimated from logits alone."""
 
+import functools
 import math
 import numbers
 
@@ -7,20 +8,22 @@ import tensorflow as tf
 
 from mart_tf import noise
 from mart_tf import threat as threat_model
+from mart_tf.attacks import base
 from mart_tf.attacks import gradient
 from mart_tf.attacks import objectives
-from mart_tf.attacks import stepwise
 
 # Pairs of samples are evaluated together while a forward pass has no more
 # images than this: on a CPU more gain nothing, and activations take memory.
 _FORWARD = 512
+
+_MARGIN = functools.partial(objectives.margin, kappa=math.inf)
 
 _MEAN_DECAY = 0.9
 _SQUARE_DECAY = 0.999
 _SMALL = 1e-8
 
 
-class SPSA(stepwise.Stepwise):
+class SPSA(base.Attack):
     """SPSA (Uesato et al., ICML 2018, algorithm 1), in linf and l2.
 
         x'_{t+1} = project(x'_t + learning_rate * Adam(g_t))
@@ -36,46 +39,44 @@ class SPSA(stepwise.Stepwise):
         learning_rate: Step of Adam, above 0, in pixels of range 1.
         delta: Distance of the samples in each pixel, above 0, in pixels of
             range 1. Samples may lie that far outside the pixel range.
+        restarts: How often it starts anew, from other noise.
 
     Raises:
         ValueError: If a setting is outside its range.
     """
 
     needs_gradient = False
+    own_noise = True
+    takes_target = True
 
     def __init__(
         self,
-        classify,
-        threat,
-        classes,
         steps: int = 100,
         samples: int = 128,
         learning_rate: float = 0.01,
         delta: float = 0.01,
+        restarts: int = 1,
     ):
         gradient.check_settings(steps)
         _check_samples(samples)
         _check_positive("learning_rate", learning_rate)
         _check_positive("delta", delta)
-        self.classify = classify
-        self.threat = threat
         self.steps = steps
         self.samples = samples
         self.learning_rate = learning_rate
         self.delta = delta
-        self.parameters = {
-            "steps": steps,
-            "samples": samples,
-            "learning_rate": learning_rate,
-            "delta": delta,
-        }
+        self.restarts = restarts
+
+    def prepare(self):
+        self.margin = functools.partial(
+            objectives.objective("margin", self.targeted), kappa=math.inf
+        )
 
     @property
     def work(self):
-        return self.steps * (self.samples + 1)
+        return super().work * (self.samples + 1)
 
     def start(self, images, labels, seeds, number=0):
-        seeds = noise.fold(seeds, number)
         adversarial = self.threat.random_start(images, seeds)
         return {
             "adversarial": adversarial,
@@ -95,6 +96,7 @@ class SPSA(stepwise.Stepwise):
             noise.fold(state["seeds"], taken[:, None]),
             samples=self.samples,
             delta=self.delta * width,
+            margin=self.margin,
         )
         mean = state["mean"] + (1.0 - _MEAN_DECAY) * (slope - state["mean"])
         square = state["square"] + (1.0 - _SQUARE_DECAY) * (
@@ -117,45 +119,15 @@ class SPSA(stepwise.Stepwise):
         return following, self.classify(adversarial)
 
 
-def spsa(
+def gradient_estimate(
     classify,
     images,
     labels,
-    threat,
+    seeds,
     *,
-    steps=100,
     samples=128,
-    learning_rate=0.01,
     delta=0.01,
-    seed=None,
-):
-    """SPSA, ascent on estimated gradients: see `SPSA`.
-
-    Args:
-        classify: Maps images to logits `[batch, classes]`; is asked for no
-            gradient, and for images up to `delta` outside the pixel range.
-        images: Natural examples, float32 `[batch, ...]`.
-        labels: Integer classes `[batch]`.
-        threat: The `ThreatModel`.
-        steps: Number of steps, at least 1.
-        samples: Images evaluated for each gradient, an even number.
-        learning_rate: Step of Adam, above 0, in pixels of range 1.
-        delta: Distance of the samples in each pixel, above 0, in pixels of
-            range 1.
-        seed: As in `pgd`.
-
-    Returns:
-        Adversarial examples, float32, of the images' shape.
-
-    Raises:
-        ValueError: If a setting is outside its range.
-    """
-    attack = SPSA(classify, threat, None, steps, samples, learning_rate, delta)
-    return stepwise.run(attack, classify, images, labels, seed)
-
-
-def gradient_estimate(
-    classify, images, labels, seeds, *, samples=128, delta=0.01
+    margin=_MARGIN,
 ):
     """The gradient of the margin, estimated from logits (Spall, 1992).
 
@@ -172,6 +144,7 @@ def gradient_estimate(
         seeds: Integer tensor `[batch, 2]`, one seed per example.
         samples: Images evaluated for each example, an even number.
         delta: In units of the pixels.
+        margin: f as a function of labels and logits, if it is another.
 
     Returns:
         A float32 tensor of the images' shape.
@@ -191,9 +164,7 @@ def gradient_estimate(
         centres = spread(images)
         offsets = delta * directions
         sides = tf.concat([centres + offsets, centres - offsets], axis=0)
-        values = objectives.margin(
-            tf.tile(spread(labels), [2]), classify(sides), kappa=math.inf
-        )
+        values = margin(tf.tile(spread(labels), [2]), classify(sides))
         above, below = tf.split(values, 2)
         slopes = (above - below) / (2.0 * delta)
         slopes = threat_model.finite(slopes)

@@ -18,9 +18,9 @@ import numpy as np
 import tensorflow as tf
 
 from mart_tf import losses
+from mart_tf.attacks import base
 from mart_tf.attacks import examples
 from mart_tf.attacks import gradient
-from mart_tf.attacks import stepwise
 from mart_tf.evaluation import pieces
 
 # A batch is re-packed when its idle places are likely to add up to this share
@@ -64,7 +64,7 @@ class Engine:
     def __init__(self, classify, batch_size, cores=None):
         self.batch_size = batch_size
         self.cores = cores or pieces.count(batch_size)
-        self.look = stepwise.compiled(functools.partial(_predicted, classify))
+        self.look = base.compiled(functools.partial(_predicted, classify))
         self._steps = {}
 
     @property
@@ -94,7 +94,7 @@ class Engine:
         """Runs an attack on examples that are classified correctly.
 
         Args:
-            attack: A `mart_tf.attacks.Stepwise`.
+            attack: A `mart_tf.attacks.Attack` on a classifier.
             images: Natural examples, float32 array `[n, ...]`.
             labels: int32 array `[n]`.
             seeds: Integer array `[n, 2]`, one seed per example.
@@ -159,7 +159,7 @@ class _Run:
             self.losses = np.full((len(labels), attack.steps), np.nan, "f4")
 
     def outcome(self):
-        for number in range(self.attack.rounds):
+        for number in range(self.attack.all_rounds):
             self.round = number
             standing = np.flatnonzero(self.predictions == self.labels)
             self.start(standing)
@@ -185,7 +185,7 @@ class _Run:
             whole = padded(rows, self.engine.batch_size)
             natural = (self.images, self.labels, self.seeds)
             natural = (tf.constant(values[whole]) for values in natural)
-            self.write(rows, self.attack.start(*natural, self.round))
+            self.write(rows, self.attack.begin(*natural, self.round))
             if not self.attack.steps:
                 found = self.engine.predict(self.state["adversarial"][rows])
                 self.predictions[rows] = found
@@ -291,7 +291,7 @@ class _Run:
         share = (self.taken + self.checked) / (self.attack.steps + 1)
         if not self.attack.steps:
             share = self.checked
-        share = (self.round + share) / self.attack.rounds
+        share = (self.round + share) / self.attack.all_rounds
         done = np.where(broken, 1.0, share).sum()
         self.observe(float(done), int(broken.sum()))
 
@@ -311,7 +311,7 @@ def _compiled_steps(attack):
     """
 
     def step(images, labels, state, taken, predictions):
-        following, logits = attack.step(images, labels, state, taken)
+        following, logits = attack.advance(images, labels, state, taken)
         going = (predictions == labels) & (taken < attack.steps)
         predictions = tf.where(going, examples.predicted(logits), predictions)
         # What is broken or done stays as it is until it is dropped.
@@ -345,4 +345,4 @@ def _compiled_steps(attack):
         )
         return *now, tf.transpose(trace.stack()) if attack.climbs else None
 
-    return stepwise.compiled(steps)
+    return base.compiled(steps)

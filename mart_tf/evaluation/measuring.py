@@ -93,6 +93,7 @@ class Measurement:
             access="gradients" if attack.needs_gradient else "queries",
             broken_after=None,
             parts=tuple(parts),
+            nature=_nature(attack),
         )
 
     def transfer(self, name, attack):
@@ -134,7 +135,7 @@ class Measurement:
         Args:
             name: For the user.
             key: Tells the attack from others that are kept.
-            attack: A `Stepwise`.
+            attack: An `Attack`.
             standing: bool `[n]`.
             run: What runs it, as `Engine.run` does; default: that.
             access: As in `Result`; default: what the attack asks for.
@@ -188,6 +189,7 @@ class Measurement:
         started = time.perf_counter()
         images, labels = self._images[rows], self._labels[rows]
         outcome = run(images, labels, self._seeds[rows], tell)
+        _check_inside(attack, outcome.adversarial, images)
         found = {
             "broken": outcome.broken,
             "steps": outcome.steps,
@@ -228,7 +230,7 @@ class Measurement:
         if attack.norm is not None:
             distances = np.zeros(len(standing), np.float32)
             distances[rows] = joined("distances", np.float32)
-            outcome = distances > attack.parameters["radius"]
+            outcome = distances > attack.radius
         return results.Result(
             name,
             outcome,
@@ -239,6 +241,8 @@ class Measurement:
             None if attack.norm is not None else broken_after,
             attack.norm,
             distances,
+            radius=None if attack.norm is None else attack.radius,
+            nature=_nature(attack),
         )
 
     def _show(self, result, pieces):
@@ -280,7 +284,45 @@ def _pieces(attack, rows, width):
 
 def _distances(norm, outcome, images):
     """Of each adversarial example, infinity where there is none."""
-    offset = (outcome.adversarial - images).reshape(len(images), -1)
-    order = {"linf": np.inf, "l2": 2}[norm]
-    found = np.linalg.norm(offset, order, axis=1).astype(np.float32)
+    found = _lengths(norm, outcome.adversarial, images)
     return np.where(outcome.broken, found, np.float32(np.inf))
+
+
+def _lengths(norm, adversarial, images):
+    offset = (adversarial - images).reshape(len(images), -1)
+    order = {"linf": np.inf, "l2": 2}[norm]
+    return np.linalg.norm(offset, order, axis=1).astype(np.float32)
+
+
+def _nature(attack):
+    """What the signs of masking ask an attack."""
+    climbed = attack.objective
+    return results.Nature(
+        type(attack).__name__,
+        attack.iterations,
+        attack.restarts,
+        climbed if isinstance(climbed, str) else None,
+        attack.plain,
+        attack.reach,
+        attack.reference,
+    )
+
+
+def _check_inside(attack, adversarial, images):
+    """Refuses what lies outside the threat model by more than rounding."""
+    threat = attack.threat
+    if threat is None or attack.norm is not None or not len(images):
+        return
+    beyond = np.max(
+        [
+            _lengths(threat.norm, adversarial, images).max() - threat.epsilon,
+            threat.pixel_min - adversarial.min(),
+            adversarial.max() - threat.pixel_max,
+        ]
+    )
+    width = threat.pixel_max - threat.pixel_min
+    if not beyond <= 1e-4 * threat.epsilon + 1e-6 * width:
+        raise ValueError(
+            f"The attack {attack} left the threat model by {beyond:g}; "
+            "expected what threat.project returns, at most rounding beyond."
+        )

@@ -67,9 +67,11 @@ def evaluate_robustness(
         dataset: `(images, labels)` arrays, or a batched tf.data.Dataset;
             images float32 in the pixel range, labels integers or one-hot.
         threat: The `ThreatModel`.
-        attacks: Specs, a sequence or a comma-separated string; see
-            `evaluation.ATTACKS`. "transfer:" before a spec makes the attack
-            on the surrogate.
+        attacks: Specs, see `mart_tf.attacks.ATTACKS`, and instances of
+            `mart_tf.attacks.Attack`, in a sequence; or specs in a
+            comma-separated string. "transfer:" before a spec makes the attack
+            on the surrogate. An instance is called by its class and the
+            options that were set: "MyAttack:steps=5".
         batch_size: Examples in one pass through the network.
         max_examples: Only the first so many examples, in the order that they
             are given in; default: all. `mart_tf.data.sample` draws from all
@@ -203,11 +205,14 @@ def _create(spec, target, other, threat, classes):
     """The attack of a spec, on the model or on the surrogate."""
     transfer = evaluation.is_transfer(spec)
     attacked = other if transfer else target
-    classify = attacked.classify
-    if evaluation.is_library(spec):
-        # The engine cannot divide these steps.
-        classify = attacked.classify_in_pieces
-    attack = evaluation.create(spec, classify, threat, classes)
+    try:
+        attack = evaluation.create(spec)
+        attack = attack.on(attacked.classify, threat, classes)
+        if not (attack.steps or attack.parts):
+            # The engine cannot divide what is done in one call.
+            attack = attack.on(attacked.classify_in_pieces, threat, classes)
+    except ValueError as error:
+        raise ValueError(f"Attack {spec.text!r}: {error}") from error
     if transfer and (attack.norm is not None or attack.parts):
         raise ValueError(
             f"Attack {spec.text!r} cannot be made on a surrogate: it "

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-from mart_tf.attacks import stepwise
+from mart_tf.attacks import base
 from mart_tf.evaluation import engine
 from mart_tf.evaluation import pieces
 
@@ -15,24 +15,20 @@ class Craft:
     fools it fools another model.
 
     Args:
-        attack: A `mart_tf.attacks.Stepwise` on the surrogate.
+        attack: A `mart_tf.attacks.Attack` on the surrogate.
         loop: The `Engine` of the model under attack.
     """
 
     def __init__(self, attack, loop):
         self._attack = attack
         self._loop = loop
-        self._advance = stepwise.compiled(
-            pieces.split(
-                lambda images, labels, state: stepwise.advance(
-                    attack, images, labels, state
-                )[0]
-            )
+        self._finish = base.compiled(
+            pieces.split(lambda *batch: attack.finish(*batch)[0])
         )
 
     def run(self, images, labels, seeds, observe):
         """As `Engine.run`, without its attack."""
-        rounds, steps = self._attack.rounds, self._attack.steps
+        rounds, steps = self._attack.all_rounds, self._attack.steps
         adversarial = images.copy()
         predictions = labels.copy()
         size = self._loop.batch_size
@@ -56,7 +52,7 @@ class Craft:
         images, labels, seeds = (
             tf.constant(array[padded]) for array in (images, labels, seeds)
         )
-        state = self._attack.start(images, labels, seeds, number)
+        state = self._attack.begin(images, labels, seeds, number)
         if self._attack.steps:
-            state = self._advance(images, labels, state)
+            state = self._finish(images, labels, state)
         return self._attack.best(state).numpy()[: len(rows)]

@@ -261,7 +261,8 @@ def _label(entry):
     """A result's name, with its norm if it keeps to no radius."""
     if entry["norm"] is None:
         return entry["name"]
-    radius = entry["parameters"].get("radius", math.nan)
+    # An older report has it among the parameters alone.
+    radius = entry.get("radius", entry["parameters"].get("radius", math.nan))
     return f"{entry['name']} ({entry['norm']}, radius {radius:.4g})"
 
 

@@ -70,17 +70,6 @@ _LARGE = 0.05
 _NEAR_ZERO = 0.05
 _LEAST_RISE = 0.01
 
-_PLAIN = ("pgd", "cw")
-
-# Attacks that climb the cross-entropy though they have no option for it.
-_ON_CROSS_ENTROPY = (
-    "momentum",
-    "cleverhans:pgd",
-    "cleverhans:bim",
-    "cleverhans:mim",
-    "cleverhans:madry",
-)
-
 
 @dataclasses.dataclass(frozen=True)
 class Sign:
@@ -109,7 +98,11 @@ def signs(report, classes=None):
         A tuple of seven `Sign`s.
     """
     # An attack that minimises distance keeps to another radius.
-    found = [result for result in report.results if result.norm is None]
+    found = [
+        result
+        for result in report.results
+        if result.norm is None and result.nature is not None
+    ]
     examples = len(report.results[0].outcome)
     answers = (
         _more_steps(found, report.threat),
@@ -127,7 +120,7 @@ def signs(report, classes=None):
 
 
 def _more_steps(found, threat):
-    ladder = sorted(_named(found, "fgsm", "pgd"), key=_steps)
+    ladder = sorted(_plain(found), key=_steps)
     pairs = [
         (weaker, stronger)
         for weaker, stronger in itertools.combinations(ladder, 2)
@@ -148,10 +141,14 @@ def _more_steps(found, threat):
 def _comparable(weaker, stronger, threat):
     if not _steps(weaker) < _steps(stronger):
         return False
-    if _kind(weaker.name) == "fgsm":
-        objective = stronger.parameters.get("objective", "cross_entropy")
-        reach = _steps(stronger) * stronger.parameters.get("step_size", 0.0)
-        return objective == "cross_entropy" and reach > 1.999 * threat.epsilon
+    if _steps(weaker) == 1:
+        one, many = weaker.nature, stronger.nature
+        # One step that leads as far as any is FGSM.
+        return (
+            one.objective == many.objective == "cross_entropy"
+            and one.reach > 0.999 * threat.epsilon
+            and many.reach > 1.999 * threat.epsilon
+        )
     return _others(weaker, "steps") == _others(stronger, "steps")
 
 
@@ -223,7 +220,7 @@ def _restarts_and_loss(found, traces):
 
 
 def _restarts(found):
-    attacks = _named(found, *_PLAIN)
+    attacks = _iterated(found)
     said = []
     for result in attacks:
         single = _first_round(result, attacks)
@@ -242,24 +239,20 @@ def _first_round(result, attacks):
     if not _restarted(result):
         return None
     for other in attacks:
-        if (
-            not _restarted(other)
-            and _kind(other.name) == _kind(result.name)
-            and _others(other, "restarts") == _others(result, "restarts")
+        if not _restarted(other) and _others(other, "restarts") == _others(
+            result, "restarts"
         ):
             return other
     if result.broken_after is None:
         return None
-    # Of a later round whatever it began with counts for the round before.
+    # Of a later start whatever it began with counts for the one before.
     later = result.broken_after > _steps(result)
     return evaluated.Result("the first start", result.outcome | later)
 
 
 def _loss(found, traces):
     # Not those of a sweep: at other radii the start alone may break nearly all.
-    accuracy = {
-        result.name: result.accuracy for result in _named(found, *_PLAIN)
-    }
+    accuracy = {result.name: result.accuracy for result in _iterated(found)}
     said = []
     for trace in traces:
         losses = np.asarray(trace.losses, np.float64)
@@ -285,8 +278,8 @@ def _loss(found, traces):
 
 
 def _autoattack(found):
-    ensembles = _named(found, "autoattack")
-    plain = _named(found, *_PLAIN)
+    ensembles = [result for result in found if result.nature.reference]
+    plain = _iterated(found)
     if not ensembles:
         return NOT_TESTED, "AutoAttack did not run: run autoattack."
     if not plain:
@@ -300,8 +293,8 @@ def _autoattack(found):
 def _cross_entropy(found):
     by_objective = {"cross_entropy": [], "margin": []}
     for result in found:
-        if result.access != "surrogate":
-            by_objective.get(_objective(result), []).append(result)
+        if result.access == "gradients":
+            by_objective.get(result.nature.objective, []).append(result)
     pairs = [
         (slow, fast)
         for slow, fast in itertools.product(*by_objective.values())
@@ -317,15 +310,6 @@ def _cross_entropy(found):
             return FAILED, _against(fast, slow)
     compared = {result.name: result for pair in pairs for result in pair}
     return PASSED, f"{_shown(*compared.values())}."
-
-
-def _objective(result):
-    """What an attack climbs, None where it is none of the two."""
-    if _kind(result.name) == "cw":
-        return "margin"
-    if result.name.startswith(_ON_CROSS_ENTROPY):
-        return "cross_entropy"
-    return result.parameters.get("objective")
 
 
 def _challenge(holder, attacks, least):
@@ -365,33 +349,33 @@ def _leading(result):
     return before, parts[len(before) :]
 
 
-def _named(found, *kinds):
+def _plain(found):
+    """Projected ascent by steps of one length, on the model itself."""
     return [
         result
         for result in found
-        if _kind(result.name) in kinds and result.access != "surrogate"
+        if result.nature.plain and result.access == "gradients"
     ]
 
 
-def _kind(name):
-    return name.split(":")[0]
+def _iterated(found):
+    """PGD, CW and their like."""
+    return [result for result in _plain(found) if _steps(result) > 1]
 
 
 def _steps(result):
-    parameters = result.parameters
-    return parameters.get("steps", parameters.get("nb_iter", 1))
+    return result.nature.steps
 
 
 def _restarted(result):
-    return result.parameters.get("restarts", 1) > 1
+    return result.nature.restarts > 1
 
 
-def _others(result, *left_out):
-    return {
-        key: value
-        for key, value in result.parameters.items()
-        if key not in left_out
-    }
+def _others(result, left_out):
+    """The attack's kind, and its settings but for one."""
+    settings = {**result.parameters}
+    settings.pop(left_out, None)
+    return result.nature.kind, settings
 
 
 def _shown(*found):

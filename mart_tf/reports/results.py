@@ -11,6 +11,30 @@ WORST_CASE = "worst_case"
 
 
 @dataclasses.dataclass(frozen=True)
+class Nature:
+    """What an attack says of itself; the signs of masking are read by it.
+
+    Args:
+        kind: The name of its class: two of a kind differ in settings alone.
+        steps: How many steps it makes in a round.
+        restarts: How often it starts anew.
+        objective: What it climbs along gradients, "cross_entropy", "margin"
+            or another; None where it is none of these.
+        plain: Whether it is projected ascent by steps of one length, as PGD.
+        reach: How far all its steps lead, in the threat model's norm; or None.
+        reference: Whether it is AutoAttack, which others are measured against.
+    """
+
+    kind: str
+    steps: int = 1
+    restarts: int = 1
+    objective: str | None = None
+    plain: bool = False
+    reach: float | None = None
+    reference: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
 class Result:
     """Accuracy under one attack, or without.
 
@@ -28,8 +52,7 @@ class Result:
             one misclassified without attack, -1 for one that stands; or None.
         norm: The norm that the attack minimises the distance in, instead of
             staying inside the threat model; None for all others. Its outcome
-            is at `parameters["radius"]` in that norm, and no part of the
-            worst case.
+            is at `radius` in that norm, and no part of the worst case.
         distances: float32 `[n]`, of such an attack: of the adversarial
             example that was found, 0 for one misclassified without attack,
             infinity where none was found.
@@ -47,13 +70,14 @@ class Result:
     norm: str | None = None
     distances: np.ndarray | None = None
     parts: tuple["Result", ...] = ()
+    radius: float | None = None
+    nature: Nature | None = None
 
     @property
     def label(self):
         """The name as tables and figures show it."""
         if self.norm is not None:
-            radius = self.parameters.get("radius", math.nan)
-            return f"{self.name} ({self.norm}, radius {radius:.4g})"
+            return f"{self.name} ({self.norm}, radius {self.radius:.4g})"
         return "worst case" if self.name == WORST_CASE else self.name
 
     @property
@@ -122,7 +146,9 @@ class Result:
             "parameters": self.parameters,
             **proportion(self.outcome),
             "per_class_accuracy": by_class,
+            "nature": self.nature and dataclasses.asdict(self.nature),
             "norm": self.norm,
+            "radius": self.radius,
             "distances": self.distance_summary,
             "attacked": self.attacked,
             "seconds": self.seconds,

@@ -17,7 +17,7 @@ from cleverhans.tf2.attacks import projected_gradient_descent
 import numpy as np
 import tensorflow as tf
 
-from mart_tf.attacks import stepwise
+from mart_tf.attacks import base
 
 # In CleverHans's terms.
 _NORMS = {"linf": np.inf, "l2": 2}
@@ -37,36 +37,53 @@ def _magnified_cross_entropy(labels, logits):
 _LOSSES = {"linf": None, "l2": _magnified_cross_entropy}
 
 
-class _Adapter(stepwise.Stepwise):
+class _Adapter(base.Attack):
     """Runs one CleverHans function on whole batches of one static shape.
 
     Adding eta back to x, CleverHans may leave the epsilon-ball by rounding:
     its result is projected onto the threat model, and refused if that moves
-    it by more than rounding would.
+    it by more than rounding would. Subclasses have their options under
+    CleverHans's names.
     """
 
-    def __init__(self, classify, threat, function, fixed, **options):
-        if not 0.0 < options.get("eps_iter", threat.epsilon) <= threat.epsilon:
+    objective = "cross_entropy"
+    function = staticmethod(
+        projected_gradient_descent.projected_gradient_descent
+    )
+
+    def prepare(self):
+        options = self.parameters
+        for name, default in (
+            ("eps_iter", self.threat.epsilon / 10),
+            ("rand_minmax", self.threat.epsilon),
+        ):
+            if name in options and options[name] is None:
+                setattr(self, name, default)
+        options = self.parameters
+        step_size = options.get("eps_iter", self.threat.epsilon)
+        if not 0.0 < step_size <= self.threat.epsilon:
             # Above epsilon it is a bare AssertionError in CleverHans.
             raise ValueError(
-                f"eps_iter is {options['eps_iter']:g}; expected a step size "
-                f"above 0 and at most epsilon, {threat.epsilon:g}."
+                f"eps_iter is {step_size:g}; expected a step size above 0 and "
+                f"at most epsilon, {self.threat.epsilon:g}."
             )
-        self.threat = threat
-        self.parameters = options
         self.attack = functools.partial(
-            function,
-            classify,
-            eps=threat.epsilon,
-            norm=_NORMS[threat.norm],
-            clip_min=threat.pixel_min,
-            clip_max=threat.pixel_max,
+            self.function,
+            self.classify,
+            eps=self.threat.epsilon,
+            norm=_NORMS[self.threat.norm],
+            clip_min=self.threat.pixel_min,
+            clip_max=self.threat.pixel_max,
             **options,
-            **fixed,
+            **self.others(),
         )
 
+    def others(self):
+        """What CleverHans is given beside the options."""
+        return {"loss_fn": _LOSSES[self.threat.norm]}
+
     @property
-    def work(self):
+    def iterations(self):
         return self.parameters.get("nb_iter", 1)
 
     def start(self, images, labels, seeds, number=0):
@@ -80,13 +97,7 @@ class FastGradient(_Adapter):
     Fault mended: steps that shrink with the gradient in l2.
     """
 
-    def __init__(self, classify, threat, classes):
-        super().__init__(
-            classify,
-            threat,
-            fast_gradient_method.fast_gradient_method,
-            {"loss_fn": _LOSSES[threat.norm]},
-        )
+    function = staticmethod(fast_gradient_method.fast_gradient_method)
 
 
 class ProjectedGradient(_Adapter):
@@ -104,24 +115,15 @@ class ProjectedGradient(_Adapter):
 
     def __init__(
         self,
-        classify,
-        threat,
-        classes,
         nb_iter: int = 20,
         eps_iter: float | None = None,
         rand_init: bool = True,
         rand_minmax: float | None = None,
     ):
-        super().__init__(
-            classify,
-            threat,
-            projected_gradient_descent.projected_gradient_descent,
-            {"loss_fn": _LOSSES[threat.norm]},
-            nb_iter=nb_iter,
-            eps_iter=_step_size(threat, eps_iter),
-            rand_init=rand_init,
-            rand_minmax=threat.epsilon if rand_minmax is None else rand_minmax,
-        )
+        self.nb_iter = nb_iter
+        self.eps_iter = eps_iter
+        self.rand_init = rand_init
+        self.rand_minmax = rand_minmax
 
 
 class BasicIterative(_Adapter):
@@ -138,22 +140,12 @@ class BasicIterative(_Adapter):
         eps_iter: Step size; default: epsilon / 10.
     """
 
-    def __init__(
-        self,
-        classify,
-        threat,
-        classes,
-        nb_iter: int = 20,
-        eps_iter: float | None = None,
-    ):
-        super().__init__(
-            classify,
-            threat,
-            projected_gradient_descent.projected_gradient_descent,
-            {"loss_fn": _LOSSES[threat.norm], "rand_init": False},
-            nb_iter=nb_iter,
-            eps_iter=_step_size(threat, eps_iter),
-        )
+    def __init__(self, nb_iter: int = 20, eps_iter: float | None = None):
+        self.nb_iter = nb_iter
+        self.eps_iter = eps_iter
+
+    def others(self):
+        return {**super().others(), "rand_init": False}
 
 
 class Madry(_Adapter):
@@ -171,22 +163,12 @@ class Madry(_Adapter):
         eps_iter: Step size; default: epsilon / 10.
     """
 
-    def __init__(
-        self,
-        classify,
-        threat,
-        classes,
-        nb_iter: int = 20,
-        eps_iter: float | None = None,
-    ):
-        super().__init__(
-            classify,
-            threat,
-            projected_gradient_descent.projected_gradient_descent,
-            {"loss_fn": _LOSSES[threat.norm], "rand_init": True},
-            nb_iter=nb_iter,
-            eps_iter=_step_size(threat, eps_iter),
-        )
+    def __init__(self, nb_iter: int = 20, eps_iter: float | None = None):
+        self.nb_iter = nb_iter
+        self.eps_iter = eps_iter
+
+    def others(self):
+        return {**super().others(), "rand_init": True}
 
 
 class MomentumIterative(_Adapter):
@@ -200,28 +182,20 @@ class MomentumIterative(_Adapter):
         decay_factor: Weight of the momentum.
     """
 
+    function = staticmethod(momentum_iterative_method.momentum_iterative_method)
+
     def __init__(
         self,
-        classify,
-        threat,
-        classes,
         nb_iter: int = 20,
         eps_iter: float | None = None,
         decay_factor: float = 1.0,
     ):
-        super().__init__(
-            classify,
-            threat,
-            momentum_iterative_method.momentum_iterative_method,
-            {},
-            nb_iter=nb_iter,
-            eps_iter=_step_size(threat, eps_iter),
-            decay_factor=decay_factor,
-        )
+        self.nb_iter = nb_iter
+        self.eps_iter = eps_iter
+        self.decay_factor = decay_factor
 
-
-def _step_size(threat, eps_iter):
-    return threat.epsilon / 10 if eps_iter is None else eps_iter
+    def others(self):
+        return {}
 
 
 def inside(threat, found, images):
@@ -242,9 +216,9 @@ def inside(threat, found, images):
     return adversarial
 
 
-def check_above_0(parameters, *names):
+def check_above_0(attack, *names):
     """Raises a `ValueError` if one of these settings is not above 0."""
     for name in names:
-        value = parameters[name]
+        value = getattr(attack, name)
         if not 0 < value < np.inf:
             raise ValueError(f"{name} is {value}; expected a number above 0.")

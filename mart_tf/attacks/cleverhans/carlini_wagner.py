@@ -13,8 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from mart_tf import threat as threat_model
+from mart_tf.attacks import base
 from mart_tf.attacks import objectives
-from mart_tf.attacks import stepwise
 from mart_tf.attacks.cleverhans import adapters
 
 # CleverHans's own mark of an example for which nothing was found. Infinity
@@ -22,7 +22,7 @@ from mart_tf.attacks.cleverhans import adapters
 _NOTHING = 1e10
 
 
-class CarliniWagnerL2(stepwise.Stepwise):
+class CarliniWagnerL2(base.Attack):
     """`carlini_wagner_l2` (Carlini and Wagner, S&P 2017), untargeted.
 
     Looks for the closest adversarial example in l2, inside the pixel range
@@ -66,9 +66,6 @@ class CarliniWagnerL2(stepwise.Stepwise):
 
     def __init__(
         self,
-        classify,
-        threat,
-        classes,
         binary_search_steps: int = 5,
         max_iterations: int = 1000,
         learning_rate: float = 0.005,
@@ -77,48 +74,46 @@ class CarliniWagnerL2(stepwise.Stepwise):
         confidence: float = 0.0,
         radius: float | None = None,
     ):
-        self._settings = {
-            "max_iterations": max_iterations,
-            "learning_rate": learning_rate,
-            "abort_early": abort_early,
-            "confidence": confidence,
-        }
-        self.parameters = {
-            "binary_search_steps": binary_search_steps,
-            "initial_const": initial_const,
-            "radius": threat.epsilon if radius is None else radius,
-            **self._settings,
-        }
-        adapters.check_above_0(
-            self.parameters, "learning_rate", "initial_const", "radius"
-        )
-        self._classify = classify
-        self._threat = threat
+        self.binary_search_steps = binary_search_steps
+        self.max_iterations = max_iterations
+        self.learning_rate = learning_rate
+        self.initial_const = initial_const
+        self.abort_early = abort_early
+        self.confidence = confidence
+        self.radius = radius
+
+    def prepare(self):
+        if self.radius is None:
+            self.radius = self.threat.epsilon
+        adapters.check_above_0(self, "learning_rate", "initial_const", "radius")
         self._attacks = {}
 
     @property
-    def work(self):
-        return (
-            self.parameters["binary_search_steps"]
-            * self.parameters["max_iterations"]
-        )
+    def iterations(self):
+        return self.binary_search_steps * self.max_iterations
 
     def start(self, images, labels, seeds, number=0):
         shape = tuple(images.shape)
         if shape not in self._attacks:
             self._attacks[shape] = _Mended(
-                self._classify, self._threat, shape, **self._settings
+                self.classify,
+                self.threat,
+                shape,
+                max_iterations=self.max_iterations,
+                learning_rate=self.learning_rate,
+                abort_early=self.abort_early,
+                confidence=self.confidence,
             )
         nearest = functools.partial(
             self._attacks[shape].nearest, images, labels
         )
-        width = self._threat.pixel_max - self._threat.pixel_min
+        width = self.threat.pixel_max - self.threat.pixel_min
         found = _search_constants(
             nearest,
             np.asarray(images),
             # c weighs logits against squares of pixels.
-            self.parameters["initial_const"] * width**2,
-            self.parameters["binary_search_steps"],
+            self.initial_const * width**2,
+            self.binary_search_steps,
         )
         return {"adversarial": tf.constant(found)}
 

@@ -5,11 +5,11 @@ import tensorflow as tf
 
 from mart_tf import noise
 from mart_tf import threat as threat_model
-from mart_tf.attacks import stepwise
+from mart_tf.attacks import base
 from mart_tf.attacks.cleverhans import adapters
 
 
-class SPSA(stepwise.Stepwise):
+class SPSA(base.Attack):
     """`spsa` (Uesato et al., ICML 2018): no gradients, linf only.
 
     CleverHans's loop and update rule. Faults mended: its `Adam(lr=...)` is
@@ -38,9 +38,6 @@ class SPSA(stepwise.Stepwise):
 
     def __init__(
         self,
-        classify,
-        threat,
-        classes,
         nb_iter: int = 100,
         learning_rate: float = 0.01,
         delta: float = 0.01,
@@ -48,40 +45,44 @@ class SPSA(stepwise.Stepwise):
         spsa_iters: int = 1,
         early_stop_loss_threshold: float | None = 0.0,
     ):
-        if threat.norm != "linf":
-            raise ValueError(
-                f"the norm is {threat.norm}; CleverHans's spsa knows linf "
-                "only, this project's own spsa knows both."
-            )
         if spsa_samples % 2:
             raise ValueError(
                 f"spsa_samples is {spsa_samples}; expected an even number, "
                 "because samples come in pairs."
             )
-        self.parameters = {
-            "nb_iter": nb_iter,
-            "learning_rate": learning_rate,
-            "delta": delta,
-            "spsa_samples": spsa_samples,
-            "spsa_iters": spsa_iters,
-            "early_stop_loss_threshold": early_stop_loss_threshold,
-        }
-        adapters.check_above_0(self.parameters, "learning_rate", "delta")
-        self._classify = classify
-        self._threat = threat
-        self._classes = classes
-        width = threat.pixel_max - threat.pixel_min
+        self.nb_iter = nb_iter
+        self.learning_rate = learning_rate
+        self.delta = delta
+        self.spsa_samples = spsa_samples
+        self.spsa_iters = spsa_iters
+        self.early_stop_loss_threshold = early_stop_loss_threshold
+        adapters.check_above_0(self, "learning_rate", "delta")
+
+    def prepare(self):
+        if self.threat.norm != "linf":
+            raise ValueError(
+                f"the norm is {self.threat.norm}; CleverHans's spsa knows linf "
+                "only, this project's own spsa knows both."
+            )
+        width = self.threat.pixel_max - self.threat.pixel_min
         self._optimizer = _Adam(
-            width * learning_rate, width * delta, spsa_samples, spsa_iters
+            width * self.learning_rate,
+            width * self.delta,
+            self.spsa_samples,
+            self.spsa_iters,
         )
-        self._one = stepwise.compiled(self._attack)
+        self._one = base.compiled(self._attack)
+
+    @property
+    def iterations(self):
+        return self.nb_iter
 
     @property
     def work(self):
-        return self.parameters["nb_iter"] * self.parameters["spsa_samples"]
+        return self.nb_iter * self.spsa_samples
 
     def start(self, images, labels, seeds, number=0):
-        starts = self._threat.random_start(images, seeds)
+        starts = self.threat.random_start(images, seeds)
         found, done = [], {}
         for row in range(len(images)):
             one = slice(row, row + 1)
@@ -93,12 +94,12 @@ class SPSA(stepwise.Stepwise):
                 done[key] = self._one(images[one], labels[one], starts[one])
             found.append(done[key])
         found = tf.concat(found, axis=0)
-        return {"adversarial": adapters.inside(self._threat, found, images)}
+        return {"adversarial": adapters.inside(self.threat, found, images)}
 
     def _attack(self, image, label, start):
         def margin(images, label):
             values = -spsa.margin_logit_loss(
-                self._classify(images), label, self._classes
+                self.classify(images), label, self.classes
             )
             # One that is not finite would stay in the update for ever.
             return threat_model.finite(values)
@@ -107,13 +108,13 @@ class SPSA(stepwise.Stepwise):
             margin,
             image,
             label,
-            self._threat.epsilon,
-            self.parameters["nb_iter"],
+            self.threat.epsilon,
+            self.nb_iter,
             self._optimizer,
-            self._threat.pixel_min,
-            self._threat.pixel_max,
-            self.parameters["early_stop_loss_threshold"],
-            _projection(self._threat, start),
+            self.threat.pixel_min,
+            self.threat.pixel_max,
+            self.early_stop_loss_threshold,
+            _projection(self.threat, start),
         )
 
 
