@@ -37,17 +37,19 @@ ATTACKS = {
 }
 
 _LIBRARY = "cleverhans"
+_OWN = "package.module:Name"
 
 
 def resolve(text):
     """Checks the spec of an attack, such as "pgd:steps=100".
 
     Args:
-        text: A name of `ATTACKS` with options of the class behind it.
+        text: A name of `ATTACKS`, or `package.module:Name` of a class of the
+            user's, with options of the class behind it.
 
     Returns:
-        An `options.Spec`: `text` as given, `name` a key of `ATTACKS`, option
-        values of the types that the class asks for.
+        An `options.Spec`: `text` as given, `name` a key of `ATTACKS` or the
+        user's, option values of the types that the class asks for.
 
     Raises:
         ValueError: On an unknown name or option, a count below 1, or a number
@@ -66,8 +68,8 @@ def resolve(text):
         spec = dataclasses.replace(
             spec, text=text, name=f"{_LIBRARY}:{spec.name}"
         )
-    elif name not in ATTACKS:
-        raise options.unknown("attack", name, [*ATTACKS, "natural"])
+    elif name not in ATTACKS and options.parse(text).argument is None:
+        raise options.unknown("attack", name, [*ATTACKS, "natural", _OWN])
     else:
         spec = options.resolve(text, ATTACKS, "attack")
     for key, value in spec.options.items():
@@ -81,8 +83,13 @@ def create(spec):
     Raises:
         ValueError: If an option is outside its range.
     """
-    attack = options.load(ATTACKS[spec.name])
-    return attack(**spec.options)
+    attack = options.load(spec.target)(**spec.options)
+    if not isinstance(attack, options.load("mart_tf.attacks.base:Attack")):
+        raise ValueError(
+            f"{spec.target} is a {type(attack).__name__}; expected a subclass "
+            "of mart_tf.attacks.Attack."
+        )
+    return attack
 
 
 def _check_number(text, key, value):
