@@ -8,6 +8,15 @@ from mart_tf import lazy
 
 __version__ = "0.1.0"
 
+_MODULES = (
+    "attacks",
+    "data",
+    "defenses",
+    "evaluation",
+    "labeling",
+    "losses",
+    "models",
+)
 _PUBLIC = {
     "ThreatModel": "mart_tf.threat:ThreatModel",
     "AdversarialClassifier": (
@@ -15,18 +24,7 @@ _PUBLIC = {
     ),
     "evaluate_robustness": "mart_tf.evaluation.robustness:evaluate_robustness",
     "export_saved_model": "mart_tf.serving.saved_model:export_saved_model",
-    **{
-        name: f"mart_tf.{name}"
-        for name in (
-            "attacks",
-            "data",
-            "defenses",
-            "evaluation",
-            "labeling",
-            "losses",
-            "models",
-        )
-    },
+    **{name: f"mart_tf.{name}" for name in _MODULES},
 }
 
 __all__ = ["__version__", *_PUBLIC]

@@ -79,10 +79,10 @@ def _target(found, path):
     outside = not path.startswith("mart_tf/")
     root = "mart_tf/__init__.py"
     below = found.imported[root]
-    if not outside and path not in {root, *below}:
+    known = outside or path in {root, *below}
+    if not known and deps <= set(map(_label, below)):
         # So that every target has the real mart_tf/__init__.py.
-        if deps <= set(map(_label, below)):
-            deps = deps | {"//mart_tf:init"}
+        deps = deps | {"//mart_tf:init"}
     rule = "py_binary" if path in found.programs else "py_library"
     if path.startswith("tests/test_"):
         rule = "pytest_test"

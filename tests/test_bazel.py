@@ -156,9 +156,7 @@ def test_programs_and_tests_can_be_run():
 
 
 def test_tables_of_names_bring_what_they_name():
-    assert (
-        "//mart_tf/attacks:auto_pgd" in DEPS["//mart_tf/evaluation:evaluation"]
-    )
+    assert "//mart_tf/attacks:auto_pgd" in DEPS["//mart_tf/attacks:attacks"]
     assert (
         "//mart_tf/evaluation:init" in DEPS["//mart_tf/evaluation:evaluation"]
     )

@@ -18,6 +18,7 @@ MODULE = '''
 import keras
 import numpy as np
 
+from mart_tf import attacks
 from mart_tf import defenses
 from mart_tf import training
 
@@ -50,6 +51,37 @@ class Shorter(training.Update):
         gradients, outcome = self.gradient(model, loss)
         self.apply(model, [self.share * g for g in gradients])
         return outcome
+
+
+class Nudge(attacks.Attack):
+    """Steps of a fixed length along the sign of the gradient."""
+
+    climbs = True
+
+    def __init__(self, steps: int = 2, share: float = 0.5):
+        self.steps = steps
+        self.share = share
+
+    def start(self, images, labels, seeds, number=0):
+        return {"adversarial": images}
+
+    def step(self, images, labels, state, taken):
+        adversarial, _, logits = attacks.ascent_step(
+            self.classify,
+            state["adversarial"],
+            images,
+            labels,
+            self.threat,
+            self.share * self.threat.epsilon,
+        )
+        return {"adversarial": adversarial}, logits
+
+
+class Forgets(Nudge):
+    """Returns no logits."""
+
+    def step(self, images, labels, state, taken):
+        return state
 
 
 class Inherits(Smoothed):
@@ -146,12 +178,31 @@ def test_own_parts_train_resume_and_are_evaluated(project):
     assert recorded["model"] == "my_parts:network:width=6"
     assert recorded["update"] == "my_parts:Shorter:share=0.8"
     assert recorded["optimizer"] == "my_parts:halved:momentum=0.5"
+    named = "my_parts:Nudge:steps=3"
     process = programs.run(
-        "evaluate", "--workdir=half", "--attacks=fgsm", cwd=project
+        "evaluate", "--workdir=half", f"--attacks=fgsm,{named}", cwd=project
     )
     assert process.returncode == 0, process.stderr
-    report = project / "half" / "evaluation" / "report.json"
-    assert json.loads(report.read_text())["data"]["examples"] == 20
+    report = json.loads(
+        (project / "half" / "evaluation" / "report.json").read_text()
+    )
+    assert report["data"]["examples"] == 20
+    own = report["attacks"][1]
+    assert own["name"] == named
+    assert own["parameters"] == {"steps": 3, "share": 0.5}
+    assert own["nature"]["steps"] == 3
+    assert [trace["attack"] for trace in report["traces"]] == ["fgsm", named]
+    for attack, sentence in [
+        ("my_parts:Nudge:stesp=3", "did you mean 'steps'"),
+        ("my_parts:Forgets", "Forgets.step returned a dict of adversarial"),
+        ("my_parts:Smoothed", "is a Smoothed; expected a subclass of mart_tf"),
+    ]:
+        process = programs.run(
+            "evaluate", "--workdir=half", f"--attacks={attack}", cwd=project
+        )
+        assert process.returncode == 1
+        assert sentence in process.stderr, process.stderr
+        assert "Traceback" not in process.stderr
 
 
 def test_a_schedule_of_ones_own(project):
@@ -241,6 +292,35 @@ def test_instances_and_functions(project):
     loaded = keras.saving.load_model(project / "model.keras")
     assert loaded.defense.share == 0.3
     assert loaded.update.share == 0.25
+
+
+def test_an_attack_of_ones_own_beside_specs(project):
+    import my_parts
+
+    network = my_parts.network((8, 8, 1), 2)
+    (images, labels), _ = my_parts.stripes()
+    images = images[..., None].astype("float32")
+    threat = mart_tf.ThreatModel(epsilon=0.1)
+    report = mart_tf.evaluate_robustness(
+        network,
+        (images, labels),
+        threat,
+        ["pgd:steps=3:random_start=none:step_size=0.05", my_parts.Nudge(3)],
+    )
+    _, pgd, own = report.results
+    assert own.name == "Nudge:steps=3"
+    np.testing.assert_array_equal(own.outcome, pgd.outcome)
+    adversarial = my_parts.Nudge(3)(network, images, labels, threat)
+    same = mart_tf.attacks.PGD(3, 0.05, random_start="none")
+    np.testing.assert_array_equal(
+        adversarial, same(network, images, labels, threat)
+    )
+    with pytest.raises(ValueError, match="is listed twice"):
+        mart_tf.evaluate_robustness(
+            network, (images, labels), threat, [my_parts.Nudge()] * 2
+        )
+    with pytest.raises(ValueError, match="attacks holds 3; expected specs"):
+        mart_tf.evaluate_robustness(network, (images, labels), threat, [3])
 
 
 def test_keras_own_optimizers():
