@@ -391,7 +391,10 @@ class TestAdapters:
         def overshoot(model_fn, images, **_):
             return images + 0.2
 
-        attack = adapters._Adapter(classify, _THREAT, overshoot, {})
+        class Overshooting(adapters.FastGradient):
+            function = staticmethod(overshoot)
+
+        attack = Overshooting().on(classify, _THREAT, 4)
         with pytest.raises(RuntimeError, match="left the threat model by 0.1"):
             attack.start(images, labels, None)
 

@@ -52,12 +52,11 @@ def _result(name, count, parameters=None, first=0, **settings):
     nature = {"kind": name, **_NATURES.get(name.split(":")[0], {})}
     if ": " in name:
         nature["reference"] = False
-    nature |= {
-        key: parameters[key]
-        for key in ("steps", "objective", "restarts")
-        if key in parameters
-    }
-    nature["steps"] = parameters.get("nb_iter", nature.get("steps", 1))
+    for key in ("objective", "restarts"):
+        if key in parameters:
+            nature.setdefault(key, parameters[key])
+    steps = parameters.get("steps", parameters.get("nb_iter"))
+    nature["steps"] = steps or nature.get("steps", 1)
     if "step_size" in parameters:
         nature["reach"] = nature["steps"] * parameters["step_size"]
     return results.Result(
