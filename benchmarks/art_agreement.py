@@ -157,7 +157,7 @@ class Bench:
         return run_ours, run_theirs
 
     def _ours(self, kind, **options):
-        return kind(self.classify, self.threat, self.classes, **options)
+        return kind(**options).on(self.classify, self.threat, self.classes)
 
 
 if __name__ == "__main__":

@@ -164,8 +164,8 @@ class Bench:
         self.first = images[:count], labels[:count], self._seeds(count)
         correct = self.engine.predict(images) == labels
         self.images, self.labels = images[correct], labels[correct]
-        self.attack = projected.PGD(
-            self.classify, self.threat, dataset.num_classes, steps=_STEPS.value
+        self.attack = projected.PGD(_STEPS.value).on(
+            self.classify, self.threat, dataset.num_classes
         )
         # Noise stays with its image, so that what broke once breaks again.
         self.seeds = self._seeds(len(self.labels))

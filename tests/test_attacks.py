@@ -181,6 +181,122 @@ def test_rounds_of_an_evaluation_start_from_noise_of_their_own():
         )
 
 
+def rising(images):
+    """Two pixels: of class 1 before class 0, -2 of the one, 3 of the other."""
+    return images @ tf.constant([[1.0, -1.0], [-1.0, 2.0]])
+
+
+def test_a_call_looks_at_the_last_iterate():
+    # x^(0) of APGD is the best iterate that a step has looked at; x^(1), two
+    # epsilon on and projected, breaks: -1.6 + 0.9 + 1.35 > 0.
+    images, label = tf.constant([[0.8, 0.0]]), tf.constant([0])
+    model = threat.ThreatModel(epsilon=0.45)
+    attack = attacks.APGD(steps=1)
+    found = attack(rising, images, label, model, seed=0)
+    np.testing.assert_allclose(found, [[0.35, 0.45]], rtol=1e-6)
+    # Out of its reach the best that was looked at is handed over.
+    firm = lambda x: rising(x) + [[1.0, 0.0]]  # noqa: E731
+    start = attack.on(firm, model, 2).begin(
+        images, label, gradient.example_seeds(0, images)
+    )
+    np.testing.assert_array_equal(
+        attack(firm, images, label, model, seed=0), start["adversarial"]
+    )
+
+
+def test_a_call_keeps_the_first_start_that_breaks():
+    # The best of a start, one step of nearly nothing, is where it began.
+    attack = projected.PGD(1, 1e-6, restarts=3)
+    bound = attack.on(linear, THREAT, 3)
+    seeds = rounds_of_seeds(3)
+    starts = np.stack(
+        [
+            bound.begin(IMAGES, LABELS, tf.constant(seeds[0]), number)[
+                "adversarial"
+            ]
+            for number in range(3)
+        ]
+    )
+    broken = np.stack([np.argmax(linear(x), axis=1) != LABELS for x in starts])
+    # The first that breaks, else the last.
+    chosen = np.where(broken.any(axis=0), broken.argmax(axis=0), 2)
+    assert len(set(chosen)) > 1
+    found = attack(linear, IMAGES, LABELS, THREAT, seed=9)
+    expected = starts[chosen, np.arange(len(IMAGES))]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        attacks.FGSM(),
+        attacks.PGD(steps=30),
+        attacks.PGD(steps=30, objective="margin"),
+        attacks.CW(steps=30),
+        attacks.MomentumPGD(),
+        attacks.APGD(steps=30),
+        attacks.Square(queries=300),
+        attacks.SPSA(steps=40, samples=16, learning_rate=0.05),
+    ],
+    ids=str,
+)
+def test_a_target_class_is_reached(attack):
+    # Wide enough for every class of a linear network to win somewhere.
+    model = threat.ThreatModel(epsilon=0.7)
+    near = 0.4 + 0.2 * IMAGES[:6]
+    for target in (2, tf.constant([0, 1, 2, 0, 1, 2])):
+        found = attack(linear, near, LABELS[:6], model, seed=1, target=target)
+        assert inside(found, near, 0.7)
+        classes = np.argmax(linear(found), axis=1)
+        np.testing.assert_array_equal(classes, np.broadcast_to(target, 6))
+
+
+def test_towards_a_target_by_hand():
+    # The optimum of the margin of class 0 of two: each pixel at its bound.
+    found = attacks.PGD(steps=20, objective="margin")(
+        rising,
+        tf.constant([[0.5, 0.5], [0.2, 0.95]]),
+        tf.constant([1, 1]),
+        THREAT,
+        target=0,
+    )
+    np.testing.assert_allclose(found, [[0.6, 0.4], [0.3, 0.85]], rtol=1e-6)
+    logits = tf.constant([[3.0, 1.0, 0.0, -90.0]] * 2)
+    targets = tf.constant([0, 3])
+    for name, values in [
+        ("margin", [2.0, -93.0]),
+        ("cross_entropy", -losses.soft_margin(targets, logits)),
+    ]:
+        climbed = objectives.objective(name, targeted=True)
+        np.testing.assert_allclose(climbed(targets, logits), values, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "attack, target, message",
+    [
+        (attacks.TargetedAPGD(), 0, "TargetedAPGD takes no target class"),
+        (attacks.AutoAttack(), 0, "AutoAttack takes no target class"),
+        (attacks.PGD(), 3, "target is 3; expected a class from 0 to 2"),
+        (attacks.PGD(objective="dlr"), 0, "dlr knows no target class"),
+        (attacks.PGD(objective=attacks.dlr), 0, "dlr knows no target class"),
+    ],
+    ids=str,
+)
+def test_refuses_a_target(attack, target, message):
+    with pytest.raises(ValueError, match=message):
+        attack(linear, IMAGES, LABELS, THREAT, target=target)
+
+
+def test_an_ensemble_runs_each_part_on_what_is_left():
+    attack = attacks.AutoAttack("custom", ("apgd_ce", "square"))
+    found = attack(linear, IMAGES, LABELS, THREAT, seed=0)
+    alone = attacks.APGD()(linear, IMAGES, LABELS, THREAT, seed=0).numpy()
+    broken = np.argmax(linear(alone), axis=1) != LABELS
+    assert 0 < broken.sum() < len(broken)
+    np.testing.assert_array_equal(found[broken], alone[broken])
+    assert inside(found)
+
+
 def test_a_radius_per_example():
     radius = tf.constant([0.0, 0.05] * 6)
     adversarial = attacks.pgd(

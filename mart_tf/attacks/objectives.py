@@ -126,18 +126,18 @@ def objective(name, targeted=False, classes=None):
         classes: Number of classes; None where it is not known.
 
     Raises:
-        ValueError: On an unknown name, a callable for a target class, or an
-            objective for more classes than there are.
+        ValueError: On an unknown name, a callable or "dlr" for a target class,
+            or an objective for more classes than there are.
     """
-    if callable(name):
-        if targeted:
-            raise ValueError(
-                "The objective is a function of one's own, which knows no "
-                f"target class; expected one of: {', '.join(OBJECTIVES)}."
-            )
-        return name
-    if name not in OBJECTIVES:
+    if not callable(name) and name not in OBJECTIVES:
         raise options.unknown("objective", str(name), OBJECTIVES)
+    if targeted and name not in _OF_TARGET:
+        raise ValueError(
+            f"The objective {getattr(name, '__name__', name)} knows no target "
+            f"class; expected one of: {', '.join(_OF_TARGET)}."
+        )
+    if callable(name):
+        return name
     climbed = (_OF_TARGET if targeted else OBJECTIVES)[name]
     if classes is not None:
         climbed(tf.zeros([1], tf.int32), tf.zeros([1, classes]))
@@ -161,8 +161,8 @@ OBJECTIVES = {
     "dlr": dlr,
 }
 
+# Of three classes the DLR of the last, with its sign turned, would be flat.
 _OF_TARGET = {
     "cross_entropy": lambda *values: -losses.soft_margin(*values),
     "margin": margin_of_target,
-    "dlr": lambda *values: -dlr(*values),
 }
