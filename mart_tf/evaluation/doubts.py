@@ -31,8 +31,8 @@ def of(target, images, labels):
             "Two passes over the same images differ, in their logits by up to "
             f"{apart:.2g} of the greatest: {target.name} draws random numbers, "
             "or changes as it is asked (dropout or noise in inference mode?). "
-            "An attack that follows one draw overrates it: run "
-            "autoattack:version=rand."
+            "An attack that follows one draw overrates it: evaluate it "
+            "without, or on the mean over many draws."
         )
     half = len(images) // 2
     if half and apart <= _ROUNDING:
