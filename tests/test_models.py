@@ -713,7 +713,8 @@ def project(tmp_path, monkeypatch):
                 return None
         """)
     )
-    (tmp_path / "broken_networks.py").write_text("import no_such_module\n")
+    broken = "import no_such_module\nf = None\n"
+    (tmp_path / "broken_networks.py").write_text(broken)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield tmp_path

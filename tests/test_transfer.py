@@ -306,7 +306,7 @@ class TestCheck:
         network.save_weights(tmp_path / "a.weights.h5")
         script = (
             "import sys\n"
-            "from mart_tf.training import initialization\n"
+            "from mart_tf.runs import initialization\n"
             "print([initialization.check(text) for text in sys.argv[1:]])\n"
             "assert 'tensorflow' not in sys.modules\n"
             "assert 'keras' not in sys.modules\n"

@@ -131,7 +131,7 @@ def find(text, kind, data_dir, download):
         name = f"{spec.name}:{spec.argument}"
         return Found(name, spec.name, place, settings)
     if spec.argument is not None:
-        own = options.resolve(text, {}, kind.name)
+        own = options.resolve(text, kind.readers, kind.name)
         return Found(own.name, own.target, None, own.options)
     if spec.name == "digits" and spec.name in kind.readers:
         settings = _options(spec, spec.name, kind)
