@@ -73,6 +73,13 @@ _OUTPUT = flags.DEFINE_string(
     "the model whose name ends in -evaluation; of --compare: comparison.",
     flag_values=FLAGS,
 )
+_SAVE_ADVERSARIAL = flags.DEFINE_bool(
+    "save_adversarial",
+    False,
+    "Also write the adversarial images: an .npz file for each attack, and one "
+    "of the worst case, in the folder adversarial of the report.",
+    flag_values=FLAGS,
+)
 _COMPARE = flags.DEFINE_list(
     "compare",
     [],
@@ -350,6 +357,7 @@ def _evaluate(subject, radii):
         epsilon_sweep=radii,
         class_names=dataset.class_names,
         directory=subject["output"],
+        save_adversarial=_SAVE_ADVERSARIAL.value,
         facts={
             "model": facts,
             "data": {

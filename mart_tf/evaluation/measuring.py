@@ -28,6 +28,9 @@ _LEAST_BATCHES = 4
 # How many broken and how many standing examples are kept for the figure.
 _KEPT = 8
 
+# What of an `engine.Outcome` an `adversarial.Writer` takes.
+_MADE = ("adversarial", "predictions")
+
 
 class Measurement:
     """Everything that is measured on one model and one set of examples.
@@ -40,6 +43,8 @@ class Measurement:
         seed: Of all noise, together with an example's place.
         kept: A `partial.Partial`.
         opened: What `progress.bar` yields.
+        open_writer: Called with the predictions without attack for an
+            `adversarial.Writer`; None where no images are saved.
 
     Attributes:
         predictions: Classes without attack, int32 `[n]`.
@@ -47,7 +52,17 @@ class Measurement:
         traces: A `Trace` of each attack so far that has a loss at each step.
     """
 
-    def __init__(self, target, images, labels, batch_size, seed, kept, opened):
+    def __init__(
+        self,
+        target,
+        images,
+        labels,
+        batch_size,
+        seed,
+        kept,
+        opened,
+        open_writer=None,
+    ):
         self._target = target
         self._batch_size = batch_size
         self._loops = {}
@@ -63,6 +78,7 @@ class Measurement:
         self._natural_seconds = time.perf_counter() - started
         self.samples = None
         self.traces = []
+        self._writer = open_writer and open_writer(self.predictions)
 
     def natural(self):
         """The `Result` without attack."""
@@ -78,22 +94,24 @@ class Measurement:
     def attack(self, name, attack):
         """The `Result` of an attack or an ensemble, from all correct ones."""
         if not attack.parts:
-            return self._one(name, name, attack, self.correct)
+            return self._saved(self._one(name, name, attack, self.correct))
         parts, standing = [], self.correct
         for part, inner in attack.parts:
             label = f"{name}: {part}"
             parts.append(self._one(label, label, inner, standing))
             standing = parts[-1].outcome
-        return dataclasses.replace(
-            parts[-1],
-            name=name,
-            seconds=sum(part.seconds for part in parts),
-            attacked=parts[0].attacked,
-            parameters=attack.parameters,
-            access="gradients" if attack.needs_gradient else "queries",
-            broken_after=None,
-            parts=tuple(parts),
-            nature=_nature(attack),
+        return self._saved(
+            dataclasses.replace(
+                parts[-1],
+                name=name,
+                seconds=sum(part.seconds for part in parts),
+                attacked=parts[0].attacked,
+                parameters=attack.parameters,
+                access="gradients" if attack.needs_gradient else "queries",
+                broken_after=None,
+                parts=tuple(parts),
+                nature=_nature(attack),
+            )
         )
 
     def transfer(self, name, attack):
@@ -103,8 +121,8 @@ class Measurement:
         under attack is.
         """
         craft = surrogates.Craft(attack, self._loop(int(self.correct.sum())))
-        return self._one(
-            name, name, attack, self.correct, craft.run, "surrogate"
+        return self._saved(
+            self._one(name, name, attack, self.correct, craft.run, "surrogate")
         )
 
     def sweep(self, name, attacks):
@@ -127,6 +145,18 @@ class Measurement:
             name, tuple(epsilon for epsilon, _ in attacks), np.stack(outcomes)
         )
 
+    def close(self):
+        """Puts the adversarial images, if any, where they belong."""
+        if self._writer:
+            self._writer.close()
+
+    def _saved(self, result):
+        """The result of an attack, whose images are written."""
+        if self._writer:
+            self._writer.end(result)
+            self._writer.begin()
+        return result
+
     def _one(
         self, name, key, attack, standing, run=None, access=None, shown=True
     ):
@@ -145,6 +175,8 @@ class Measurement:
         observe = self._opened(name, len(rows), len(standing))
         settings = json.dumps(attack.parameters, default=str)
         key = f"{key} {settings} {partial.digest([rows])}"
+        writer = self._writer if shown else None
+        key += " with images" if writer else ""
         loop = self._loop(len(rows))
         run = run or functools.partial(loop.run, attack)
         pieces, done, broken = [], 0, 0
@@ -157,10 +189,13 @@ class Measurement:
                 self._kept(
                     f"{key} {number}",
                     lambda part=part, number=number, tell=tell: self._piece(
-                        run, attack, part, number, tell
+                        run, attack, part, number, tell, bool(writer)
                     ),
                 )
             )
+            if writer:
+                made = (pieces[-1].pop(key) for key in _MADE)
+                writer.put(part, *made)
             done += len(part)
             broken += int(pieces[-1]["broken"].sum())
         observe(done, broken, last=True)
@@ -183,7 +218,7 @@ class Measurement:
             )
         return self._loops[width]
 
-    def _piece(self, run, attack, rows, number, tell):
+    def _piece(self, run, attack, rows, number, tell, whole):
         # CleverHans draws from TensorFlow's global generator.
         tf.random.set_seed(self._seed + number)
         started = time.perf_counter()
@@ -195,6 +230,8 @@ class Measurement:
             "steps": outcome.steps,
             "seconds": time.perf_counter() - started,
         }
+        if whole:
+            found |= {name: getattr(outcome, name) for name in _MADE}
         if outcome.losses is not None:
             found["losses"] = outcome.losses.sum(axis=0, dtype=np.float64)
         if attack.norm is not None:

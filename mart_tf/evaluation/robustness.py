@@ -1,6 +1,7 @@
 """Robust accuracy of a classifier under a list of attacks."""
 
 import dataclasses
+import functools
 import pathlib
 import warnings
 
@@ -9,6 +10,7 @@ import tensorflow as tf
 
 from mart_tf import environment
 from mart_tf import evaluation
+from mart_tf.evaluation import adversarial
 from mart_tf.evaluation import arrays
 from mart_tf.evaluation import doubts
 from mart_tf.evaluation import measuring
@@ -39,6 +41,7 @@ def evaluate_robustness(
     epsilon_sweep=(),
     class_names=None,
     directory=None,
+    save_adversarial=False,
     facts=None,
     progress=False,
 ):
@@ -90,6 +93,10 @@ def evaluate_robustness(
         directory: Where the report is saved. What is done is kept in its
             `partial` until then: the same call goes on where another was
             stopped.
+        save_adversarial: Whether the adversarial images are written too, to
+            `directory`/adversarial: a file for each attack and one of the
+            worst case, see `mart_tf.evaluation.adversarial.Writer`. They are
+            held in memory twice more.
         facts: What else the report shall say of "model" and "data": a dict of
             two dicts.
         progress: Whether to show a progress bar.
@@ -102,6 +109,11 @@ def evaluate_robustness(
     """
     specs = evaluation.resolve(attacks, surrogate=surrogate is not None)
     radii = _radii(epsilon_sweep, threat)
+    if save_adversarial and directory is None:
+        raise ValueError(
+            "save_adversarial says that images are written, and directory "
+            "does not say where; expected both."
+        )
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; expected at least 1.")
     images, labels = arrays.arrays(dataset, max_examples)
@@ -140,7 +152,17 @@ def evaluate_robustness(
     )
     with progress_bars.bar(progress) as opened:
         measured = measuring.Measurement(
-            target, images, labels, width, seed, kept, opened
+            target,
+            images,
+            labels,
+            width,
+            seed,
+            kept,
+            opened,
+            save_adversarial
+            and functools.partial(
+                adversarial.Writer, directory, images, labels, threat
+            ),
         )
         found = [measured.natural()]
         for spec, attack in plan:
@@ -177,6 +199,7 @@ def evaluate_robustness(
         ),
     )
     if directory is not None:
+        measured.close()
         made.save(directory)
         kept.clear()
     return made

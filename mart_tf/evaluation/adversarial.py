@@ -1,0 +1,107 @@
+"""The adversarial images of an evaluation, on disk: a file for each attack.
+
+directory/
+  adversarial/<attack>.npz      what the attack made of every example
+  adversarial/worst_case.npz    of each example the first image that broke it
+"""
+
+import os
+import pathlib
+import re
+import shutil
+
+import numpy as np
+
+from mart_tf.reports import results
+
+_FOLDER = "adversarial"
+_LONGEST_NAME = 100
+
+
+class Writer:
+    """Writes the images of one attack after the other, then all at once.
+
+    Each file has a row for each example, in the order of the evaluation:
+    `image` float32 as the network got it, `label`, `prediction` (int32; -1
+    where the scores are NaN), `broken` (bool: misclassified, for an attack
+    that minimises a distance within its radius), and `attack`, `norm`,
+    `epsilon` (that radius). An example that is misclassified without attack is there as it
+    is. One that stands is there as the attack left it.
+
+    Args:
+        directory: Of the report.
+        images: Natural examples, float32 array `[n, ...]`.
+        labels: int32 array `[n]`.
+        threat: The `ThreatModel`.
+        predictions: Classes without attack, int32 array `[n]`.
+    """
+
+    def __init__(self, directory, images, labels, threat, predictions):
+        self._directory = pathlib.Path(directory)
+        self._partial = self._directory / f".{_FOLDER}.partial"
+        shutil.rmtree(self._partial, ignore_errors=True)
+        self._partial.mkdir(parents=True)
+        self._natural = images, predictions
+        self._labels = labels
+        self._threat = threat
+        self._names = set()
+        self._worst = images.copy(), predictions.copy()
+        self._fallen = predictions != labels
+        self.begin()
+
+    def begin(self):
+        """Starts the file of an attack: all examples are as they were."""
+        images, predictions = self._natural
+        self._made = images.copy(), predictions.copy()
+
+    def put(self, rows, images, predictions):
+        """What the attack, or the next of an ensemble, made of some rows."""
+        for array, values in zip(
+            self._made, (images, predictions), strict=True
+        ):
+            array[rows] = values
+
+    def end(self, result):
+        """Writes the file of the attack that a `Result` is of."""
+        broken = ~result.outcome
+        limits = self._threat.norm, self._threat.epsilon
+        if result.norm is not None:
+            limits = result.norm, result.radius
+        self._write(result.name, self._made, broken, limits)
+        if result.norm is not None:
+            return
+        for worst, made in zip(self._worst, self._made, strict=True):
+            worst[~self._fallen] = made[~self._fallen]
+        self._fallen |= broken
+
+    def close(self):
+        """Writes the worst case, and puts all files where they belong."""
+        limits = self._threat.norm, self._threat.epsilon
+        self._write(results.WORST_CASE, self._worst, self._fallen, limits)
+        place = self._directory / _FOLDER
+        shutil.rmtree(place, ignore_errors=True)
+        os.replace(self._partial, place)
+
+    def _write(self, name, made, broken, limits):
+        image, prediction = made
+        norm, epsilon = limits
+        np.savez_compressed(
+            self._partial / f"{self._file_name(name)}.npz",
+            image=image,
+            label=self._labels,
+            prediction=prediction,
+            broken=broken,
+            attack=name,
+            norm=norm,
+            epsilon=epsilon,
+        )
+
+    def _file_name(self, name):
+        """A name that every file system takes, of no other attack."""
+        plain = re.sub(r"[^\w.=+-]+", "_", name)[:_LONGEST_NAME]
+        chosen, number = plain, 1
+        while chosen in self._names:
+            number += 1
+            chosen = f"{plain}-{number}"
+        self._names.add(chosen)
+        return chosen

@@ -1,0 +1,193 @@
+"""The adversarial images that an evaluation keeps, as their user reads them."""
+
+import contextlib
+import json
+
+import keras
+import numpy as np
+import pytest
+from sklearn import datasets
+
+import mart_tf
+from mart_tf.evaluation import measuring
+
+_THREAT = mart_tf.ThreatModel(epsilon=0.1)
+_ATTACKS = (
+    "pgd:steps=3:restarts=2",
+    "autoattack:version=custom:attacks=apgd_ce+square",
+    "transfer:fgsm",
+    "cleverhans:cw_l2:binary_search_steps=2:max_iterations=10"
+    ":learning_rate=0.1:radius=0.5",
+)
+_FILES = (
+    "pgd_steps=3_restarts=2",
+    "autoattack_version=custom_attacks=apgd_ce+square",
+    "transfer_fgsm",
+    "cleverhans_cw_l2_binary_search_steps=2_max_iterations=10"
+    "_learning_rate=0.1_radius=0.5",
+)
+
+
+def _linear(seed):
+    keras.utils.set_random_seed(seed)
+    images, labels = datasets.load_digits(return_X_y=True)
+    images = (images / 16).reshape(-1, 8, 8, 1).astype("float32")
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Flatten(),
+            keras.layers.Dense(10),
+        ]
+    )
+    model.compile(
+        keras.optimizers.Adam(0.05),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    model.fit(images[:1000], labels[:1000], epochs=3, verbose=0)
+    return model, (images[1400:1460], labels[1400:1460].astype("int32"))
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return _linear(0)
+
+
+def _evaluate(digits, directory, **settings):
+    model, data = digits
+    return mart_tf.evaluate_robustness(
+        model,
+        data,
+        _THREAT,
+        _ATTACKS,
+        batch_size=20,
+        surrogate=_linear(1)[0],
+        epsilon_sweep=[0.05],
+        directory=directory,
+        **settings,
+    )
+
+
+@pytest.fixture(scope="module")
+def saved(digits, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("saved")
+    return directory, _evaluate(digits, directory, save_adversarial=True)
+
+
+def _files(directory):
+    return {
+        path.stem: dict(np.load(path))
+        for path in (directory / "adversarial").iterdir()
+    }
+
+
+class TestFiles:
+    def test_there_is_one_for_each_attack_and_one_of_the_worst_case(
+        self, saved
+    ):
+        directory, _ = saved
+        assert sorted(_files(directory)) == sorted([*_FILES, "worst_case"])
+        assert not (directory / "partial").exists()
+        assert not [p for p in directory.iterdir() if p.name[0] == "."]
+
+    def test_the_model_sees_in_them_what_the_report_says(self, saved, digits):
+        directory, found = saved
+        model, (images, labels) = digits
+        for name, attack in zip(_FILES, _ATTACKS, strict=True):
+            file = _files(directory)[name]
+            assert file["attack"] == attack
+            assert file["image"].dtype == np.float32
+            np.testing.assert_array_equal(file["label"], labels)
+            seen = model.predict(file["image"], verbose=0).argmax(axis=1)
+            np.testing.assert_array_equal(file["prediction"], seen)
+            broken = ~found.outcomes[attack]
+            np.testing.assert_array_equal(file["broken"], broken)
+            assert broken.any() and not broken.all()
+            natural = found.outcomes["natural"]
+            assert not natural.all()
+            np.testing.assert_array_equal(
+                file["image"][~natural], images[~natural]
+            )
+            offset = file["image"] - images
+            if file["norm"] == "l2":
+                lengths = np.linalg.norm(offset.reshape(60, -1), axis=1)
+                assert file["epsilon"] == 0.5
+                near = lengths <= 0.5
+                np.testing.assert_array_equal((seen != labels) & near, broken)
+            else:
+                np.testing.assert_array_equal(seen != labels, broken)
+                assert file["epsilon"] == 0.1
+                assert np.abs(offset).max() <= 0.1 + 1e-6
+                assert 0 <= file["image"].min() <= file["image"].max() <= 1
+
+    def test_the_worst_case_holds_the_first_that_broke_each(
+        self, saved, digits
+    ):
+        directory, found = saved
+        model, (_, labels) = digits
+        files = _files(directory)
+        worst = files["worst_case"]
+        np.testing.assert_array_equal(
+            worst["broken"], ~found.worst_case.outcome
+        )
+        seen = model.predict(worst["image"], verbose=0).argmax(axis=1)
+        np.testing.assert_array_equal(seen != labels, worst["broken"])
+        for row in range(60):
+            breaking = [n for n in _FILES[:3] if files[n]["broken"][row]]
+            name = (breaking or _FILES[2:3])[0]
+            np.testing.assert_array_equal(
+                worst["image"][row], files[name]["image"][row]
+            )
+
+    def test_the_report_is_the_same_without(self, saved, digits, tmp_path):
+        _, found = saved
+        without = _evaluate(digits, tmp_path)
+        assert not (tmp_path / "adversarial").exists()
+        for name, outcome in without.outcomes.items():
+            np.testing.assert_array_equal(outcome, found.outcomes[name])
+
+    def test_a_directory_is_needed(self, digits):
+        with pytest.raises(ValueError, match="expected both"):
+            _evaluate(digits, None, save_adversarial=True)
+
+
+class TestStoppedEvaluations:
+    def test_end_with_the_same_images(
+        self, saved, digits, tmp_path, monkeypatch
+    ):
+        directory, _ = saved
+        monkeypatch.setattr(measuring, "_PIECE_STEPS", 1)
+        monkeypatch.setattr(measuring, "_LEAST_BATCHES", 1)
+        done, left = measuring.Measurement._piece, [0]
+
+        def counted(self, *arguments):
+            left[0] -= 1
+            if left[0] < 0:
+                raise KeyboardInterrupt
+            return done(self, *arguments)
+
+        monkeypatch.setattr(measuring.Measurement, "_piece", counted)
+        left[0] = 4
+        # Pieces without images are no help to an evaluation that keeps them.
+        with pytest.raises(KeyboardInterrupt):
+            _evaluate(digits, tmp_path)
+        old = tmp_path / "adversarial"
+        old.mkdir()
+        (old / "pgd.npz").write_text("of an earlier evaluation")
+        stops = 0
+        while not (tmp_path / "report.json").exists():
+            assert (old / "pgd.npz").exists()
+            left[0] = 3
+            with contextlib.suppress(KeyboardInterrupt):
+                _evaluate(digits, tmp_path, save_adversarial=True)
+            stops += 1
+        assert stops > 3
+        whole, stopped = _files(directory), _files(tmp_path)
+        assert whole.keys() == stopped.keys()
+        for name, arrays in whole.items():
+            if name.startswith("cleverhans"):
+                # Its noise hangs on the pieces, its distances on its batch.
+                continue
+            for key, values in arrays.items():
+                np.testing.assert_array_equal(values, stopped[name][key])
+        report = json.loads((tmp_path / "report.json").read_text())
+        assert report["data"]["examples"] == 60
