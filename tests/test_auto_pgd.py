@@ -17,6 +17,7 @@ from mart_tf import losses
 from mart_tf import noise
 from mart_tf import threat
 from mart_tf.attacks import auto_pgd
+from mart_tf.attacks import gradient
 from mart_tf.attacks import objectives
 from mart_tf.attacks import projected
 from mart_tf.evaluation import engine
@@ -356,6 +357,105 @@ def test_one_gradient_a_step_and_no_more():
     assert len(calls) == 3
 
 
+class TestPasses:
+    """A classifier that draws: its scores are c times linear ones, where c is
+    1, 3, -2, 6 in turn."""
+
+    FACTORS = (1.0, 3.0, -2.0, 6.0)
+
+    def classify(self):
+        count = tf.Variable(0)
+
+        def classify(images):
+            factor = tf.constant(self.FACTORS)[count % 4]
+            count.assign_add(1)
+            return factor * linear(images)
+
+        return classify
+
+    def test_gradient_objective_and_answer_are_means(self):
+        images, labels = tf.constant(IMAGES), tf.constant(LABELS)
+        kappa_free = functools.partial(objectives.margin, kappa=1e6)
+        classify = self.classify()
+        slope, value, logits = tf.function(
+            lambda: gradient.expected_gradient(
+                classify, images, labels, kappa_free, 4, CLASSES
+            )
+        )()
+        # By hand: of a factor c above 0 the margin and its gradient are c
+        # times those of the linear scores; below, those of their reverse.
+        scores = IMAGES @ WEIGHTS
+        rows = np.arange(EXAMPLES)
+        wrong = np.where(np.eye(CLASSES)[LABELS], -np.inf, scores)
+        best = wrong.argmax(1)
+        least = np.where(np.eye(CLASSES)[LABELS], np.inf, scores).argmin(1)
+        weights = WEIGHTS.T
+        expected = (
+            10 * (weights[best] - weights[LABELS])
+            - 2 * (weights[least] - weights[LABELS])
+        ) / 4
+        np.testing.assert_allclose(slope, expected, rtol=1e-5, atol=1e-5)
+        own = scores[rows, LABELS]
+        margins = 10 * (scores[rows, best] - own)
+        margins -= 2 * (scores[rows, least] - own)
+        np.testing.assert_allclose(value, margins / 4, rtol=1e-5, atol=1e-5)
+        mean = np.mean(
+            [
+                np.exp(c * scores) / np.exp(c * scores).sum(1, keepdims=True)
+                for c in self.FACTORS
+            ],
+            axis=0,
+        )
+        np.testing.assert_allclose(np.exp(logits), mean, rtol=1e-4)
+        answer = gradient.expected_logits(classify, images, 4, CLASSES)
+        np.testing.assert_allclose(np.exp(answer), mean, rtol=1e-4)
+
+    def test_of_a_sure_classifier_they_change_nothing(self):
+        runs = []
+        for passes in (1, 4):
+            attack = auto_pgd.APGD(steps=8, passes=passes)
+            attack = attack.on(wavy, model_of("linf"), CLASSES)
+            runs.append([state["adversarial"] for state in states_of(attack)])
+        # A sum of four equal numbers over four is exact.
+        np.testing.assert_array_equal(*runs)
+
+    def test_their_mean_finds_what_one_draw_hides(self):
+        # Noise of twice the weights' size: the gradient of one draw
+        # says little, the mean of 20 nearly all.
+        generator = tf.random.Generator.from_seed(1)
+
+        def classify(images):
+            noisy = WEIGHTS + 2.0 * generator.normal(WEIGHTS.shape)
+            return images @ noisy
+
+        right = np.flatnonzero((IMAGES @ WEIGHTS).argmax(1) == LABELS)
+        images, labels = IMAGES[right], LABELS[right]
+        fallen = []
+        for passes in (1, 20):
+            attack = auto_pgd.APGD(steps=20, passes=passes, objective="margin")
+            made = attack(classify, images, labels, model_of("linf"), seed=0)
+            found = (made.numpy() @ WEIGHTS).argmax(1) != labels
+            fallen.append(found.mean())
+        best = auto_pgd.APGD(steps=20, objective="margin")(
+            linear, images, labels, model_of("linf"), seed=0
+        )
+        best = ((best.numpy() @ WEIGHTS).argmax(1) != labels).mean()
+        assert fallen[0] < 0.9 * best
+        assert fallen[1] > 0.95 * best
+
+    def test_an_iterate_is_judged_by_the_mean(self):
+        # One pass in four calls every image another class.
+        images = tf.constant(IMAGES)
+        labels = np.asarray(linear(images)).argmax(1).astype("int32")
+        tiny = threat.ThreatModel("linf", 1e-6)
+        for passes, share in [(1, 1.0), (4, 0.0)]:
+            attack = auto_pgd.APGD(steps=8, passes=passes)
+            attack = attack.on(self.classify(), tiny, CLASSES)
+            loop = engine.Engine(attack.classify, EXAMPLES, cores=1)
+            found = loop.run(attack, IMAGES, labels, SEEDS.numpy())
+            assert found.broken.mean() == share
+
+
 @pytest.mark.parametrize(
     ("kind", "classes", "options", "message"),
     [
@@ -363,6 +463,7 @@ def test_one_gradient_a_step_and_no_more():
         (auto_pgd.APGD, 4, {"steps": 2.5}, "expected a whole number"),
         (auto_pgd.APGD, 4, {"restarts": 0}, "restarts is 0; expected a whole"),
         (auto_pgd.APGD, 4, {"restarts": 1.5}, "restarts is 1.5"),
+        (auto_pgd.APGD, 4, {"passes": 0}, "passes is 0; expected a whole"),
         (auto_pgd.APGD, 4, {"objective": "dlrr"}, "did you mean 'dlr'"),
         (auto_pgd.APGD, 2, {"objective": "dlr"}, "at least 3 classes, got 2"),
         (auto_pgd.TargetedAPGD, 4, {"steps": 0}, "Attack steps is 0"),

@@ -104,6 +104,17 @@ class TestEnsembles:
         ]
         assert made.notes == ()
 
+    def test_rand_has_the_settings_of_its_authors(self):
+        # Theirs: apgd-ce and apgd-dlr, one start, eot_iter 20.
+        made = autoattack.AutoAttack("rand").on(lambda x: x, _THREAT, 10)
+        assert [
+            (name, part.objective, part.steps, part.all_rounds, part.passes)
+            for name, part in made.parts
+        ] == [
+            ("apgd_ce", "cross_entropy", 100, 1, 20),
+            ("apgd_dlr", "dlr", 100, 1, 20),
+        ]
+
     @pytest.mark.parametrize(
         ("classes", "norm", "names", "said"),
         [

@@ -75,8 +75,13 @@ class _AutoPGD(base.Attack, abc.ABC):
 
     def step(self, images, labels, state, taken):
         point = state["adversarial"]
-        slope, value, logits = gradient.input_gradient(
-            self.classify, point, labels, self.maximised(state)
+        slope, value, logits = gradient.expected_gradient(
+            self.classify,
+            point,
+            labels,
+            self.maximised(state),
+            self.passes,
+            self.classes,
         )
         # Before x^(k+1) counts: the conditions speak of x^(0) to x^(k).
         halve, state = self.check(state, taken)
@@ -135,6 +140,9 @@ class APGD(_AutoPGD):
         steps: Number of gradient steps of a restart, at least 1.
         objective: f; "dlr" needs at least 3 classes.
         restarts: How often it starts anew, from other noise.
+        passes: Of a classifier that draws random numbers, over how many of
+            them gradient, objective and answer of an iterate are means: the
+            authors' `eot_iter`.
     """
 
     takes_target = True
@@ -144,9 +152,11 @@ class APGD(_AutoPGD):
         steps: int = 100,
         objective: Literal["cross_entropy", "dlr", "margin"] = "cross_entropy",
         restarts: int = 1,
+        passes: int = 1,
     ):
         super().__init__(steps, restarts)
         self.objective = objective
+        self.passes = passes
 
     def prepare(self):
         self.climbed = objectives.objective(

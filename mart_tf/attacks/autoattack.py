@@ -14,8 +14,9 @@ _FALL_BACKS = {"apgd_t": (4, "apgd_dlr"), "apgd_dlr": (3, "apgd_cw")}
 _VERSIONS = {
     "standard": ("apgd_ce", "apgd_t", "fab_t", "square"),
     "plus": ("apgd_ce", "apgd_dlr", "square", "apgd_t", "fab_t"),
+    "rand": ("apgd_ce", "apgd_dlr"),
 }
-_RESTARTS = {"plus": 5}
+_SETTINGS = {"plus": {"restarts": 5}, "rand": {"passes": 20}}
 
 
 class AutoAttack(base.Attack):
@@ -26,7 +27,11 @@ class AutoAttack(base.Attack):
     targeted FAB and Square, each started once. Their "plus" is APGD on the
     cross-entropy and on the untargeted DLR loss, five starts each, untargeted
     FAB, Square, targeted APGD and targeted FAB, in this order; the untargeted
-    FAB is not here and is left out.
+    FAB is not here and is left out. "rand", for classifiers that draw random
+    numbers, is APGD on the cross-entropy and on the untargeted DLR loss, each
+    gradient the mean of 20 passes; an iterate is judged by its mean
+    probabilities (the authors judge it by one of the passes, which breaks
+    what happens to fall once).
 
     With fewer than four classes targeted APGD has no DLR loss: APGD climbs the
     untargeted one (three classes) or the margin (two) instead, which the
@@ -34,7 +39,8 @@ class AutoAttack(base.Attack):
     it says too.
 
     Args:
-        version: "standard", "plus", or "custom" for the attacks of `attacks`.
+        version: "standard", "plus", "rand", or "custom" for the attacks of
+            `attacks`.
         attacks: Of "custom": names of `PARTS`, joined by +, in their order.
 
     Raises:
@@ -46,7 +52,7 @@ class AutoAttack(base.Attack):
 
     def __init__(
         self,
-        version: Literal["standard", "plus", "custom"] = "standard",
+        version: Literal["standard", "plus", "rand", "custom"] = "standard",
         attacks: tuple[str, ...] = (),
     ):
         if (version == "custom") != bool(attacks):
@@ -87,9 +93,9 @@ class AutoAttack(base.Attack):
             )
         self.notes = tuple(notes)
         self.attacks = tuple(names)
-        restarts = _RESTARTS.get(self.version, 1)
+        settings = _SETTINGS.get(self.version, {})
         self.parts = [
-            (name, PARTS[name](restarts).on(self.classify, threat, classes))
+            (name, PARTS[name](**settings).on(self.classify, threat, classes))
             for name in names
         ]
         self.needs_gradient = any(part.needs_gradient for _, part in self.parts)
@@ -103,18 +109,16 @@ def _of_classes(name, classes):
 
 
 def _apgd(objective):
-    return lambda restarts: auto_pgd.APGD(
-        objective=objective, restarts=restarts
-    )
+    return lambda **settings: auto_pgd.APGD(objective=objective, **settings)
 
 
-# Each for a number of starts; those with a round for each target, and Square,
-# start once.
+# The settings are APGD's own: those with a round for each target, and Square,
+# start once in every version.
 PARTS = {
     "apgd_ce": _apgd("cross_entropy"),
     "apgd_dlr": _apgd("dlr"),
     "apgd_cw": _apgd("margin"),
-    "apgd_t": lambda _: auto_pgd.TargetedAPGD(),
-    "fab_t": lambda _: adaptive_boundary.FAB(),
-    "square": lambda _: random_search.Square(),
+    "apgd_t": lambda **_: auto_pgd.TargetedAPGD(),
+    "fab_t": lambda **_: adaptive_boundary.FAB(),
+    "square": lambda **_: random_search.Square(),
 }

@@ -64,6 +64,8 @@ class Attack:
         restarts: How often the attack starts anew, from other noise.
         rounds: How many rounds each start has: one, or one for each of the
             classes that the attack itself aims at.
+        passes: Of a classifier that draws, over how many passes its answers
+            are taken in the mean.
         random: Whether each start is another.
         own_noise: Whether the first start too draws from a seed of its own,
             made of the example's and the number of the round.
@@ -91,6 +93,7 @@ class Attack:
     steps = 0
     restarts = 1
     rounds = 1
+    passes = 1
     random = True
     own_noise = False
     takes_target = False
@@ -177,7 +180,7 @@ class Attack:
     @property
     def work(self):
         """About how many passes through the network an example takes."""
-        return max(1, self.iterations * self.all_rounds)
+        return max(1, self.iterations * self.all_rounds * self.passes)
 
     def __str__(self):
         """The attack as a report names it: its class and what was set."""
@@ -218,6 +221,7 @@ class Attack:
                 "an objective, such as PGD or APGD."
             )
         gradient.check_count("restarts", bound.restarts)
+        gradient.check_count("passes", bound.passes)
         bound.prepare()
         if bound.restarts > 1 and not bound.random:
             raise ValueError(
@@ -344,10 +348,16 @@ class Attack:
         state, found, fell = self.finish(images, labels, state)
         # No step has looked at the last iterate.
         for iterate in (state["adversarial"], self.best(state)):
-            falls = self._succeeds(labels, self.classify(iterate))
+            falls = self._succeeds(labels, self.answer(iterate))
             found = examples.where(falls, iterate, found)
             fell |= falls
         return self.best(state), found, fell
+
+    def answer(self, images):
+        """The logits that an iterate is judged by, `[batch, classes]`."""
+        return gradient.expected_logits(
+            self.classify, images, self.passes, self.classes
+        )
 
     def _succeeds(self, labels, logits):
         """Which examples are broken, bool `[batch]`."""

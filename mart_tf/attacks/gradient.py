@@ -189,6 +189,70 @@ def input_gradient(classify, adversarial, labels, objective="cross_entropy"):
     return tape.gradient(total, adversarial), values, logits
 
 
+def expected_gradient(
+    classify, adversarial, labels, objective, passes, classes
+):
+    """`input_gradient` of a classifier that draws, in the mean over passes.
+
+    Expectation over transformation (Athalye et al., ICML 2018), as AutoAttack
+    takes it: the mean of the gradients, each of a pass of its own.
+
+    Args:
+        classify, adversarial, labels, objective: As in `input_gradient`.
+        passes: How many; with 1 this is `input_gradient`.
+        classes: Number of classes.
+
+    Returns:
+        The means of gradient and objective; and as logits the logarithm of
+        the mean probabilities: the answer to be expected.
+    """
+    if passes == 1:
+        return input_gradient(classify, adversarial, labels, objective)
+
+    def add(slope, value, probability):
+        now = input_gradient(classify, adversarial, labels, objective)
+        *now, logits = now
+        now.append(tf.nn.softmax(tf.cast(logits, tf.float32)))
+        return tuple(map(tf.add, (slope, value, probability), now))
+
+    slope, value, probability = _sums(
+        add,
+        passes,
+        tf.zeros_like(adversarial),
+        tf.zeros(tf.shape(labels)),
+        tf.zeros([tf.shape(labels)[0], classes]),
+    )
+    return slope / passes, value / passes, _log(probability / passes)
+
+
+def expected_logits(classify, images, passes, classes):
+    """The logarithm of the mean probabilities over passes, `[batch, classes]`.
+
+    With one the logits themselves.
+    """
+    if passes == 1:
+        return classify(images)
+
+    def add(probability):
+        logits = tf.cast(classify(images), tf.float32)
+        return (probability + tf.nn.softmax(logits),)
+
+    start = tf.zeros([tf.shape(images)[0], classes])
+    (probability,) = _sums(add, passes, start)
+    return _log(probability / passes)
+
+
+def _sums(add, passes, *zeros):
+    return tf.while_loop(
+        lambda *_: True, apart(add), zeros, maximum_iterations=passes
+    )
+
+
+def _log(probability):
+    # Of what underflowed in every pass, a logit that still orders.
+    return tf.math.log(tf.maximum(probability, 1e-37))
+
+
 def check_settings(steps, step_size=None, random_start="uniform"):
     """Raises a `ValueError` for settings that no attack can run with."""
     check_count("Attack steps", steps)

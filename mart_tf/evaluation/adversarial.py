@@ -25,8 +25,8 @@ class Writer:
     `image` float32 as the network got it, `label`, `prediction` (int32; -1
     where the scores are NaN), `broken` (bool: misclassified, for an attack
     that minimises a distance within its radius), and `attack`, `norm`,
-    `epsilon` (that radius). An example that is misclassified without attack is there as it
-    is. One that stands is there as the attack left it.
+    `epsilon` (that radius). An example that is misclassified without attack is
+    there as it is. One that stands is there as the attack left it.
 
     Args:
         directory: Of the report.

@@ -32,7 +32,7 @@ def of(target, images, labels):
             f"{apart:.2g} of the greatest: {target.name} draws random numbers, "
             "or changes as it is asked (dropout or noise in inference mode?). "
             "An attack that follows one draw overrates it: evaluate it "
-            "without, or on the mean over many draws."
+            "without, or run autoattack:version=rand."
         )
     half = len(images) // 2
     if half and apart <= _ROUNDING:

@@ -65,6 +65,7 @@ class Engine:
         self.batch_size = batch_size
         self.cores = cores or pieces.count(batch_size)
         self.look = base.compiled(functools.partial(_predicted, classify))
+        self._looks = {}
         self._steps = {}
 
     @property
@@ -106,6 +107,16 @@ class Engine:
         """
         return _Run(self, attack, images, labels, seeds, observe).outcome()
 
+    def looks(self, attack):
+        """What an attack's iterates are judged by: images to classes."""
+        if attack.passes == 1:
+            return self.look
+        if attack not in self._looks:
+            self._looks[attack] = base.compiled(
+                functools.partial(_predicted, attack.answer)
+            )
+        return self._looks[attack]
+
     def steps(self, attack):
         """Some steps of an attack, compiled once however often it is run."""
         if attack not in self._steps:
@@ -140,6 +151,7 @@ class _Run:
         self.engine = engine
         self.attack = attack
         self.steps = engine.steps(attack)
+        self.judge = engine.looks(attack)
         self.images = images
         self.labels = labels
         self.seeds = seeds
@@ -270,7 +282,7 @@ class _Run:
     def look(self, rows):
         """Looks at the last iterate, which no gradient is taken at."""
         [images] = self.batch(rows, self.state["adversarial"])
-        self.predictions[rows] = self.engine.look(images).numpy()[: len(rows)]
+        self.predictions[rows] = self.judge(images).numpy()[: len(rows)]
         self.checked[rows] = True
 
     def batch(self, rows, *arrays):
