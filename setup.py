@@ -55,7 +55,7 @@ setuptools.setup(
         # TensorFlow Datasets needs it and does not say so.
         "importlib_resources>=6.4",
         "jinja2>=3.1.6,<4",
-        # Private hooks of Keras are used: another minor needs the tests.
+        # mart_tf/private.py: another minor needs its tests.
         "keras>=3.15,<3.16",
         "matplotlib>=3.9.2,<4",
         "numpy>=2.1,<3",

@@ -8,6 +8,7 @@ import tensorflow as tf
 from mart_tf import choices
 from mart_tf import noise
 from mart_tf import options
+from mart_tf import private
 from mart_tf.attacks import objectives
 
 
@@ -292,9 +293,9 @@ def floats(images):
 def apart(body):
     """The body of a loop as a graph of its own, which TensorFlow calls.
 
-    Where it is part of the loop's graph, a cycle, TensorFlow may miss oneDNN's
-    gradient of a max pooling, and its own is many times as slow. Eagerly the
-    body stays as it is: nothing is traced for one call.
+    As a part of the loop's graph it may be many times as slow, see
+    `mart_tf.private.CALLED`. Eagerly the body stays as it is: nothing is
+    traced for one call.
     """
     if tf.executing_eagerly():
         return body
@@ -303,7 +304,7 @@ def apart(body):
     return tf.function(
         functools.partial(body),
         autograph=False,
-        experimental_attributes={"_noinline": True},
+        experimental_attributes=private.CALLED,
     )
 
 

@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from mart_tf import choices
 from mart_tf import options
+from mart_tf import private
 from mart_tf.models import loading
 from mart_tf.models import single
 
@@ -72,9 +73,7 @@ def logits(scores, kind):
     to 0 gives no gradient through.
     """
     if kind == "probabilities":
-        # Private to Keras, but the only way to the logits of any softmax;
-        # its own cross-entropies use it. Keras is pinned below 3.16.
-        behind = getattr(scores, "_keras_logits", None)
+        behind = private.softmax_logits(scores)
         if behind is None:
             scores = tf.cast(scores, tf.float32)
             return tf.math.log(tf.maximum(scores, _LEAST_PROBABILITY))

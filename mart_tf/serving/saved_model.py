@@ -5,9 +5,8 @@ import dataclasses
 import keras
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.protobuf import saved_model_pb2
-from tensorflow.python.saved_model import fingerprinting_utils
 
+from mart_tf import private
 from mart_tf.models import loading
 from mart_tf.models import outputs as model_outputs
 from mart_tf.models import single
@@ -267,13 +266,13 @@ def _mark_classify(directory):
     TensorFlow 2 writes every signature as one for Predict.
     """
     path = verification.graph_file(directory)
-    saved_model = saved_model_pb2.SavedModel.FromString(path.read_bytes())
+    saved_model = private.saved_model(path.read_bytes())
     signatures = saved_model.meta_graphs[0].signature_def
     method = tf.saved_model.CLASSIFY_METHOD_NAME
     signatures[endpoints.CLASSIFY].method_name = method
     path.write_bytes(saved_model.SerializeToString(deterministic=True))
     # fingerprint.pb is of the file as it was.
-    fingerprinting_utils.write_fingerprint(str(directory))
+    private.write_fingerprint(directory)
 
 
 def _describe(signature):

@@ -10,9 +10,9 @@ import pathlib
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.protobuf import saved_model_pb2
 
 from mart_tf import environment
+from mart_tf import private
 from mart_tf.models import outputs as model_outputs
 from mart_tf.serving import endpoints
 from mart_tf.serving import runner
@@ -33,8 +33,7 @@ def signature(directory, name=endpoints.DEFAULT):
         name in the graph, its dtype and its shape.
     """
     content = graph_file(directory).read_bytes()
-    saved_model = saved_model_pb2.SavedModel.FromString(content)
-    return saved_model.meta_graphs[0].signature_def[name]
+    return private.saved_model(content).meta_graphs[0].signature_def[name]
 
 
 def tensors(definition):

@@ -14,11 +14,12 @@ from google.protobuf import descriptor_pool
 from google.protobuf import message_factory
 import numpy as np
 import tensorflow as tf
-from tensorflow.core.framework import tensor_pb2
 
 from mart_tf.serving import endpoints
 
 FILE = "assets.extra/tf_serving_warmup_requests"
+
+_TENSOR = type(tf.make_tensor_proto(0))
 
 # The most records that a server takes.
 MOST = 1000
@@ -90,7 +91,7 @@ def _request(log):
     else:
         request = log.predict_log.request
         [pair] = request.inputs
-        batch = tf.make_ndarray(tensor_pb2.TensorProto.FromString(pair.value))
+        batch = tf.make_ndarray(_TENSOR.FromString(pair.value))
     return request.model_spec.signature_name, batch
 
 

@@ -2,6 +2,7 @@
 
 import keras
 
+from mart_tf import private
 from mart_tf.training import arguments
 from mart_tf.training import epoch
 from mart_tf.training import inputs
@@ -112,7 +113,6 @@ class CheckedModel(keras.Model):
 
     def evaluate(self, x=None, y=None, *args, check_data=True, **kwargs):
         """As `keras.Model.evaluate`; bad data is refused as in `fit`."""
-        # Keras's own call from fit passes data that fit has checked.
-        if check_data and not kwargs.get("_use_cached_eval_dataset"):
+        if check_data and not private.is_called_by_fit(kwargs):
             inputs.check(self, x, y)
         return super().evaluate(x, y, *args, **kwargs)

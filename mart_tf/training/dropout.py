@@ -1,11 +1,9 @@
-"""Dropout as a function of (seed, step).
-
-Keras saves no seed state, and draws the same masks on every replica.
-"""
+"""Dropout as a function of (seed, step): see `private.seed_states`."""
 
 import tensorflow as tf
 
 from mart_tf import noise
+from mart_tf import private
 
 
 def seed(classifier, number, step):
@@ -17,15 +15,5 @@ def seed(classifier, number, step):
         step: An int64 scalar.
     """
     own = noise.fold(number, step)
-    for place, state in enumerate(_seed_states(classifier)):
+    for place, state in enumerate(private.seed_states(classifier)):
         state.assign(tf.bitcast(noise.fold(own, place), tf.uint32))
-
-
-def _seed_states(classifier):
-    weights = {id(variable) for variable in classifier.weights}
-    return [
-        variable
-        for variable in classifier.variables
-        if id(variable) not in weights
-        and variable.name == "seed_generator_state"
-    ]

@@ -1,0 +1,63 @@
+"""What is used of Keras and TensorFlow without being public: all of it.
+
+`setup.py` keeps Keras and TensorFlow to the minor versions that this was tried
+with, and tests/test_private.py holds each entry to what it is used for: who
+raises a bound runs that file first.
+"""
+
+from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.python.saved_model import fingerprinting_utils
+
+# An attribute of a tf.function: its graph is called, and not copied into the
+# graph that calls it.
+#
+# A gradient inside a tf.while_loop lies in a cycle; there TensorFlow may miss
+# oneDNN's gradient of a max pooling, and its own is many times as slow.
+CALLED = {"_noinline": True}
+
+
+def softmax_logits(scores):
+    """The logits that a Keras softmax made probabilities of, or None.
+
+    The logarithm of a probability that has underflown to 0 has no gradient.
+    Keras's own cross-entropies look here for the same reason.
+    """
+    return getattr(scores, "_keras_logits", None)
+
+
+def seed_states(model):
+    """The state of each seed generator in a Keras model, uint32 `[2]`.
+
+    Keras neither saves them nor gives each replica its own: a resumed run
+    would drop other units, and all replicas the same.
+    """
+    weights = {id(variable) for variable in model.weights}
+    return [
+        variable
+        for variable in model.variables
+        if id(variable) not in weights
+        and variable.name == "seed_generator_state"
+    ]
+
+
+def is_called_by_fit(arguments):
+    """Whether `keras.Model.evaluate` got these keywords from `fit`.
+
+    `fit` has then checked the data already, and passes the same after every
+    epoch.
+    """
+    return bool(arguments.get("_use_cached_eval_dataset"))
+
+
+def saved_model(content):
+    """The message of a `saved_model.pb`, from its bytes.
+
+    TensorFlow's public API reads and writes SavedModels whole: neither the
+    type of a signature (Classify) nor the tensors behind its names are there.
+    """
+    return saved_model_pb2.SavedModel.FromString(content)
+
+
+def write_fingerprint(directory):
+    """Writes `fingerprint.pb` anew for a `saved_model.pb` that was changed."""
+    fingerprinting_utils.write_fingerprint(str(directory))

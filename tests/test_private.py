@@ -1,0 +1,140 @@
+"""Each private name of Keras and TensorFlow that is used, held to its use."""
+
+import ast
+import pathlib
+import re
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from mart_tf import private
+
+_ROOT = pathlib.Path(private.__file__).parents[1]
+_PRIVATE = re.compile(
+    r"tensorflow\.(python|core|compiler)\b|keras\.src\b|_noinline"
+    r"|^_keras_\w+|seed_generator_state|_use_cached\w*"
+)
+
+
+def test_the_versions_are_bounded():
+    text = (_ROOT / "setup.py").read_text(encoding="utf-8")
+    assert '"keras>=3.15,<3.16"' in text
+    assert 'TENSORFLOW = ">=2.21,<2.22"' in text
+
+
+def test_nothing_private_is_used_anywhere_else():
+    found = set()
+    for path in [*_ROOT.glob("mart_tf/**/*.py"), *_ROOT.glob("export/**/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = []
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                # A docstring may speak of a file of TensorFlow's.
+                names = [] if "\n" in node.value else [node.value]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            elif isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.Attribute):
+                names = [node.attr]
+            if any(_PRIVATE.search(name) for name in names):
+                found.add(path.name)
+    assert found == {"private.py"}
+
+
+def test_a_called_function_stands_in_the_graph_as_a_call():
+    def calls(attributes):
+        inner = tf.function(lambda x: x * x, experimental_attributes=attributes)
+        outer = tf.function(lambda x: inner(x) + 1.0)
+        graph = outer.get_concrete_function(tf.TensorSpec([], tf.float32))
+        [library] = graph.graph.as_graph_def().library.function
+        return library.attr["_noinline"].b
+
+    assert calls(private.CALLED)
+    assert not calls(None)
+
+
+def test_the_logits_of_a_softmax_are_found_and_carry_the_gradient():
+    logits = tf.Variable([[200.0, 0.0, -100.0]])
+    for softmax in (
+        keras.layers.Softmax(),
+        keras.layers.Activation("softmax"),
+        keras.activations.softmax,
+    ):
+
+        @tf.function
+        def of(softmax=softmax):
+            with tf.GradientTape() as tape:
+                found = private.softmax_logits(softmax(logits))
+                loss = tf.reduce_logsumexp(found) - found[0, 1]
+            return found, tape.gradient(loss, logits)
+
+        found, slope = of()
+        np.testing.assert_array_equal(found, logits)
+        np.testing.assert_allclose(slope, [[1.0, -1.0, 0.0]])
+    # Through p itself nothing comes back: it has underflown to 0.
+    assert tf.nn.softmax(logits)[0, 1].numpy() == 0.0
+    assert private.softmax_logits(tf.nn.softmax(logits)) is None
+
+
+def test_each_seed_generator_of_a_network_is_found_and_decides_its_masks():
+    inner = keras.Sequential([keras.layers.Dropout(0.5)])
+    network = keras.Sequential(
+        [
+            keras.Input((64,)),
+            keras.layers.Dropout(0.5),
+            inner,
+            keras.layers.GaussianNoise(1.0),
+            keras.layers.Dense(3),
+            keras.layers.BatchNormalization(),
+        ]
+    )
+    states = private.seed_states(network)
+    assert len(states) == 3
+    assert all(state.shape == (2,) for state in states)
+
+    def masks():
+        return network.layers[0](tf.ones([1, 64]), training=True).numpy()
+
+    states[0].assign(tf.constant([3, 5], tf.uint32))
+    first = masks()
+    assert np.abs(first - masks()).max() == 2.0
+    states[0].assign(tf.constant([3, 5], tf.uint32))
+    np.testing.assert_array_equal(first, masks())
+
+
+def test_fit_says_when_it_evaluates():
+    seen = []
+
+    class Model(keras.Sequential):
+        def evaluate(self, *arguments, **keywords):
+            seen.append(private.is_called_by_fit(keywords))
+            return super().evaluate(*arguments, **keywords)
+
+    model = Model([keras.Input((2,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    data = np.zeros([4, 2], "float32"), np.zeros([4, 1], "float32")
+    model.fit(*data, validation_data=data, epochs=2, verbose=0)
+    model.evaluate(*data, verbose=0)
+    assert seen == [True, True, False]
+
+
+def test_a_changed_saved_model_gets_a_fingerprint_of_its_own(tmp_path):
+    module = tf.Module()
+    module.f = tf.function(
+        lambda x: x + 1.0,
+        input_signature=[tf.TensorSpec([None], tf.float32, "x")],
+    )
+    tf.saved_model.save(module, str(tmp_path), signatures={"plus": module.f})
+    read = tf.saved_model.experimental.read_fingerprint
+    before = read(str(tmp_path))
+    path = tmp_path / "saved_model.pb"
+    message = private.saved_model(path.read_bytes())
+    signature = message.meta_graphs[0].signature_def["plus"]
+    assert list(signature.inputs) == ["x"]
+    signature.method_name = "another"
+    path.write_bytes(message.SerializeToString(deterministic=True))
+    assert read(str(tmp_path)) == before
+    private.write_fingerprint(tmp_path)
+    after = read(str(tmp_path))
+    assert after.saved_model_checksum != before.saved_model_checksum
