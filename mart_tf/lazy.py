@@ -23,8 +23,13 @@ def attributes(package, table):
         return load(table[name])
 
     def names():
-        own = vars(importlib.import_module(package))
-        return sorted({*table, *filter(str.isupper, own)})
+        own = vars(importlib.import_module(package)).items()
+        here = {
+            name
+            for name, value in own
+            if name.isupper() or getattr(value, "__module__", "") == package
+        }
+        return sorted(n for n in {*table, *here} if not n.startswith("_"))
 
     return find, names
 

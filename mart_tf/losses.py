@@ -233,7 +233,13 @@ def clean_logit_pairing(
     The method that Kannan et al. (2018) gave this name is another: it pairs
     the logits of two natural images, and knows no attack.
 
-    Args and result are those of `adversarial_logit_pairing`.
+    Args:
+        labels, natural_logits, adversarial_logits: As in
+            `adversarial_logit_pairing`.
+        regularization: Factor of the pairing, at least 0.
+
+    Returns:
+        Float32 tensor of shape `[batch]`, in nats.
     """
     values = cross_entropy(labels, natural_logits)
     term = _squared_distance(natural_logits, adversarial_logits)
@@ -264,7 +270,14 @@ def uat(labels, natural_logits, adversarial_logits, regularization=4.0):
 
 
 def check_options(form="paper", outer="bce", weighting="soft"):
-    """Raises a `ValueError` unless `mart` knows each of these names."""
+    """Refuses what `mart` does not know.
+
+    Args:
+        form, outer, weighting: As in `mart`.
+
+    Raises:
+        ValueError: On an unknown name.
+    """
     for kind, name, names in (
         ("form", form, FORMS),
         ("outer", outer, OUTERS),

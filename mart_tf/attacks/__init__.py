@@ -80,6 +80,9 @@ def resolve(text):
 def create(spec):
     """The attack of a resolved spec, on no classifier yet.
 
+    Args:
+        spec: What `resolve` returned.
+
     Raises:
         ValueError: If an option is outside its range.
     """

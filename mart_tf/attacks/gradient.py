@@ -255,7 +255,16 @@ def _log(probability):
 
 
 def check_settings(steps, step_size=None, random_start="uniform"):
-    """Raises a `ValueError` for settings that no attack can run with."""
+    """Refuses settings that no attack can run with.
+
+    Args:
+        steps: A whole number of at least 1.
+        step_size: A number above 0, a tensor, or None.
+        random_start: "uniform", "gaussian" or "none".
+
+    Raises:
+        ValueError: On any other.
+    """
     check_count("Attack steps", steps)
     if isinstance(step_size, numbers.Real) and not step_size > 0:
         raise ValueError(

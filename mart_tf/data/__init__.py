@@ -28,8 +28,13 @@ POOLS = {
 class Defaults:
     """What a data set asks for where the user says nothing.
 
-    `epsilon` is in units of the pixel range [0, 1]; `augment` asks for the
-    4-pixel pad, random crop and horizontal flip of CIFAR-10 training.
+    Args:
+        model: A spec of `mart_tf.models.MODELS`.
+        epsilon: In units of the pixel range [0, 1], in linf.
+        augment: Whether training pads by 4 pixels, crops at random and flips
+            from left to right, as is usual for CIFAR-10.
+        epochs, batch_size, learning_rate, schedule, weight_decay,
+            epsilon_warmup_epochs: As the flags of `mart-train`.
     """
 
     model: str = "resnet18"
@@ -74,7 +79,11 @@ DEFAULTS = {
 
 
 def defaults(spec):
-    """The `Defaults` of a data set spec such as "mnist" or "folder:PATH"."""
+    """The `Defaults` of a data set.
+
+    Args:
+        spec: Such as "mnist" or "folder:PATH".
+    """
     return DEFAULTS.get(options.parse(spec).name, Defaults())
 
 

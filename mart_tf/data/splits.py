@@ -65,7 +65,14 @@ class Dataset:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Source:
-    """What a source read: whole training and test sets, test None if absent."""
+    """What a source read: whole training and test sets.
+
+    Args:
+        class_names: The classes, in the order of the labels.
+        train: A set such as `memory_split` makes.
+        test: The same of the test images; None: a fifth of `train` is carved.
+        mode: "memory" or "streaming", how the training images are held.
+    """
 
     class_names: tuple[str, ...]
     train: object
@@ -237,6 +244,14 @@ class MemorySplit(RandomAccess):
 
 
 def memory_split(images, labels, chance_order=False):
-    """A whole training or test set: its rows are numbered from 0."""
+    """A whole training or test set in memory: its rows are numbered from 0.
+
+    Args:
+        images: uint8, or float32 in [0, 1], array `[n, height, width,
+            channels]`.
+        labels: Integer array `[n]`.
+        chance_order: Whether the order is by chance, so that the first images
+            are a fair sample.
+    """
     rows = np.arange(len(labels), dtype=np.int64)
     return MemorySplit(images, labels.astype(np.int32), rows, chance_order)

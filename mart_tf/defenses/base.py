@@ -35,7 +35,10 @@ class Batch(NamedTuple):
 class InnerAttack(NamedTuple):
     """The settings of the inner attack at this step.
 
-    epsilon, and the step size with it, may ramp. epoch counts from 0.
+    threat: the threat model. steps: how many, at least 1. step_size and
+    epsilon: in units of the pixels; both may ramp, and epsilon is then below
+    the threat model's. random_start: "uniform", "gaussian" or "none". epoch:
+    float32 scalar, counts from 0.
     """
 
     threat: threat_model.ThreatModel
@@ -63,7 +66,12 @@ class Adversarial(NamedTuple):
 
 
 class Losses(NamedTuple):
-    """A loss per example, and the logits of the forward passes it took."""
+    """A loss per example, and the logits of the forward passes it took.
+
+    values: float32 `[batch]`, in nats. natural_logits and adversarial_logits:
+    float32 `[batch, classes]` of the passes in training mode, where the loss
+    made them: accuracies are then read off them.
+    """
 
     values: tf.Tensor
     natural_logits: tf.Tensor | None = None

@@ -7,6 +7,7 @@ an evaluation runs where the user names none, and what is checked of a list.
 import dataclasses
 
 from mart_tf import attacks as table
+from mart_tf import lazy
 from mart_tf import options
 
 DEFAULT = (
@@ -37,7 +38,13 @@ _SURROGATE = "transfer"
 
 @dataclasses.dataclass(frozen=True)
 class Instance(options.Spec):
-    """What stands for an attack that was made in Python: `text` names it."""
+    """What stands for an attack that was made in Python: `text` names it.
+
+    Args:
+        text, name, argument, options, target: As in `options.Spec`; the last
+            three say nothing here.
+        attack: The `mart_tf.attacks.Attack`.
+    """
 
     attack: object = None
 
@@ -84,7 +91,7 @@ def resolve(attacks=DEFAULT, surrogate=None):
 
 
 def is_transfer(spec):
-    """Whether a resolved spec is of an attack made on a surrogate."""
+    """Whether a spec of `resolve` is of an attack made on a surrogate."""
     return spec.text.startswith(f"{_SURROGATE}:")
 
 
@@ -112,3 +119,13 @@ def _resolve(spec):
         return spec
     inner = spec.text.removeprefix(f"{_SURROGATE}:")
     return dataclasses.replace(table.resolve(inner), text=spec.text)
+
+
+__getattr__, __dir__ = lazy.attributes(
+    __name__,
+    {
+        "Report": "mart_tf.reports.report:Report",
+        "Result": "mart_tf.reports.results:Result",
+        "Target": "mart_tf.evaluation.targets:Target",
+    },
+)

@@ -58,6 +58,8 @@ class Result:
             infinity where none was found.
         parts: The attacks of an ensemble in order, each on what the earlier
             ones left: their outcomes are cumulative.
+        radius: Of an attack with a `norm`, what its outcome is at; else None.
+        nature: What the signs of masking ask an attack; None without one.
     """
 
     name: str

@@ -79,6 +79,7 @@ class AdversarialClassifier(checked.CheckedModel):
         rows: One more than the greatest row of the training data, for
             defenses that keep something of each example (`mma`); default:
             counted, where `fit` is given arrays.
+        kwargs: As of `keras.Model`, such as a name.
 
     Raises:
         ValueError: On a value outside its range, or a classifier that ends in
