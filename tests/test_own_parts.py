@@ -1,6 +1,11 @@
-"""A user's own defense, data, optimizer, schedule: by name and by instance."""
+"""A user's own parts, those of CONTRIBUTING.md: by name and by instance."""
 
 import json
+import pathlib
+import re
+import subprocess
+import sys
+import time
 
 import keras
 import numpy as np
@@ -12,70 +17,10 @@ from mart_tf import data
 from mart_tf import parameters
 from mart_tf.runs import workdir
 
-MODULE = '''
-"""Parts of a user's own, in the directory where the user stands."""
+CONTRIBUTING = pathlib.Path(__file__).parents[1] / "CONTRIBUTING.md"
 
-import keras
-import numpy as np
-
-from mart_tf import attacks
-from mart_tf import defenses
-from mart_tf import training
-
-
-@keras.saving.register_keras_serializable("mine")
-class Smoothed(defenses.Standard):
-    """Adversarial training on labels that are smoothed."""
-
-    def __init__(self, share: float = 0.1):
-        if not 0.0 <= share < 1.0:
-            raise ValueError(f"share is {share}; expected one in [0, 1).")
-        self.share = share
-
-    def loss(self, classify, batch, adversarial):
-        plain = super().loss(classify, batch, adversarial)
-        logits = plain.adversarial_logits
-        uniform = -keras.ops.mean(keras.ops.log_softmax(logits), axis=-1)
-        values = (1.0 - self.share) * plain.values + self.share * uniform
-        return plain._replace(values=values)
-
-
-@keras.saving.register_keras_serializable("mine")
-class Shorter(training.Update):
-    """A gradient of a fixed share of its length."""
-
-    def __init__(self, share: float = 0.5):
-        self.share = share
-
-    def __call__(self, model, loss):
-        gradients, outcome = self.gradient(model, loss)
-        self.apply(model, [self.share * g for g in gradients])
-        return outcome
-
-
-class Nudge(attacks.Attack):
-    """Steps of a fixed length along the sign of the gradient."""
-
-    climbs = True
-
-    def __init__(self, steps: int = 2, share: float = 0.5):
-        self.steps = steps
-        self.share = share
-
-    def start(self, images, labels, seeds, number=0):
-        return {"adversarial": images}
-
-    def step(self, images, labels, state, taken):
-        adversarial, _, logits = attacks.ascent_step(
-            self.classify,
-            state["adversarial"],
-            images,
-            labels,
-            self.threat,
-            self.share * self.threat.epsilon,
-        )
-        return {"adversarial": adversarial}, logits
-
+# Beside the four that CONTRIBUTING.md shows.
+MORE = '''
 
 class Forgets(Nudge):
     """Returns no logits."""
@@ -90,14 +35,6 @@ class Inherits(Smoothed):
 
 class NoDefense:
     """Not one."""
-
-
-def stripes(count: int = 60, size: int = 8):
-    """Bright above, or bright below."""
-    labels = np.arange(count) % 2
-    images = np.random.default_rng(0).random((count, size, size))
-    images = np.where(labels[:, None, None] > 0, images / 2, images)
-    return (images, labels), (images[:20], labels[:20])
 
 
 def nothing():
@@ -148,7 +85,9 @@ FLAGS = (
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    (tmp_path / "my_parts.py").write_text(MODULE)
+    text = CONTRIBUTING.read_text(encoding="utf-8")
+    shown = re.search(r"<!-- my_parts -->\n```python\n(.*?)```", text, re.S)
+    (tmp_path / "my_parts.py").write_text(shown.group(1) + MORE)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
     parameters.of.cache_clear()
@@ -159,13 +98,26 @@ def train(project, *flags):
     return programs.run("train", *FLAGS, *flags, cwd=project)
 
 
-def test_own_parts_train_resume_and_are_evaluated(project):
-    whole = train(project, "--epochs=2", "--workdir=whole")
+def test_own_parts_are_trained_killed_resumed_and_evaluated(project):
+    whole = train(project, "--epochs=12", "--workdir=whole")
     assert whole.returncode == 0, whole.stderr
-    for epochs in (1, 2):
-        half = train(project, f"--epochs={epochs}", "--workdir=half")
-        assert half.returncode == 0, half.stderr
-    assert "Continuing half after epoch 1 of 2." in half.stdout
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mart_tf.train", *FLAGS, "--epochs=12"]
+        + ["--workdir=half"],
+        cwd=project,
+        env=programs.environment(),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    metrics = project / "half" / "metrics.csv"
+    while not metrics.exists() or metrics.read_text().count("\n") < 3:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    assert process.wait() == -9
+    half = train(project, "--epochs=12", "--workdir=half")
+    assert half.returncode == 0, half.stderr
+    assert "Continuing half after epoch" in half.stdout
     weights = [
         workdir.load_classifier(name, "last")[0].get_weights()
         for name in ("whole", "half")
