@@ -19,6 +19,7 @@ from mart_tf import data
 from mart_tf import evaluation
 from mart_tf import options
 from mart_tf.models import declared
+from mart_tf.reports import saved
 from mart_tf.runs import workdir
 
 SUMMARY = (
@@ -146,6 +147,8 @@ def main(argv=None):
 def _main():
     if _COMPARE.value:
         _check_alone("compare", "output", "verbosity")
+        for path in _COMPARE.value:
+            saved.load(path)
         _compare()
         return
     evaluation.resolve(_ATTACKS.value, surrogate=_SURROGATE.value is not None)

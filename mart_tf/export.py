@@ -5,7 +5,6 @@ mart-export --model=mine.keras --dataset=digits
 mart-export --directory=gs://bucket/models/digits --warmup_batch_sizes=1,32
 """
 
-import json
 import pathlib
 import shlex
 
@@ -16,6 +15,7 @@ from mart_tf import cli
 from mart_tf import data
 from mart_tf import options
 from mart_tf.models import declared
+from mart_tf.reports import saved
 from mart_tf.runs import workdir
 from mart_tf.serving import versions
 
@@ -366,9 +366,7 @@ def _evaluation(folder, classifier):
     from mart_tf.evaluation import partial
 
     try:
-        report = json.loads(
-            pathlib.Path(folder, "report.json").read_text("utf-8")
-        )
+        report = saved.load(folder)
         if report["model"]["weights"] != partial.digest(
             classifier.get_weights()
         ):
@@ -381,7 +379,7 @@ def _evaluation(folder, classifier):
             "created": report["created"],
         }
     # There is none, or it is one of an earlier version of mart_tf.
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError):
         return None
 
 

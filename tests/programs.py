@@ -1,9 +1,13 @@
 """Running a program as a user does, in a process of its own."""
 
+import atexit
+import functools
+import json
 import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -14,16 +18,46 @@ def environment():
     return {**os.environ, "PYTHONPATH": path}
 
 
-def run(program, *arguments, cwd, timeout=300):
-    """Runs `python -m mart_tf.<program>`; returns the finished process."""
-    return subprocess.run(
-        [sys.executable, "-m", f"mart_tf.{program}", *arguments],
-        cwd=cwd,
-        env=environment(),
-        capture_output=True,
+def run(program, *arguments, cwd=".", tensorflow=True):
+    """Runs `python -m mart_tf.<program>`; returns the finished process.
+
+    In a process of its own, forked from one that has imported TensorFlow:
+    that takes seconds. What hangs on a start from nothing uses `subprocess`.
+    Without `tensorflow`, who imports it gets an ImportError.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        files = {n: pathlib.Path(folder, n) for n in ("stdout", "stderr")}
+        call = {
+            "arguments": [f"mart_tf.{program}", *map(str, arguments)],
+            "cwd": os.path.abspath(cwd),
+            "environment": environment(),
+            "hidden": [] if tensorflow else ["tensorflow", "keras"],
+            **{name: str(file) for name, file in files.items()},
+        }
+        starter = _starter()
+        starter.stdin.write(json.dumps(call) + "\n")
+        starter.stdin.flush()
+        status = int(starter.stdout.readline())
+        said = {
+            name: file.read_text("utf-8") if file.exists() else ""
+            for name, file in files.items()
+        }
+    return subprocess.CompletedProcess(call["arguments"], status, **said)
+
+
+@functools.cache
+def _starter():
+    """The process that forks; one for each of pytest's workers."""
+    starter = subprocess.Popen(
+        [sys.executable, pathlib.Path(__file__).with_name("started.py")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**environment(), "TF_CPP_MIN_LOG_LEVEL": "2"},
         text=True,
-        timeout=timeout,
     )
+    atexit.register(starter.kill)
+    return starter
 
 
 def assert_refused(process, sentence):

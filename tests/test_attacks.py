@@ -12,6 +12,7 @@ import tensorflow as tf
 from mart_tf import attacks
 from mart_tf import losses
 from mart_tf import threat
+from mart_tf.attacks import autoattack
 from mart_tf.attacks import gradient
 from mart_tf.attacks import objectives
 from mart_tf.attacks import projected
@@ -287,7 +288,10 @@ def test_refuses_a_target(attack, target, message):
         attack(linear, IMAGES, LABELS, THREAT, target=target)
 
 
-def test_an_ensemble_runs_each_part_on_what_is_left():
+def test_an_ensemble_runs_each_part_on_what_is_left(monkeypatch):
+    # Fewer queries: none of them is compiled here.
+    square = functools.partial(attacks.Square, queries=50)
+    monkeypatch.setitem(autoattack.PARTS, "square", square)
     attack = attacks.AutoAttack("custom", ("apgd_ce", "square"))
     found = attack(linear, IMAGES, LABELS, THREAT, seed=0)
     alone = attacks.APGD()(linear, IMAGES, LABELS, THREAT, seed=0).numpy()

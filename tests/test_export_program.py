@@ -4,10 +4,9 @@ import json
 import os
 import pathlib
 import shutil
-import subprocess
-import sys
 
 import numpy as np
+import programs
 import pytest
 import tensorflow as tf
 
@@ -17,24 +16,13 @@ from mart_tf.serving import verification
 _ROOT = pathlib.Path(__file__).parent.parent
 
 
-def _call(program, *arguments, folder=None, **environment):
-    paths = [environment.pop("PYTHONPATH", None), str(_ROOT)]
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
-    return subprocess.run(
-        [sys.executable, "-m", f"mart_tf.{program}", *arguments],
-        cwd=folder,
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A folder whose `runs/first` is a run of one epoch on digits."""
     place = tmp_path_factory.mktemp("place")
-    done = _call("train", "--epochs=1", "--workdir=runs/first", folder=place)
+    done = programs.run(
+        "train", "--epochs=1", "--workdir=runs/first", cwd=place
+    )
     assert done.returncode == 0, done.stderr
     return place
 
@@ -50,7 +38,7 @@ def _exported(answer):
 
 class TestOfARun:
     def test_serves_the_best_weights_of_the_newest_run(self, place):
-        answer = _call("export", folder=place)
+        answer = programs.run("export", cwd=place)
         path = _exported(answer)
         assert path == str(place / "runs" / "first" / "export" / "1")
         lines = answer.stdout.splitlines()
@@ -81,7 +69,7 @@ class TestOfARun:
 
     def test_counts_up_where_it_is_told_to_write(self, place, tmp_path):
         (tmp_path / "2").mkdir()
-        answer = _call(
+        answer = programs.run(
             "export",
             f"--workdir={place / 'runs' / 'first'}",
             f"--directory={tmp_path}",
@@ -96,7 +84,7 @@ class TestOfARun:
 class TestModelCard:
     def test_of_a_run_that_was_not_evaluated(self, place, tmp_path):
         workdir = f"--workdir={place / 'runs' / 'first'}"
-        answer = _call(
+        answer = programs.run(
             "export",
             workdir,
             f"--directory={tmp_path}",
@@ -122,7 +110,7 @@ class TestModelCard:
 
     def test_holds_the_report_of_these_very_weights(self, place, tmp_path):
         run = shutil.copytree(place / "runs" / "first", tmp_path / "run")
-        done = _call(
+        done = programs.run(
             "evaluate",
             f"--workdir={run}",
             "--attacks=fgsm",
@@ -133,7 +121,7 @@ class TestModelCard:
         report = json.loads(report_file.read_text())
 
         def card():
-            path = _exported(_call("export", f"--workdir={run}"))
+            path = _exported(programs.run("export", f"--workdir={run}"))
             file = pathlib.Path(path, "assets.extra", "model_card.json")
             return json.loads(file.read_text())
 
@@ -164,18 +152,12 @@ class TestBadInput:
 
     @pytest.fixture
     def refused(self, tmp_path):
-        # Any import of TensorFlow would show as another message.
-        (tmp_path / "path").mkdir()
-        (tmp_path / "path" / "tensorflow.py").write_text("raise SystemExit(9)")
         folder = tmp_path / "folder"
         folder.mkdir()
 
         def call(*arguments):
-            answer = _call(
-                "export",
-                *arguments,
-                folder=folder,
-                PYTHONPATH=str(tmp_path / "path"),
+            answer = programs.run(
+                "export", *arguments, cwd=folder, tensorflow=False
             )
             assert answer.returncode == 1, answer
             assert answer.stderr.startswith("mart-export: ")
@@ -224,8 +206,7 @@ class TestBadInput:
 
 
 def test_help_lists_the_flags(tmp_path):
-    (tmp_path / "tensorflow.py").write_text("raise SystemExit(9)")
-    answer = _call("export", "--help", PYTHONPATH=str(tmp_path))
+    answer = programs.run("export", "--help", cwd=tmp_path, tensorflow=False)
     assert answer.returncode == 0
     for flag in ("--workdir", "--directory", "--checkpoint", "--verbosity"):
         assert f"  {flag}\n" in answer.stdout

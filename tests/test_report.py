@@ -24,6 +24,7 @@ from mart_tf.reports import masking
 from mart_tf.reports import plots
 from mart_tf.reports import report as reports
 from mart_tf.reports import results
+from mart_tf.reports import saved as saved_reports
 from mart_tf.reports import sheet
 
 FIGURES = ("accuracy", "epsilon", "steps", "loss", "classes", "examples")
@@ -73,7 +74,7 @@ def page(saved):
 
 @pytest.fixture(scope="module")
 def schema():
-    return reports.schema()
+    return saved_reports.schema()
 
 
 def _results(content):
@@ -215,7 +216,7 @@ class TestJson:
 
     def test_says_what_was_done(self):
         content = made.full().as_json()
-        assert content["schema_version"] == reports.SCHEMA_VERSION == 2
+        assert content["schema_version"] == saved_reports.SCHEMA_VERSION == 2
         assert content["threat_model"] == {
             "norm": "linf",
             "epsilon": 0.3,

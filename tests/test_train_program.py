@@ -800,13 +800,15 @@ def test_programs_take_the_last_epoch_of_a_run_without_a_validation_split():
 def test_refuses_a_flag_before_tensorflow_is_imported(
     flag, sentence, monkeypatch
 ):
-    path = pathlib.Path("poison")
+    path = pathlib.Path("empty")
     path.mkdir()
-    (path / "tensorflow.py").write_text("raise SystemExit('imported')")
-    monkeypatch.setenv("PYTHONPATH", str(path.resolve()))
     monkeypatch.setenv("TFDS_DATA_DIR", str(path.resolve()))
     process = programs.run(
-        "train", "--workdir=run", flag, cwd=pathlib.Path.cwd()
+        "train",
+        "--workdir=run",
+        flag,
+        cwd=pathlib.Path.cwd(),
+        tensorflow=False,
     )
     programs.assert_refused(process, sentence)
     assert not pathlib.Path("run").exists()

@@ -6,9 +6,7 @@ another threat model, that is said.
 """
 
 import dataclasses
-import json
 import math
-import pathlib
 
 import rich.box
 import rich.table
@@ -17,9 +15,9 @@ import rich.text
 from mart_tf.reports import page
 from mart_tf.reports import plots
 from mart_tf.reports import report
+from mart_tf.reports import saved
 from mart_tf.reports import sheet
 
-_FILE = "report.json"
 _ABSENT = "–"
 _WORST = "worst case"
 
@@ -119,39 +117,15 @@ class _Comparison:
 
 
 def load(path):
-    """Reads a report.json.
+    """Reads a report.json that can be compared.
 
-    Args:
-        path: The file, or the directory that it lies in.
-
-    Returns:
-        Its content, a dict.
-
-    Raises:
-        ValueError: If there is none, or it is damaged or of another version.
+    Args, result and errors are those of `saved.load`.
     """
-    path = pathlib.Path(path)
-    if path.is_dir():
-        path = path / _FILE
-    if not path.is_file():
-        raise ValueError(
-            f"{path} is not there; expected the {_FILE} of an evaluation, or "
-            "its directory."
-        )
+    content = saved.load(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        version = content["schema_version"]
-        if version == report.SCHEMA_VERSION:
-            _check(content)
+        _Row.of(content)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(
-            f"{path} is damaged or no report of an evaluation; evaluate again."
-        ) from error
-    if version != report.SCHEMA_VERSION:
-        raise ValueError(
-            f"{path} has schema_version {version}, expected "
-            f"{report.SCHEMA_VERSION}; evaluate again."
-        )
+        raise saved.damaged(path) from error
     return content
 
 
@@ -246,15 +220,6 @@ def _data(data):
         first = ", ".join(map(str, data["rows"][:3]))
         parts.append(f"a sample (rows {first}, ...)")
     return ", ".join([*parts, f"{data['classes']} classes"])
-
-
-def _check(content):
-    """Raises what damage raises."""
-    for key in report.schema()["required"]:
-        content[key]
-    row = _Row.of(content)
-    if not all(0.0 <= value <= 1.0 for value in row.accuracies.values()):
-        raise ValueError("An accuracy is no share.")
 
 
 def _label(entry):

@@ -7,7 +7,6 @@ describe them, `outcomes.npz` what became of every example.
 import dataclasses
 import datetime
 import functools
-import importlib.resources
 import io
 import json
 import math
@@ -24,9 +23,7 @@ from mart_tf.data import sampling
 from mart_tf.reports import page
 from mart_tf.reports import plots
 from mart_tf.reports import results as evaluated
-
-# Raised when a key of report.json changes its meaning or goes.
-SCHEMA_VERSION = 2
+from mart_tf.reports import saved
 
 # The keys of report.json that differ between two runs of one evaluation.
 TIMES = ("created", "seconds", "images_per_second")
@@ -120,7 +117,7 @@ class Report:
         )
         return _plain(
             {
-                "schema_version": SCHEMA_VERSION,
+                "schema_version": saved.SCHEMA_VERSION,
                 "created": datetime.datetime.now(datetime.UTC).isoformat(
                     timespec="seconds"
                 ),
@@ -213,13 +210,6 @@ class Report:
     def _repr_html_(self):
         drawings = plots.drawings(self)
         return page.html(self, drawings, self.as_json(), whole=False)
-
-
-def schema():
-    """The JSON schema of report.json, a dict."""
-    files = importlib.resources.files("mart_tf.reports")
-    text = files.joinpath("report.schema.json").read_text(encoding="utf-8")
-    return json.loads(text)
 
 
 def write_together(directory, files, stale=()):

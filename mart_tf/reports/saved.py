@@ -1,0 +1,68 @@
+"""report.json as it is read again: by programs, before TensorFlow is there."""
+
+import importlib.resources
+import json
+import pathlib
+
+FILE = "report.json"
+
+# Raised when a key of report.json changes its meaning or goes.
+SCHEMA_VERSION = 2
+
+
+def schema():
+    """The JSON schema of report.json, a dict."""
+    files = importlib.resources.files("mart_tf.reports")
+    text = files.joinpath("report.schema.json").read_text(encoding="utf-8")
+    return json.loads(text)
+
+
+def load(path):
+    """Reads a report.json.
+
+    Args:
+        path: The file, or the directory that it lies in.
+
+    Returns:
+        Its content, a dict.
+
+    Raises:
+        ValueError: If there is none, or it is damaged or of another version.
+    """
+    path = pathlib.Path(path)
+    if path.is_dir():
+        path = path / FILE
+    if not path.is_file():
+        raise ValueError(
+            f"{path} is not there; expected the {FILE} of an evaluation, or "
+            "its directory."
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        version = content["schema_version"]
+        if version == SCHEMA_VERSION:
+            _check(content)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise damaged(path) from error
+    if version != SCHEMA_VERSION:
+        raise ValueError(
+            f"{path} has schema_version {version}, expected "
+            f"{SCHEMA_VERSION}; evaluate again."
+        )
+    return content
+
+
+def damaged(path):
+    """The error of a report that something is missing from."""
+    return ValueError(
+        f"{path} is damaged or no report of an evaluation; evaluate again."
+    )
+
+
+def _check(content):
+    """Raises what damage raises."""
+    for key in schema()["required"]:
+        content[key]
+    listed = [content["natural"], *content["attacks"], content["worst_case"]]
+    if not all(0.0 <= each["accuracy"] <= 1.0 for each in listed):
+        raise ValueError("An accuracy is no share.")

@@ -1,0 +1,72 @@
+"""Programs in processes of their own that do not import TensorFlow again.
+
+python started.py
+
+Imports TensorFlow once, before anything runs in it, and forks for each line of
+its standard input: a JSON object of `arguments`, `cwd`, `environment`,
+`hidden` (modules that cannot be imported), `stdout` and `stderr` (paths).
+Answers with the exit status, a line each.
+"""
+
+import atexit
+import json
+import os
+import runpy
+import sys
+import traceback
+
+
+def _child(call):
+    os.environ.clear()
+    os.environ.update(call["environment"])
+    os.chdir(call["cwd"])
+    for number, name in [(1, "stdout"), (2, "stderr")]:
+        file = os.open(call[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.dup2(file, number)
+        os.close(file)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    sys.modules.update(dict.fromkeys(call["hidden"]))
+    module, *arguments = call["arguments"]
+    # As `python -m` has it.
+    sys.path[0] = call["cwd"]
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _status(call):
+    """The exit status of a program, as Python's own start would have it."""
+    status = 0
+    try:
+        _child(call)
+    except SystemExit as stop:
+        status = stop.code if isinstance(stop.code, int) else int(bool(stop))
+        if stop.code is None:
+            status = 0
+    except BaseException:
+        traceback.print_exc()
+        status = 1
+    # What a program does when it ends; then at once, not as the parent ends.
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:
+            stream.flush()
+    return status
+
+
+def main():
+    # Both are what a program imports first, and no op has run yet: no thread
+    # of TensorFlow's is lost in a fork.
+    import keras  # noqa: F401
+    import tensorflow  # noqa: F401
+
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    for line in sys.stdin:
+        process = os.fork()
+        if not process:
+            os._exit(_status(json.loads(line)))
+        _, status = os.waitpid(process, 0)
+        answers.write(f"{os.waitstatus_to_exitcode(status)}\n")
+
+
+if __name__ == "__main__":
+    main()
