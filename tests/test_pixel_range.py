@@ -290,14 +290,14 @@ def test_a_run_in_another_range_is_refused(program, arguments, place):
         ("export", ["--model=gone.keras"], "no .keras file that is there"),
     ],
 )
-def test_refusals(program, arguments, sentence, tmp_path, without_tensorflow):
+def test_refusals(program, arguments, sentence, tmp_path):
     network = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten()])
     network.add(keras.layers.Dense(10))
     network.save(tmp_path / "plain.keras")
     threat = mart_tf.ThreatModel("linf", 8.0, 0.0, 255.0)
     model = mart_tf.AdversarialClassifier(network, threat=threat)
     model.save(tmp_path / "whole.keras")
-    process = programs.run(program, *arguments, cwd=tmp_path)
+    process = programs.run(program, *arguments, cwd=tmp_path, tensorflow=False)
     programs.assert_refused(process, sentence)
 
 

@@ -29,9 +29,7 @@ def load(path):
     Raises:
         ValueError: If there is none, or it is damaged or of another version.
     """
-    path = pathlib.Path(path)
-    if path.is_dir():
-        path = path / FILE
+    path = _file(path)
     if not path.is_file():
         raise ValueError(
             f"{path} is not there; expected the {FILE} of an evaluation, or "
@@ -55,8 +53,13 @@ def load(path):
 def damaged(path):
     """The error of a report that something is missing from."""
     return ValueError(
-        f"{path} is damaged or no report of an evaluation; evaluate again."
+        f"{_file(path)} is damaged or no report of an evaluation; evaluate again."
     )
+
+
+def _file(path):
+    path = pathlib.Path(path)
+    return path / FILE if path.is_dir() else path
 
 
 def _check(content):
