@@ -363,11 +363,11 @@ def _attack(run, dataset, threat, classifier, served):
 
 def _evaluation(folder, classifier):
     """What a report says, if it is of these weights, else None."""
-    from mart_tf.evaluation import partial
+    from mart_tf.evaluation import unfinished
 
     try:
         report = saved.load(folder)
-        if report["model"]["weights"] != partial.digest(
+        if report["model"]["weights"] != unfinished.digest(
             classifier.get_weights()
         ):
             return None

@@ -20,7 +20,7 @@ from mart_tf.attacks import examples
 from mart_tf.attacks import projected
 from mart_tf.evaluation import arrays
 from mart_tf.evaluation import engine
-from mart_tf.evaluation import pieces
+from mart_tf.evaluation import shares
 from mart_tf.evaluation import targets
 
 _THREAT = mart_tf.ThreatModel(epsilon=0.1)
@@ -881,7 +881,7 @@ class TestPieces:
 
         images = np.arange(17, dtype=np.float32)
         state = {"shift": tf.constant(images[::-1])}
-        total, shift = pieces.split(function)(tf.constant(images), state)
+        total, shift = shares.split(function)(tf.constant(images), state)
         assert sizes == [8, 9]
         np.testing.assert_array_equal(total["sum"], np.full(17, 16.0))
         np.testing.assert_array_equal(shift, images[::-1])
@@ -889,7 +889,7 @@ class TestPieces:
     def test_a_batch_of_unknown_size_stays_whole(self):
         @tf.function(input_signature=[tf.TensorSpec([None], tf.float32)])
         def double(images):
-            return pieces.split(lambda images: 2 * images)(images)
+            return shares.split(lambda images: 2 * images)(images)
 
         assert double(np.ones(40, np.float32)).numpy().tolist() == [2.0] * 40
 
@@ -909,5 +909,5 @@ class TestPieces:
             sizes.append(images.shape[0])
             return images
 
-        pieces.split(function)(tf.zeros([60]))
+        shares.split(function)(tf.zeros([60]))
         assert sizes == {1: [60], 3: [20] * 3}[cores]

@@ -6,9 +6,9 @@ import tensorflow as tf
 
 from mart_tf.attacks import base
 from mart_tf.evaluation import measuring
-from mart_tf.evaluation import partial
 from mart_tf.evaluation import progress
 from mart_tf.evaluation import targets
+from mart_tf.evaluation import unfinished
 
 # Rows 0 and 3 are misclassified without attack.
 PIXELS = (0.75, 0.0, 0.25, 0.625, 0.375, 0.125, 0.3125)
@@ -65,7 +65,7 @@ def measured(request, monkeypatch):
             np.zeros(len(images), np.int32),
             2,
             seed=7,
-            kept=partial.Partial(None, None),
+            kept=unfinished.Unfinished(None, None),
             opened=opened,
         )
 

@@ -295,7 +295,7 @@ class Attack:
             return state, images, fell
         return tf.while_loop(
             lambda number, *_: number < self.steps,
-            gradient.apart(body),
+            gradient.called(body),
             (tf.constant(0), state, images, fell),
         )[1:]
 

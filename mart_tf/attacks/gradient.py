@@ -124,7 +124,7 @@ def pgd(
         return (following,)
 
     (last,) = tf.while_loop(
-        lambda _: True, apart(advance), (start,), maximum_iterations=steps
+        lambda _: True, called(advance), (start,), maximum_iterations=steps
     )
     return tf.stop_gradient(last)
 
@@ -245,7 +245,7 @@ def expected_logits(classify, images, passes, classes):
 
 def _sums(add, passes, *zeros):
     return tf.while_loop(
-        lambda *_: True, apart(add), zeros, maximum_iterations=passes
+        lambda *_: True, called(add), zeros, maximum_iterations=passes
     )
 
 
@@ -299,7 +299,7 @@ def floats(images):
     return tf.cast(images, tf.float32)
 
 
-def apart(body):
+def called(body):
     """The body of a loop as a graph of its own, which TensorFlow calls.
 
     As a part of the loop's graph it may be many times as slow, see

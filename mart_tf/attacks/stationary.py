@@ -92,7 +92,7 @@ def pgd_until_stationary(
     count = tf.shape(images)[0]
     _, adversarial, _, ended_at = tf.while_loop(
         lambda step, iterate, moving, ended_at: tf.reduce_any(moving),
-        gradient.apart(advance),
+        gradient.called(advance),
         (tf.constant(0), start, tf.fill([count], True), tf.zeros([count])),
         maximum_iterations=steps + 1,
     )

@@ -25,24 +25,24 @@ def of(target, images, labels):
     """
     images, labels = images[:_IMAGES], labels[:_IMAGES]
     first = _logits(target, images)
-    apart = _apart(first, _logits(target, images))
-    if apart > _ROUNDING:
+    gap = _difference(first, _logits(target, images))
+    if gap > _ROUNDING:
         yield (
             "Two passes over the same images differ, in their logits by up to "
-            f"{apart:.2g} of the greatest: {target.name} draws random numbers, "
+            f"{gap:.2g} of the greatest: {target.name} draws random numbers, "
             "or changes as it is asked (dropout or noise in inference mode?). "
             "An attack that follows one draw overrates it: evaluate it "
             "without, or run autoattack:version=rand."
         )
     half = len(images) // 2
-    if half and apart <= _ROUNDING:
+    if half and gap <= _ROUNDING:
         # In a batch of the same size, of other images.
         others = np.concatenate([images[:half], images[: len(images) - half]])
-        apart = _apart(first[:half], _logits(target, others)[:half])
-        if apart > _ROUNDING:
+        gap = _difference(first[:half], _logits(target, others)[:half])
+        if gap > _ROUNDING:
             yield (
                 "The answer to an image depends on the other images of its "
-                f"batch, by up to {apart:.2g} of the greatest logit: "
+                f"batch, by up to {gap:.2g} of the greatest logit: "
                 f"{target.name} normalizes by the batch (batch normalization "
                 "in training mode?), and accuracies hang on how images are "
                 "batched."
@@ -61,7 +61,7 @@ def _logits(target, images):
     return np.asarray(target.classify(tf.constant(images)))
 
 
-def _apart(one, other):
+def _difference(one, other):
     """The greatest difference, in units of the greatest finite logit."""
     differs = np.abs(one - other)[np.isfinite(one) & np.isfinite(other)]
     scale = np.abs(one[np.isfinite(one)]).max(initial=0.0)

@@ -21,7 +21,7 @@ from mart_tf import losses
 from mart_tf.attacks import base
 from mart_tf.attacks import examples
 from mart_tf.attacks import gradient
-from mart_tf.evaluation import pieces
+from mart_tf.evaluation import shares
 
 # A batch is re-packed when its idle places are likely to add up to this share
 # of a step, which is about what re-packing costs.
@@ -63,7 +63,7 @@ class Engine:
 
     def __init__(self, classify, batch_size, cores=None):
         self.batch_size = batch_size
-        self.cores = cores or pieces.count(batch_size)
+        self.cores = cores or shares.count(batch_size)
         self.look = base.compiled(functools.partial(_predicted, classify))
         self._looks = {}
         self._steps = {}
@@ -339,7 +339,7 @@ def _compiled_steps(attack):
         return state, taken, predictions, loss
 
     def steps(turns, images, labels, state, taken, predictions):
-        one = gradient.apart(step)
+        one = gradient.called(step)
 
         def body(turn, trace, *now):
             *now, loss = one(images, labels, *now)

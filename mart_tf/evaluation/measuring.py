@@ -17,8 +17,8 @@ import tensorflow as tf
 from mart_tf import noise
 from mart_tf.data import sampling
 from mart_tf.evaluation import engine
-from mart_tf.evaluation import partial
 from mart_tf.evaluation import surrogates
+from mart_tf.evaluation import unfinished
 from mart_tf.reports import results
 
 # Gradient steps, or queries, after which a piece is kept.
@@ -41,7 +41,7 @@ class Measurement:
         labels: int32 array `[n]`.
         batch_size: Images in one pass through the network.
         seed: Of all noise, together with an example's place.
-        kept: A `partial.Partial`.
+        kept: A `unfinished.Unfinished`.
         opened: What `progress.bar` yields.
         open_writer: Called with the predictions without attack for an
             `adversarial.Writer`; None where no images are saved.
@@ -174,7 +174,7 @@ class Measurement:
         rows = np.flatnonzero(standing)
         observe = self._opened(name, len(rows), len(standing))
         settings = json.dumps(attack.parameters, default=str)
-        key = f"{key} {settings} {partial.digest([rows])}"
+        key = f"{key} {settings} {unfinished.digest([rows])}"
         writer = self._writer if shown else None
         key += " with images" if writer else ""
         loop = self._loop(len(rows))

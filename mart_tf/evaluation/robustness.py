@@ -14,9 +14,9 @@ from mart_tf.evaluation import adversarial
 from mart_tf.evaluation import arrays
 from mart_tf.evaluation import doubts
 from mart_tf.evaluation import measuring
-from mart_tf.evaluation import partial
 from mart_tf.evaluation import progress as progress_bars
 from mart_tf.evaluation import targets
+from mart_tf.evaluation import unfinished
 from mart_tf.reports import report
 
 # How many images tell a model without weights from others.
@@ -138,14 +138,14 @@ def evaluate_robustness(
         warnings.warn(sentence, stacklevel=2)
     # Not wider than the data: padding would be computed for nothing.
     width = min(batch_size, len(images))
-    kept = partial.Partial(
+    kept = unfinished.Unfinished(
         directory and pathlib.Path(directory, "partial"),
         lambda: {
             "version": environment.versions()["mart-tf"],
             "threat model": dataclasses.asdict(threat),
             "seed": seed,
             "batch size": width,
-            "data": partial.digest([images, labels]),
+            "data": unfinished.digest([images, labels]),
             "model": _identity(target, images),
             "surrogate": other and _identity(other, images),
         },
@@ -233,7 +233,7 @@ def _create(spec, target, other, threat, classes):
         attack = attack.on(attacked.classify, threat, classes)
         if not (attack.steps or attack.parts):
             # The engine cannot divide what is done in one call.
-            attack = attack.on(attacked.classify_in_pieces, threat, classes)
+            attack = attack.on(attacked.classify_in_shares, threat, classes)
     except ValueError as error:
         raise ValueError(f"Attack {spec.text!r}: {error}") from error
     if transfer and (attack.norm is not None or attack.parts):
@@ -289,7 +289,7 @@ def _scaled(spec, share):
 def _identity(target, images):
     """What tells a model from others: its weights, or what it answers."""
     if target.weights is not None:
-        return [target.outputs, partial.digest(target.weights())]
+        return [target.outputs, unfinished.digest(target.weights())]
     answers = target.classify(tf.constant(images[:_ASKED]))
     return [target.name, target.outputs, np.argmax(answers, axis=1).tolist()]
 
@@ -299,7 +299,7 @@ def _described(target):
         "name": target.name,
         "parameters": target.parameters,
         "outputs": target.outputs,
-        "weights": target.weights and partial.digest(target.weights()),
+        "weights": target.weights and unfinished.digest(target.weights()),
     }
 
 

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from mart_tf.attacks import base
 from mart_tf.evaluation import engine
-from mart_tf.evaluation import pieces
+from mart_tf.evaluation import shares
 
 
 class Craft:
@@ -23,7 +23,7 @@ class Craft:
         self._attack = attack
         self._loop = loop
         self._finish = base.compiled(
-            pieces.split(lambda *batch: attack.finish(*batch)[0])
+            shares.split(lambda *batch: attack.finish(*batch)[0])
         )
 
     def run(self, images, labels, seeds, observe):

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from mart_tf import choices
 from mart_tf import options
-from mart_tf.evaluation import pieces
+from mart_tf.evaluation import shares
 from mart_tf.evaluation import signatures
 from mart_tf.models import loading
 from mart_tf.models import outputs as model_outputs
@@ -60,9 +60,9 @@ class Target:
     pixel_range: tuple | None = None
 
     @functools.cached_property
-    def classify_in_pieces(self):
-        """`classify` on pieces of a batch, one lasting callable too."""
-        return pieces.split(self.classify)
+    def classify_in_shares(self):
+        """`classify` on shares of a batch, one lasting callable too."""
+        return shares.split(self.classify)
 
 
 def of(model, outputs=None, images=None):

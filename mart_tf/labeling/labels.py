@@ -1,6 +1,5 @@
 """Pseudo-labels: a trained network labels a pool once."""
 
-import os
 import pathlib
 
 import keras
@@ -8,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from mart_tf import environment
+from mart_tf import files
 from mart_tf.data import pipeline
 from mart_tf.data import pools
 from mart_tf.models import loading
@@ -155,17 +155,11 @@ def _check_images(model, kind, pixel_range, pool):
 
 
 def _write(path, pool):
-    """Writes the file whole, or leaves nothing."""
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        with partial.open("wb") as file:
-            np.savez_compressed(
-                file,
-                image=pool.images,
-                label=pool.labels,
-                labeled_by=pool.labeled_by,
-                mean_confidence=np.float32(pool.mean_confidence),
-            )
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with files.whole(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(
+            file,
+            image=pool.images,
+            label=pool.labels,
+            labeled_by=pool.labeled_by,
+            mean_confidence=np.float32(pool.mean_confidence),
+        )

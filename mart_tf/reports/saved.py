@@ -53,7 +53,8 @@ def load(path):
 def damaged(path):
     """The error of a report that something is missing from."""
     return ValueError(
-        f"{_file(path)} is damaged or no report of an evaluation; evaluate again."
+        f"{_file(path)} is damaged or no report of an evaluation; evaluate "
+        "again."
     )
 
 

@@ -17,7 +17,7 @@ from mart_tf import files
 _IDENTITY = "identity.json"
 
 
-class Partial:
+class Unfinished:
     """The finished pieces of one evaluation.
 
     Args:
@@ -54,17 +54,17 @@ class Partial:
         found = _arrays(path)
         if found is None:
             found = {name: np.asarray(array) for name, array in work().items()}
-            beside = path.with_suffix(".partial")
-            with beside.open("wb") as file:
+            with files.whole(path) as partial, partial.open("wb") as file:
                 np.savez_compressed(file, **found)
-            beside.replace(path)
         return found
 
     def clear(self):
         """Removes the pieces: the report holds what they held."""
         if self._folder is None:
             return
-        for path in [*self._folder.glob("*.npz"), self._folder / _IDENTITY]:
+        done = [*self._folder.glob("*.npz"), self._folder / _IDENTITY]
+        # What a process that was killed left half written.
+        for path in [*done, *self._folder.glob(".*.partial")]:
             path.unlink(missing_ok=True)
         # Somebody's own files may lie there too.
         if not any(self._folder.iterdir()):

@@ -1,4 +1,4 @@
-"""How many cores share a batch, and whole batches in pieces for them.
+"""How many cores share a batch, and the share of each.
 
 A core to itself is worth more to an example than all cores to an operation:
 operations wait for their slowest part, and have serial stretches.
@@ -15,23 +15,23 @@ _SMALLEST = 8
 
 
 def split(function):
-    """A function that takes its batches piece by piece.
+    """A function that takes its batches share by share.
 
     Args:
         function: Takes and returns nests of tensors `[batch, ...]`. Traced
-            for each piece.
+            for each share.
 
     Returns:
         A function of the same arguments. Where operations keep to one core,
-        as the programs have it, there is a piece for each core; else there are
+        as the programs have it, there is a share for each core; else there are
         two, of which one fills the other's serial stretches. There is one on a
         GPU, and where a graph does not know the size of the batch.
     """
 
-    return functools.partial(_by_pieces, function)
+    return functools.partial(_by_shares, function)
 
 
-def _by_pieces(function, *batches):
+def _by_shares(function, *batches):
     size = tf.nest.flatten(batches)[0].shape[0]
     parts = count(size)
     if parts == 1:
@@ -39,9 +39,9 @@ def _by_pieces(function, *batches):
     ends = [size * number // parts for number in range(parts + 1)]
     done = [
         function(
-            *tf.nest.map_structure(operator.itemgetter(slice(*piece)), batches)
+            *tf.nest.map_structure(operator.itemgetter(slice(*share)), batches)
         )
-        for piece in zip(ends[:-1], ends[1:], strict=True)
+        for share in zip(ends[:-1], ends[1:], strict=True)
     ]
     return tf.nest.map_structure(
         lambda *values: tf.concat(values, axis=0), *done
@@ -49,7 +49,7 @@ def _by_pieces(function, *batches):
 
 
 def count(size):
-    """The number of pieces that a batch of a size is worth."""
+    """The number of shares that a batch of a size is worth."""
     if size is None or tf.config.list_physical_devices("GPU"):
         return 1
     cores = 2

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mart_tf.evaluation import partial
+from mart_tf.evaluation import unfinished
 
 
 def _identity():
@@ -24,7 +24,7 @@ class _Work:
 def test_a_piece_is_done_once(tmp_path):
     work = _Work()
     for _ in range(2):
-        kept = partial.Partial(tmp_path / "partial", _identity)
+        kept = unfinished.Unfinished(tmp_path / "partial", _identity)
         found = kept("pgd 0", work)
         assert found["broken"].tolist() == [True, False]
         assert float(found["seconds"]) == 1.5
@@ -35,7 +35,7 @@ def test_a_piece_is_done_once(tmp_path):
 
 def test_nothing_is_kept_without_a_directory():
     work = _Work()
-    kept = partial.Partial(None, _identity)
+    kept = unfinished.Unfinished(None, _identity)
     for _ in range(2):
         kept("pgd 0", work)
     assert work.times == 2
@@ -47,39 +47,39 @@ def test_another_evaluation_is_refused(tmp_path):
         return {"seed": 1, "threat model": {}}
 
     # Nothing is lost while there is nothing.
-    partial.Partial(tmp_path, _identity)
-    partial.Partial(tmp_path, other)
-    partial.Partial(tmp_path, _identity)("pgd 0", _Work())
+    unfinished.Unfinished(tmp_path, _identity)
+    unfinished.Unfinished(tmp_path, other)
+    unfinished.Unfinished(tmp_path, _identity)("pgd 0", _Work())
     with pytest.raises(ValueError, match="with another seed and threat model"):
-        partial.Partial(tmp_path, other)
+        unfinished.Unfinished(tmp_path, other)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"[1, 2]"])
 def test_a_damaged_piece_is_done_again(tmp_path, content):
     work = _Work()
-    partial.Partial(tmp_path, _identity)("pgd 0", work)
+    unfinished.Unfinished(tmp_path, _identity)("pgd 0", work)
     [piece] = tmp_path.glob("*.npz")
     piece.write_bytes(content)
-    partial.Partial(tmp_path, _identity)("pgd 0", work)
+    unfinished.Unfinished(tmp_path, _identity)("pgd 0", work)
     assert work.times == 2
-    partial.Partial(tmp_path, _identity)("pgd 0", work)
+    unfinished.Unfinished(tmp_path, _identity)("pgd 0", work)
     assert work.times == 2
 
 
 def test_a_damaged_identity_is_refused(tmp_path):
-    partial.Partial(tmp_path, _identity)("pgd 0", _Work())
+    unfinished.Unfinished(tmp_path, _identity)("pgd 0", _Work())
     (tmp_path / "identity.json").write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match="remove that folder"):
-        partial.Partial(tmp_path, _identity)
+        unfinished.Unfinished(tmp_path, _identity)
 
 
 def test_clear_leaves_nothing(tmp_path):
-    kept = partial.Partial(tmp_path / "partial", _identity)
+    kept = unfinished.Unfinished(tmp_path / "partial", _identity)
     kept("pgd 0", _Work())
     kept.clear()
     assert not (tmp_path / "partial").exists()
 
-    kept = partial.Partial(tmp_path, _identity)
+    kept = unfinished.Unfinished(tmp_path, _identity)
     (tmp_path / "notes.txt").write_text("mine", encoding="utf-8")
     kept.clear()
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
@@ -88,6 +88,6 @@ def test_clear_leaves_nothing(tmp_path):
 def test_a_digest_knows_bytes_types_and_shapes():
     array = np.arange(4)
     others = [array[::-1], array.astype(np.int32), array.reshape(2, 2)]
-    digests = {partial.digest([each]) for each in [array, *others]}
+    digests = {unfinished.digest([each]) for each in [array, *others]}
     assert len(digests) == 4
-    assert partial.digest([array]) == partial.digest([np.arange(4)])
+    assert unfinished.digest([array]) == unfinished.digest([np.arange(4)])
