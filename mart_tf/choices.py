@@ -1,4 +1,6 @@
-"""Names that programs check before TensorFlow is imported."""
+"""Names and limits that programs check before TensorFlow is imported."""
+
+import math
 
 # Norms of a threat model.
 NORMS = ("linf", "l2")
@@ -14,3 +16,31 @@ SIGNATURES = ("serving_default", "image_bytes", "classify")
 
 # Seeds are int64, with room for what is folded into them.
 GREATEST_SEED = 2**31 - 1
+
+
+def check_radius(name, radius, norm, low, high):
+    """Refuses a radius that a norm does not admit.
+
+    In l2 it may exceed the range of one pixel: there are many.
+
+    Args:
+        name: How the message names it.
+        radius: A number.
+        norm: One of `NORMS`.
+        low, high: The range of the pixels.
+
+    Raises:
+        ValueError: Unless it is finite, above 0, and in linf at most the range.
+    """
+    greatest = high - low if norm == "linf" else math.inf
+    if not (0.0 < radius <= greatest and math.isfinite(radius)):
+        raise ValueError(
+            f"{name} is {radius:g}; expected a radius above 0, and in linf at "
+            f"most {high - low:g}, the range of the pixels, {low:g} to "
+            f"{high:g}."
+        )
+
+
+def first_line(error):
+    """What an error of another library says first, at most 200 characters."""
+    return str(error).strip().split("\n")[0][:200].rstrip(".")

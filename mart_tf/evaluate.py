@@ -6,7 +6,6 @@ mart-evaluate --compare=runs/mart/evaluation,runs/trades/evaluation
 """
 
 import dataclasses
-import math
 import os
 import pathlib
 
@@ -308,18 +307,13 @@ def _check_exists(flag, path):
 
 def _check_radii(subject, radii):
     """Refuses a radius that the norm of the threat model does not admit."""
-    low, high = subject["pixel_range"]
-    greatest = high - low if subject["norm"] == "linf" else math.inf
     for flag, radius in [
         ("--epsilon", subject["epsilon"]),
         *(("--epsilon_sweep", radius) for radius in radii),
     ]:
-        if not (0.0 < radius <= greatest and math.isfinite(radius)):
-            raise ValueError(
-                f"{flag} is {radius:g}; expected a radius above 0, and in "
-                f"linf at most {high - low:g}, the range of the pixels, "
-                f"{low:g} to {high:g}."
-            )
+        choices.check_radius(
+            flag, radius, subject["norm"], *subject["pixel_range"]
+        )
 
 
 def _heading(subject, subjects):

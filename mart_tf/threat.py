@@ -57,17 +57,9 @@ class ThreatModel:
                 f"pixel_min is {self.pixel_min} and pixel_max "
                 f"{self.pixel_max}; expected pixel_min below pixel_max."
             )
-        if not self.epsilon > 0.0:
-            raise ValueError(
-                f"epsilon is {self.epsilon}; expected a radius above 0."
-            )
-        width = self.pixel_max - self.pixel_min
-        # In l2 a radius may exceed the range of one pixel: there are many.
-        if self.norm == "linf" and self.epsilon > width:
-            raise ValueError(
-                f"epsilon is {self.epsilon}; expected a radius of at most "
-                f"{width}, the pixel range."
-            )
+        choices.check_radius(
+            "epsilon", self.epsilon, self.norm, self.pixel_min, self.pixel_max
+        )
 
     def describe(self):
         """One line for the user."""

@@ -258,7 +258,7 @@ def test_a_run_in_another_range_is_refused(program, arguments, place):
         (
             "train",
             ["--pixel_max=255", "--epsilon=256"],
-            "expected at most 255, the range of the pixels, 0 to 255",
+            "linf at most 255, the range of the pixels, 0 to 255",
         ),
         (
             "train",

@@ -78,12 +78,12 @@ def test_a_gradient_that_is_not_finite_gives_no_step():
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"epsilon": 0}, "epsilon is 0.0; expected a radius above 0"),
-        ({"epsilon": 1.5}, "at most 1.0, the pixel range"),
+        ({"epsilon": 0}, "epsilon is 0; expected a radius above 0"),
+        ({"epsilon": 1.5}, "at most 1, the range of the pixels"),
         ({"epsilon": float("nan")}, "expected a finite number"),
         ({"epsilon": "big"}, "expected a finite number"),
         ({"norm": "l3"}, "Unknown norm 'l3'; did you mean 'l2'?"),
-        ({"norm": "l2", "epsilon": 0}, "epsilon is 0.0; expected a radius"),
+        ({"norm": "l2", "epsilon": 0}, "epsilon is 0; expected a radius"),
         ({"norm": "l2", "epsilon": np.inf}, "expected a finite number"),
         ({"pixel_min": 1.0}, "expected pixel_min below pixel_max"),
     ],

@@ -36,7 +36,7 @@ def read(path, outputs=None):
         loaded = tf.saved_model.load(name)
     # TensorFlow raises a different class for each kind of damage.
     except Exception as error:
-        cause = str(error).strip().split("\n")[0][:200]
+        cause = choices.first_line(error)
         raise ValueError(
             f"The SavedModel {name!r} cannot be read; expected a whole one, "
             f"its variables included: {cause}"

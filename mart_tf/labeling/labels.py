@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mart_tf import choices
 from mart_tf import environment
 from mart_tf import files
 from mart_tf.data import pipeline
@@ -146,7 +147,7 @@ def _check_images(model, kind, pixel_range, pool):
         scores = model(images, training=False)
     except Exception as error:
         # Whatever a layer of the user's raises for a shape it cannot take.
-        reason = str(error).strip().split("\n")[0][:200]
+        reason = choices.first_line(error)
         raise ValueError(
             f"The classifier fails on the images of the pool {pool.name}, of "
             f"shape {pool.image_shape}: {reason}"

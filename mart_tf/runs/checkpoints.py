@@ -13,6 +13,7 @@ import shutil
 import numpy as np
 import tensorflow as tf
 
+from mart_tf import choices
 from mart_tf import files
 
 _KEPT = 2
@@ -181,7 +182,7 @@ def _restore_newest(folder, state):
                 status.assert_existing_objects_matched().expect_partial()
                 return prefix, warnings
             except (tf.errors.OpError, AssertionError, ValueError) as error:
-                fault = f"it cannot be read: {str(error).splitlines()[0]}"
+                fault = f"it cannot be read: {choices.first_line(error)}"
         warnings.append(f"Checkpoint {prefix} is damaged ({fault}).")
     if prefixes:
         raise ValueError(

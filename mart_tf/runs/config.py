@@ -179,7 +179,10 @@ class Config:
             "unlabeled_weight",
         ):
             self._check_number(name, at_least=0.0)
-        for name in ("learning_rate", "epsilon", "attack_step_size"):
+        choices.check_radius(
+            "--epsilon", self.epsilon, self.norm, self.pixel_min, self.pixel_max
+        )
+        for name in ("learning_rate", "attack_step_size"):
             self._check_number(name, above=0.0)
         if self.validation_images is not None:
             self._check_number("validation_images", at_least=0.0)
@@ -196,13 +199,6 @@ class Config:
             raise ValueError(
                 f"--seed is {self.seed}; expected at most "
                 f"{choices.GREATEST_SEED}."
-            )
-        width = self.pixel_max - self.pixel_min
-        if self.norm == "linf" and self.epsilon > width:
-            raise ValueError(
-                f"--epsilon is {self.epsilon:g}; expected at most {width:g}, "
-                f"the range of the pixels, {self.pixel_min:g} to "
-                f"{self.pixel_max:g}."
             )
         if self.pool is None:
             for name in ("pool_fraction", "unlabeled_weight"):

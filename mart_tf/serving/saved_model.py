@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mart_tf import choices
 from mart_tf import private
 from mart_tf.models import loading
 from mart_tf.models import outputs as model_outputs
@@ -251,7 +252,7 @@ def _save(classifier, names, directory):
         archive.write_out(directory, verbose=False)
     # What a user's own layers raise while they are traced can be anything.
     except Exception as error:
-        cause = str(error).strip().split("\n")[0]
+        cause = choices.first_line(error)
         raise ValueError(
             f"The model {classifier.model.name!r} cannot be written as a "
             f"SavedModel: {type(error).__name__}: {cause}"

@@ -15,6 +15,8 @@ import pathlib
 import shutil
 import tempfile
 
+from mart_tf import choices
+
 # Of all files the one that makes a directory a SavedModel.
 _LAST = "saved_model.pb"
 
@@ -72,8 +74,8 @@ def _check_url(url):
     except errors.OpError as error:
         raise ValueError(
             f"The export directory {url!r} cannot be reached: "
-            f"{_reason(error)}; check the URL and its credentials, or export "
-            "to a local directory and copy it."
+            f"{choices.first_line(error.message)}; check the URL and its "
+            "credentials, or export to a local directory and copy it."
         ) from error
     return url
 
@@ -147,14 +149,10 @@ def _upload(local, url):
             raise
         raise ValueError(
             f"The export directory {url!r} cannot be written: "
-            f"{_reason(error)}; check the URL and its credentials, or export "
-            "to a local directory and copy it."
+            f"{choices.first_line(error.message)}; check the URL and its "
+            "credentials, or export to a local directory and copy it."
         ) from error
     return version
-
-
-def _reason(error):
-    return error.message.strip().split("\n")[0].rstrip(".")
 
 
 def _hidden(directory):
