@@ -10,7 +10,6 @@ import pytest
 
 import mart_tf
 from mart_tf.runs import checkpoints
-from mart_tf.runs import run
 
 
 def made(path, seed=0):
@@ -103,7 +102,7 @@ def test_the_tenth_epoch_is_newer_than_the_ninth(tmp_path):
     for kind in ("best", "last"):
         found = checkpoints.restore_classifier(tmp_path, kind, classifier)
         assert found == (10, [])
-    assert run._best_epoch(tmp_path) == 10
+    assert saved.best_epoch == 10
 
 
 def test_a_disk_needs_room_for_two(tmp_path, monkeypatch):
@@ -126,3 +125,97 @@ def test_a_disk_needs_room_for_two(tmp_path, monkeypatch):
     free(2 * size)
     saved.save(1, 0.5)
     assert list(tmp_path.glob("checkpoints/ckpt-1.index"))
+
+
+def cut_off(prefix):
+    """What a kill leaves before the checksum is there."""
+    prefix.with_name(f"{prefix.name}.sha256").unlink()
+
+
+def test_a_first_save_that_was_cut_off_is_none(tmp_path):
+    _, saved = made(tmp_path)
+    saved.save(1, 0.5)
+    folder = tmp_path / "checkpoints"
+    cut_off(folder / "ckpt-1")
+    (folder / "newest.json").unlink()
+    _, again = made(tmp_path, seed=1)
+    finished, [warning] = again.restore()
+    assert finished == 0
+    assert warning.endswith("ckpt-1, was cut off.")
+    # Two without a checksum are no accident of the first save.
+    saved.save(1, 0.5)
+    saved.save(2, 0.5)
+    cut_off(folder / "ckpt-1")
+    cut_off(folder / "ckpt-2")
+    with pytest.raises(ValueError, match="No sound checkpoint is left"):
+        again.restore()
+
+
+def test_a_later_save_that_was_cut_off_is_not_seen(tmp_path):
+    model, saved = made(tmp_path)
+    saved.save(1, 0.5)
+    before = state(model)
+    newest = (tmp_path / "checkpoints" / "newest.json").read_text()
+    model.step.assign(99)
+    saved.save(2, 0.6)
+    # As if the kill had come in the middle of both saves.
+    for folder in ("checkpoints", "checkpoints/best"):
+        cut_off(tmp_path / folder / "ckpt-2")
+    (tmp_path / "checkpoints" / "newest.json").write_text(newest)
+    other, again = made(tmp_path, seed=2)
+    assert again.restore() == (1, [])
+    for one, two in zip(before, state(other), strict=True):
+        np.testing.assert_array_equal(one, two)
+    classifier = linear.linear_network()
+    for kind in ("last", "best"):
+        found = checkpoints.restore_classifier(tmp_path, kind, classifier)
+        assert found == (1, [])
+
+
+@pytest.mark.parametrize("kind", ["last", "best"])
+@pytest.mark.parametrize("files", ["ckpt-3.index", "ckpt-3.data*", "ckpt-3.*"])
+def test_one_that_has_gone_is_missed(tmp_path, kind, files):
+    _, saved = made(tmp_path)
+    for epoch in (1, 2, 3):
+        saved.save(epoch, 0.1 * epoch)
+    folder = tmp_path / "checkpoints" / ("best" if kind == "best" else "")
+    for file in folder.glob(files):
+        file.unlink()
+    found, [warning] = checkpoints.restore_classifier(
+        tmp_path, kind, linear.linear_network()
+    )
+    assert found == 2
+    assert f"{folder / 'ckpt-3'} is damaged" in warning
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b"0" * 64, b"\n"])
+def test_a_garbled_checksum_is_passed_over(tmp_path, content):
+    _, saved = made(tmp_path)
+    saved.save(1, 0.5)
+    saved.save(2, 0.6)
+    (tmp_path / "checkpoints" / "ckpt-2.sha256").write_bytes(content)
+    finished, [warning] = saved.restore()
+    assert finished == 1
+    assert "ckpt-2 is damaged (its checksum does not match)" in warning
+
+
+@pytest.mark.parametrize(
+    "name", ["ckpt-x.index", "ckpt-.sha256", "ckpt-9e9.index", "ckpt-1_temp"]
+)
+def test_stray_files_are_no_checkpoints(tmp_path, name):
+    _, saved = made(tmp_path)
+    saved.save(1, 0.5)
+    for folder in ("checkpoints", "checkpoints/best"):
+        (tmp_path / folder / name).write_bytes(b"stray")
+    assert saved.restore() == (1, [])
+    assert saved.best_epoch == 1
+
+
+@pytest.mark.parametrize("content", ["", "[]", "null", '{"last": "x"}', "{"])
+def test_a_garbled_list_of_the_newest_does_no_harm(tmp_path, content):
+    _, saved = made(tmp_path)
+    saved.save(1, 0.5)
+    (tmp_path / "checkpoints" / "newest.json").write_text(content)
+    assert saved.restore() == (1, [])
+    saved.save(2, 0.4)
+    assert saved.restore() == (2, [])

@@ -1,11 +1,19 @@
 """Checkpoints that a fault cannot take away.
 
-Each is written before an older one goes, with a checksum; weights that are
-not finite, and a disk without room, are noticed before anything is written;
-a damaged one is passed over for the one before it.
+    checkpoints/
+      ckpt-N.*        epoch N: TensorFlow's files, and ckpt-N.sha256
+      best/ckpt-N.*   the same of the best epoch so far
+      newest.json     which N are there
+
+Each is written before an older one goes. Its checksum comes last: until then
+there is no checkpoint, and `newest.json` names it after that, so that one that
+has gone is missed. Weights that are not finite, and a disk without room, are
+noticed before anything is written; what is damaged, cut off or gone is passed
+over for the one before it, and said.
 """
 
 import hashlib
+import json
 import pathlib
 import re
 import shutil
@@ -17,6 +25,7 @@ from mart_tf import choices
 from mart_tf import files
 
 _KEPT = 2
+_NEWEST = "newest.json"
 
 
 class Checkpoints:
@@ -53,16 +62,23 @@ class Checkpoints:
         """Restores the newest sound checkpoint.
 
         Returns:
-            The number of finished epochs (0 without a checkpoint), and a
-            sentence for each damaged checkpoint that was passed over.
+            The number of finished epochs (0 without a checkpoint, or where
+            the first was cut off), and a sentence for each that was passed
+            over.
 
         Raises:
             ValueError: If there are checkpoints and all are damaged.
         """
-        restored, warnings = _restore_newest(self._folder, self._state)
+        restored, warnings = _restore_newest(self._folder, self._state, "last")
         if restored is None:
             return 0, warnings
         return int(self.epoch), warnings
+
+    @property
+    def best_epoch(self):
+        """The epoch of the best checkpoint that is whole."""
+        files = (self._folder / "best").glob("ckpt-*.sha256")
+        return max(number for file in files if (number := _number(file)))
 
     def is_best(self, accuracy):
         """Whether an accuracy is above that of every saved epoch.
@@ -85,10 +101,14 @@ class Checkpoints:
         """
         self._check_finite(epoch)
         self.epoch.assign(epoch)
+        newest = _newest(self._folder)
         if accuracy is not None and self.is_best(accuracy):
             self.best_accuracy.assign(accuracy)
             _save(self._folder / "best", self._best, epoch)
+            newest["best"] = epoch
         _save(self._folder, self._state, epoch)
+        newest["last"] = epoch
+        files.replace_text(self._folder / _NEWEST, json.dumps(newest) + "\n")
 
     def _check_finite(self, epoch):
         for weight in self._model.classifier.weights:
@@ -121,12 +141,13 @@ def restore_classifier(path, checkpoint, classifier, averaged=False):
         ValueError: If no checkpoint is sound.
     """
     folder = pathlib.Path(path, "checkpoints")
-    if checkpoint.startswith("best"):
-        folder = folder / "best"
+    kind = checkpoint.removesuffix("_raw")
     state = tf.train.Checkpoint(classifier=_raw(classifier.weights))
-    restored, warnings = _restore_newest(folder, state)
+    restored, warnings = _restore_newest(folder, state, kind)
     if restored is None:
-        raise ValueError(f"{folder} holds no checkpoint; train first.")
+        raise ValueError(
+            " ".join([*warnings, f"{folder} holds no checkpoint; train first."])
+        )
     if averaged and not checkpoint.endswith("_raw"):
         averages = tf.train.Checkpoint(
             averages=_raw(classifier.trainable_weights)
@@ -167,14 +188,21 @@ def _save(folder, state, number):
             file.unlink()
 
 
-def _restore_newest(folder, state):
-    prefixes = sorted(
-        (file.with_suffix("") for file in folder.glob("ckpt-*.index")),
-        key=_number,
-        reverse=True,
-    )
-    warnings = []
-    for prefix in prefixes:
+def _restore_newest(folder, state, kind):
+    """Restores the newest sound "last" or "best" checkpoint.
+
+    Returns:
+        Its prefix, None where there is none or the first was cut off; and a
+        sentence for each that was passed over.
+    """
+    expected = _newest(folder).get(kind)
+    if kind == "best":
+        folder = folder / "best"
+    numbers = {_number(file) for file in folder.glob("ckpt-*.*")}
+    numbers = sorted((numbers | {expected}) - {None}, reverse=True)
+    warnings, cut_off = [], True
+    for number in numbers:
+        prefix = folder / f"ckpt-{number}"
         fault = _fault(prefix)
         if fault is None:
             try:
@@ -183,8 +211,15 @@ def _restore_newest(folder, state):
                 return prefix, warnings
             except (tf.errors.OpError, AssertionError, ValueError) as error:
                 fault = f"it cannot be read: {choices.first_line(error)}"
+        if fault == _CUT_OFF and expected is not None and number > expected:
+            # Never named: the one before it is the newest.
+            continue
+        cut_off = cut_off and fault == _CUT_OFF
         warnings.append(f"Checkpoint {prefix} is damaged ({fault}).")
-    if prefixes:
+    # The second is written while the first is there.
+    if expected is None and len(numbers) == 1 and cut_off:
+        return None, [f"Saving the first checkpoint, {prefix}, was cut off."]
+    if numbers:
         raise ValueError(
             " ".join(warnings) + " No sound checkpoint is left; restore one "
             "from a backup, or train again in another workdir."
@@ -192,16 +227,37 @@ def _restore_newest(folder, state):
     return None, warnings
 
 
-def _number(prefix):
-    return int(re.search(r"\d+$", prefix.name).group())
+def _newest(folder):
+    """The numbers of "last" and "best" as far as `newest.json` tells."""
+    try:
+        found = json.loads((folder / _NEWEST).read_text(encoding="utf-8"))
+        return {
+            kind: found[kind]
+            for kind in ("last", "best")
+            if isinstance(found.get(kind), int)
+        }
+    # A run of an earlier version has none.
+    except (OSError, ValueError, AttributeError):
+        return {}
+
+
+def _number(path):
+    """N of `ckpt-N` or `ckpt-N.index`; None of another name."""
+    found = re.fullmatch(r"ckpt-(\d{1,18})(\..*)?", path.name)
+    return found and int(found.group(1))
+
+
+_CUT_OFF = "writing it was cut off"
 
 
 def _fault(prefix):
     """What is wrong with a checkpoint's files, or None."""
     recorded = prefix.with_name(prefix.name + ".sha256")
-    if not recorded.exists():
-        return "its checksum is missing: writing it was cut off"
-    if recorded.read_text(encoding="utf-8").strip() != _checksum(prefix):
+    if not any(prefix.parent.glob(prefix.name + ".*")):
+        return "it has gone"
+    if not recorded.is_file():
+        return _CUT_OFF
+    if recorded.read_bytes().strip() != _checksum(prefix).encode():
         return "its checksum does not match"
     return None
 

@@ -76,10 +76,11 @@ def train(config, record, console):
     workdir.check_files(record, facts["files"])
     saved = checkpoints.Checkpoints(config.workdir, model)
     finished, warnings = saved.restore()
+    instead = "Falling back to the one before it."
+    if not finished:
+        instead = "Starting anew."
     for warning in warnings:
-        console.print(
-            f"{warning} Falling back to the one before it.", soft_wrap=True
-        )
+        console.print(f"{warning} {instead}", soft_wrap=True)
     if finished >= config.epochs:
         console.print(
             f"{config.workdir} has finished its {finished} epochs; there is "
@@ -140,7 +141,7 @@ def _outcome(config, model, saved):
             "is no validation split to choose by"
         )
     return (
-        f"best epoch {_best_epoch(config.workdir)}, with "
+        f"best epoch {saved.best_epoch}, with "
         f"{model.defense.selects_by.replace('_', ' ')} "
         f"{100 * float(saved.best_accuracy):.1f} % on the validation split"
     )
@@ -344,9 +345,3 @@ def _tensorboard(path):
         return []
     folder = pathlib.Path(path, "tensorboard")
     return [keras.callbacks.TensorBoard(str(folder), write_graph=False)]
-
-
-def _best_epoch(path):
-    best = pathlib.Path(path, "checkpoints", "best")
-    numbers = [int(f.stem.split("-")[1]) for f in best.glob("ckpt-*.index")]
-    return max(numbers)

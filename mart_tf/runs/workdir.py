@@ -79,7 +79,8 @@ def describe(path):
         ValueError: If the workdir holds no run, or a run without checkpoint.
     """
     record = read(path)
-    if not any(pathlib.Path(path, "checkpoints").glob("ckpt-*.index")):
+    # The checksum comes last: without one there is no checkpoint.
+    if not any(pathlib.Path(path, "checkpoints").glob("ckpt-*.sha256")):
         raise ValueError(
             f"{path} has no finished epoch yet; continue it with mart-train "
             f"--flagfile={path}/flags.cfg."
