@@ -1,7 +1,19 @@
-"""Files written whole or not at all."""
+"""Files written whole or not at all; folders that belong to one process."""
 
 import contextlib
+import datetime
+import json
 import os
+import pathlib
+import platform
+
+try:
+    import fcntl
+except ImportError:
+    # Windows has other locks; two processes in one folder go unnoticed there.
+    fcntl = None
+
+_LOCK = ".lock"
 
 
 @contextlib.contextmanager
@@ -31,3 +43,67 @@ def replace_text(path, text):
     """
     with whole(path) as partial:
         partial.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def held(folder):
+    """Keeps other processes from a folder while the body runs.
+
+    The lock is the operating system's, on `.lock` in the folder, which says
+    who holds it: it goes with its process, however that ends, and the file of
+    one that was killed keeps nobody out.
+
+    Args:
+        folder: A path; made if it is not there, and removed again if nothing
+            was written into it.
+
+    Raises:
+        ValueError: If another process holds it.
+    """
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with _locked(folder / _LOCK):
+        try:
+            yield
+        finally:
+            (folder / _LOCK).unlink(missing_ok=True)
+            if not any(folder.iterdir()):
+                folder.rmdir()
+
+
+def _locked(path):
+    """The open file of a lock that this process has."""
+    while True:
+        file = path.open("a+", encoding="utf-8")
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = _holder(file.read())
+            file.close()
+            raise ValueError(
+                f"{path.parent} is being written by another process{holder}; "
+                "wait for it, or name another folder."
+            ) from None
+        if path.exists() and os.path.samestat(
+            os.fstat(file.fileno()), path.stat()
+        ):
+            break
+        # Its holder removed it in the meantime.
+        file.close()
+    file.truncate(0)
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    holder = {"host": platform.node(), "process": os.getpid(), "since": now}
+    file.write(json.dumps(holder))
+    file.flush()
+    return file
+
+
+def _holder(text):
+    """Who has a lock, as its file tells, in words."""
+    try:
+        found = json.loads(text)
+        return " ({process} on {host}, since {since})".format(**found)
+    except (ValueError, LookupError, TypeError):
+        return ""

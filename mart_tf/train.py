@@ -25,7 +25,7 @@ FLAGS = cli.flag_values()
 _DATASET = "the data set's own"
 _STRINGS = {
     "workdir": "Where the run lives; default: "
-    "runs/<dataset>_<model>_<defense>.",
+    "runs/<dataset>_<model>_<defense>, with the seed where it is not 0.",
     "dataset": "digits, the name of a TFDS image classification set "
     "(mnist:count=1000: trained on 1,000 rows), folder:PATH (one folder a "
     "class) or npz:PATH.",

@@ -60,6 +60,27 @@ def _starter():
     return starter
 
 
+HOLDER = """
+import sys, time
+from mart_tf import files
+with files.held(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def hold(folder):
+    """Another process that has a folder."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(folder)],
+        env=environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
 def assert_refused(process, sentence):
     """Exit status 1, one sentence, no traceback."""
     assert process.returncode == 1, process.stderr

@@ -417,6 +417,18 @@ class TestStoppedEvaluations:
         for name in first.files:
             np.testing.assert_array_equal(first[name], second[name])
 
+    def test_are_not_run_twice_at_once(self, digits, tmp_path):
+        process = programs.hold(tmp_path)
+        try:
+            with pytest.raises(ValueError, match="by another process"):
+                mart_tf.evaluate_robustness(
+                    *digits, _THREAT, "fgsm", directory=tmp_path
+                )
+        finally:
+            process.kill()
+            process.wait()
+        assert [file.name for file in tmp_path.iterdir()] == [".lock"]
+
     def test_are_not_mixed_with_another(self, digits, other, tmp_path):
         model, data = digits
 

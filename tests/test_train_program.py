@@ -450,6 +450,41 @@ def test_resumes_under_a_mirrored_strategy():
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+def test_a_workdir_belongs_to_one_process():
+    train("run", epochs=1)
+    before = sorted(pathlib.Path("run").rglob("*"))
+    process = programs.hold("run")
+    try:
+        with pytest.raises(ValueError, match="run is being written by another"):
+            train("run", epochs=2)
+    finally:
+        process.kill()
+        process.wait()
+    # Another one was faster: this one had seen an empty folder.
+    config = run_config.Config(
+        workdir="run", **{**SMALL, "seed": 3, "epochs": 1}
+    ).resolved()
+    with pytest.raises(ValueError, match="seed was 0, now 3"):
+        run.train(config, None, rich.console.Console(file=io.StringIO()))
+    same = dataclasses.replace(config, seed=0)
+    with pytest.raises(ValueError, match="Another process began a run in run"):
+        run.train(same, None, rich.console.Console(file=io.StringIO()))
+    assert sorted(pathlib.Path("run").rglob("*")) == before
+    assert "Continuing run after epoch 1" in train("run", epochs=2)
+
+
+def test_a_first_save_that_was_killed_is_begun_anew():
+    train("whole", epochs=2)
+    shutil.copytree("whole", "killed")
+    checkpoints = pathlib.Path("killed/checkpoints")
+    for file in [*checkpoints.glob("ckpt-2.*"), checkpoints / "newest.json"]:
+        file.unlink()
+    (checkpoints / "ckpt-1.sha256").unlink()
+    said = train("killed", epochs=2)
+    assert "ckpt-1, was cut off. Starting anew." in said
+    assert_same_run("whole", "killed")
+
+
 def test_no_sound_checkpoint_stops_the_run():
     train("run", epochs=2)
     for file in pathlib.Path("run/checkpoints").rglob("ckpt-*.index"):
@@ -607,6 +642,8 @@ def test_defaults_come_from_the_data_set():
     # A workdir's name leaves an option's default out.
     config = run_config.Config(defense="mart:regularization=5.0:form=paper")
     assert config.resolved().workdir == "runs/digits_digits_cnn_mart"
+    config = run_config.Config(seed=7).resolved()
+    assert config.workdir == "runs/digits_digits_cnn_mart_seed7"
 
 
 def test_a_default_run_records_what_every_default_stood_for():

@@ -1,5 +1,6 @@
 """Robust accuracy of a classifier under a list of attacks."""
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -10,6 +11,7 @@ import tensorflow as tf
 
 from mart_tf import environment
 from mart_tf import evaluation
+from mart_tf import files
 from mart_tf.evaluation import adversarial
 from mart_tf.evaluation import arrays
 from mart_tf.evaluation import doubts
@@ -105,7 +107,8 @@ def evaluate_robustness(
         A `Report`.
 
     Raises:
-        ValueError: On bad input, before any work starts.
+        ValueError: On bad input, before any work starts; or if another
+            process writes into the directory.
     """
     specs = evaluation.resolve(attacks, surrogate=surrogate is not None)
     radii = _radii(epsilon_sweep, threat)
@@ -138,71 +141,76 @@ def evaluate_robustness(
         warnings.warn(sentence, stacklevel=2)
     # Not wider than the data: padding would be computed for nothing.
     width = min(batch_size, len(images))
-    kept = unfinished.Unfinished(
-        directory and pathlib.Path(directory, "partial"),
-        lambda: {
-            "version": environment.versions()["mart-tf"],
-            "threat model": dataclasses.asdict(threat),
-            "seed": seed,
-            "batch size": width,
-            "data": unfinished.digest([images, labels]),
-            "model": _identity(target, images),
-            "surrogate": other and _identity(other, images),
-        },
-    )
-    with progress_bars.bar(progress) as opened:
-        measured = measuring.Measurement(
-            target,
-            images,
-            labels,
-            width,
-            seed,
-            kept,
-            opened,
-            save_adversarial
-            and functools.partial(
-                adversarial.Writer, directory, images, labels, threat
+    with files.held(directory) if directory else contextlib.nullcontext():
+        kept = unfinished.Unfinished(
+            directory and pathlib.Path(directory, "partial"),
+            lambda: {
+                "version": environment.versions()["mart-tf"],
+                "threat model": dataclasses.asdict(threat),
+                "seed": seed,
+                "batch size": width,
+                "data": unfinished.digest([images, labels]),
+                "model": _identity(target, images),
+                "surrogate": other and _identity(other, images),
+            },
+        )
+        with progress_bars.bar(progress) as opened:
+            measured = measuring.Measurement(
+                target,
+                images,
+                labels,
+                width,
+                seed,
+                kept,
+                opened,
+                save_adversarial
+                and functools.partial(
+                    adversarial.Writer, directory, images, labels, threat
+                ),
+            )
+            found = [measured.natural()]
+            for spec, attack in plan:
+                if evaluation.is_transfer(spec):
+                    found.append(measured.transfer(spec.text, attack))
+                else:
+                    found.append(measured.attack(spec.text, attack))
+            sweep = swept and measured.sweep(*swept)
+        facts = facts or {}
+        made = report.Report(
+            model={
+                **facts.get("model", {}),
+                **_described(target),
+                **({"surrogate": _described(other)} if other else {}),
+            },
+            data={
+                "sample": "first" if len(images) == max_examples else "all",
+                **facts.get("data", {}),
+                "examples": len(images),
+                "image_shape": list(images.shape[1:]),
+                "classes": classes,
+                "class_names": list(class_names) if class_names else None,
+            },
+            threat=threat,
+            settings={
+                "seed": seed,
+                "batch_size": width,
+                "precision": "float32",
+            },
+            results=tuple(found),
+            samples=measured.samples,
+            labels=labels,
+            sweep=sweep,
+            traces=tuple(measured.traces),
+            warnings=(
+                *doubtful,
+                *_warnings(found[0], classes, target, other, plan),
             ),
         )
-        found = [measured.natural()]
-        for spec, attack in plan:
-            if evaluation.is_transfer(spec):
-                found.append(measured.transfer(spec.text, attack))
-            else:
-                found.append(measured.attack(spec.text, attack))
-        sweep = swept and measured.sweep(*swept)
-    facts = facts or {}
-    made = report.Report(
-        model={
-            **facts.get("model", {}),
-            **_described(target),
-            **({"surrogate": _described(other)} if other else {}),
-        },
-        data={
-            "sample": "first" if len(images) == max_examples else "all",
-            **facts.get("data", {}),
-            "examples": len(images),
-            "image_shape": list(images.shape[1:]),
-            "classes": classes,
-            "class_names": list(class_names) if class_names else None,
-        },
-        threat=threat,
-        settings={"seed": seed, "batch_size": width, "precision": "float32"},
-        results=tuple(found),
-        samples=measured.samples,
-        labels=labels,
-        sweep=sweep,
-        traces=tuple(measured.traces),
-        warnings=(
-            *doubtful,
-            *_warnings(found[0], classes, target, other, plan),
-        ),
-    )
-    if directory is not None:
-        measured.close()
-        made.save(directory)
-        kept.clear()
-    return made
+        if directory is not None:
+            measured.close()
+            made.save(directory)
+            kept.clear()
+        return made
 
 
 def _check_range(target, threat):

@@ -129,6 +129,8 @@ class Config:
         parts = (self.dataset, names.canonical(self.model), self.defense)
         if self.pool is not None:
             parts += ("pool",)
+        if self.seed:
+            parts += (f"seed{self.seed}",)
         return "runs/" + "_".join(
             re.sub(r"[^\w.]+", "-", part).strip("-") for part in parts
         )

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from mart_tf import data
 from mart_tf import defenses
+from mart_tf import files
 from mart_tf import threat as threat_model
 from mart_tf.defenses import base
 from mart_tf.models import loading
@@ -73,6 +74,17 @@ def train(config, record, console):
         replicas,
     )
     facts = _facts(config, dataset, model, policy)
+    with files.held(config.workdir):
+        if workdir.prepare(config) != record:
+            raise ValueError(
+                f"Another process began a run in {config.workdir} while this "
+                "one started; give another --workdir."
+            )
+        _continue(config, record, facts, console, model, dataset, pool, steps)
+
+
+def _continue(config, record, facts, console, model, dataset, pool, steps):
+    """Trains from where the workdir stands to the last epoch."""
     workdir.check_files(record, facts["files"])
     saved = checkpoints.Checkpoints(config.workdir, model)
     finished, warnings = saved.restore()

@@ -1,0 +1,82 @@
+"""Files written whole, and folders that belong to one process at a time."""
+
+import json
+import os
+import signal
+
+import programs
+import pytest
+
+from mart_tf import files
+
+
+class TestWhole:
+    def test_a_reader_never_sees_a_part(self, tmp_path):
+        path = tmp_path / "a.txt"
+        path.write_text("old")
+        with files.whole(path) as partial:
+            partial.write_text("half")
+            assert path.read_text() == "old"
+        assert path.read_text() == "half"
+        assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+    def test_what_fails_leaves_what_was_there(self, tmp_path):
+        path = tmp_path / "a.txt"
+        path.write_text("old")
+        with pytest.raises(OSError, match="full"), files.whole(path) as partial:
+            partial.write_text("half")
+            raise OSError("full")
+        assert path.read_text() == "old"
+        assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+
+class TestHeld:
+    def test_another_process_is_refused_by_name(self, tmp_path):
+        process = programs.hold(tmp_path / "run")
+        try:
+            said = json.loads((tmp_path / "run" / ".lock").read_text())
+            assert said["process"] == process.pid
+            with (
+                pytest.raises(ValueError, match=f"process \\({process.pid} on"),
+                files.held(tmp_path / "run"),
+            ):
+                raise AssertionError("Both have it.")
+        finally:
+            process.kill()
+            process.wait()
+
+    @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+    def test_of_a_process_that_has_died_it_is_taken_over(
+        self, tmp_path, number
+    ):
+        process = programs.hold(tmp_path / "run")
+        process.send_signal(number)
+        process.wait()
+        assert (tmp_path / "run" / ".lock").exists()
+        with files.held(tmp_path / "run"):
+            said = json.loads((tmp_path / "run" / ".lock").read_text())
+            assert said["process"] == os.getpid()
+        # Nothing was written: nothing stays.
+        assert not (tmp_path / "run").exists()
+
+    def test_is_given_back_after_an_error(self, tmp_path):
+        with pytest.raises(OSError, match="full"), files.held(tmp_path):
+            (tmp_path / "a.txt").write_text("a")
+            raise OSError("full")
+        assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+        with files.held(tmp_path):
+            pass
+
+    @pytest.mark.parametrize("text", ["", "{", "[]", "null", '{"host": 3}'])
+    def test_a_lock_that_says_nothing_is_one(self, tmp_path, text):
+        process = programs.hold(tmp_path)
+        (tmp_path / ".lock").write_text(text)
+        try:
+            with (
+                pytest.raises(ValueError, match="by another process; wait"),
+                files.held(tmp_path),
+            ):
+                raise AssertionError("Both have it.")
+        finally:
+            process.kill()
+            process.wait()
