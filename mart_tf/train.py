@@ -4,6 +4,7 @@ mart-train --dataset=mnist --data_dir=... --defense=mart
 """
 
 import dataclasses
+import sys
 
 from absl import flags
 
@@ -56,6 +57,8 @@ _STRINGS = {
     "bits), mixed_bfloat16, or auto: bfloat16 where the hardware computes it.",
     "xla": "What XLA compiles: step (on one device), attack (of each step) or "
     "off; auto: the step on a GPU, the attack on several, off on CPUs.",
+    "checkpoint_every": "How much of an epoch a run may lose: it is saved so "
+    "often, 10min or 500steps, beside the end of each epoch.",
     "strategy": "auto (mirrored if more than one device is visible), single "
     "or mirrored.",
 }
@@ -154,8 +157,13 @@ def _main():
     import rich.console
 
     from mart_tf.runs import run
+    from mart_tf.runs import signals
 
-    run.train(config, record, rich.console.Console(markup=False))
+    try:
+        run.train(config, record, rich.console.Console(markup=False))
+    except signals.Stopped as stopped:
+        print(f"mart-train: {stopped}", file=sys.stderr)
+        sys.exit(stopped.status)
 
 
 if __name__ == "__main__":

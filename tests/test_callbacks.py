@@ -32,7 +32,7 @@ def test_the_time_of_the_validation_is_not_trainings(clock):
         batch_size=40,
         steps=30,
         epochs=3,
-        first_epoch=0,
+        done=0,
     )
     model = mart_tf.AdversarialClassifier(
         linear.linear_network(), threat=linear.THREAT

@@ -29,7 +29,7 @@ def made(path, seed=0):
         variable.assign(generator.random(variable.shape))
     model.step.assign(10 + seed)
     model.memory.weights[0].assign(generator.random(linear.EXAMPLES))
-    return model, checkpoints.Checkpoints(path, model)
+    return model, checkpoints.Checkpoints(path, model, 10)
 
 
 def state(model):
@@ -49,7 +49,7 @@ def test_all_that_a_run_goes_on_with_comes_back(tmp_path):
     model, saved = made(tmp_path, seed=1)
     saved.save(3, 0.75)
     other, restored = made(tmp_path, seed=2)
-    assert restored.restore() == (3, [])
+    assert restored.restore() == (3, 0, [])
     for one, two in zip(state(model), state(other), strict=True):
         np.testing.assert_array_equal(one, two)
     # What a later epoch has to be above.
@@ -97,7 +97,7 @@ def test_the_tenth_epoch_is_newer_than_the_ninth(tmp_path):
     _, saved = made(tmp_path)
     for epoch in (9, 10):
         saved.save(epoch, 0.1 * epoch)
-    assert made(tmp_path)[1].restore() == (10, [])
+    assert made(tmp_path)[1].restore() == (10, 0, [])
     classifier = linear.linear_network()
     for kind in ("best", "last"):
         found = checkpoints.restore_classifier(tmp_path, kind, classifier)
@@ -139,7 +139,7 @@ def test_a_first_save_that_was_cut_off_is_none(tmp_path):
     cut_off(folder / "ckpt-1")
     (folder / "newest.json").unlink()
     _, again = made(tmp_path, seed=1)
-    finished, [warning] = again.restore()
+    finished, _, [warning] = again.restore()
     assert finished == 0
     assert warning.endswith("ckpt-1, was cut off.")
     # Two without a checksum are no accident of the first save.
@@ -163,7 +163,7 @@ def test_a_later_save_that_was_cut_off_is_not_seen(tmp_path):
         cut_off(tmp_path / folder / "ckpt-2")
     (tmp_path / "checkpoints" / "newest.json").write_text(newest)
     other, again = made(tmp_path, seed=2)
-    assert again.restore() == (1, [])
+    assert again.restore() == (1, 0, [])
     for one, two in zip(before, state(other), strict=True):
         np.testing.assert_array_equal(one, two)
     classifier = linear.linear_network()
@@ -194,7 +194,7 @@ def test_a_garbled_checksum_is_passed_over(tmp_path, content):
     saved.save(1, 0.5)
     saved.save(2, 0.6)
     (tmp_path / "checkpoints" / "ckpt-2.sha256").write_bytes(content)
-    finished, [warning] = saved.restore()
+    finished, _, [warning] = saved.restore()
     assert finished == 1
     assert "ckpt-2 is damaged (its checksum does not match)" in warning
 
@@ -207,7 +207,7 @@ def test_stray_files_are_no_checkpoints(tmp_path, name):
     saved.save(1, 0.5)
     for folder in ("checkpoints", "checkpoints/best"):
         (tmp_path / folder / name).write_bytes(b"stray")
-    assert saved.restore() == (1, [])
+    assert saved.restore() == (1, 0, [])
     assert saved.best_epoch == 1
 
 
@@ -216,6 +216,6 @@ def test_a_garbled_list_of_the_newest_does_no_harm(tmp_path, content):
     _, saved = made(tmp_path)
     saved.save(1, 0.5)
     (tmp_path / "checkpoints" / "newest.json").write_text(content)
-    assert saved.restore() == (1, [])
+    assert saved.restore() == (1, 0, [])
     saved.save(2, 0.4)
-    assert saved.restore() == (2, [])
+    assert saved.restore() == (2, 0, [])

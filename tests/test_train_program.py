@@ -28,6 +28,7 @@ from mart_tf.runs import callbacks
 from mart_tf.runs import config as run_config
 from mart_tf.runs import devices
 from mart_tf.runs import run
+from mart_tf.runs import signals
 from mart_tf.runs import workdir
 
 # Small enough for seconds, with dropout and a last batch to drop.
@@ -450,6 +451,130 @@ def test_resumes_under_a_mirrored_strategy():
         np.testing.assert_allclose(a, b, atol=1e-6)
 
 
+def stopped_at(monkeypatch, *where):
+    """Makes a run stop, as by SIGTERM, at each of some places in turn.
+
+    A place is the name of a hook of `callbacks.Within` and how often it is
+    called before.
+    """
+    calls = dict.fromkeys(("on_train_batch_end", "on_test_batch_end"), 0)
+    left = list(where)
+
+    def patched(name):
+        original = getattr(callbacks.Within, name)
+
+        def hook(self, *arguments, **named):
+            calls[name] += 1
+            if left and left[0] == (name, calls[name]):
+                left.pop(0)
+                os.kill(os.getpid(), signal.SIGTERM)
+            original(self, *arguments, **named)
+
+        monkeypatch.setattr(callbacks.Within, name, hook)
+
+    for name in calls:
+        patched(name)
+    return left
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"defense": "mma", "schedule": "cosine:warmup_epochs=0.7"},
+        {"strategy": "mirrored", "model": "digits_cnn"},
+        {"ema": 0.9, "ema_warmup_epochs": 0.3, "augment": True},
+    ],
+    ids=["plain", "mma", "mirrored", "average"],
+)
+def test_stopped_in_the_middle_equals_a_run_without_a_stop(
+    settings, monkeypatch
+):
+    settings = {"epochs": 3, "batch_size": 128, **settings}
+    train("whole", **settings)
+    # Ten steps an epoch; two batches of validation.
+    left = stopped_at(
+        monkeypatch,
+        ("on_train_batch_end", 3),
+        ("on_train_batch_end", 4),
+        ("on_test_batch_end", 1),
+        ("on_train_batch_end", 20),
+        ("on_test_batch_end", 4),
+    )
+    said, stops = "", 0
+    while left:
+        with pytest.raises(signals.Stopped) as stopped:
+            said = train("parts", **settings)
+        stops += 1
+        assert stopped.value.status == 128 + signal.SIGTERM
+    assert stops == 5
+    said = train("parts", **settings)
+    assert "Continuing parts after step 10 of 10 of epoch 2" in said
+    assert_same_run("whole", "parts")
+    assert not pathlib.Path("parts/checkpoints/within").exists()
+
+
+def begun(path, *flags):
+    """A run of many steps in a process of its own, in the middle of one."""
+    settings = {**SMALL, "batch_size": 32, "epochs": 3, "workdir": path}
+    command = [f"--{name}={value}" for name, value in settings.items()]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mart_tf.train", *command, *flags],
+        env=programs.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    return process, [*command, *flags]
+
+
+def first_within(path):
+    """Waits until the middle of an epoch is saved."""
+    newest = pathlib.Path(path, "checkpoints/newest.json")
+    while not newest.exists() or "within" not in newest.read_text():
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_saves_and_ends(name):
+    number = getattr(signal, name)
+    process, command = begun("run", "--checkpoint_every=1steps")
+    first_within("run")
+    process.send_signal(number)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert f"mart-train: Stopped by {name} after step " in error
+    assert error.endswith("is saved; the same command goes on from there.\n")
+    assert "Traceback" not in error
+    done = programs.run("train", *command)
+    assert done.returncode == 0, done.stderr
+    assert "Continuing run after step " in done.stdout
+    train("whole", batch_size=32, epochs=3)
+    assert_same_run("whole", "run")
+
+
+def test_killed_within_an_epoch_and_saved_by_a_signal():
+    process, command = begun("run", "--checkpoint_every=2steps")
+    first_within("run")
+    process.kill()
+    process.wait()
+    process, _ = begun("run", "--checkpoint_every=100min")
+    # What another signal asks for is saved, and the run goes on.
+    while not pathlib.Path("run/.lock").exists():
+        time.sleep(0.01)
+    newest = pathlib.Path("run/checkpoints/newest.json")
+    before = newest.read_text()
+    while "Continuing run after step" not in process.stdout.readline():
+        assert process.poll() is None
+    while newest.read_text() == before and process.poll() is None:
+        time.sleep(0.2)
+        process.send_signal(signal.SIGUSR1)
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 0, error
+    train("whole", batch_size=32, epochs=3)
+    assert_same_run("whole", "run")
+
+
 def test_a_workdir_belongs_to_one_process():
     train("run", epochs=1)
     before = sorted(pathlib.Path("run").rglob("*"))
@@ -829,6 +954,9 @@ def test_programs_take_the_last_epoch_of_a_run_without_a_validation_split():
         ("--dataset=folder:absent", "There is no folder absent"),
         ("--dataset=npz:absent.npz", "There is no file absent.npz"),
         ("--dataset=mnist", "is not prepared in"),
+        ("--checkpoint_every=10", "expected minutes or steps, such as 10min"),
+        ("--checkpoint_every=0steps", "--checkpoint_every is '0steps'"),
+        ("--checkpoint_every=1.5steps", "--checkpoint_every is '1.5steps'"),
         ("--seed=99999999999999999999", "--seed is 99999999999999999999"),
         ("--epsilom=1", "Did you mean: epsilon"),
         ("epochs=3", "Unexpected argument 'epochs=3'"),

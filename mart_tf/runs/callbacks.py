@@ -10,8 +10,12 @@ import rich.console
 import rich.progress
 
 from mart_tf import files
+from mart_tf.runs import signals
 
 _REFRESH_SECONDS = 0.5
+# An epoch's training is worth a save if it, and validation after it, may be
+# lost.
+_BEFORE_VALIDATION = 60.0
 
 
 class Progress(keras.callbacks.Callback):
@@ -24,16 +28,16 @@ class Progress(keras.callbacks.Callback):
         batch_size: Global batch size.
         steps: Steps in an epoch.
         epochs: Epochs of the run.
-        first_epoch: Finished epochs of the run so far.
+        done: Steps that the run has taken so far.
     """
 
-    def __init__(self, console, batch_size, steps, epochs, first_epoch):
+    def __init__(self, console, batch_size, steps, epochs, done):
         super().__init__()
         self._console = console
         self._batch_size = batch_size
         self._steps = steps
         self._epochs = epochs
-        self._done = first_epoch * steps
+        self._done = done
         self._bar = rich.progress.Progress(
             rich.progress.TextColumn("{task.description}"),
             rich.progress.BarColumn(),
@@ -52,6 +56,10 @@ class Progress(keras.callbacks.Callback):
         )
 
     def on_train_end(self, logs=None):
+        self.close()
+
+    def close(self):
+        """Takes the bar away, also where training did not end."""
         self._bar.stop()
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -123,10 +131,6 @@ class Record(keras.callbacks.Callback):
                     if int(row["epoch"]) <= first_epoch
                 ]
 
-    def on_epoch_begin(self, epoch, logs=None):
-        rate = self.model.optimizer.learning_rate
-        self._rate = float(keras.ops.convert_to_numpy(rate))
-
     def on_epoch_end(self, epoch, logs=None):
         accuracy = logs.get(f"val_{self.model.defense.selects_by}")
         best = self._checkpoints.is_best(accuracy)
@@ -134,7 +138,7 @@ class Record(keras.callbacks.Callback):
             {
                 "epoch": epoch + 1,
                 **{name: f"{value:.6g}" for name, value in logs.items()},
-                "learning_rate": f"{self._rate:.6g}",
+                "learning_rate": f"{float(self._checkpoints.rate):.6g}",
                 "best": int(best),
             }
         )
@@ -146,6 +150,84 @@ class Record(keras.callbacks.Callback):
         # The row first: a run that is killed before its checkpoint drops it.
         files.replace_text(self._file, text.getvalue())
         self._checkpoints.save(epoch + 1, accuracy)
+
+
+class Within(keras.callbacks.Callback):
+    """Saves the middle of an epoch: now and then, and when a signal asks.
+
+    Args:
+        checkpoints: The run's `Checkpoints`, the metrics of an epoch that goes
+            on restored.
+        signals: A `signals.Signals`.
+        every: Seconds and steps between two saves, one of them None.
+        steps: Steps in an epoch.
+        position: Steps of the first epoch that were taken before.
+    """
+
+    def __init__(self, checkpoints, signals, every, steps, position):
+        super().__init__()
+        self._checkpoints = checkpoints
+        self._signals = signals
+        self._seconds, self._steps_between = every
+        self._steps = steps
+        self._position = position
+        self._rest()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._before = epoch * self._steps + self._position
+        if self._position:
+            self._checkpoints.give_metrics()
+        else:
+            rate = keras.ops.convert_to_numpy(
+                self.model.optimizer.learning_rate
+            )
+            self._checkpoints.rate.assign(rate)
+        self._position = 0
+        self._done = self._before
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._done = self._before + batch + 1
+        self._signals.heeded = True
+        if self._is_due(self._seconds) or self._is_asked():
+            self._checkpoints.take_metrics()
+            self._save()
+
+    def on_test_begin(self, logs=None):
+        # Keras resets them next: validation has the same ones.
+        self._checkpoints.take_metrics()
+        if self._is_due(_BEFORE_VALIDATION):
+            self._save()
+
+    def on_test_batch_end(self, batch, logs=None):
+        if self._is_asked():
+            self._save()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._rest()
+
+    def _is_asked(self):
+        return self._signals.stop is not None or self._signals.save
+
+    def _is_due(self, seconds):
+        if self._steps_between is not None:
+            return self._done - self._saved >= self._steps_between
+        return time.monotonic() - self._when >= seconds
+
+    def _save(self):
+        self._checkpoints.save_within(self._done)
+        self._signals.save = False
+        self._when, self._saved = time.monotonic(), self._done
+        if self._signals.stop is not None:
+            epoch, step = divmod(self._done - 1, self._steps)
+            where = (
+                f"after step {step + 1} of epoch {epoch + 1}, which is saved"
+            )
+            raise signals.Stopped(self._signals.stop, where)
+
+    def _rest(self):
+        """An epoch is saved, or begins."""
+        self._when = time.monotonic()
+        self._saved = self._done = getattr(self, "_done", 0)
 
 
 def _accuracies(logs):

@@ -3,7 +3,8 @@
     checkpoints/
       ckpt-N.*        epoch N: TensorFlow's files, and ckpt-N.sha256
       best/ckpt-N.*   the same of the best epoch so far
-      newest.json     which N are there
+      within/ckpt-S.* the same of step S, in the middle of an epoch
+      newest.json     which N and S are there
 
 Each is written before an older one goes. Its checksum comes last: until then
 there is no checkpoint, and `newest.json` names it after that, so that one that
@@ -23,6 +24,7 @@ import tensorflow as tf
 
 from mart_tf import choices
 from mart_tf import files
+from mart_tf.runs import accumulators
 
 _KEPT = 2
 _NEWEST = "newest.json"
@@ -34,23 +36,36 @@ class Checkpoints:
     Args:
         path: The workdir.
         model: The compiled `AdversarialClassifier`, its optimizer built.
+        steps: Training steps in an epoch.
+
+    Attributes:
+        epoch: Finished epochs.
+        best_accuracy: Of the best of them.
+        rate: The learning rate that the present epoch began with.
     """
 
-    def __init__(self, path, model):
+    def __init__(self, path, model, steps):
         self._folder = pathlib.Path(path, "checkpoints")
         self._model = model
+        self._steps = steps
         self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.best_accuracy = tf.Variable(
             -1.0, dtype=tf.float32, trainable=False
         )
-        self._state = tf.train.Checkpoint(
-            classifier=_raw(model.classifier.weights),
-            optimizer=_raw(model.optimizer.variables),
-            step=_raw([model.step]),
-            memory=_raw(model.memory.weights),
-            averages=_raw(model.averages.weights),
-            epoch=self.epoch,
-            best_accuracy=self.best_accuracy,
+        self.rate = tf.Variable(0.0, trainable=False)
+        self._metrics = accumulators.Accumulators(model)
+        whole = {
+            "classifier": _raw(model.classifier.weights),
+            "optimizer": _raw(model.optimizer.variables),
+            "step": _raw([model.step]),
+            "memory": _raw(model.memory.weights),
+            "averages": _raw(model.averages.weights),
+            "epoch": self.epoch,
+            "best_accuracy": self.best_accuracy,
+        }
+        self._state = tf.train.Checkpoint(**whole)
+        self._within = tf.train.Checkpoint(
+            **whole, rate=self.rate, metrics=self._metrics.saved
         )
         self._best = tf.train.Checkpoint(
             classifier=_raw(model.classifier.weights),
@@ -58,27 +73,62 @@ class Checkpoints:
             epoch=self.epoch,
         )
 
+        # Made later, they would be restored then, from files long gone.
+        states = (self._state, self._within, self._best)
+        self._counters = [state.save_counter for state in states]
+
     def restore(self):
         """Restores the newest sound checkpoint.
 
         Returns:
-            The number of finished epochs (0 without a checkpoint, or where
-            the first was cut off), and a sentence for each that was passed
-            over.
+            The number of finished epochs and that of steps in the present one
+            (both 0 without a checkpoint, or where the first was cut off), and
+            a sentence for each that was passed over.
 
         Raises:
             ValueError: If there are checkpoints and all are damaged.
         """
-        restored, warnings = _restore_newest(self._folder, self._state, "last")
+        newest = max(_whole(self._folder), default=0) * self._steps
+        restored, warnings = None, []
+        if max(_whole(self._folder / "within"), default=0) > newest:
+            restored, warnings = _restore_newest(
+                self._folder, self._within, "within", above=newest
+            )
+        if restored is not None:
+            epoch = int(self.epoch)
+            return epoch, _number(restored) - epoch * self._steps, warnings
+        restored, more = _restore_newest(self._folder, self._state, "last")
         if restored is None:
-            return 0, warnings
-        return int(self.epoch), warnings
+            return 0, 0, warnings + more
+        return int(self.epoch), 0, warnings + more
+
+    def take_metrics(self):
+        """Keeps the metrics of the present epoch as they are now."""
+        self._metrics.take()
+
+    def give_metrics(self):
+        """Gives the metrics what was kept of them, or restored."""
+        self._metrics.give()
+
+    def save_within(self, step):
+        """Saves the middle of an epoch, with the metrics that were taken.
+
+        Args:
+            step: How many steps the run has taken.
+
+        Raises:
+            ValueError: If a weight is not finite.
+            OSError: If the disk has no room.
+        """
+        self._check_finite(f"step {step}")
+        _save(self._folder / "within", self._within, step)
+        newest = _newest(self._folder) | {"within": step}
+        files.replace_text(self._folder / _NEWEST, json.dumps(newest) + "\n")
 
     @property
     def best_epoch(self):
         """The epoch of the best checkpoint that is whole."""
-        files = (self._folder / "best").glob("ckpt-*.sha256")
-        return max(number for file in files if (number := _number(file)))
+        return max(_whole(self._folder / "best"))
 
     def is_best(self, accuracy):
         """Whether an accuracy is above that of every saved epoch.
@@ -99,7 +149,7 @@ class Checkpoints:
             ValueError: If a weight is not finite.
             OSError: If the disk has no room.
         """
-        self._check_finite(epoch)
+        self._check_finite(f"epoch {epoch}")
         self.epoch.assign(epoch)
         newest = _newest(self._folder)
         if accuracy is not None and self.is_best(accuracy):
@@ -108,13 +158,16 @@ class Checkpoints:
             newest["best"] = epoch
         _save(self._folder, self._state, epoch)
         newest["last"] = epoch
+        newest.pop("within", None)
         files.replace_text(self._folder / _NEWEST, json.dumps(newest) + "\n")
+        # What was in the middle of this epoch is behind it.
+        shutil.rmtree(self._folder / "within", ignore_errors=True)
 
-    def _check_finite(self, epoch):
+    def _check_finite(self, after):
         for weight in self._model.classifier.weights:
             if not np.isfinite(np.asarray(weight)).all():
                 raise ValueError(
-                    f"Weight {weight.path} is not finite after epoch {epoch}; "
+                    f"Weight {weight.path} is not finite after {after}; "
                     "it was not saved. Train again with a lower "
                     "--learning_rate in another --workdir."
                 )
@@ -188,18 +241,31 @@ def _save(folder, state, number):
             file.unlink()
 
 
-def _restore_newest(folder, state, kind):
-    """Restores the newest sound "last" or "best" checkpoint.
+def _whole(folder):
+    """The numbers of the checkpoints that were written to their end."""
+    found = map(_number, folder.glob("ckpt-*.sha256"))
+    return [number for number in found if number is not None]
+
+
+def _restore_newest(folder, state, kind, above=-1):
+    """Restores the newest sound "last", "best" or "within" checkpoint.
+
+    Args:
+        folder: Of all checkpoints.
+        state: What is restored, a `tf.train.Checkpoint`.
+        kind: Which kind.
+        above: Those up to this number are not looked at.
 
     Returns:
         Its prefix, None where there is none or the first was cut off; and a
         sentence for each that was passed over.
     """
     expected = _newest(folder).get(kind)
-    if kind == "best":
-        folder = folder / "best"
+    if kind != "last":
+        folder = folder / kind
     numbers = {_number(file) for file in folder.glob("ckpt-*.*")}
     numbers = sorted((numbers | {expected}) - {None}, reverse=True)
+    numbers = [number for number in numbers if number > above]
     warnings, cut_off = [], True
     for number in numbers:
         prefix = folder / f"ckpt-{number}"
@@ -217,9 +283,9 @@ def _restore_newest(folder, state, kind):
         cut_off = cut_off and fault == _CUT_OFF
         warnings.append(f"Checkpoint {prefix} is damaged ({fault}).")
     # The second is written while the first is there.
-    if expected is None and len(numbers) == 1 and cut_off:
+    if expected is None and len(numbers) == 1 and cut_off and kind == "last":
         return None, [f"Saving the first checkpoint, {prefix}, was cut off."]
-    if numbers:
+    if numbers and kind != "within":
         raise ValueError(
             " ".join(warnings) + " No sound checkpoint is left; restore one "
             "from a backup, or train again in another workdir."
@@ -228,12 +294,12 @@ def _restore_newest(folder, state, kind):
 
 
 def _newest(folder):
-    """The numbers of "last" and "best" as far as `newest.json` tells."""
+    """The numbers of each kind as far as `newest.json` tells."""
     try:
         found = json.loads((folder / _NEWEST).read_text(encoding="utf-8"))
         return {
             kind: found[kind]
-            for kind in ("last", "best")
+            for kind in ("last", "best", "within")
             if isinstance(found.get(kind), int)
         }
     # A run of an earlier version has none.

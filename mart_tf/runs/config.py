@@ -22,7 +22,10 @@ FREE_TO_DIFFER = (
     "strategy",
     "xla",
     "epochs",
+    "checkpoint_every",
 )
+
+_INTERVAL = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(min|steps)")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,6 +68,7 @@ class Config:
     strategy: str = "auto"
     xla: str = "auto"
     seed: int = 0
+    checkpoint_every: str = "10min"
 
     def resolved(self):
         """The configuration with every default filled in, and checked.
@@ -83,6 +87,23 @@ class Config:
         filled = self.filled()
         filled._check()
         return filled
+
+    def interval(self):
+        """Seconds and steps between two checkpoints, one of them None.
+
+        Raises:
+            ValueError: If `checkpoint_every` is no such interval.
+        """
+        found = _INTERVAL.fullmatch(self.checkpoint_every)
+        number = float(found.group(1)) if found else 0.0
+        if not number or (found.group(2) == "steps" and number % 1):
+            raise ValueError(
+                f"--checkpoint_every is {self.checkpoint_every!r}; expected "
+                "minutes or steps, such as 10min or 500steps."
+            )
+        if found.group(2) == "steps":
+            return None, int(number)
+        return 60.0 * number, None
 
     def filled(self):
         """The configuration with every default filled in, values unchecked."""
@@ -152,6 +173,7 @@ class Config:
     def _check(self):
         data.check(self.dataset, data_dir=self.data_dir, download=self.download)
         optimizers.check(self.optimizer)
+        self.interval()
         if self.pool is not None:
             data.check_pool(
                 self.pool, data_dir=self.data_dir, download=self.download

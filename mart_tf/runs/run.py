@@ -1,6 +1,8 @@
 """One training run: from a configuration to a workdir with a classifier."""
 
+import contextlib
 import dataclasses
+import functools
 import importlib.util
 import math
 import pathlib
@@ -18,8 +20,10 @@ from mart_tf.runs import callbacks
 from mart_tf.runs import checkpoints
 from mart_tf.runs import devices
 from mart_tf.runs import initialization
+from mart_tf.runs import signals
 from mart_tf.runs import workdir
 from mart_tf.training import classifier as adversarial
+from mart_tf.training import epoch
 from mart_tf.training import first_loss
 from mart_tf.training import optimizers
 from mart_tf.training import schedules
@@ -74,22 +78,26 @@ def train(config, record, console):
         replicas,
     )
     facts = _facts(config, dataset, model, policy)
-    with files.held(config.workdir):
+    with signals.heeded() as seen, files.held(config.workdir):
         if workdir.prepare(config) != record:
             raise ValueError(
                 f"Another process began a run in {config.workdir} while this "
                 "one started; give another --workdir."
             )
-        _continue(config, record, facts, console, model, dataset, pool, steps)
+        _continue(
+            config, record, facts, console, model, dataset, pool, steps, seen
+        )
 
 
-def _continue(config, record, facts, console, model, dataset, pool, steps):
+def _continue(
+    config, record, facts, console, model, dataset, pool, steps, seen
+):
     """Trains from where the workdir stands to the last epoch."""
     workdir.check_files(record, facts["files"])
-    saved = checkpoints.Checkpoints(config.workdir, model)
-    finished, warnings = saved.restore()
+    saved = checkpoints.Checkpoints(config.workdir, model, steps)
+    finished, position, warnings = saved.restore()
     instead = "Falling back to the one before it."
-    if not finished:
+    if not (finished or position):
         instead = "Starting anew."
     for warning in warnings:
         console.print(f"{warning} {instead}", soft_wrap=True)
@@ -100,20 +108,20 @@ def _continue(config, record, facts, console, model, dataset, pool, steps):
             soft_wrap=True,
         )
         return
-    if not finished:
+    if not (finished or position):
         taken = initialization.apply(
             model.classifier, config.init_from, config.model
         )
         if taken:
             console.print(taken, highlight=False, soft_wrap=True)
-    if finished:
+    if finished or position:
+        where = f"epoch {finished} of {config.epochs}"
+        if position:
+            where = f"step {position} of {steps} of epoch {finished + 1}"
         console.print(
-            f"Continuing {config.workdir} after epoch {finished} of "
-            f"{config.epochs}.",
-            soft_wrap=True,
+            f"Continuing {config.workdir} after {where}.", soft_wrap=True
         )
     workdir.write(config, facts, record)
-    batches = _batches(config, dataset, pool, finished * steps)
     validation = None
     if config.validation_images:
         validation = data.evaluation_batches(
@@ -121,7 +129,29 @@ def _continue(config, record, facts, console, model, dataset, pool, steps):
             config.batch_size,
             (config.pixel_min, config.pixel_max),
         )
-    _fit(config, console, batches, validation, model, saved, finished, steps)
+    progress = callbacks.Progress(
+        console,
+        config.batch_size,
+        steps,
+        config.epochs,
+        finished * steps + position,
+    )
+    with contextlib.closing(progress):
+        hooks = [
+            callbacks.Within(saved, seen, config.interval(), steps, position),
+            callbacks.Record(config.workdir, saved, finished),
+            progress,
+            first_loss.FirstLoss(
+                lambda text: console.print(
+                    text, highlight=False, soft_wrap=True
+                )
+            ),
+            *_tensorboard(config.workdir),
+        ]
+        batches = functools.partial(_batches, config, dataset, pool)
+        _fit(
+            config, batches, validation, model, hooks, finished, position, steps
+        )
     console.print(
         f"Finished: {_outcome(config, model, saved)}. Workdir: "
         f"{config.workdir}",
@@ -185,30 +215,55 @@ def _batches(config, dataset, pool, start_step):
     )
 
 
-def _fit(config, console, batches, validation, model, saved, finished, steps):
-    hooks = [
-        callbacks.Record(config.workdir, saved, finished),
-        callbacks.Progress(
-            console, config.batch_size, steps, config.epochs, finished
-        ),
-        first_loss.FirstLoss(
-            lambda text: console.print(text, highlight=False, soft_wrap=True)
-        ),
-        *_tensorboard(config.workdir),
-    ]
-    model.fit(
-        batches,
-        steps_per_epoch=steps,
-        epochs=config.epochs,
-        initial_epoch=finished,
-        validation_data=validation,
-        callbacks=hooks,
-        # Checked when it was loaded.
-        check_data=False,
-        # The order is the data's own.
-        shuffle=False,
-        verbose=0,
+def _fit(config, batches, validation, model, hooks, finished, position, steps):
+    """Trains what is left of an epoch, then the others."""
+
+    def fit(last, left, start):
+        model.fit(
+            batches(start),
+            steps_per_epoch=left,
+            epochs=last,
+            initial_epoch=start // steps,
+            validation_data=validation,
+            callbacks=hooks,
+            # Checked when it was loaded.
+            check_data=False,
+            # The order is the data's own.
+            shuffle=False,
+            verbose=0,
+        )
+
+    if position == steps:
+        _validate(model, validation, hooks, finished)
+    elif position:
+        start = finished * steps + position
+        fit(finished + 1, steps - position, start)
+    finished += bool(position)
+    if finished < config.epochs:
+        fit(config.epochs, steps, finished * steps)
+
+
+def _validate(model, validation, hooks, finished):
+    """The end of an epoch all of whose steps were taken before."""
+    hooks = keras.callbacks.CallbackList(
+        epoch.with_own(hooks, model), model=model
     )
+    hooks.on_train_begin()
+    model.reset_metrics()
+    hooks.on_epoch_begin(finished)
+    logs = dict(model.get_metrics_result())
+    found = {}
+    if validation is not None:
+        found = model.evaluate(
+            validation,
+            callbacks=hooks,
+            check_data=False,
+            return_dict=True,
+            verbose=0,
+        )
+    logs |= {f"val_{name}": value for name, value in found.items()}
+    hooks.on_epoch_end(finished, logs)
+    hooks.on_train_end()
 
 
 def _pool(config, dataset):

@@ -1,0 +1,51 @@
+"""The metrics of an unfinished epoch, so that its row ends as it would have."""
+
+import numpy as np
+import tensorflow as tf
+
+
+class Accumulators:
+    """What a model's metrics hold, on every replica, kept aside.
+
+    A sum over replicas is not what each of them goes on from: in floats the
+    end would differ by rounding.
+
+    Args:
+        model: A Keras model whose metrics are built.
+
+    Attributes:
+        saved: A float32 variable `[replicas, values]`, for a checkpoint.
+    """
+
+    def __init__(self, model):
+        self._strategy = model.distribute_strategy
+        self._variables = [
+            variable.value
+            for metric in model.metrics
+            for variable in metric.variables
+        ]
+        replicas = self._strategy.num_replicas_in_sync
+        size = sum(int(np.prod(v.shape)) for v in self._variables)
+        self.saved = tf.Variable(tf.zeros([replicas, size]), trainable=False)
+
+    def take(self):
+        """Keeps what they hold now."""
+        columns = [
+            [np.ravel(part) for part in self._parts(variable)]
+            for variable in self._variables
+        ]
+        self.saved.assign(
+            [np.concatenate(row) for row in zip(*columns, strict=True)]
+        )
+
+    def give(self):
+        """Gives each what was kept of it."""
+        rows, place = self.saved.numpy(), 0
+        for variable in self._variables:
+            size = int(np.prod(variable.shape))
+            for part, row in zip(self._parts(variable), rows, strict=True):
+                part.assign(row[place : place + size].reshape(part.shape))
+            place += size
+
+    def _parts(self, variable):
+        return self._strategy.experimental_local_results(variable)

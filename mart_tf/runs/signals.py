@@ -1,0 +1,80 @@
+"""What a run does when the machine, or a person, wants it to stop.
+
+SIGTERM and SIGINT (Ctrl-C): saves and ends; a second one ends at once.
+SIGUSR1: saves and goes on.
+"""
+
+import contextlib
+import os
+import signal
+
+_STOPPING = ("SIGTERM", "SIGINT")
+_SAVING = "SIGUSR1"
+
+
+class Stopped(Exception):
+    """A run that was asked to stop.
+
+    Args:
+        number: The signal, a `signal.Signals`.
+        where: Up to where it was saved, in words.
+
+    Attributes:
+        status: The exit status, as a shell has it.
+    """
+
+    def __init__(self, number, where):
+        super().__init__(
+            f"Stopped by {number.name} {where}; the same command goes on from "
+            "there."
+        )
+        self.status = 128 + number
+
+
+class Signals:
+    """Which signals have come.
+
+    Attributes:
+        stop: The signal that asks to stop, a `signal.Signals`, or None.
+        save: Whether one asks to save.
+        heeded: Whether somebody looks here; else a run has not taken a step
+            yet, and is stopped at once.
+    """
+
+    def __init__(self):
+        self.stop = None
+        self.save = False
+        self.heeded = False
+
+    def _stop(self, number, frame):
+        if self.stop is not None:
+            os._exit(128 + number)
+        self.stop = signal.Signals(number)
+        if not self.heeded:
+            raise Stopped(self.stop, "before a step, with nothing to save")
+
+    def _save(self, number, frame):
+        self.save = True
+
+
+@contextlib.contextmanager
+def heeded():
+    """Signals are kept for the body to heed; yields a `Signals`.
+
+    Only the main thread of a process can: elsewhere signals stay as they are.
+    """
+    seen, before = Signals(), {}
+    handlers = dict.fromkeys(_STOPPING, seen._stop) | {_SAVING: seen._save}
+    try:
+        for name, handler in handlers.items():
+            # Windows has no SIGUSR1.
+            if hasattr(signal, name):
+                number = getattr(signal, name)
+                before[number] = signal.signal(number, handler)
+    except ValueError:
+        pass
+    try:
+        yield seen
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
