@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import mart_tf
+from mart_tf.runs import accumulators
 from mart_tf.runs import checkpoints
 
 
@@ -219,3 +220,71 @@ def test_a_garbled_list_of_the_newest_does_no_harm(tmp_path, content):
     assert saved.restore() == (1, 0, [])
     saved.save(2, 0.4)
     assert saved.restore() == (2, 0, [])
+
+
+def test_the_middle_of_an_epoch_comes_back_with_its_metrics(tmp_path):
+    model, saved = made(tmp_path, seed=1)
+    saved.save(3, 0.75)
+    model.step.assign(34)
+    saved.rate.assign(0.25)
+    for number, metric in enumerate(model.metrics):
+        metric.total.assign(3.0 + number)
+        metric.count.assign(7.0)
+    saved.take_metrics()
+    saved.save_within(34)
+    kept = state(model)
+    model.reset_metrics()
+    other, restored = made(tmp_path, seed=2)
+    assert restored.restore() == (3, 4, [])
+    for one, two in zip(kept, state(other), strict=True):
+        np.testing.assert_array_equal(one, two)
+    assert float(restored.rate) == 0.25
+    restored.give_metrics()
+    for number, metric in enumerate(other.metrics):
+        assert float(metric.total.value) == 3.0 + number
+        assert float(metric.count.value) == 7.0
+    # The end of the epoch leaves it behind, and a later epoch too.
+    saved.save(4, 0.5)
+    assert not (tmp_path / "checkpoints" / "within").exists()
+    assert restored.restore() == (4, 0, [])
+
+
+def test_a_middle_that_is_behind_the_last_epoch_is_not_gone_back_to(tmp_path):
+    _, saved = made(tmp_path)
+    saved.save_within(7)
+    within = tmp_path / "checkpoints" / "within"
+    kept = tmp_path / "kept"
+    shutil.copytree(within, kept)
+    saved.save(1, 0.5)
+    # As if the kill had come before it was removed.
+    shutil.copytree(kept, within)
+    assert saved.restore() == (1, 0, [])
+
+
+@pytest.mark.parametrize("epochs", [0, 1])
+def test_a_damaged_middle_is_passed_over(tmp_path, epochs):
+    _, saved = made(tmp_path)
+    for epoch in range(epochs):
+        saved.save(epoch + 1, 0.5)
+    saved.save_within(10 * epochs + 3)
+    saved.save_within(10 * epochs + 6)
+    within = tmp_path / "checkpoints" / "within"
+    file = within / f"ckpt-{10 * epochs + 6}.index"
+    file.write_bytes(file.read_bytes()[:-1])
+    finished, position, [warning] = saved.restore()
+    assert (finished, position) == (epochs, 3)
+    assert "its checksum does not match" in warning
+    for file in within.glob("*.index"):
+        file.write_bytes(b"")
+    finished, position, warnings = saved.restore()
+    assert (finished, position, len(warnings)) == (epochs, 0, 2)
+
+
+def test_metrics_of_other_replicas_keep_their_sum(tmp_path):
+    model, _ = made(tmp_path)
+    kept = accumulators.Accumulators(model)
+    size = kept.saved.shape[1]
+    kept.restore(np.arange(2 * size, dtype=np.float32).reshape(2, size))
+    kept.give()
+    held = [float(v.value) for m in model.metrics for v in m.variables]
+    assert held == [2.0 * place + size for place in range(size)]

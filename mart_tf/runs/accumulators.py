@@ -7,8 +7,8 @@ import tensorflow as tf
 class Accumulators:
     """What a model's metrics hold, on every replica, kept aside.
 
-    A sum over replicas is not what each of them goes on from: in floats the
-    end would differ by rounding.
+    Of each replica its own, for in floats the sum of the parts that each goes
+    on from hangs on how it is divided.
 
     Args:
         model: A Keras model whose metrics are built.
@@ -37,6 +37,18 @@ class Accumulators:
         self.saved.assign(
             [np.concatenate(row) for row in zip(*columns, strict=True)]
         )
+
+    def restore(self, values):
+        """Takes what `saved` was, `[replicas, values]`, of as many or others.
+
+        With another number of replicas all goes to the first: the sum is the
+        same up to rounding.
+        """
+        if len(values) != self.saved.shape[0]:
+            whole = values.sum(axis=0)
+            values = np.zeros(self.saved.shape, np.float32)
+            values[0] = whole
+        self.saved.assign(values)
 
     def give(self):
         """Gives each what was kept of it."""

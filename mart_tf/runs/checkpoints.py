@@ -28,6 +28,7 @@ from mart_tf.runs import accumulators
 
 _KEPT = 2
 _NEWEST = "newest.json"
+_METRICS = "metrics/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 class Checkpoints:
@@ -64,6 +65,8 @@ class Checkpoints:
             "best_accuracy": self.best_accuracy,
         }
         self._state = tf.train.Checkpoint(**whole)
+        # Read apart from the metrics: replicas may be more or fewer.
+        self._middle = tf.train.Checkpoint(**whole, rate=self.rate)
         self._within = tf.train.Checkpoint(
             **whole, rate=self.rate, metrics=self._metrics.saved
         )
@@ -72,9 +75,8 @@ class Checkpoints:
             averages=_raw(model.averages.weights),
             epoch=self.epoch,
         )
-
         # Made later, they would be restored then, from files long gone.
-        states = (self._state, self._within, self._best)
+        states = (self._state, self._middle, self._within, self._best)
         self._counters = [state.save_counter for state in states]
 
     def restore(self):
@@ -92,9 +94,11 @@ class Checkpoints:
         restored, warnings = None, []
         if max(_whole(self._folder / "within"), default=0) > newest:
             restored, warnings = _restore_newest(
-                self._folder, self._within, "within", above=newest
+                self._folder, self._middle, "within", above=newest
             )
         if restored is not None:
+            reader = tf.train.load_checkpoint(str(restored))
+            self._metrics.restore(reader.get_tensor(_METRICS))
             epoch = int(self.epoch)
             return epoch, _number(restored) - epoch * self._steps, warnings
         restored, more = _restore_newest(self._folder, self._state, "last")
@@ -266,11 +270,13 @@ def _restore_newest(folder, state, kind, above=-1):
     numbers = {_number(file) for file in folder.glob("ckpt-*.*")}
     numbers = sorted((numbers | {expected}) - {None}, reverse=True)
     numbers = [number for number in numbers if number > above]
-    warnings, cut_off = [], True
+    warnings, cut_off, read = [], True, False
     for number in numbers:
         prefix = folder / f"ckpt-{number}"
         fault = _fault(prefix)
         if fault is None:
+            # From here on the variables may be anybody's.
+            read = True
             try:
                 status = state.read(str(prefix))
                 status.assert_existing_objects_matched().expect_partial()
@@ -285,7 +291,8 @@ def _restore_newest(folder, state, kind, above=-1):
     # The second is written while the first is there.
     if expected is None and len(numbers) == 1 and cut_off and kind == "last":
         return None, [f"Saving the first checkpoint, {prefix}, was cut off."]
-    if numbers and kind != "within":
+    # In the first epoch nothing stands before its middle.
+    if numbers and (kind != "within" or (read and not above)):
         raise ValueError(
             " ".join(warnings) + " No sound checkpoint is left; restore one "
             "from a backup, or train again in another workdir."

@@ -12,8 +12,8 @@ _STOPPING = ("SIGTERM", "SIGINT")
 _SAVING = "SIGUSR1"
 
 
-class Stopped(Exception):
-    """A run that was asked to stop.
+class Stopped(BaseException):
+    """A run that was asked to stop; as KeyboardInterrupt, no `Exception`.
 
     Args:
         number: The signal, a `signal.Signals`.
