@@ -13,11 +13,10 @@ import tensorflow as tf
 from mart_tf import data
 from mart_tf import defenses
 from mart_tf import files
-from mart_tf import threat as threat_model
-from mart_tf.defenses import base
 from mart_tf.models import loading
 from mart_tf.runs import callbacks
 from mart_tf.runs import checkpoints
+from mart_tf.runs import described
 from mart_tf.runs import devices
 from mart_tf.runs import initialization
 from mart_tf.runs import signals
@@ -27,12 +26,6 @@ from mart_tf.training import epoch
 from mart_tf.training import first_loss
 from mart_tf.training import optimizers
 from mart_tf.training import schedules
-
-_XLA = {
-    False: "off",
-    "attack": "compiles the attack, a minute or two",
-    True: "compiles the step, a minute or two",
-}
 
 
 def train(config, record, console):
@@ -67,7 +60,7 @@ def train(config, record, console):
     model.defense.check_data(
         len(dataset.train), data.rows(dataset.train), dataset.name
     )
-    _print_settings(
+    described.print_settings(
         console,
         config,
         dataset,
@@ -299,7 +292,7 @@ def compiled_model(config, dataset, pool, steps, policy):
     model = adversarial.AdversarialClassifier(
         network,
         config.defense,
-        _threat(config),
+        described.threat(config),
         config.attack_steps,
         config.attack_step_size,
         random_start=config.random_start,
@@ -338,73 +331,10 @@ def _steps_per_epoch(config, dataset, pool, replicas):
 
 def _check_options(config):
     """Refuses options of names before any data is read."""
-    defenses.get(config.defense).check(_threat(config), config.random_start)
+    defenses.get(config.defense).check(
+        described.threat(config), config.random_start
+    )
     schedules.create(config.schedule, config.learning_rate, 1, config.epochs)
-
-
-def _threat(config):
-    return threat_model.ThreatModel(
-        config.norm, config.epsilon, config.pixel_min, config.pixel_max
-    )
-
-
-def _print_settings(
-    console, config, dataset, pool, model, steps, precision, replicas
-):
-    attack = (config.attack_steps, config.attack_step_size, config.random_start)
-    lines = [
-        ("data", dataset.describe()),
-        *_pool_lines(config, pool),
-        ("model", config.model),
-        ("defense", config.defense),
-        ("threat model", _threat(config).describe()),
-        ("attack", model.defense.describe_attack(*attack)),
-        ("validation", _validation_line(config, attack)),
-        (
-            "training",
-            f"{config.epochs} epochs of {steps} steps, batch size "
-            f"{config.batch_size}, "
-            f"{config.optimizer}, learning rate {config.learning_rate:g}, "
-            f"{config.schedule}, weight decay {config.weight_decay:g}, "
-            f"epsilon warm-up {config.epsilon_warmup_epochs:g} epochs, "
-            f"{'augmented' if config.augment else 'not augmented'}, "
-            f"seed {config.seed}",
-        ),
-        ("update", config.update),
-        ("average", _average_line(config)),
-        ("precision", precision),
-        ("devices", f"{replicas} {devices.kind()}"),
-        ("XLA", _XLA[model.compiled_by_xla]),
-        ("workdir", config.workdir),
-    ]
-    for name, value in lines:
-        console.print(f"{name:13}{value}", highlight=False, soft_wrap=True)
-
-
-def _average_line(config):
-    if not config.ema:
-        return "none of the weights is kept"
-    return (
-        f"of the weights, decay {config.ema:g} after "
-        f"{config.ema_warmup_epochs:g} epochs; it is what is validated"
-    )
-
-
-def _validation_line(config, attack):
-    if not config.validation_images:
-        return "none: all images are trained on, and the last epoch counts"
-    under = base.Defense().describe_attack(*attack)
-    return f"{config.validation_images:,} images, under {under}"
-
-
-def _pool_lines(config, pool):
-    if pool is None:
-        return []
-    text = (
-        f"{pool.describe()}; {100 * config.pool_fraction:g} % of each batch, "
-        f"weight {config.unlabeled_weight:g}"
-    )
-    return [("pool", text)]
 
 
 def _tensorboard(path):

@@ -1,0 +1,89 @@
+"""What a run says of itself before it starts."""
+
+from mart_tf import threat as threat_model
+from mart_tf.defenses import base
+from mart_tf.runs import devices
+
+_XLA = {
+    False: "off",
+    "attack": "compiles the attack, a minute or two",
+    True: "compiles the step, a minute or two",
+}
+
+
+def threat(config):
+    """The `ThreatModel` of a `Config`."""
+    return threat_model.ThreatModel(
+        config.norm, config.epsilon, config.pixel_min, config.pixel_max
+    )
+
+
+def print_settings(
+    console, config, dataset, pool, model, steps, precision, replicas
+):
+    """Prints every setting that holds, a line each.
+
+    Args:
+        console: A `rich.console.Console`.
+        config: A resolved `Config`.
+        dataset: A `data.Dataset`.
+        pool: A `data.Pool`, or None.
+        model: The compiled `AdversarialClassifier`.
+        steps: Training steps in an epoch.
+        precision: The policy, and why.
+        replicas: Number of devices.
+    """
+    attack = (config.attack_steps, config.attack_step_size, config.random_start)
+    lines = [
+        ("data", dataset.describe()),
+        *_pool_lines(config, pool),
+        ("model", config.model),
+        ("defense", config.defense),
+        ("threat model", threat(config).describe()),
+        ("attack", model.defense.describe_attack(*attack)),
+        ("validation", _validation_line(config, attack)),
+        (
+            "training",
+            f"{config.epochs} epochs of {steps} steps, batch size "
+            f"{config.batch_size}, "
+            f"{config.optimizer}, learning rate {config.learning_rate:g}, "
+            f"{config.schedule}, weight decay {config.weight_decay:g}, "
+            f"epsilon warm-up {config.epsilon_warmup_epochs:g} epochs, "
+            f"{'augmented' if config.augment else 'not augmented'}, "
+            f"seed {config.seed}",
+        ),
+        ("update", config.update),
+        ("average", _average_line(config)),
+        ("precision", precision),
+        ("devices", f"{replicas} {devices.kind()}"),
+        ("XLA", _XLA[model.compiled_by_xla]),
+        ("workdir", config.workdir),
+    ]
+    for name, value in lines:
+        console.print(f"{name:13}{value}", highlight=False, soft_wrap=True)
+
+
+def _average_line(config):
+    if not config.ema:
+        return "none of the weights is kept"
+    return (
+        f"of the weights, decay {config.ema:g} after "
+        f"{config.ema_warmup_epochs:g} epochs; it is what is validated"
+    )
+
+
+def _validation_line(config, attack):
+    if not config.validation_images:
+        return "none: all images are trained on, and the last epoch counts"
+    under = base.Defense().describe_attack(*attack)
+    return f"{config.validation_images:,} images, under {under}"
+
+
+def _pool_lines(config, pool):
+    if pool is None:
+        return []
+    text = (
+        f"{pool.describe()}; {100 * config.pool_fraction:g} % of each batch, "
+        f"weight {config.unlabeled_weight:g}"
+    )
+    return [("pool", text)]
