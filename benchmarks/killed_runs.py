@@ -47,6 +47,8 @@ _RECIPES = {
     "mirrored": ("--strategy=mirrored", "--schedule=constant"),
 }
 _SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+# Seconds that a stop may take: those of a step, of a save, of compiling.
+_LIMIT = 120
 # Two logical CPUs, as the tests have them.
 _PROGRAM = """
 import sys
@@ -80,14 +82,17 @@ def main(_):
             for _ in range(draw.randint(1, 3))
         ]
         said = _finish(root, recipe, name)
-        different = _different(whole[recipe], _state(root / f"{recipe}-{name}"))
+        fault = said or _different(
+            whole[recipe], _state(root / f"{recipe}-{name}")
+        )
+        if any("stuck" in stop for stop in stops):
+            fault = fault or "stuck"
         print(
-            f"{number:4d} {recipe:9s} {', '.join(stops)}: "
-            f"{said or different or 'equal'}",
+            f"{number:4d} {recipe:9s} {', '.join(stops)}: {fault or 'equal'}",
             flush=True,
         )
-        faults += [number] if said or different else []
-        if not (said or different):
+        faults += [number] if fault else []
+        if not fault:
             shutil.rmtree(root / f"{recipe}-{name}")
     print(f"{len(faults)} of {_RUNS.value} runs ended otherwise: {faults}")
     return bool(faults)
@@ -120,13 +125,19 @@ def _stop(root, recipe, name, draw, seconds):
         cwd=root,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        # A shell's background jobs ignore it, and hand that on.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     after = draw.uniform(0.0, seconds)
     number = draw.choice(_SIGNALS)
     time.sleep(after)
     if process.poll() is None:
         process.send_signal(number)
-    status = process.wait(timeout=120)
+    try:
+        status = process.wait(timeout=_LIMIT)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        status = f"stuck, {process.wait()}"
     return f"{number.name} at {after:.1f} s ({status})"
 
 

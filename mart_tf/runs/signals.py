@@ -68,8 +68,9 @@ def heeded():
     try:
         for name, handler in handlers.items():
             # Windows has no SIGUSR1.
-            if hasattr(signal, name):
-                number = getattr(signal, name)
+            number = getattr(signal, name, None)
+            # What a shell has told a background job to ignore, it ignores.
+            if number and signal.getsignal(number) != signal.SIG_IGN:
                 before[number] = signal.signal(number, handler)
     except ValueError:
         pass
