@@ -274,7 +274,7 @@ def run(tmp_path):
     model.optimizer.build(model.trainable_variables)
     facts = {"image_shape": [8, 8, 1], "num_classes": 10, "policy": "float32"}
     workdir.write(config, facts)
-    checkpoints.Checkpoints(config.workdir, model).save(3, 0.5)
+    checkpoints.Checkpoints(config.workdir, model, 10).save(3, 0.5)
     return config.workdir, network
 
 
