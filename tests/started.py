@@ -12,8 +12,11 @@ import atexit
 import json
 import os
 import runpy
+import signal
 import sys
 import traceback
+
+_LIMIT = 300
 
 
 def _child(call):
@@ -26,6 +29,8 @@ def _child(call):
         os.close(file)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     sys.modules.update(dict.fromkeys(call["hidden"]))
+    # Who hangs is ended, with status -14.
+    signal.alarm(_LIMIT)
     module, *arguments = call["arguments"]
     # As `python -m` has it.
     sys.path[0] = call["cwd"]

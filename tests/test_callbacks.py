@@ -53,3 +53,24 @@ def test_the_time_of_the_validation_is_not_trainings(clock):
     assert first.endswith("  200 images/s")
     assert second.startswith("epoch   2/3")
     assert second.endswith("  100 images/s")
+
+
+def test_an_epoch_that_goes_on_has_the_rate_of_its_own_steps(clock):
+    output = io.StringIO()
+    progress = callbacks.Progress(
+        rich.console.Console(file=output, width=200),
+        batch_size=40,
+        steps=30,
+        epochs=3,
+        done=40,
+    )
+    model = mart_tf.AdversarialClassifier(
+        linear.linear_network(), threat=linear.THREAT
+    )
+    progress.set_model(model)
+    # The 20 steps that are left, 800 images, in 8 seconds.
+    clock(100)
+    progress.on_epoch_begin(1)
+    clock(108)
+    progress.on_epoch_end(1, {"loss": 1.0, "natural_accuracy": 0.5})
+    assert " 100 images/s" in output.getvalue()

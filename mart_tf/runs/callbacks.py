@@ -64,6 +64,8 @@ class Progress(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._epoch = epoch
+        # An epoch that goes on takes fewer steps than others.
+        self._first = max(self._done, epoch * self._steps)
         self._started = self._shown = time.monotonic()
         self._trained = None
 
@@ -87,7 +89,8 @@ class Progress(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         ended = self._trained or time.monotonic()
-        rate = self._steps * self._batch_size / (ended - self._started)
+        taken = (epoch + 1) * self._steps - self._first
+        rate = taken * self._batch_size / (ended - self._started)
         validation = {
             name.removeprefix("val_"): value
             for name, value in logs.items()

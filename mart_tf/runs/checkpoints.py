@@ -75,9 +75,9 @@ class Checkpoints:
             averages=_raw(model.averages.weights),
             epoch=self.epoch,
         )
-        # Made later, they would be restored then, from files long gone.
-        states = (self._state, self._middle, self._within, self._best)
-        self._counters = [state.save_counter for state in states]
+        for state in (self._state, self._middle, self._within, self._best):
+            # Made later, it would be restored then, from files long gone.
+            state.save_counter.assign(0)
 
     def restore(self):
         """Restores the newest sound checkpoint.
