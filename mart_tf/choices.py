@@ -39,8 +39,3 @@ def check_radius(name, radius, norm, low, high):
             f"most {high - low:g}, the range of the pixels, {low:g} to "
             f"{high:g}."
         )
-
-
-def first_line(error):
-    """What an error of another library says first, at most 200 characters."""
-    return str(error).strip().split("\n")[0][:200].rstrip(".")

@@ -282,3 +282,13 @@ def test_keras_own_optimizers():
     assert isinstance(made, keras.optimizers.AdamW)
     assert float(made.learning_rate) == 0.5
     assert made.weight_decay == 0.01
+
+
+def test_the_commands_of_the_page(project):
+    text = CONTRIBUTING.read_text(encoding="utf-8")
+    commands = re.findall(r"^mart-(\w+) (--.*my_parts:.*)$", text, re.MULTILINE)
+    assert [program for program, _ in commands] == ["train", "evaluate"]
+    for program, arguments in commands:
+        done = programs.run(program, *arguments.split(), cwd=project)
+        assert done.returncode == 0, done.stderr
+    assert "my_parts:Nudge:steps=3" in done.stdout

@@ -3,6 +3,7 @@
 import tensorflow as tf
 
 from mart_tf import choices
+from mart_tf import errors
 from mart_tf.models import declared
 
 _SIGNATURE = "serving_default"
@@ -36,7 +37,7 @@ def read(path, outputs=None):
         loaded = tf.saved_model.load(name)
     # TensorFlow raises a different class for each kind of damage.
     except Exception as error:
-        cause = choices.first_line(error)
+        cause = errors.first_line(error)
         raise ValueError(
             f"The SavedModel {name!r} cannot be read; expected a whole one, "
             f"its variables included: {cause}"

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mart_tf import choices
 from mart_tf import environment
+from mart_tf import errors
 from mart_tf import files
 from mart_tf.data import pipeline
 from mart_tf.data import pools
@@ -147,7 +147,7 @@ def _check_images(model, kind, pixel_range, pool):
         scores = model(images, training=False)
     except Exception as error:
         # Whatever a layer of the user's raises for a shape it cannot take.
-        reason = choices.first_line(error)
+        reason = errors.first_line(error)
         raise ValueError(
             f"The classifier fails on the images of the pool {pool.name}, of "
             f"shape {pool.image_shape}: {reason}"

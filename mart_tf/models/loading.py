@@ -5,7 +5,7 @@ import contextlib
 import keras
 import numpy as np
 
-from mart_tf import choices
+from mart_tf import errors
 from mart_tf import options
 from mart_tf.models import names
 from mart_tf.models import single
@@ -234,7 +234,7 @@ def read(path):
         raise ValueError(
             f"Model file {path!r} cannot be read; expected a file that "
             "keras.Model.save wrote, its custom layers registered: "
-            f"{choices.first_line(error)}"
+            f"{errors.first_line(error)}"
         ) from error
 
 
@@ -265,7 +265,7 @@ def _check_fit(spec, model, input_shape, num_classes):
         # Whatever a layer of the user's raises for a shape that it cannot take.
         raise ValueError(
             f"Model {spec!r} fails on the data set's images, of shape "
-            f"{input_shape}: {choices.first_line(error)}"
+            f"{input_shape}: {errors.first_line(error)}"
         ) from error
     shape = getattr(single.returned(outputs, spec), "shape", None)
     if shape is None or len(shape) != 2:

@@ -22,7 +22,7 @@ import shutil
 import numpy as np
 import tensorflow as tf
 
-from mart_tf import choices
+from mart_tf import errors
 from mart_tf import files
 from mart_tf.runs import accumulators
 
@@ -282,7 +282,7 @@ def _restore_newest(folder, state, kind, above=-1):
                 status.assert_existing_objects_matched().expect_partial()
                 return prefix, warnings
             except (tf.errors.OpError, AssertionError, ValueError) as error:
-                fault = f"it cannot be read: {choices.first_line(error)}"
+                fault = f"it cannot be read: {errors.first_line(error)}"
         if fault == _CUT_OFF and expected is not None and number > expected:
             # Never named: the one before it is the newest.
             continue

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mart_tf import choices
+from mart_tf import errors
 from mart_tf import private
 from mart_tf.models import loading
 from mart_tf.models import outputs as model_outputs
@@ -252,7 +252,7 @@ def _save(classifier, names, directory):
         archive.write_out(directory, verbose=False)
     # What a user's own layers raise while they are traced can be anything.
     except Exception as error:
-        cause = choices.first_line(error)
+        cause = errors.first_line(error)
         raise ValueError(
             f"The model {classifier.model.name!r} cannot be written as a "
             f"SavedModel: {type(error).__name__}: {cause}"

@@ -15,8 +15,6 @@ import pathlib
 import shutil
 import tempfile
 
-from mart_tf import choices
-
 # Of all files the one that makes a directory a SavedModel.
 _LAST = "saved_model.pb"
 
@@ -63,7 +61,7 @@ def check(directory):
 
 
 def _check_url(url):
-    from tensorflow import errors
+    import tensorflow as tf
     from tensorflow import io
 
     try:
@@ -71,10 +69,10 @@ def _check_url(url):
             raise ValueError(
                 f"The export directory {url!r} is a file; choose another path."
             )
-    except errors.OpError as error:
+    except tf.errors.OpError as error:
         raise ValueError(
             f"The export directory {url!r} cannot be reached: "
-            f"{choices.first_line(error.message)}; check the URL and its "
+            f"{errors.first_line(error.message)}; check the URL and its "
             "credentials, or export to a local directory and copy it."
         ) from error
     return url
@@ -126,7 +124,7 @@ def _upload(local, url):
 
     Two exports to one place at once are not told apart there.
     """
-    from tensorflow import errors
+    import tensorflow as tf
     from tensorflow import io
 
     files = [path for path in pathlib.Path(local).rglob("*") if path.is_file()]
@@ -143,13 +141,13 @@ def _upload(local, url):
             io.gfile.copy(str(path), target)
     except BaseException as error:
         if version is not None:
-            with contextlib.suppress(errors.OpError):
+            with contextlib.suppress(tf.errors.OpError):
                 io.gfile.rmtree(version)
-        if not isinstance(error, errors.OpError):
+        if not isinstance(error, tf.errors.OpError):
             raise
         raise ValueError(
             f"The export directory {url!r} cannot be written: "
-            f"{choices.first_line(error.message)}; check the URL and its "
+            f"{errors.first_line(error.message)}; check the URL and its "
             "credentials, or export to a local directory and copy it."
         ) from error
     return version
