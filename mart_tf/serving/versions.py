@@ -15,6 +15,8 @@ import pathlib
 import shutil
 import tempfile
 
+from mart_tf import errors
+
 # Of all files the one that makes a directory a SavedModel.
 _LAST = "saved_model.pb"
 
@@ -62,10 +64,9 @@ def check(directory):
 
 def _check_url(url):
     import tensorflow as tf
-    from tensorflow import io
 
     try:
-        if io.gfile.exists(url) and not io.gfile.isdir(url):
+        if tf.io.gfile.exists(url) and not tf.io.gfile.isdir(url):
             raise ValueError(
                 f"The export directory {url!r} is a file; choose another path."
             )
@@ -125,24 +126,23 @@ def _upload(local, url):
     Two exports to one place at once are not told apart there.
     """
     import tensorflow as tf
-    from tensorflow import io
 
     files = [path for path in pathlib.Path(local).rglob("*") if path.is_file()]
     files.sort(key=lambda path: path.name == _LAST)
     version = None
     try:
-        io.gfile.makedirs(url)
+        tf.io.gfile.makedirs(url)
         # Some file systems end the name of a directory in a slash.
-        names = [name.rstrip("/") for name in io.gfile.listdir(url)]
+        names = [name.rstrip("/") for name in tf.io.gfile.listdir(url)]
         version = f"{url}/{_greatest(names) + 1}"
         for path in files:
             target = f"{version}/{path.relative_to(local).as_posix()}"
-            io.gfile.makedirs(target.rpartition("/")[0])
-            io.gfile.copy(str(path), target)
+            tf.io.gfile.makedirs(target.rpartition("/")[0])
+            tf.io.gfile.copy(str(path), target)
     except BaseException as error:
         if version is not None:
             with contextlib.suppress(tf.errors.OpError):
-                io.gfile.rmtree(version)
+                tf.io.gfile.rmtree(version)
         if not isinstance(error, tf.errors.OpError):
             raise
         raise ValueError(
