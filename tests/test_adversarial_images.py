@@ -6,7 +6,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from sklearn import datasets
+import trained
 
 import mart_tf
 from mart_tf.evaluation import measuring
@@ -29,22 +29,10 @@ _FILES = (
 
 
 def _linear(seed):
-    keras.utils.set_random_seed(seed)
-    images, labels = datasets.load_digits(return_X_y=True)
-    images = (images / 16).reshape(-1, 8, 8, 1).astype("float32")
-    model = keras.Sequential(
-        [
-            keras.Input((8, 8, 1)),
-            keras.layers.Flatten(),
-            keras.layers.Dense(10),
-        ]
+    model, images, labels = trained.on_digits(
+        seed, lambda: [keras.layers.Flatten()], 1000, rate=0.05, epochs=3
     )
-    model.compile(
-        keras.optimizers.Adam(0.05),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    )
-    model.fit(images[:1000], labels[:1000], epochs=3, verbose=0)
-    return model, (images[1400:1460], labels[1400:1460].astype("int32"))
+    return model, (images[1400:1460], labels[1400:1460])
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from sklearn import datasets
 import tensorflow as tf
+import trained
 
 import mart_tf
 from mart_tf import attacks
@@ -30,23 +31,17 @@ _L2 = mart_tf.ThreatModel("l2", epsilon=0.8)
 @pytest.fixture(scope="module")
 def digits():
     """A small trained CNN as a callable, and 1,000 digits."""
-    keras.utils.set_random_seed(0)
-    images, labels = datasets.load_digits(return_X_y=True)
-    images = (images / 16).reshape(-1, 8, 8, 1).astype("float32")
-    model = keras.Sequential(
-        [
-            keras.Input((8, 8, 1)),
+    model, images, labels = trained.on_digits(
+        0,
+        lambda: [
             keras.layers.Conv2D(32, 3, activation="relu"),
             keras.layers.Conv2D(32, 3, activation="relu"),
             keras.layers.Flatten(),
-            keras.layers.Dense(10),
-        ]
+        ],
+        797,
+        rate=0.003,
+        epochs=6,
     )
-    model.compile(
-        keras.optimizers.Adam(0.003),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    )
-    model.fit(images[:797], labels[:797], epochs=6, verbose=0)
 
     def classify(images):
         return model(images, training=False)

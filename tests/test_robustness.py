@@ -10,6 +10,7 @@ import programs
 import pytest
 from sklearn import datasets
 import tensorflow as tf
+import trained
 
 import mart_tf
 from mart_tf import evaluation
@@ -21,24 +22,15 @@ _THREAT = mart_tf.ThreatModel(epsilon=0.1)
 _QUICK = "autoattack:version=custom:attacks=apgd_ce+square"
 
 
-def _network(seed, width=32):
-    keras.utils.set_random_seed(seed)
-    images, labels = datasets.load_digits(return_X_y=True)
-    images = (images / 16).reshape(-1, 8, 8, 1).astype("float32")
-    model = keras.Sequential(
-        [
-            keras.Input((8, 8, 1)),
+def _network(seed):
+    model, images, labels = trained.on_digits(
+        seed,
+        lambda: [
             keras.layers.Flatten(),
-            keras.layers.Dense(width, activation="relu"),
-            keras.layers.Dense(10),
-        ]
+            keras.layers.Dense(32, activation="relu"),
+        ],
     )
-    model.compile(
-        keras.optimizers.Adam(0.01),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    )
-    model.fit(images[:1400], labels[:1400], epochs=4, verbose=0)
-    return model, (images[1400:1500], labels[1400:1500].astype("int32"))
+    return model, (images[1400:1500], labels[1400:1500])
 
 
 @pytest.fixture(scope="module")
