@@ -16,6 +16,7 @@ from mart_tf import data
 from mart_tf import options
 from mart_tf.models import declared
 from mart_tf.reports import saved
+from mart_tf.runs import record
 from mart_tf.runs import workdir
 from mart_tf.serving import versions
 
@@ -244,7 +245,7 @@ def _loaded(run):
     checkpoint = workdir.chosen(run, _CHECKPOINT.value)
     training = {"checkpoint": checkpoint, "epoch": epoch}
     facts = {
-        "training": training | workdir.read(path)["config"],
+        "training": training | record.read(path)["config"],
         "evaluation": _evaluation(pathlib.Path(path, "evaluation"), classifier),
     }
     whose = f"the {checkpoint} weights of {path}, of epoch {epoch}"

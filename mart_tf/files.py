@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import platform
+import time
 
 try:
     import fcntl
@@ -14,6 +15,7 @@ except ImportError:
     fcntl = None
 
 _LOCK = ".lock"
+_MOST_OF_LOCK = 10_000
 
 
 @contextlib.contextmanager
@@ -45,6 +47,25 @@ def replace_text(path, text):
         partial.write_text(text, encoding="utf-8")
 
 
+def read_text(path, most):
+    """The text of a regular file.
+
+    Args:
+        path: A `pathlib.Path`.
+        most: How many bytes it may have.
+
+    Raises:
+        ValueError: If it is none, larger, or no UTF-8.
+        OSError: If it cannot be read.
+    """
+    # Of a pipe, reading might never end.
+    if not path.is_file():
+        raise ValueError(f"{path} is no regular file.")
+    if path.stat().st_size > most:
+        raise ValueError(f"{path} is larger than {most:,} bytes.")
+    return path.read_text(encoding="utf-8")
+
+
 @contextlib.contextmanager
 def held(folder):
     """Keeps other processes from a folder while the body runs.
@@ -71,17 +92,40 @@ def held(folder):
                 folder.rmdir()
 
 
+def holder(folder):
+    """Who holds a folder, in words; None where nobody does.
+
+    Args:
+        folder: A path.
+    """
+    path = pathlib.Path(folder, _LOCK)
+    if fcntl is None or not path.is_file():
+        return None
+    with path.open(encoding="utf-8", errors="replace") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return _holder(file.read(_MOST_OF_LOCK))
+    return None
+
+
 def _locked(path):
     """The open file of a lock that this process has."""
+    tries = 0
     while True:
-        file = path.open("a+", encoding="utf-8")
+        file = path.open("a+", encoding="utf-8", errors="replace")
         try:
             if fcntl is not None:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            holder = _holder(file.read())
+            holder = _holder(file.read(_MOST_OF_LOCK))
             file.close()
+            tries += 1
+            # `holder` has it for a moment.
+            if tries < 3:
+                time.sleep(0.05)
+                continue
             raise ValueError(
                 f"{path.parent} is being written by another process{holder}; "
                 "wait for it, or name another folder."
@@ -105,5 +149,5 @@ def _holder(text):
     try:
         found = json.loads(text)
         return " ({process} on {host}, since {since})".format(**found)
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return ""

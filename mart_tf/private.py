@@ -49,6 +49,22 @@ def is_called_by_fit(arguments):
     return bool(arguments.get("_use_cached_eval_dataset"))
 
 
+def build_metrics(model, target, scores):
+    """Makes the metrics that `compile` was given.
+
+    Under a strategy Keras does so before it traces a step; without one they
+    come about where the step first uses them, too late to be put back.
+
+    Args:
+        model: A compiled `keras.Model`.
+        target: Labels, as the metrics will see them.
+        scores: Outputs, `[batch, classes]`.
+    """
+    metrics = model._compile_metrics
+    if metrics is not None and not metrics.built:
+        metrics.build(target, scores)
+
+
 def saved_model(content):
     """The message of a `saved_model.pb`, from its bytes.
 

@@ -14,6 +14,7 @@ from mart_tf import models
 from mart_tf import training
 from mart_tf.runs import config as run_config
 from mart_tf.runs import initialization
+from mart_tf.runs import status
 from mart_tf.runs import workdir
 
 SUMMARY = (
@@ -98,6 +99,9 @@ _INTEGERS = {
     "validation_images": "Images of the training set that are held out to "
     "choose the best epoch by; 0: none, all are trained on and the last epoch "
     "is kept; default: a tenth, at most 2,000.",
+    "max_skipped_steps": "How many steps in a row may be skipped because a "
+    "loss or a gradient in them is not finite, at least 0; one more ends the "
+    "run.",
     "seed": "Seed of weights, order, augmentation and noise, at least 0.",
 }
 _BOOLS = {
@@ -130,6 +134,14 @@ def _define_flags():
 
 _define_flags()
 
+_STATUS = flags.DEFINE_string(
+    "status",
+    None,
+    "Workdir of a run, also one that is running: shows how far it is, how "
+    "robust, how fast, and who writes into it. Takes no other flag.",
+    flag_values=FLAGS,
+)
+
 
 def main(argv=None):
     """Runs the program."""
@@ -146,7 +158,24 @@ def configuration():
     return run_config.Config(**values)
 
 
+def _show_status():
+    others = [
+        name
+        for name in FLAGS
+        if FLAGS[name].present and name not in ("status", "verbosity")
+    ]
+    if others:
+        raise ValueError(
+            f"--status shows a run and takes no other flag, such as "
+            f"--{others[0]}."
+        )
+    for name, text in status.lines(_STATUS.value):
+        print(f"{name:13}{text}")
+
+
 def _main():
+    if _STATUS.value is not None:
+        return _show_status()
     config = configuration().resolved()
     record = workdir.prepare(config)
     if config.init_from is not None and record is None:

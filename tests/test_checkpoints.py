@@ -29,6 +29,7 @@ def made(path, seed=0):
     ]:
         variable.assign(generator.random(variable.shape))
     model.step.assign(10 + seed)
+    model.skips.in_row.assign(seed)
     model.memory.weights[0].assign(generator.random(linear.EXAMPLES))
     return model, checkpoints.Checkpoints(path, model, 10)
 
@@ -41,6 +42,7 @@ def state(model):
             *model.optimizer.variables,
             *model.memory.weights,
             *model.averages.weights,
+            *model.skips.weights,
             model.step,
         ]
     ]
@@ -131,6 +133,17 @@ def test_a_disk_needs_room_for_two(tmp_path, monkeypatch):
 def cut_off(prefix):
     """What a kill leaves before the checksum is there."""
     prefix.with_name(f"{prefix.name}.sha256").unlink()
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path):
+    model, saved = made(tmp_path)
+    saved.save(1, 0.5)
+    kernel = model.classifier.weights[0]
+    kernel.assign(np.full(kernel.shape, np.inf))
+    for save in (lambda: saved.save(2, 0.6), lambda: saved.save_within(13)):
+        with pytest.raises(ValueError, match="is not finite after"):
+            save()
+    assert {file.stem for file in tmp_path.rglob("ckpt-*")} == {"ckpt-1"}
 
 
 def test_a_first_save_that_was_cut_off_is_none(tmp_path):
@@ -228,8 +241,8 @@ def test_the_middle_of_an_epoch_comes_back_with_its_metrics(tmp_path):
     model.step.assign(34)
     saved.rate.assign(0.25)
     for number, metric in enumerate(model.metrics):
-        metric.total.assign(3.0 + number)
-        metric.count.assign(7.0)
+        for variable in metric.variables:
+            variable.assign(3.0 + number)
     saved.take_metrics()
     saved.save_within(34)
     kept = state(model)
@@ -241,8 +254,8 @@ def test_the_middle_of_an_epoch_comes_back_with_its_metrics(tmp_path):
     assert float(restored.rate) == 0.25
     restored.give_metrics()
     for number, metric in enumerate(other.metrics):
-        assert float(metric.total.value) == 3.0 + number
-        assert float(metric.count.value) == 7.0
+        for variable in metric.variables:
+            assert float(variable.value) == 3.0 + number
     # The end of the epoch leaves it behind, and a later epoch too.
     saved.save(4, 0.5)
     assert not (tmp_path / "checkpoints" / "within").exists()

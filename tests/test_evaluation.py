@@ -312,6 +312,23 @@ class TestEngine:
         assert outcome.broken.tolist() == [False, True]
         assert outcome.predictions.tolist() == [0, examples.NO_CLASS]
 
+    def test_nan_is_told_of(self):
+        def classify(images):
+            x = images[:, 0]
+            score = tf.where(x > 0.5, float("nan"), 1.0 - x)
+            return tf.stack([score, 0.0 * x], axis=1)
+
+        images = np.array([[0.2], [0.45], [0.9]], np.float32)
+        data = images, np.zeros(3, np.int32)
+        report = mart_tf.evaluate_robustness(classify, data, _THREAT, "pgd")
+        said = " ".join(report.warnings)
+        assert "Under no attack 1 examples have NaN among their scores" in said
+        assert "Under pgd 1 examples have NaN among" in said
+        # All of them: that is no classifier.
+        data = images[::-1], np.zeros(3, np.int32)
+        with pytest.raises(ValueError, match="gives scores that are NaN"):
+            mart_tf.evaluate_robustness(classify, data, _THREAT, "pgd")
+
     @pytest.mark.parametrize(
         ("wins", "passes"),
         [

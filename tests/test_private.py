@@ -13,7 +13,7 @@ from mart_tf import private
 _ROOT = pathlib.Path(private.__file__).parents[1]
 _PRIVATE = re.compile(
     r"tensorflow\.(python|core|compiler)\b|keras\.src\b|_noinline"
-    r"|^_keras_\w+|seed_generator_state|_use_cached\w*"
+    r"|^_keras_\w+|_compile_metrics|seed_generator_state|_use_cached\w*"
 )
 
 
@@ -117,6 +117,21 @@ def test_fit_says_when_it_evaluates():
     model.fit(*data, validation_data=data, epochs=2, verbose=0)
     model.evaluate(*data, verbose=0)
     assert seen == [True, True, False]
+
+
+def test_metrics_are_there_before_they_are_used():
+    network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
+    network.compile("sgd", metrics=["accuracy"])
+    private.build_metrics(network, tf.zeros([4], tf.int32), tf.zeros([4, 3]))
+    before = [id(variable) for variable in network.metrics_variables]
+    # Those of the loss, and the accuracy of integer labels; and once.
+    assert len(before) == 4
+    private.build_metrics(network, tf.zeros([4], tf.int32), tf.zeros([4, 3]))
+    found = network.compute_metrics(
+        None, tf.constant([0, 1]), tf.constant([[2.0, 1, 0], [2, 1, 0]])
+    )
+    assert float(found["accuracy"]) == 0.5
+    assert before == [id(variable) for variable in network.metrics_variables]
 
 
 def test_a_changed_saved_model_gets_a_fingerprint_of_its_own(tmp_path):

@@ -27,9 +27,11 @@ from mart_tf import train as train_program
 from mart_tf.runs import callbacks
 from mart_tf.runs import config as run_config
 from mart_tf.runs import devices
+from mart_tf.runs import record
 from mart_tf.runs import run
 from mart_tf.runs import signals
 from mart_tf.runs import workdir
+from mart_tf.training import watch
 
 # Small enough for seconds, with dropout and a last batch to drop.
 SMALL = {
@@ -42,6 +44,14 @@ SMALL = {
     "schedule": "piecewise:at=3",
     "precision": "float32",
     "strategy": "single",
+}
+
+# What a run finds out of its data, as run.json has it.
+FACTS = {
+    "policy": "float32",
+    "image_shape": [8, 8, 1],
+    "num_classes": 10,
+    "class_names": [],
 }
 
 NETWORK = """
@@ -367,7 +377,7 @@ def test_the_average_is_what_a_run_is_known_by(strategy):
     # It was validated, and chosen, by the average.
     seen = [row["val_loss"] for row in rows("run")]
     assert seen != [row["val_loss"] for row in rows("plain")]
-    config = run_config.Config(**workdir.read("run")["config"])
+    config = run_config.Config(**record.read("run")["config"])
     dataset = data.load("digits", validation_images=config.validation_images)
     model = run.compiled_model(config, dataset, None, 5, "float32")
     model.classifier.set_weights(weights("run", "last"))
@@ -391,15 +401,17 @@ def test_a_run_without_an_average():
 
 def test_a_run_of_the_version_whose_optimizer_kept_the_average():
     train("run", epochs=1)
-    record = pathlib.Path("run/run.json")
-    content = json.loads(record.read_text())
+    file = pathlib.Path("run/run.json")
+    content = json.loads(file.read_text())
+    # It had no checksum.
+    del content["sha256"]
     for name in ("update", "ema", "ema_warmup_epochs"):
         del content["config"][name]
     content["config"]["optimizer"] += ":ema=0"
-    record.write_text(json.dumps(content))
+    file.write_text(json.dumps(content))
     assert "Continuing run after epoch 1" in train("run", epochs=2)
     content["config"]["optimizer"] = "sgd:ema=0.999"
-    record.write_text(json.dumps(content))
+    file.write_text(json.dumps(content))
     # Its weights are what they were; its average is no more asked for.
     assert workdir.load_classifier("run", "last")[1] == 2
     with pytest.raises(ValueError, match="give --ema=0.999 instead"):
@@ -653,10 +665,30 @@ def test_a_damaged_best_checkpoint_is_said_aloud():
     assert f"Evaluating epoch {best[0].stem.split('-')[1]}" in process.stdout
 
 
-def test_weights_that_are_not_finite_are_not_saved():
-    with pytest.raises(ValueError, match="is not finite after epoch 1"):
-        train("run", epochs=1, learning_rate=1e30, epsilon_warmup_epochs=0.0)
+def test_a_hopeless_start_ends_in_its_first_steps_and_can_begin_anew():
+    with pytest.raises(watch.Diverged) as caught:
+        train("run", epochs=1, learning_rate=1e30, max_skipped_steps=2)
+    assert "Lower the learning rate" in str(caught.value)
+    assert str(caught.value).endswith("run can begin anew.")
     assert not list(pathlib.Path("run").rglob("ckpt-*"))
+    train("run", epochs=1)
+    assert len(rows("run")) == 1
+
+
+def test_a_run_that_diverges_later_says_what_is_left():
+    settings = {"epochs": 3, "schedule": "piecewise:at=2:factor=1e30"}
+    flags = {**SMALL, **settings, "workdir": "run", "max_skipped_steps": 1}
+    process = programs.run(
+        "train", *(f"--{name}={value}" for name, value in flags.items())
+    )
+    programs.assert_refused(process, "2 steps in a row were skipped up to step")
+    assert process.stderr.strip().endswith(
+        "The weights of epoch 1, its last checkpoint, are sound: "
+        "--init_from=run begins another run with the best ones."
+    )
+    assert len(rows("run")) == 1
+    said = train("other", epochs=1, init_from="run")
+    assert "Initialised from run, best weights, epoch 1: all" in said
 
 
 @pytest.mark.parametrize(
@@ -673,10 +705,20 @@ def test_weights_that_are_not_finite_are_not_saved():
 )
 def test_a_workdir_of_another_configuration(settings, sentence):
     path = pathlib.Path("run")
-    workdir.write(config_of("run", epochs=2), {})
+    workdir.write(config_of("run", epochs=2), FACTS)
+    other = config_of("run", **{"epochs": 2, **settings})
+    # One that has saved nothing gives way.
+    assert workdir.prepare(other) is None
+    saved = path / "checkpoints" / "within" / "ckpt-1.index"
+    saved.parent.mkdir(parents=True)
+    saved.touch()
     with pytest.raises(ValueError, match=sentence):
-        workdir.prepare(config_of("run", **{"epochs": 2, **settings}))
-    assert {file.name for file in path.iterdir()} == {"run.json", "flags.cfg"}
+        workdir.prepare(other)
+    assert {file.name for file in path.iterdir()} == {
+        "run.json",
+        "flags.cfg",
+        "checkpoints",
+    }
 
 
 @pytest.mark.parametrize("kind", ["npz", "pickle"])
@@ -748,7 +790,7 @@ def config_of(path, **settings):
 
 
 def test_what_may_differ_when_a_run_continues():
-    workdir.write(config_of("run", epochs=2), {})
+    workdir.write(config_of("run", epochs=2), FACTS)
     config = dataclasses.replace(
         config_of("run", epochs=3), strategy="mirrored", data_dir="elsewhere"
     )
@@ -838,7 +880,7 @@ def test_a_default_that_follows_from_others_is_worked_out(
 
 
 def test_a_default_that_changes_does_not_change_a_replay(monkeypatch):
-    workdir.write(config_of("run", epochs=2), {})
+    workdir.write(config_of("run", epochs=2), FACTS)
     at_75 = dataclasses.replace(data.DEFAULTS["digits"], epsilon=0.2)
     monkeypatch.setitem(data.DEFAULTS, "digits", at_75)
     values = train_program.FLAGS
@@ -860,8 +902,10 @@ def test_a_run_of_an_earlier_version_continues():
         schedule="piecewise:at=3",
         attack_step_size=None,
     )
-    workdir.write(config, {})
+    workdir.write(config, FACTS)
     assert workdir.prepare(config_of("run", epochs=3)) is not None
+    pathlib.Path("run/checkpoints").mkdir()
+    pathlib.Path("run/checkpoints/ckpt-1.index").touch()
     with pytest.raises(ValueError, match="--defense was mart:regul"):
         workdir.prepare(config_of("run", epochs=3, regularization=6.0))
 

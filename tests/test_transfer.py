@@ -272,7 +272,12 @@ def run(tmp_path):
     model = mart_tf.AdversarialClassifier(network, "standard", THREAT)
     model.compile("sgd")
     model.optimizer.build(model.trainable_variables)
-    facts = {"image_shape": [8, 8, 1], "num_classes": 10, "policy": "float32"}
+    facts = {
+        "policy": "float32",
+        "image_shape": [8, 8, 1],
+        "num_classes": 10,
+        "class_names": [],
+    }
     workdir.write(config, facts)
     checkpoints.Checkpoints(config.workdir, model, 10).save(3, 0.5)
     return config.workdir, network

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from mart_tf import noise
+from mart_tf.attacks import examples
 from mart_tf.data import sampling
 from mart_tf.evaluation import engine
 from mart_tf.evaluation import surrogates
@@ -50,6 +51,7 @@ class Measurement:
         predictions: Classes without attack, int32 `[n]`.
         samples: Examples of the strongest attack so far, or None.
         traces: A `Trace` of each attack so far that has a loss at each step.
+        unscored: How many examples had NaN among their scores, by attack.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Measurement:
         self._natural_seconds = time.perf_counter() - started
         self.samples = None
         self.traces = []
+        self.unscored = {"no attack": _without_class(self.predictions)}
         self._writer = open_writer and open_writer(self.predictions)
 
     def natural(self):
@@ -198,6 +201,7 @@ class Measurement:
                 writer.put(part, *made)
             done += len(part)
             broken += int(pieces[-1]["broken"].sum())
+        self.unscored[name] = sum(int(piece["unscored"]) for piece in pieces)
         observe(done, broken, last=True)
         result = self._result(name, attack, standing, rows, pieces)
         if access is not None:
@@ -228,6 +232,7 @@ class Measurement:
         found = {
             "broken": outcome.broken,
             "steps": outcome.steps,
+            "unscored": _without_class(outcome.predictions),
             "seconds": time.perf_counter() - started,
         }
         if whole:
@@ -307,6 +312,10 @@ class Measurement:
             engine.Outcome(images, predictions, broken, None),
             self._target.classify,
         )
+
+
+def _without_class(predictions):
+    return int((predictions == examples.NO_CLASS).sum())
 
 
 def _pieces(attack, rows, width):

@@ -203,6 +203,7 @@ def evaluate_robustness(
             traces=tuple(measured.traces),
             warnings=(
                 *doubtful,
+                *_unscored(measured.unscored),
                 *_warnings(found[0], classes, target, other, plan),
             ),
         )
@@ -309,6 +310,16 @@ def _described(target):
         "outputs": target.outputs,
         "weights": target.weights and unfinished.digest(target.weights()),
     }
+
+
+def _unscored(counts):
+    for name, count in counts.items():
+        if count:
+            yield (
+                f"Under {name} {count} examples have NaN among their scores, "
+                "which counts as misclassified: an overflow of the network, "
+                "and no sign of its robustness."
+            )
 
 
 def _warnings(natural, classes, target, other, plan):

@@ -230,6 +230,11 @@ def _tried(
         raise _failing(name, images, error) from error
     found = single.returned(found, name)
     _check_shape(found, images, name)
+    if np.isnan(found).any():
+        raise ValueError(
+            f"{name!r} gives scores that are NaN, for images in the pixel "
+            "range; expected a trained model with finite weights."
+        )
     if outputs is None:
         found_kind = loading.are_probabilities(found)
         outputs = "probabilities" if found_kind else "logits"

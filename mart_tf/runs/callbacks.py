@@ -1,18 +1,16 @@
 """What a person sees of a run, and what stays of it after each epoch."""
 
-import csv
-import io
-import pathlib
 import time
 
 import keras
 import rich.console
 import rich.progress
 
-from mart_tf import files
+from mart_tf.runs import history
 from mart_tf.runs import signals
 
 _REFRESH_SECONDS = 0.5
+_EVENT_SECONDS = 60.0
 # An epoch's training is worth a save if it, and validation after it, may be
 # lost.
 _BEFORE_VALIDATION = 60.0
@@ -103,6 +101,8 @@ class Progress(keras.callbacks.Callback):
         measures = "".join(
             f"{name} {logs[name]:.4f}  " for name in self.model.defense.measures
         )
+        if "skipped" in logs:
+            seen += f"  {logs['skipped']} steps skipped"
         self._console.print(
             f"epoch {epoch + 1:3d}/{self._epochs}  loss {logs['loss']:.4f}  "
             f"{measures}{seen}  {rate:,.0f} images/s",
@@ -116,43 +116,73 @@ class Record(keras.callbacks.Callback):
 
     Args:
         path: The workdir.
-        checkpoints: The run's `Checkpoints`.
-        first_epoch: Finished epochs; later rows, of an epoch whose checkpoint
-            was lost, are dropped.
+        checkpoints: The run's `Checkpoints`, which keep the rows too.
     """
 
-    def __init__(self, path, checkpoints, first_epoch):
+    def __init__(self, path, checkpoints):
         super().__init__()
-        self._file = pathlib.Path(path, "metrics.csv")
+        self._path = path
         self._checkpoints = checkpoints
-        self._rows = []
-        if self._file.exists():
-            with self._file.open(newline="", encoding="utf-8") as stream:
-                self._rows = [
-                    row
-                    for row in csv.DictReader(stream)
-                    if int(row["epoch"]) <= first_epoch
-                ]
 
     def on_epoch_end(self, epoch, logs=None):
         accuracy = logs.get(f"val_{self.model.defense.selects_by}")
         best = self._checkpoints.is_best(accuracy)
-        self._rows.append(
+        rows = self._checkpoints.rows
+        rows.append(
             {
-                "epoch": epoch + 1,
+                "epoch": str(epoch + 1),
                 **{name: f"{value:.6g}" for name, value in logs.items()},
                 "learning_rate": f"{float(self._checkpoints.rate):.6g}",
-                "best": int(best),
+                "best": str(int(best)),
             }
         )
-        text = io.StringIO()
-        names = list(dict.fromkeys(k for row in self._rows for k in row))
-        writer = csv.DictWriter(text, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self._rows)
         # The row first: a run that is killed before its checkpoint drops it.
-        files.replace_text(self._file, text.getvalue())
+        history.write(self._path, rows)
         self._checkpoints.save(epoch + 1, accuracy)
+
+
+class Events(keras.callbacks.Callback):
+    """Writes the progress of a run, its epochs and its skipped steps.
+
+    Args:
+        tell: An `events.Log`.
+        batch_size: Global batch size.
+        done: Steps that the run has taken so far.
+    """
+
+    def __init__(self, tell, batch_size, done):
+        super().__init__()
+        self._tell = tell
+        self._batch_size = batch_size
+        self._done = done
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._skipped = 0
+        self._mark()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._done += 1
+        seconds = time.monotonic() - self._when
+        if seconds < _EVENT_SECONDS:
+            return
+        images = (self._done - self._from) * self._batch_size
+        rate = round(images / seconds, 1)
+        self._tell("progress", done=self._done, images_per_second=rate)
+        self._tell_skipped(self.model.logs.skipped())
+        self._mark()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._tell_skipped(logs.get("skipped", 0))
+        values = {name: float(f"{value:.6g}") for name, value in logs.items()}
+        self._tell("epoch", epoch=epoch + 1, done=self._done, **values)
+
+    def _mark(self):
+        self._when, self._from = time.monotonic(), self._done
+
+    def _tell_skipped(self, count):
+        if count > self._skipped:
+            self._skipped = count
+            self._tell("skip", done=self._done, skipped=count)
 
 
 class Within(keras.callbacks.Callback):
@@ -163,17 +193,18 @@ class Within(keras.callbacks.Callback):
             on restored.
         signals: A `signals.Signals`.
         every: Seconds and steps between two saves, one of them None.
-        steps: Steps in an epoch.
-        position: Steps of the first epoch that were taken before.
+        place: Where the run stands, a `fitting.Place`.
+        tell: An `events.Log`.
     """
 
-    def __init__(self, checkpoints, signals, every, steps, position):
+    def __init__(self, checkpoints, signals, every, place, tell):
         super().__init__()
         self._checkpoints = checkpoints
         self._signals = signals
         self._seconds, self._steps_between = every
-        self._steps = steps
-        self._position = position
+        self._steps = place.steps
+        self._position = place.position
+        self._tell = tell
         self._rest()
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -217,6 +248,10 @@ class Within(keras.callbacks.Callback):
         return time.monotonic() - self._when >= seconds
 
     def _save(self):
+        if self._signals.stop is not None:
+            self._tell("signal", name=self._signals.stop.name)
+        elif self._signals.save:
+            self._tell("signal", name="SIGUSR1")
         self._checkpoints.save_within(self._done)
         self._signals.save = False
         self._when, self._saved = time.monotonic(), self._done

@@ -18,6 +18,7 @@ import json
 import pathlib
 import re
 import shutil
+import time
 
 import numpy as np
 import tensorflow as tf
@@ -25,10 +26,12 @@ import tensorflow as tf
 from mart_tf import errors
 from mart_tf import files
 from mart_tf.runs import accumulators
+from mart_tf.runs import history
+from mart_tf.training import watch
 
 _KEPT = 2
 _NEWEST = "newest.json"
-_METRICS = "metrics/.ATTRIBUTES/VARIABLE_VALUE"
+_VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 class Checkpoints:
@@ -38,22 +41,27 @@ class Checkpoints:
         path: The workdir.
         model: The compiled `AdversarialClassifier`, its optimizer built.
         steps: Training steps in an epoch.
+        tell: Called with what was saved, as an `events.Log`.
 
     Attributes:
         epoch: Finished epochs.
         best_accuracy: Of the best of them.
         rate: The learning rate that the present epoch began with.
+        rows: Those of the finished epochs, see `history`.
     """
 
-    def __init__(self, path, model, steps):
+    def __init__(self, path, model, steps, tell=lambda event, **facts: None):
         self._folder = pathlib.Path(path, "checkpoints")
         self._model = model
         self._steps = steps
+        self._tell = tell
+        self.rows = []
         self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.best_accuracy = tf.Variable(
             -1.0, dtype=tf.float32, trainable=False
         )
         self.rate = tf.Variable(0.0, trainable=False)
+        self._history = tf.Variable("", dtype=tf.string, trainable=False)
         self._metrics = accumulators.Accumulators(model)
         whole = {
             "classifier": _raw(model.classifier.weights),
@@ -65,8 +73,13 @@ class Checkpoints:
             "best_accuracy": self.best_accuracy,
         }
         self._state = tf.train.Checkpoint(**whole)
-        # Read apart from the metrics: replicas may be more or fewer.
-        self._middle = tf.train.Checkpoint(**whole, rate=self.rate)
+        # Read apart from the state: replicas may be more or fewer, and a run
+        # of an earlier version kept neither skips nor history.
+        whole |= {
+            "skips": _raw(model.skips.weights),
+            "history": self._history,
+        }
+        self._last = tf.train.Checkpoint(**whole)
         self._within = tf.train.Checkpoint(
             **whole, rate=self.rate, metrics=self._metrics.saved
         )
@@ -75,7 +88,7 @@ class Checkpoints:
             averages=_raw(model.averages.weights),
             epoch=self.epoch,
         )
-        for state in (self._state, self._middle, self._within, self._best):
+        for state in (self._state, self._last, self._within, self._best):
             # Made later, it would be restored then, from files long gone.
             state.save_counter.assign(0)
 
@@ -94,16 +107,18 @@ class Checkpoints:
         restored, warnings = None, []
         if max(_whole(self._folder / "within"), default=0) > newest:
             restored, warnings = _restore_newest(
-                self._folder, self._middle, "within", above=newest
+                self._folder, self._state, "within", above=newest
             )
         if restored is not None:
-            reader = tf.train.load_checkpoint(str(restored))
-            self._metrics.restore(reader.get_tensor(_METRICS))
+            reader = self._restore_others(restored)
+            self.rate.assign(reader.get_tensor("rate" + _VALUE))
+            self._metrics.restore(reader.get_tensor("metrics" + _VALUE))
             epoch = int(self.epoch)
             return epoch, _number(restored) - epoch * self._steps, warnings
         restored, more = _restore_newest(self._folder, self._state, "last")
         if restored is None:
             return 0, 0, warnings + more
+        self._restore_others(restored)
         return int(self.epoch), 0, warnings + more
 
     def take_metrics(self):
@@ -125,7 +140,7 @@ class Checkpoints:
             OSError: If the disk has no room.
         """
         self._check_finite(f"step {step}")
-        _save(self._folder / "within", self._within, step)
+        self._save("within", self._within, step)
         newest = _newest(self._folder) | {"within": step}
         files.replace_text(self._folder / _NEWEST, json.dumps(newest) + "\n")
 
@@ -158,18 +173,56 @@ class Checkpoints:
         newest = _newest(self._folder)
         if accuracy is not None and self.is_best(accuracy):
             self.best_accuracy.assign(accuracy)
-            _save(self._folder / "best", self._best, epoch)
+            self._save("best", self._best, epoch)
             newest["best"] = epoch
-        _save(self._folder, self._state, epoch)
+        self._save("last", self._last, epoch)
         newest["last"] = epoch
         newest.pop("within", None)
         files.replace_text(self._folder / _NEWEST, json.dumps(newest) + "\n")
         # What was in the middle of this epoch is behind it.
         shutil.rmtree(self._folder / "within", ignore_errors=True)
 
+    def _save(self, kind, state, number):
+        path = self._folder.parent
+        if not path.is_dir():
+            raise OSError(
+                f"{path} has been removed while the run was writing into it, "
+                "and what it had saved with it; run the same command again."
+            )
+        self._history.assign(history.text(self.rows))
+        started = time.monotonic()
+        _save(_folder(self._folder, kind), state, number)
+        seconds = round(time.monotonic() - started, 3)
+        self._tell("save", kind=kind, number=number, seconds=seconds)
+
+    def describe(self):
+        """What a run that cannot go on has left, in a sentence."""
+        finished = max(_whole(self._folder), default=0)
+        path = self._folder.parent
+        if not finished:
+            return f"No epoch is finished: {path} can begin anew."
+        return (
+            f"The weights of epoch {finished}, its last checkpoint, are sound: "
+            f"--init_from={path} begins another run with the best ones."
+        )
+
+    def _restore_others(self, prefix):
+        reader = tf.train.load_checkpoint(str(prefix))
+        for place, variable in enumerate(self._model.skips.weights):
+            name = f"skips/{place}{_VALUE}"
+            if reader.has_tensor(name):
+                variable.assign(reader.get_tensor(name))
+        name = "history" + _VALUE
+        if reader.has_tensor(name):
+            self.rows = history.rows(reader.get_tensor(name).decode())
+        else:
+            rows = history.read(self._folder.parent)
+            self.rows = rows[: int(self.epoch)]
+        return reader
+
     def _check_finite(self, after):
         for weight in self._model.classifier.weights:
-            if not np.isfinite(np.asarray(weight)).all():
+            if not watch.is_finite(weight):
                 raise ValueError(
                     f"Weight {weight.path} is not finite after {after}; "
                     "it was not saved. Train again with a lower "
@@ -219,6 +272,11 @@ def _raw(variables):
     return [variable.value for variable in variables]
 
 
+def _folder(folder, kind):
+    """Where, of all checkpoints, those of a kind lie."""
+    return folder if kind == "last" else folder / kind
+
+
 def _save(folder, state, number):
     manager = tf.train.CheckpointManager(
         state, str(folder), max_to_keep=_KEPT, checkpoint_name="ckpt"
@@ -238,7 +296,8 @@ def _save(folder, state, number):
         )
     prefix = pathlib.Path(manager.save(checkpoint_number=number))
     files.replace_text(
-        prefix.with_name(prefix.name + ".sha256"), _checksum(prefix) + "\n"
+        prefix.with_name(prefix.name + ".sha256"),
+        _checksum(_files(prefix)) + "\n",
     )
     for file in folder.glob("ckpt-*.sha256"):
         if not file.with_suffix(".index").exists():
@@ -265,8 +324,7 @@ def _restore_newest(folder, state, kind, above=-1):
         sentence for each that was passed over.
     """
     expected = _newest(folder).get(kind)
-    if kind != "last":
-        folder = folder / kind
+    folder = _folder(folder, kind)
     numbers = {_number(file) for file in folder.glob("ckpt-*.*")}
     numbers = sorted((numbers | {expected}) - {None}, reverse=True)
     numbers = [number for number in numbers if number > above]
@@ -303,14 +361,14 @@ def _restore_newest(folder, state, kind, above=-1):
 def _newest(folder):
     """The numbers of each kind as far as `newest.json` tells."""
     try:
-        found = json.loads((folder / _NEWEST).read_text(encoding="utf-8"))
+        found = json.loads(files.read_text(folder / _NEWEST, 10_000))
         return {
             kind: found[kind]
             for kind in ("last", "best", "within")
             if isinstance(found.get(kind), int)
         }
     # A run of an earlier version has none.
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError, AttributeError, RecursionError):
         return {}
 
 
@@ -330,15 +388,27 @@ def _fault(prefix):
         return "it has gone"
     if not recorded.is_file():
         return _CUT_OFF
-    if recorded.read_bytes().strip() != _checksum(prefix).encode():
-        return "its checksum does not match"
+    files_of = _files(prefix)
+    if not all(file.is_file() for file in files_of):
+        return "not all of it are regular files"
+    # A checksum is 65 bytes.
+    with recorded.open("rb") as file:
+        if file.read(100).strip() != _checksum(files_of).encode():
+            return "its checksum does not match"
     return None
 
 
-def _checksum(prefix):
+def _files(prefix):
+    """What TensorFlow wrote of a checkpoint."""
+    found = sorted(prefix.parent.glob(prefix.name + ".*"))
+    return [file for file in found if file.suffix != ".sha256"]
+
+
+def _checksum(files_of):
     digest = hashlib.sha256()
-    for file in sorted(prefix.parent.glob(prefix.name + ".*")):
-        if file.suffix != ".sha256":
-            digest.update(file.name.encode())
-            digest.update(file.read_bytes())
+    for path in files_of:
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            while part := file.read(1 << 20):
+                digest.update(part)
     return digest.hexdigest()

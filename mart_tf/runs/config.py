@@ -23,6 +23,7 @@ FREE_TO_DIFFER = (
     "xla",
     "epochs",
     "checkpoint_every",
+    "max_skipped_steps",
 )
 
 _INTERVAL = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(min|steps)")
@@ -69,6 +70,7 @@ class Config:
     xla: str = "auto"
     seed: int = 0
     checkpoint_every: str = "10min"
+    max_skipped_steps: int = 10
 
     def resolved(self):
         """The configuration with every default filled in, and checked.
@@ -201,6 +203,7 @@ class Config:
             "ema_warmup_epochs",
             "seed",
             "unlabeled_weight",
+            "max_skipped_steps",
         ):
             self._check_number(name, at_least=0.0)
         choices.check_radius(

@@ -1,31 +1,26 @@
 """One training run: from a configuration to a workdir with a classifier."""
 
-import contextlib
 import dataclasses
-import functools
-import importlib.util
 import math
-import pathlib
 
-import keras
 import tensorflow as tf
 
 from mart_tf import data
 from mart_tf import defenses
 from mart_tf import files
 from mart_tf.models import loading
-from mart_tf.runs import callbacks
 from mart_tf.runs import checkpoints
 from mart_tf.runs import described
 from mart_tf.runs import devices
+from mart_tf.runs import events
+from mart_tf.runs import fitting
 from mart_tf.runs import initialization
 from mart_tf.runs import signals
 from mart_tf.runs import workdir
 from mart_tf.training import classifier as adversarial
-from mart_tf.training import epoch
-from mart_tf.training import first_loss
 from mart_tf.training import optimizers
 from mart_tf.training import schedules
+from mart_tf.training import watch
 
 
 def train(config, record, console):
@@ -70,7 +65,7 @@ def train(config, record, console):
         f"{policy}: {reason}",
         replicas,
     )
-    facts = _facts(config, dataset, model, policy)
+    facts = facts_of(config, dataset, model, policy)
     with signals.heeded() as seen, files.held(config.workdir):
         if workdir.prepare(config) != record:
             raise ValueError(
@@ -87,10 +82,12 @@ def _continue(
 ):
     """Trains from where the workdir stands to the last epoch."""
     workdir.check_files(record, facts["files"])
-    saved = checkpoints.Checkpoints(config.workdir, model, steps)
+    tell = events.Log(config.workdir)
+    saved = checkpoints.Checkpoints(config.workdir, model, steps, tell)
     finished, position, warnings = saved.restore()
+    place = fitting.Place(steps, finished, position)
     instead = "Falling back to the one before it."
-    if not (finished or position):
+    if not place.done:
         instead = "Starting anew."
     for warning in warnings:
         console.print(f"{warning} {instead}", soft_wrap=True)
@@ -101,13 +98,13 @@ def _continue(
             soft_wrap=True,
         )
         return
-    if not (finished or position):
+    if not place.done:
         taken = initialization.apply(
             model.classifier, config.init_from, config.model
         )
         if taken:
             console.print(taken, highlight=False, soft_wrap=True)
-    if finished or position:
+    else:
         where = f"epoch {finished} of {config.epochs}"
         if position:
             where = f"step {position} of {steps} of epoch {finished + 1}"
@@ -115,36 +112,19 @@ def _continue(
             f"Continuing {config.workdir} after {where}.", soft_wrap=True
         )
     workdir.write(config, facts, record)
-    validation = None
-    if config.validation_images:
-        validation = data.evaluation_batches(
-            dataset.validation,
-            config.batch_size,
-            (config.pixel_min, config.pixel_max),
-        )
-    progress = callbacks.Progress(
-        console,
-        config.batch_size,
-        steps,
-        config.epochs,
-        finished * steps + position,
+    running = tell.running(
+        epochs=config.epochs,
+        steps=steps,
+        batch_size=config.batch_size,
+        done=place.done,
     )
-    with contextlib.closing(progress):
-        hooks = [
-            callbacks.Within(saved, seen, config.interval(), steps, position),
-            callbacks.Record(config.workdir, saved, finished),
-            progress,
-            first_loss.FirstLoss(
-                lambda text: console.print(
-                    text, highlight=False, soft_wrap=True
-                )
-            ),
-            *_tensorboard(config.workdir),
-        ]
-        batches = functools.partial(_batches, config, dataset, pool)
-        _fit(
-            config, batches, validation, model, hooks, finished, position, steps
-        )
+    with running:
+        try:
+            fitting.fit(
+                config, model, dataset, pool, place, saved, seen, tell, console
+            )
+        except watch.Diverged as error:
+            raise watch.Diverged(f"{error} {saved.describe()}") from error
     console.print(
         f"Finished: {_outcome(config, model, saved)}. Workdir: "
         f"{config.workdir}",
@@ -182,7 +162,7 @@ def _outcome(config, model, saved):
     )
 
 
-def _facts(config, dataset, model, policy):
+def facts_of(config, dataset, model, policy):
     """What a run knows beside its configuration, for `run.json`."""
     return {
         "policy": policy,
@@ -192,71 +172,6 @@ def _facts(config, dataset, model, policy):
         "parameters": model.classifier.count_params(),
         "files": workdir.digests(config, model.defense.files),
     }
-
-
-def _batches(config, dataset, pool, start_step):
-    return data.training_batches(
-        dataset.train,
-        config.batch_size,
-        seed=config.seed,
-        augment=config.augment,
-        start_step=start_step,
-        pixel_range=(config.pixel_min, config.pixel_max),
-        pool=pool,
-        pool_fraction=config.pool_fraction,
-        unlabeled_weight=config.unlabeled_weight,
-    )
-
-
-def _fit(config, batches, validation, model, hooks, finished, position, steps):
-    """Trains what is left of an epoch, then the others."""
-
-    def fit(last, left, start):
-        model.fit(
-            batches(start),
-            steps_per_epoch=left,
-            epochs=last,
-            initial_epoch=start // steps,
-            validation_data=validation,
-            callbacks=hooks,
-            # Checked when it was loaded.
-            check_data=False,
-            # The order is the data's own.
-            shuffle=False,
-            verbose=0,
-        )
-
-    if position == steps:
-        _validate(model, validation, hooks, finished)
-    elif position:
-        start = finished * steps + position
-        fit(finished + 1, steps - position, start)
-    finished += bool(position)
-    if finished < config.epochs:
-        fit(config.epochs, steps, finished * steps)
-
-
-def _validate(model, validation, hooks, finished):
-    """The end of an epoch all of whose steps were taken before."""
-    hooks = keras.callbacks.CallbackList(
-        epoch.with_own(hooks, model), model=model
-    )
-    hooks.on_train_begin()
-    model.reset_metrics()
-    hooks.on_epoch_begin(finished)
-    logs = dict(model.get_metrics_result())
-    found = {}
-    if validation is not None:
-        found = model.evaluate(
-            validation,
-            callbacks=hooks,
-            check_data=False,
-            return_dict=True,
-            verbose=0,
-        )
-    logs |= {f"val_{name}": value for name, value in found.items()}
-    hooks.on_epoch_end(finished, logs)
-    hooks.on_train_end()
 
 
 def _pool(config, dataset):
@@ -301,6 +216,7 @@ def compiled_model(config, dataset, pool, steps, policy):
         weight_decay=config.weight_decay,
         ema=config.ema,
         ema_warmup_steps=math.ceil(config.ema_warmup_epochs * steps),
+        max_skipped_steps=config.max_skipped_steps,
         outputs=config.outputs,
         seed=config.seed,
         rows=data.rows(dataset.train, pool),
@@ -335,10 +251,3 @@ def _check_options(config):
         described.threat(config), config.random_start
     )
     schedules.create(config.schedule, config.learning_rate, 1, config.epochs)
-
-
-def _tensorboard(path):
-    if importlib.util.find_spec("tensorboard") is None:
-        return []
-    folder = pathlib.Path(path, "tensorboard")
-    return [keras.callbacks.TensorBoard(str(folder), write_graph=False)]

@@ -11,22 +11,15 @@ Nothing here imports TensorFlow until a classifier is loaded.
 """
 
 import dataclasses
-import datetime
 import hashlib
-import json
-import os
 import pathlib
-import platform
 import shutil
-import subprocess
 
-from mart_tf import environment
 from mart_tf import files
 from mart_tf import options
 from mart_tf import training
 from mart_tf.runs import config as run_config
-
-FORMAT = 1
+from mart_tf.runs import record
 
 
 def newest(root="runs"):
@@ -44,48 +37,20 @@ def newest(root="runs"):
     return str(max(runs, key=_last_written))
 
 
-def read(path):
-    """What `run.json` of a workdir says.
-
-    Raises:
-        ValueError: If it is missing or not a run's.
-    """
-    file = pathlib.Path(path, "run.json")
-    if not file.exists():
-        raise ValueError(
-            f"{path} holds no run.json; expected the workdir of a run, made "
-            "by mart-train."
-        )
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-        known = {f.name for f in dataclasses.fields(run_config.Config)}
-        # A run of an earlier version lacks the settings that came later.
-        if record["format"] != FORMAT or not set(record["config"]) <= known:
-            raise KeyError("format")
-        config = run_config.Config(**record["config"])
-        record["config"] = dataclasses.asdict(config)
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{file} is damaged or of another version of mart_tf; restore it, "
-            "or train again in another workdir."
-        ) from error
-    return record
-
-
 def describe(path):
     """The configuration and the facts of a run, as one flat dict.
 
     Raises:
         ValueError: If the workdir holds no run, or a run without checkpoint.
     """
-    record = read(path)
+    said = record.read(path)
     # The checksum comes last: without one there is no checkpoint.
     if not any(pathlib.Path(path, "checkpoints").glob("ckpt-*.sha256")):
         raise ValueError(
             f"{path} has no finished epoch yet; continue it with mart-train "
             f"--flagfile={path}/flags.cfg."
         )
-    return {**record["config"], **record["facts"], "workdir": str(path)}
+    return {**said["config"], **said["facts"], "workdir": str(path)}
 
 
 def load_classifier(path, checkpoint="best"):
@@ -142,7 +107,7 @@ def prepare(config):
 
     Returns:
         The record of the unfinished run that `config` continues, or None for
-        a new run.
+        a new run; one of other settings that saved nothing gives way to it.
 
     Raises:
         ValueError: If something else lies there, or the settings differ from
@@ -155,16 +120,26 @@ def prepare(config):
         raise ValueError(
             f"--workdir={path} is a file; expected a directory or a new name."
         )
-    if not (path / "run.json").exists():
+    if not record.exists(path):
         if any(not item.name.startswith(".") for item in path.iterdir()):
             raise ValueError(
                 f"--workdir={path} holds files but no run; name an empty or "
                 "new directory."
             )
         return None
-    record = read(path)
+    found = record.read(path)
     # A run of an earlier version left defaults out.
-    earlier = run_config.Config(**record["config"]).filled()
+    earlier = run_config.Config(**found["config"]).filled()
+    objection = _objection(path, config, earlier)
+    if objection is None:
+        return found
+    if not _has_trained(path):
+        return None
+    raise ValueError(objection)
+
+
+def _objection(path, config, earlier):
+    """Why a configuration cannot continue an earlier one's run, or None."""
     differing = config.differences(earlier)
     if differing:
         listed = "; ".join(
@@ -172,7 +147,7 @@ def prepare(config):
             f"{_shown(getattr(config, name))}"
             for name in differing
         )
-        raise ValueError(
+        return (
             f"{path} holds a run with other settings ({listed}); give the "
             "same, or another --workdir."
         )
@@ -181,17 +156,22 @@ def prepare(config):
     name = ":".join(filter(None, [schedule.name, schedule.argument]))
     follows_epochs = name == "cosine" or name not in training.SCHEDULES
     if follows_epochs and config.epochs != earlier.epochs:
-        raise ValueError(
+        return (
             f"{path} holds a run of {earlier.epochs} epochs whose schedule "
             f"{name} ends there, now --epochs={config.epochs}; give the "
             "same, or another --workdir."
         )
     if config.epochs < earlier.epochs:
-        raise ValueError(
+        return (
             f"{path} holds a run of {earlier.epochs} epochs, now "
             f"--epochs={config.epochs}; a run can grow, not shrink."
         )
-    return record
+    return None
+
+
+def _has_trained(path):
+    """Whether anything of a run is there that another would write over."""
+    return any(path.glob("checkpoints/**/ckpt-*"))
 
 
 def digests(config, paths):
@@ -211,10 +191,10 @@ def digests(config, paths):
     return found
 
 
-def check_files(record, found):
+def check_files(earlier, found):
     """Refuses to continue a run with a file that is no more what it was."""
-    earlier = record["facts"].get("files", {}) if record else {}
-    for path, digest in earlier.items():
+    known = earlier["facts"].get("files", {}) if earlier else {}
+    for path, digest in known.items():
         if found.get(path, digest) != digest:
             raise ValueError(
                 f"{path} has changed since the run began; restore it, or "
@@ -222,32 +202,16 @@ def check_files(record, found):
             )
 
 
-def write(config, facts, record=None):
+def write(config, facts, earlier=None):
     """Writes `run.json` and `flags.cfg` of a run that begins or grows."""
     path = pathlib.Path(config.workdir)
     path.mkdir(parents=True, exist_ok=True)
-    if record is None and config.model.endswith(".keras"):
+    if earlier is None and config.model.endswith(".keras"):
         shutil.copyfile(config.model, path / "model.keras")
-    settings = dataclasses.asdict(config)
-    files.replace_text(
-        path / "run.json",
-        json.dumps(
-            {
-                "format": FORMAT,
-                "created": (record or {}).get("created", _now()),
-                "config": settings,
-                "facts": facts,
-                "versions": environment.versions(),
-                "hardware": _hardware(),
-                "git_revision": _git_revision(),
-            },
-            indent=2,
-        )
-        + "\n",
-    )
+    record.write(config, facts, earlier)
     lines = [
         f"--{name}={_flag_value(value)}"
-        for name, value in settings.items()
+        for name, value in dataclasses.asdict(config).items()
         if value is not None
     ]
     files.replace_text(path / "flags.cfg", "\n".join(lines) + "\n")
@@ -264,37 +228,3 @@ def _shown(value):
 def _last_written(path):
     files = [path / "run.json", path / "metrics.csv"]
     return max(file.stat().st_mtime for file in files if file.exists())
-
-
-def _now():
-    now = datetime.datetime.now(datetime.UTC)
-    return now.isoformat(timespec="seconds")
-
-
-def _hardware():
-    import tensorflow as tf
-
-    gpus = [
-        tf.config.experimental.get_device_details(gpu).get("device_name")
-        for gpu in tf.config.list_physical_devices("GPU")
-    ]
-    return {
-        "machine": platform.platform(),
-        "cpus": os.cpu_count(),
-        "gpus": gpus,
-    }
-
-
-def _git_revision():
-    """The revision of the checkout that this package runs from, if any."""
-    try:
-        answer = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
-            cwd=pathlib.Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return answer.stdout.strip()

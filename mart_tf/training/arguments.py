@@ -36,6 +36,7 @@ _TYPES = {
     "weight_decay": (numbers.Real, "a number of at least 0"),
     "ema": (numbers.Real, "a number of at least 0 and less than 1"),
     "ema_warmup_steps": _STEPS,
+    "max_skipped_steps": _STEPS,
     "seed": _STEPS,
     "rows": (
         numbers.Integral | None,
@@ -46,6 +47,7 @@ _AT_LEAST_0 = (
     "epsilon_warmup_steps",
     "weight_decay",
     "ema_warmup_steps",
+    "max_skipped_steps",
     "seed",
     "rows",
 )

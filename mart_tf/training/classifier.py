@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from mart_tf import defenses
 from mart_tf import noise
+from mart_tf import private
 from mart_tf.defenses import base
 from mart_tf.models import outputs as model_outputs
 from mart_tf.training import arguments
@@ -17,6 +18,7 @@ from mart_tf.training import memory
 from mart_tf.training import own_losses
 from mart_tf.training import reduction
 from mart_tf.training import settings
+from mart_tf.training import skips
 from mart_tf.training import update as updates
 
 # Streams of random numbers that must not coincide: the noise of a training
@@ -74,6 +76,9 @@ class AdversarialClassifier(checked.CheckedModel):
             gradient of every trainable variable.
         ema: Decay of the average of the weights, in [0, 1); 0: none is kept.
         ema_warmup_steps: Training steps before the decay begins to rise.
+        max_skipped_steps: How many training steps in a row may be skipped
+            because a number in them is not finite, at least 0; with one more
+            `fit` ends: see `mart_tf.training.skips`.
         outputs: What the classifier returns: "logits" or "probabilities".
         seed: Seed of all noise, an integer of at least 0.
         rows: One more than the greatest row of the training data, for
@@ -100,6 +105,7 @@ class AdversarialClassifier(checked.CheckedModel):
         weight_decay=0.0,
         ema=0.0,
         ema_warmup_steps=0,
+        max_skipped_steps=10,
         outputs="logits",
         seed=0,
         rows=None,
@@ -120,13 +126,13 @@ class AdversarialClassifier(checked.CheckedModel):
             self.weight_decay = float(weight_decay)
             self.outputs = outputs
             self.seed = int(seed)
-            # Batches consumed; optimizer.iterations stands still when an
-            # update is skipped.
+            # Batches consumed.
             self.step = self._counter("step")
             # Told by fit, counted from 0.
             self.epoch = self._counter("epoch")
             self.memory = memory.Memory(defense.memory(threat), rows)
             self.averages = averages.Averages(ema, ema_warmup_steps)
+            self.skips = skips.Skips(int(max_skipped_steps))
             if classifier.built:
                 self.averages.ensure(classifier.trainable_variables)
             self.logs = logs.Logs(defense.measures)
@@ -172,6 +178,8 @@ class AdversarialClassifier(checked.CheckedModel):
     def train_step(self, data):
         """The attack, the loss, the update, the metrics."""
         inputs.check_rows(self.defense, data)
+        changing = self._changing()
+        before = [tf.identity(variable.value) for variable in changing]
         batch, target = inputs.unpack(data, noise.fold(self.seed, self.step))
         batch = batch._replace(memory=self.memory.recall(batch.example))
         dropout.seed(
@@ -183,11 +191,34 @@ class AdversarialClassifier(checked.CheckedModel):
         outcome, own = self.update(self, loss)
         self.averages.update(self.trainable_variables, self.step)
         self.step.assign_add(1)
-        counted = tf.ones_like(batch.weight)
-        measured = self.logs.measure(adversarial.measures)
-        return measured | self._report(
-            batch, target, data, outcome, counted, own
+        skipped = self.skips.judge(
+            {
+                "images": [batch.image],
+                "adversarial": [adversarial.image],
+                "measures": [
+                    *adversarial.measures.values(),
+                    *adversarial.memory.values(),
+                ],
+                "logits": [outcome.natural_logits, outcome.adversarial_logits],
+                "loss": [batch.weight * outcome.values],
+                "own": [own],
+                "state": [variable.value for variable in changing],
+            }
         )
+        if self.has_metrics:
+            logits = outcome.natural_logits
+            if logits is None:
+                logits = outcome.adversarial_logits
+            private.build_metrics(self, target, logits)
+        metrics = self.metrics_variables
+        changing += metrics
+        before += [tf.identity(variable.value) for variable in metrics]
+        counted = tf.ones_like(batch.weight)
+        self.logs.measure(adversarial.measures)
+        seen = self._take(batch, target, data, outcome, counted, own)
+        reduction.put_back(changing, before, skipped)
+        self.logs.count(skipped)
+        return self._results({*adversarial.measures, *seen})
 
     def test_step(self, data):
         """The same loss in inference mode, under PGD at the full epsilon."""
@@ -208,7 +239,8 @@ class AdversarialClassifier(checked.CheckedModel):
                 outcome = outcome._replace(adversarial_logits=logits)
         # Rows of weight 0 fill the last batch of an evaluation up.
         counted = tf.cast(batch.weight != 0.0, tf.float32)
-        return self._report(batch, target, data, outcome, counted, own)
+        seen = self._take(batch, target, data, outcome, counted, own)
+        return self._results(seen)
 
     @property
     def metrics(self):
@@ -219,7 +251,7 @@ class AdversarialClassifier(checked.CheckedModel):
         """The metrics that have seen an example since their last reset."""
         results = super().get_metrics_result()
         if tf.executing_eagerly():
-            for name in self.logs.unseen():
+            for name in self.logs.unshown():
                 results.pop(name, None)
         return results
 
@@ -312,16 +344,28 @@ class AdversarialClassifier(checked.CheckedModel):
 
         return loss
 
-    def _report(self, batch, target, data, outcome, counted, own):
-        """Updates the metrics that this step has something for."""
-        reported = self.logs.take(batch, outcome, counted, own)
+    def _take(self, batch, target, data, outcome, counted, own):
+        """Updates the metrics that this step has something for: their names."""
+        seen = self.logs.take(batch, outcome, counted, own)
         if not self.has_metrics:
-            return reported
+            return seen
         logits = outcome.natural_logits
         if logits is None:
             logits = self._classify_frozen(batch.image)
         weight = keras.utils.unpack_x_y_sample_weight(data)[2]
         results = self.compute_metrics(None, target, logits, weight)
-        names = {metric.name for metric in self.logs.metrics}
-        results = {k: v for k, v in results.items() if k not in names}
-        return reported | results
+        return seen | {*results} - {metric.name for metric in self.logs.metrics}
+
+    def _results(self, names):
+        results = super().get_metrics_result()
+        return {name: results[name] for name in results if name in names}
+
+    def _changing(self):
+        """The variables that a step changes, but metrics; no counters."""
+        if not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
+        return [
+            variable
+            for variable in (*self.variables, *self.optimizer.variables)
+            if tf.as_dtype(variable.dtype).is_floating
+        ]

@@ -5,6 +5,7 @@ import warnings
 import keras
 
 from mart_tf.training import first_loss
+from mart_tf.training import watch
 
 
 class TellEpoch(keras.callbacks.Callback):
@@ -19,7 +20,7 @@ def with_own(callbacks, model):
     listed = isinstance(callbacks, keras.callbacks.CallbackList)
     given = callbacks.callbacks if listed else callbacks or []
     given = given if isinstance(given, (list, tuple)) else [given]
-    own = [TellEpoch()]
+    own = [TellEpoch(), watch.Watch()]
     if not any(isinstance(each, first_loss.FirstLoss) for each in given):
         own.append(first_loss.FirstLoss(warnings.warn))
     if listed:

@@ -53,6 +53,38 @@ def written(table, rows, values):
     return tf.where(times > 0.0, tf.math.divide_no_nan(total, times), table)
 
 
+def anywhere(flags):
+    """Where a flag is set on any replica, of a boolean tensor's."""
+    if _replicas() == 1:
+        return flags
+    context = tf.distribute.get_replica_context()
+    return context.all_reduce("sum", tf.cast(flags, tf.float32)) > 0.0
+
+
+def put_back(variables, values, wanted):
+    """Gives variables the values that they had, if that is wanted.
+
+    Args:
+        variables: Keras variables, of any kind that a strategy makes.
+        values: Of each this replica's value, a tensor.
+        wanted: A boolean scalar, the same on every replica.
+    """
+
+    def everywhere(strategy, values, wanted):
+        for variable, value in zip(variables, values, strict=True):
+            strategy.extended.update(
+                variable.value, _put_back, (value, wanted), group=False
+            )
+
+    # In a replica only some kinds of variables can be assigned.
+    context = tf.distribute.get_replica_context()
+    context.merge_call(everywhere, (values, wanted))
+
+
+def _put_back(variable, value, wanted):
+    return variable.assign(tf.where(wanted, value, variable))
+
+
 def share(value):
     """One replica's part of a value that the replicas' sum must equal."""
     return value / _replicas()
@@ -94,6 +126,9 @@ def clip_globally(gradients, optimizer):
     norm = optimizer.clipnorm
     global_norm = optimizer.global_clipnorm
     value = optimizer.clipvalue
+    if value:
+        # Else an infinite one would become a small one.
+        gradients = [g if g is None else _nan_if_infinite(g) for g in gradients]
     if _replicas() == 1 or not (norm or global_norm or value):
         return gradients
     whole = summed(gradients)
@@ -108,6 +143,10 @@ def clip_globally(gradients, optimizer):
     for i, gradient in zip(places, clipped, strict=True):
         whole[i] = share(gradient)
     return whole
+
+
+def _nan_if_infinite(gradient):
+    return tf.where(tf.math.is_finite(gradient), gradient, float("nan"))
 
 
 def _replicas():

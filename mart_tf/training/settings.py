@@ -34,6 +34,7 @@ def shown(model):
         "update": _spelled(model.update, training.UPDATES),
         "ema": model.averages.decay,
         "ema_warmup_steps": model.averages.warmup_steps,
+        "max_skipped_steps": model.skips.limit,
         "steps": int(model.step),
     }
 
@@ -47,6 +48,7 @@ def config(model):
         "threat": dataclasses.asdict(model.threat),
         "ema": model.averages.decay,
         "ema_warmup_steps": model.averages.warmup_steps,
+        "max_skipped_steps": model.skips.limit,
         "rows": model.memory.rows,
     }
 

@@ -1,0 +1,149 @@
+"""The epochs that are left of a run."""
+
+import contextlib
+import functools
+import importlib.util
+import pathlib
+from typing import NamedTuple
+
+import keras
+
+from mart_tf import data
+from mart_tf.runs import callbacks
+from mart_tf.training import epoch
+from mart_tf.training import first_loss
+
+
+class Place(NamedTuple):
+    """Where a run stands.
+
+    Attributes:
+        steps: Training steps in an epoch.
+        finished: Epochs that are finished.
+        position: Steps of the next one that were taken.
+    """
+
+    steps: int
+    finished: int
+    position: int
+
+    @property
+    def done(self):
+        """Steps that the run has taken."""
+        return self.finished * self.steps + self.position
+
+
+def fit(config, model, dataset, pool, place, saved, seen, tell, console):
+    """Trains to the last epoch.
+
+    Args:
+        config: A resolved `Config`.
+        model: The compiled `AdversarialClassifier`, restored.
+        dataset: A `data.Dataset`.
+        pool: A `data.Pool`, or None.
+        place: The `Place` to go on from.
+        saved: The run's `Checkpoints`.
+        seen: A `signals.Signals`.
+        tell: The run's `events.Log`.
+        console: A `rich.console.Console`.
+
+    Raises:
+        training.watch.Diverged: If training leads nowhere.
+    """
+    validation = None
+    if config.validation_images:
+        validation = data.evaluation_batches(
+            dataset.validation,
+            config.batch_size,
+            (config.pixel_min, config.pixel_max),
+        )
+    progress = callbacks.Progress(
+        console, config.batch_size, place.steps, config.epochs, place.done
+    )
+
+    def warn(text):
+        console.print(text, highlight=False, soft_wrap=True)
+
+    with contextlib.closing(progress):
+        hooks = [
+            callbacks.Within(saved, seen, config.interval(), place, tell),
+            callbacks.Record(config.workdir, saved),
+            callbacks.Events(tell, config.batch_size, place.done),
+            progress,
+            first_loss.FirstLoss(warn),
+            *_tensorboard(config.workdir),
+        ]
+        batches = functools.partial(_batches, config, dataset, pool)
+        _fit(config.epochs, batches, validation, model, hooks, place)
+
+
+def _batches(config, dataset, pool, start_step):
+    return data.training_batches(
+        dataset.train,
+        config.batch_size,
+        seed=config.seed,
+        augment=config.augment,
+        start_step=start_step,
+        pixel_range=(config.pixel_min, config.pixel_max),
+        pool=pool,
+        pool_fraction=config.pool_fraction,
+        unlabeled_weight=config.unlabeled_weight,
+    )
+
+
+def _fit(epochs, batches, validation, model, hooks, place):
+    """Trains what is left of an epoch, then the others."""
+    steps, finished, position = place
+
+    def fit(last, left, start):
+        model.fit(
+            batches(start),
+            steps_per_epoch=left,
+            epochs=last,
+            initial_epoch=start // steps,
+            validation_data=validation,
+            callbacks=hooks,
+            # Checked when it was loaded.
+            check_data=False,
+            # The order is the data's own.
+            shuffle=False,
+            verbose=0,
+        )
+
+    if position == steps:
+        _validate(model, validation, hooks, finished)
+    elif position:
+        fit(finished + 1, steps - position, place.done)
+    finished += bool(position)
+    if finished < epochs:
+        fit(epochs, steps, finished * steps)
+
+
+def _validate(model, validation, hooks, finished):
+    """The end of an epoch all of whose steps were taken before."""
+    hooks = keras.callbacks.CallbackList(
+        epoch.with_own(hooks, model), model=model
+    )
+    hooks.on_train_begin()
+    model.reset_metrics()
+    hooks.on_epoch_begin(finished)
+    logs = dict(model.get_metrics_result())
+    found = {}
+    if validation is not None:
+        found = model.evaluate(
+            validation,
+            callbacks=hooks,
+            check_data=False,
+            return_dict=True,
+            verbose=0,
+        )
+    logs |= {f"val_{name}": value for name, value in found.items()}
+    hooks.on_epoch_end(finished, logs)
+    hooks.on_train_end()
+
+
+def _tensorboard(path):
+    if importlib.util.find_spec("tensorboard") is None:
+        return []
+    folder = pathlib.Path(path, "tensorboard")
+    return [keras.callbacks.TensorBoard(str(folder), write_graph=False)]

@@ -1,0 +1,59 @@
+"""`metrics.csv`: a row for each finished epoch."""
+
+import csv
+import io
+import pathlib
+
+from mart_tf import files
+
+_NAME = "metrics.csv"
+_MOST_BYTES = 100_000_000
+
+
+def rows(text):
+    """The rows of a table, dicts of text with an "epoch" that is a number.
+
+    Raises:
+        ValueError: If it is no such table.
+    """
+    try:
+        found = list(csv.DictReader(io.StringIO(text), strict=True))
+    except csv.Error as error:
+        raise ValueError(str(error)) from error
+    for number, row in enumerate(found, 1):
+        # None: more values than names, or fewer.
+        if row.get("epoch") != str(number) or None in row.values():
+            raise ValueError(f"row {number} is not that of epoch {number}")
+    return found
+
+
+def text(found):
+    """The table of rows, which may have different columns."""
+    stream = io.StringIO()
+    names = list(dict.fromkeys(name for row in found for name in row))
+    writer = csv.DictWriter(stream, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(found)
+    return stream.getvalue()
+
+
+def read(path):
+    """The rows that lie in a workdir; none where there is no file.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    file = pathlib.Path(path, _NAME)
+    if not file.exists():
+        return []
+    try:
+        return rows(files.read_text(file, _MOST_BYTES))
+    except ValueError as error:
+        raise ValueError(
+            f"{file} is damaged ({error}); restore it, or delete it."
+        ) from error
+
+
+def write(path, found):
+    """Writes the rows into a workdir."""
+    files.replace_text(pathlib.Path(path, _NAME), text(found))

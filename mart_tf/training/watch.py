@@ -1,0 +1,96 @@
+"""Training that goes wrong, noticed while it does."""
+
+import time
+
+import keras
+import tensorflow as tf
+
+from mart_tf.training import skips
+
+# To read a counter waits for the device: at each of the first steps, then now
+# and then.
+_FIRST_STEPS = 20
+_SECONDS = 1.0
+# How many times the first loss is no training any more.
+_HOPELESS = 1e4
+
+
+class Diverged(ValueError):
+    """Training that cannot go on: what was not finite, and what to do."""
+
+
+class Watch(keras.callbacks.Callback):
+    """Stops an AdversarialClassifier whose steps lead nowhere.
+
+    That is: weights that are not finite before the first step, more steps
+    skipped in a row than it may, a loss that its first steps make 10,000 times
+    as large. At the end of an epoch `logs` get the number of skipped steps as
+    "skipped", if there were any.
+    """
+
+    def on_train_begin(self, logs=None):
+        self._seen, self._when, self._first_loss = 0, 0.0, None
+        for weight in self.model.classifier.weights:
+            if not is_finite(weight):
+                raise Diverged(
+                    f"Weight {weight.path} of the network is not finite before "
+                    "the first step; start from other weights."
+                )
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._skipped = None
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._seen += 1
+        now = time.monotonic()
+        early = self._seen <= _FIRST_STEPS
+        if early or now - self._when >= _SECONDS:
+            self._when = now
+            self._look()
+        if early:
+            self._look_at_loss(
+                skips.number(self.model.step), float(logs["loss"])
+            )
+
+    def on_test_begin(self, logs=None):
+        # Keras resets it next.
+        self._skipped = self.model.logs.skipped()
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._look()
+        if self._skipped is None:
+            self._skipped = self.model.logs.skipped()
+        if self._skipped:
+            logs["skipped"] = self._skipped
+
+    def _look(self):
+        seen, step = self.model.skips, skips.number(self.model.step)
+        if not seen.are_too_many():
+            return
+        remedy = "Lower the learning rate, or clip the gradients."
+        if seen.cause == "images":
+            remedy = "Mend the data."
+        raise Diverged(
+            f"{seen.limit + 1} steps in a row were skipped up to step {step}, "
+            f"because {skips.TERMS[seen.cause]} was not finite. {remedy}"
+        )
+
+    def _look_at_loss(self, step, loss):
+        # Of a run that goes on the first steps are past.
+        if step > _FIRST_STEPS:
+            return
+        if self._first_loss is None:
+            self._first_loss = abs(loss)
+        elif abs(loss) > _HOPELESS * max(self._first_loss, 1.0):
+            raise Diverged(
+                f"The loss grew from {self._first_loss:.3g} to {loss:.3g} in "
+                f"the first {step} steps. Lower the learning rate."
+            )
+
+
+def is_finite(variable):
+    """Whether all numbers of a Keras variable are finite."""
+    value = tf.convert_to_tensor(variable.value)
+    if not value.dtype.is_floating:
+        return True
+    return bool(tf.reduce_all(tf.math.is_finite(value)))
