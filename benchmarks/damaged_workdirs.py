@@ -237,8 +237,9 @@ class Asked:
     def _shows(self, path):
         from mart_tf.runs import status
 
+        shown = status.lines(path)
         self.answers["shows: status"] += 1
-        for name, text in status.lines(path):
+        for name, text in shown:
             if "\n" in name + text:
                 yield "a status of several lines"
 

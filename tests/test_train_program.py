@@ -424,6 +424,19 @@ def damage(file):
     file.write_bytes(content)
 
 
+@pytest.mark.parametrize("content", [None, "epoch,loss\n", "\0"])
+def test_the_history_is_in_the_checkpoints(content):
+    train("run", epochs=2)
+    file = pathlib.Path("run/metrics.csv")
+    kept = file.read_text()
+    file.unlink()
+    if content is not None:
+        file.write_text(content)
+    train("run", epochs=3)
+    assert file.read_text().startswith(kept)
+    assert len(rows("run")) == 3
+
+
 def test_a_damaged_checkpoint_is_passed_over():
     train("whole", epochs=4)
     train("run", epochs=3)

@@ -17,12 +17,16 @@ def rows(text):
         ValueError: If it is no such table.
     """
     try:
-        found = list(csv.DictReader(io.StringIO(text), strict=True))
+        reader = csv.DictReader(io.StringIO(text), strict=True)
+        found = list(reader)
     except csv.Error as error:
         raise ValueError(str(error)) from error
+    if "epoch" not in (reader.fieldnames or ["epoch"]):
+        raise ValueError("it has no column epoch")
     for number, row in enumerate(found, 1):
         # None: more values than names, or fewer.
-        if row.get("epoch") != str(number) or None in row.values():
+        is_whole = None not in row and None not in row.values()
+        if row.get("epoch") != str(number) or not is_whole:
             raise ValueError(f"row {number} is not that of epoch {number}")
     return found
 

@@ -14,6 +14,7 @@ from mart_tf.runs import described
 from mart_tf.runs import devices
 from mart_tf.runs import events
 from mart_tf.runs import fitting
+from mart_tf.runs import history
 from mart_tf.runs import initialization
 from mart_tf.runs import signals
 from mart_tf.runs import workdir
@@ -112,6 +113,9 @@ def _continue(
             f"Continuing {config.workdir} after {where}.", soft_wrap=True
         )
     workdir.write(config, facts, record)
+    if saved.rows:
+        # What is there may be damaged, or a row ahead.
+        history.write(config.workdir, saved.rows)
     running = tell.running(
         epochs=config.epochs,
         steps=steps,

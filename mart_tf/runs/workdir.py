@@ -6,6 +6,7 @@
       model.keras          a copy of the user's .keras file, where there is one
       checkpoints/         newest plus one; best/ by validation, if any
       metrics.csv          one row an epoch
+      events.jsonl         what happened when
 
 Nothing here imports TensorFlow until a classifier is loaded.
 """
