@@ -98,7 +98,13 @@ def read_text(path):
                 f"{path} has {in_words(size)}, too much for a file of its "
                 f"kind; expected at most {in_words(TEXT)}."
             )
-        return file.read().decode("utf-8")
+        content = file.read()
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ValueError(
+            f"{path} is damaged: it is no text in UTF-8; write it again."
+        ) from None
 
 
 def read_json(path):
@@ -107,11 +113,12 @@ def read_json(path):
     Raises:
         ValueError: As `read_text`, or if it is no JSON.
     """
-    text = read_text(path)
     try:
-        return json.loads(text)
+        return json.loads(read_text(path))
     except RecursionError:
-        raise ValueError(f"{path} is nested too deeply.") from None
+        raise ValueError(
+            f"{path} is nested too deeply; expected JSON as it was written."
+        ) from None
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """Image files: what their headers say, and their pixels."""
 
+from concurrent import futures
 import contextlib
-import threading
 import warnings
 
 import numpy as np
@@ -27,10 +27,10 @@ _READ_AS = {
     "YCbCr": "RGB",
 }
 
-# Images with more pixels than this are decoded one at a time: each takes up to
-# 8 bytes a pixel, and there may be a thread for each core.
+# Images with more pixels than this are decoded one at a time, up to 8 bytes a
+# pixel; in a thread of their own, as each thread keeps memory for its next one.
 _LARGE = 2**22
-_one_at_a_time = threading.Lock()
+_for_large = futures.ThreadPoolExecutor(max_workers=1)
 
 
 def header(path):
@@ -72,16 +72,20 @@ def pixels(path, kind, shape):
     Raises:
         ValueError: As `header`.
     """
-    height, width, _ = shape
     with _opened(path) as image:
-        large = image.width * image.height > _LARGE
-        with _one_at_a_time if large else contextlib.nullcontext():
-            if image.mode != kind:
-                image = image.convert(kind)
-            if image.size != (width, height):
-                size = (width, height)
-                image = image.resize(size, Image.Resampling.BILINEAR)
-            return np.asarray(image).reshape(shape)
+        if image.width * image.height <= _LARGE:
+            return _decoded(image, kind, shape)
+        return _for_large.submit(_decoded, image, kind, shape).result()
+
+
+def _decoded(image, kind, shape):
+    height, width, _ = shape
+    with contextlib.closing(image):
+        if image.mode != kind:
+            image = image.convert(kind)
+        if image.size != (width, height):
+            image = image.resize((width, height), Image.Resampling.BILINEAR)
+        return np.array(image).reshape(shape)
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ one by one, by Python's own parser of them, and none is carried out.
 import pickletools
 
 # A pool takes some dozen; each makes an object of up to 64 bytes.
-_MOST = 4_000_000
+_MOST = 1_000_000
 # Tuples in tuples: hashing goes as deep, on the stack of the processor.
 _DEEPEST = 100
 _UNBOUNDED = 2**62

@@ -10,6 +10,7 @@ import rich.console
 import rich.progress
 
 from mart_tf import files
+from mart_tf import limits
 from mart_tf.runs import signals
 
 _REFRESH_SECONDS = 0.5
@@ -127,12 +128,11 @@ class Record(keras.callbacks.Callback):
         self._checkpoints = checkpoints
         self._rows = []
         if self._file.exists():
-            with self._file.open(newline="", encoding="utf-8") as stream:
-                self._rows = [
-                    row
-                    for row in csv.DictReader(stream)
-                    if int(row["epoch"]) <= first_epoch
-                ]
+            self._rows = [
+                row
+                for row in _rows(self._file)
+                if int(row["epoch"]) <= first_epoch
+            ]
 
     def on_epoch_end(self, epoch, logs=None):
         accuracy = logs.get(f"val_{self.model.defense.selects_by}")
@@ -242,3 +242,20 @@ def _accuracies(logs):
         ]
         if key in logs
     )
+
+
+def _rows(path):
+    """The rows of a metrics.csv, dicts with the epoch among their keys."""
+    text = limits.read_text(path)
+    try:
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
+        for row in rows:
+            int(row["epoch"])
+            if None in row:
+                raise KeyError("more cells than columns")
+    except (KeyError, TypeError, ValueError, csv.Error) as error:
+        raise ValueError(
+            f"{path} is damaged: it has a row without an epoch; restore it, or "
+            "remove it: the run goes on with a new one."
+        ) from error
+    return rows

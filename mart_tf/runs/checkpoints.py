@@ -24,6 +24,7 @@ import tensorflow as tf
 
 from mart_tf import errors
 from mart_tf import files
+from mart_tf import limits
 from mart_tf.runs import accumulators
 
 _KEPT = 2
@@ -303,7 +304,7 @@ def _restore_newest(folder, state, kind, above=-1):
 def _newest(folder):
     """The numbers of each kind as far as `newest.json` tells."""
     try:
-        found = json.loads((folder / _NEWEST).read_text(encoding="utf-8"))
+        found = limits.read_json(folder / _NEWEST)
         return {
             kind: found[kind]
             for kind in ("last", "best", "within")
@@ -330,9 +331,11 @@ def _fault(prefix):
         return "it has gone"
     if not recorded.is_file():
         return _CUT_OFF
-    if recorded.read_bytes().strip() != _checksum(prefix).encode():
-        return "its checksum does not match"
-    return None
+    try:
+        matches = limits.read_text(recorded).strip() == _checksum(prefix)
+    except ValueError:
+        matches = False
+    return None if matches else "its checksum does not match"
 
 
 def _checksum(prefix):
@@ -340,5 +343,7 @@ def _checksum(prefix):
     for file in sorted(prefix.parent.glob(prefix.name + ".*")):
         if file.suffix != ".sha256":
             digest.update(file.name.encode())
-            digest.update(file.read_bytes())
+            with limits.opened(file) as content:
+                while part := content.read(2**20):
+                    digest.update(part)
     return digest.hexdigest()

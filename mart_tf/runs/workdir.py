@@ -22,6 +22,7 @@ import subprocess
 
 from mart_tf import environment
 from mart_tf import files
+from mart_tf import limits
 from mart_tf import options
 from mart_tf import training
 from mart_tf.runs import config as run_config
@@ -57,14 +58,21 @@ def read(path):
             "by mart-train."
         )
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-        known = {f.name for f in dataclasses.fields(run_config.Config)}
+        record = limits.read_json(file)
+        known = {f.name: f.type for f in dataclasses.fields(run_config.Config)}
         # A run of an earlier version lacks the settings that came later.
-        if record["format"] != FORMAT or not set(record["config"]) <= known:
+        if (
+            record["format"] != FORMAT
+            or not record["config"].keys() <= known.keys()
+        ):
             raise KeyError("format")
+        for name, value in record["config"].items():
+            if not _is_a(value, known[name]):
+                raise TypeError(name)
         config = run_config.Config(**record["config"])
         record["config"] = dataclasses.asdict(config)
-    except (ValueError, KeyError, TypeError) as error:
+        record["facts"].get("files", {}).items()
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"{file} is damaged or of another version of mart_tf; restore it, "
             "or train again in another workdir."
@@ -164,7 +172,10 @@ def prepare(config):
         return None
     record = read(path)
     # A run of an earlier version left defaults out.
-    earlier = run_config.Config(**record["config"]).filled()
+    try:
+        earlier = run_config.Config(**record["config"]).filled()
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{path / 'run.json'}: {error}") from error
     differing = config.differences(earlier)
     if differing:
         listed = "; ".join(
@@ -206,7 +217,7 @@ def digests(config, paths):
         paths = (*paths, pool.argument)
     found = {}
     for path in paths:
-        with pathlib.Path(path).expanduser().open("rb") as file:
+        with limits.opened(pathlib.Path(path).expanduser()) as file:
             found[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
     return found
 
@@ -251,6 +262,12 @@ def write(config, facts, record=None):
         if value is not None
     ]
     files.replace_text(path / "flags.cfg", "\n".join(lines) + "\n")
+
+
+def _is_a(value, kind):
+    """Whether a value is of a setting's type; whole numbers are floats too."""
+    whole = type(value) is int and isinstance(0.0, kind)
+    return whole or isinstance(value, kind)
 
 
 def _flag_value(value):
