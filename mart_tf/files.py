@@ -47,25 +47,6 @@ def replace_text(path, text):
         partial.write_text(text, encoding="utf-8")
 
 
-def read_text(path, most):
-    """The text of a regular file.
-
-    Args:
-        path: A `pathlib.Path`.
-        most: How many bytes it may have.
-
-    Raises:
-        ValueError: If it is none, larger, or no UTF-8.
-        OSError: If it cannot be read.
-    """
-    # Of a pipe, reading might never end.
-    if not path.is_file():
-        raise ValueError(f"{path} is no regular file.")
-    if path.stat().st_size > most:
-        raise ValueError(f"{path} is larger than {most:,} bytes.")
-    return path.read_text(encoding="utf-8")
-
-
 @contextlib.contextmanager
 def held(folder):
     """Keeps other processes from a folder while the body runs.

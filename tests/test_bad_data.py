@@ -4,6 +4,8 @@ import numpy as np
 from PIL import Image
 import programs
 import pytest
+import tensorflow_datasets as tfds
+import tiny_tfds
 
 GENERATOR = np.random.RandomState(0)
 
@@ -81,7 +83,26 @@ def test_a_damaged_image(mode, tmp_path):
     programs.assert_refused(process, ".png cannot be read as an image")
 
 
-def train(folder, flag):
+def test_a_damaged_record_in_mid_run(tmp_path):
+    values = tiny_tfds.examples(60, (8, 8, 1))
+    features = {
+        "image": tfds.features.Image(shape=(8, 8, 1)),
+        "label": tiny_tfds.LABEL,
+    }
+    tiny_tfds.prepare(tmp_path / "sets", features=features, train=values)
+    (shard,) = (tmp_path / "sets").glob("tiny/1.0.0/*tfrecord*")
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 1
+    shard.write_bytes(content)
+    process = train(
+        tmp_path,
+        "--dataset=tiny:mode=streaming",
+        f"--data_dir={shard.parents[2]}",
+    )
+    programs.assert_refused(process, f"{shard} is damaged: a record's checksum")
+
+
+def train(folder, *given):
     return programs.run(
         "train",
         "--workdir=run",
@@ -89,7 +110,7 @@ def train(folder, flag):
         "--batch_size=4",
         "--epochs=1",
         "--epsilon=0.1",
-        flag,
+        *given,
         cwd=folder,
     )
 

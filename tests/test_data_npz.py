@@ -81,7 +81,7 @@ class TestNpz:
             ),
             (
                 {"x_test": with_value(np.zeros([6, 4, 5]), -0.5)},
-                "x_test holds the pixel -0.5",
+                "x_test of .*images.npz holds the pixel -0.5",
             ),
             ({"x_train": np.zeros([20, 20], np.uint8)}, r"shape \(20, 20\)"),
             ({"x_train": np.zeros([0, 4, 5], np.uint8)}, r"shape \(0, 4, 5\)"),

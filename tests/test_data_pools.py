@@ -272,7 +272,7 @@ class TestTfds:
         tiny_tfds.prepare(tmp_path, train=tiny_tfds.examples(50))
         (record,) = tmp_path.glob("tiny/1.0.0/*.tfrecord*")
         record.write_bytes(record.read_bytes()[:-50])
-        refused("tiny", "damaged; prepare the set again", data_dir=tmp_path)
+        refused("tiny", "tfrecord.* checksum does not match", data_dir=tmp_path)
         (tmp_path / "tiny/1.0.0/dataset_info.json").write_text("{")
         refused("tiny", "info.json is missing or damaged", data_dir=tmp_path)
 

@@ -1,7 +1,10 @@
 """TFDS sets: MNIST and CIFAR-10 as prepared, and small ones made here."""
 
+import dataclasses
 import json
+import os
 import pathlib
+import shutil
 import socket
 import subprocess
 import sys
@@ -9,6 +12,7 @@ import textwrap
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tensorflow_datasets as tfds
 import tiny_tfds
 
@@ -223,7 +227,68 @@ class TestOtherSets:
         tiny_tfds.prepare(tmp_path, train=tiny_tfds.examples(50))
         (record,) = tmp_path.glob("tiny/1.0.0/*.tfrecord*")
         record.write_bytes(record.read_bytes()[:-50])
-        with pytest.raises(ValueError, match="damaged; prepare the set again"):
+        with pytest.raises(
+            ValueError, match="tfrecord.* checksum does not match"
+        ):
+            data.load("tiny", data_dir=tmp_path)
+
+
+class TestChecksums:
+    """The third of five training shards has a flipped bit."""
+
+    @pytest.fixture
+    def broken(self, sharded, tmp_path):
+        shutil.copytree(sharded, tmp_path, dirs_exist_ok=True)
+        shard = sorted(tmp_path.glob("tiny/1.0.0/*train*"))[2]
+        content = bytearray(shard.read_bytes())
+        content[len(content) // 2] ^= 1
+        shard.write_bytes(content)
+        return shard
+
+    def refused(self, shard):
+        message = f"{shard} is damaged: a record's checksum does not match"
+        return pytest.raises(ValueError, match=message)
+
+    def test_in_memory(self, broken, tmp_path):
+        for call in (data.load, data.load_pool):
+            with self.refused(broken):
+                call("tiny", data_dir=tmp_path)
+
+    def test_streaming(self, broken, tmp_path):
+        loaded = data.load("tiny:mode=streaming", data_dir=tmp_path)
+        assert len(data.arrays(loaded.test)[0]) == 20
+        with self.refused(broken):
+            data.arrays(loaded.train)
+        dull = dataclasses.replace(loaded.train, chance_order=False)
+        with self.refused(broken):
+            data.sample(dull, 5)
+        with pytest.raises(tf.errors.OpError, match=f"{broken} is damaged"):
+            for _ in data.training_batches(loaded.train, 10).take(20):
+                pass
+
+    @pytest.mark.parametrize("mode", ["memory", "streaming"])
+    def test_records_that_are_missing(self, sharded, tmp_path, mode):
+        shutil.copytree(sharded, tmp_path, dirs_exist_ok=True)
+        path = tmp_path / "tiny/1.0.0/dataset_info.json"
+        info = json.loads(path.read_text())
+        (train,) = [s for s in info["splits"] if s["name"] == "train"]
+        train["shardLengths"][1] = "21"
+        path.write_text(json.dumps(info))
+        if mode == "streaming":
+            loaded = data.load("tiny:mode=streaming", data_dir=tmp_path)
+            with pytest.raises(ValueError, match="00001-of-.* are missing"):
+                data.arrays(loaded.train)
+        train["shardLengths"][1] = str(10**12)
+        path.write_text(json.dumps(info))
+        with pytest.raises(ValueError, match="counts 1,000,000,000,000 exam"):
+            data.load(f"tiny:mode={mode}", data_dir=tmp_path)
+
+    def test_a_pipe_for_a_shard(self, sharded, tmp_path):
+        shutil.copytree(sharded, tmp_path, dirs_exist_ok=True)
+        shard = min(tmp_path.glob("tiny/1.0.0/*train*"))
+        shard.unlink()
+        os.mkfifo(shard)
+        with pytest.raises(ValueError, match="is a named pipe"):
             data.load("tiny", data_dir=tmp_path)
 
 

@@ -5,27 +5,15 @@ import dataclasses
 from typing import Literal
 
 import numpy as np
-from PIL import Image
 import tensorflow as tf
 
+from mart_tf import limits
+from mart_tf.data import decoding
 from mart_tf.data import names
 from mart_tf.data import splits
 
-# Pillow's kinds of pixels and what they are read as; reading transparency or 16
-# bits so would lose them.
-_READ_AS = {
-    "1": "L",
-    "L": "L",
-    "P": "RGB",
-    "RGB": "RGB",
-    "CMYK": "RGB",
-    "YCbCr": "RGB",
-}
 _CHANNELS = {"L": 1, "RGB": 3}
 _WORDS = {"L": "greyscale", "RGB": "in colour"}
-
-# What Pillow raises on a file that is damaged or no image.
-_UNREADABLE = (OSError, SyntaxError, ValueError)
 
 
 def load(
@@ -117,7 +105,7 @@ class FolderSplit(splits.RandomAccess):
 
         def example(place):
             image = tf.numpy_function(
-                lambda path: _pixels(
+                lambda path: decoding.pixels(
                     path.decode(), self.kind, self.image_shape
                 ),
                 [paths[place]],
@@ -159,25 +147,18 @@ def load_pool(path, *, size: int | None = None):
 
 def _decoded(paths, kind, shape):
     """The images, uint8 `[n, *shape]`."""
+    limits.check_memory(
+        f"{paths[0]} and the {len(paths) - 1:,} other images",
+        len(paths) * int(np.prod(shape)),
+    )
     images = np.empty([len(paths), *shape], np.uint8)
     with concurrent.futures.ThreadPoolExecutor() as threads:
-        decoded = threads.map(lambda path: _pixels(path, kind, shape), paths)
+        decoded = threads.map(
+            lambda path: decoding.pixels(path, kind, shape), paths
+        )
         for row, image in enumerate(decoded):
             images[row] = image
     return images
-
-
-def _pixels(path, kind, shape):
-    """One image, uint8 of `shape`, of Pillow's mode `kind`."""
-    height, width, _ = shape
-    try:
-        with Image.open(path) as image:
-            image = image.convert(kind)
-    except _UNREADABLE as error:
-        raise _unreadable(path) from error
-    if image.size != (width, height):
-        image = image.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(image).reshape(shape)
 
 
 def _list(folders, classes):
@@ -194,19 +175,16 @@ def _common(paths, size):
     """The kind and the shape that all images have, from their headers."""
     found = {}
     for path in paths:
-        try:
-            with Image.open(path) as image:
-                kind, (width, height) = image.mode, image.size
-        except _UNREADABLE as error:
-            raise _unreadable(path) from error
-        if kind not in _READ_AS:
-            raise ValueError(
-                f"{path} has pixels of the kind {kind}; expected greyscale or "
-                "colour of 8 bits without transparency: convert it."
-            )
+        kind, height, width = decoding.header(path)
         # The first image of each kind and size stands for the others.
         shape = (size or height, size or width)
-        found.setdefault((_READ_AS[kind], shape), path)
+        if shape[0] * shape[1] > decoding.MOST_PIXELS:
+            raise ValueError(
+                f"{path} has {height}x{width} pixels; expected at most "
+                f"{decoding.MOST_PIXELS:,}: give all images a smaller size "
+                "with the option size, such as :size=64."
+            )
+        found.setdefault((kind, shape), path)
         if len(found) > 1:
             raise _unlike(found)
     kind, shape = next(iter(found))
@@ -226,10 +204,4 @@ def _unlike(found):
         f"{path} has {height}x{width} pixels and {other_path} has "
         f"{rows}x{columns}; give all images one size with the option size, "
         "such as :size=64."
-    )
-
-
-def _unreadable(path):
-    return ValueError(
-        f"{path} cannot be read as an image; replace or remove it."
     )

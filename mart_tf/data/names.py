@@ -6,13 +6,12 @@ touched.
 """
 
 import difflib
-import json
 import os
 import pathlib
 import re
-import zipfile
 
 from mart_tf import data
+from mart_tf import limits
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
 NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
@@ -21,24 +20,25 @@ NPZ_POOL_KEYS = ("image", "label", "labeled_by", "mean_confidence")
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 
 
+# Control characters, and what a name holds that is no text.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
 def file(path):
-    """The path of a file.
+    """The path of a regular file.
 
     Raises:
         ValueError: If there is no such file.
     """
-    path = pathlib.Path(path).expanduser()
-    if not path.is_file():
-        raise ValueError(f"There is no file {path}; give the path of one.")
-    return path
+    return limits.regular(pathlib.Path(path).expanduser())
 
 
 def npz_file(path):
     """The path of an .npz file that holds the four arrays of a data set.
 
     Raises:
-        ValueError: If there is no such file, it is no zip archive, or an array
-            is missing or pickled.
+        ValueError: If there is no such file, an array is missing, or as
+            `limits.archive`.
     """
     expected = f"{', '.join(NPZ_KEYS)}, as in Keras's mnist.npz"
     return _npz(path, NPZ_KEYS, NPZ_KEYS, expected)
@@ -56,30 +56,14 @@ def npz_pool(path):
 
 def _npz(path, keys, needed, expected):
     path = file(path)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.namelist()
-            missing = [k for k in needed if f"{k}.npy" not in members]
-            if missing:
-                raise ValueError(
-                    f"{path} has no array {', '.join(missing)}; expected "
-                    f"{expected}."
-                )
-            for key in keys:
-                if f"{key}.npy" not in members:
-                    continue
-                # The dtype stands in the header; O is a Python object.
-                with archive.open(f"{key}.npy") as member:
-                    if b"|O" in member.read(256):
-                        raise ValueError(
-                            f"{key} of {path} holds pickled Python objects, "
-                            "which are not read; save an array of numbers."
-                        )
-    except zipfile.BadZipFile:
+    members = [f"{key}.npy" for key in keys]
+    with limits.archive(path, "an .npz file", members) as archive:
+        present = set(archive.namelist())
+    missing = [key for key in needed if f"{key}.npy" not in present]
+    if missing:
         raise ValueError(
-            f"{path} is not an .npz file, or is damaged; write it with "
-            "numpy.savez_compressed."
-        ) from None
+            f"{path} has no array {', '.join(missing)}; expected {expected}."
+        )
     return path
 
 
@@ -129,6 +113,8 @@ def _classes(folder):
         for child in sorted(folder.iterdir())
         if child.is_dir() and not child.name.startswith(".")
     }
+    for name in found:
+        _check_printable(folder, name)
     if len(found) < 2:
         raise ValueError(
             f"{folder} holds {len(found)} class folders; expected at least "
@@ -144,13 +130,26 @@ def _classes(folder):
 
 
 def image_names(folder):
-    """Yields the names of the image files of one folder, unsorted."""
+    """Yields the names of the image files of one folder, unsorted.
+
+    Raises:
+        ValueError: If a name holds a control character, or bytes of no text.
+    """
     with os.scandir(folder) as entries:
         for entry in entries:
             name = entry.name
             # A ._x.png is what macOS leaves beside x.png: no image.
             if name.lower().endswith(IMAGE_SUFFIXES) and name[0] != ".":
+                _check_printable(folder, name)
                 yield name
+
+
+def _check_printable(folder, name):
+    if _UNPRINTABLE.search(name):
+        raise ValueError(
+            f"{folder} holds {ascii(name)}, a name with a control character "
+            "or of no encoding; rename it."
+        )
 
 
 def images_below(path):
@@ -241,9 +240,9 @@ def tfds_rows(directory, split="train", first=0, count=None):
     try:
         sizes = {
             entry["name"]: sum(map(int, entry["shardLengths"]))
-            for entry in json.loads(path.read_text("utf-8"))["splits"]
+            for entry in limits.read_json(path)["splits"]
         }
-    except (OSError, ValueError, LookupError) as error:
+    except (ValueError, LookupError, TypeError, OverflowError) as error:
         raise ValueError(
             f"{path} is missing or damaged; prepare the set again."
         ) from error

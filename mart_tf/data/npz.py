@@ -1,16 +1,11 @@
 """An .npz file with the arrays of Keras's mnist.npz, or with a pool."""
 
-import zipfile
-import zlib
-
 import numpy as np
 
+from mart_tf.data import archives
 from mart_tf.data import conversion
 from mart_tf.data import names
 from mart_tf.data import splits
-
-# What numpy and zipfile raise on a file that is not as it was written.
-_DAMAGE = (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error)
 
 _SINGLE = {str: "text", float: "number"}
 
@@ -23,25 +18,30 @@ def load(path):
     `[n, 1]` from 0, each class with at least one training example.
 
     Raises:
-        ValueError: If an array is anything else.
+        ValueError: If an array is anything else; as `archives.read`.
     """
-    return of_arrays(_read(names.npz_file(path), names.NPZ_KEYS))
+    found = archives.read(names.npz_file(path), names.NPZ_KEYS)
+    return of_arrays(found, f" of {path}")
 
 
-def of_arrays(found):
+def of_arrays(found, place=""):
     """The `splits.Source` of x_train, y_train, x_test and y_test, a dict.
+
+    Args:
+        found: The arrays.
+        place: Where they are from, as messages say it after an array's name.
 
     Raises:
         ValueError: As `load`.
     """
-    x_train, y_train = _half(found, "train")
-    x_test, y_test = _half(found, "test")
+    x_train, y_train = _half(found, "train", place)
+    x_test, y_test = _half(found, "test", place)
     if x_train.shape[1:] != x_test.shape[1:]:
         raise ValueError(
-            f"x_train has images of shape {x_train.shape[1:]} and x_test of "
-            f"{x_test.shape[1:]}; expected one shape."
+            f"x_train{place} has images of shape {x_train.shape[1:]} and "
+            f"x_test of {x_test.shape[1:]}; expected one shape."
         )
-    classes = _classes(y_train, y_test)
+    classes = _classes(y_train, y_test, place)
     return splits.Source(
         class_names=tuple(str(number) for number in range(classes)),
         train=splits.memory_split(x_train, y_train),
@@ -61,15 +61,15 @@ def load_pool(path):
         The fields of a `Pool`, without its name.
 
     Raises:
-        ValueError: If there is no array `image`, or the file is damaged.
+        ValueError: If there is no array `image`; as `archives.read`.
     """
-    found = _read(names.npz_pool(path), names.NPZ_POOL_KEYS)
+    found = archives.read(names.npz_pool(path), names.NPZ_POOL_KEYS)
     fields = {"images": found["image"], "labels": found.get("label")}
     for key, kind in (("labeled_by", str), ("mean_confidence", float)):
         if key in found:
             try:
                 fields[key] = kind(found[key].item())
-            except ValueError:
+            except (TypeError, ValueError):
                 raise ValueError(
                     f"{key} of {path} is no single {_SINGLE[kind]}; leave it "
                     "out, or write it as label_pool does."
@@ -77,49 +77,40 @@ def load_pool(path):
     return fields
 
 
-def _read(path, keys):
-    """Those of the arrays that the file has."""
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in keys if key in archive}
-    except _DAMAGE as error:
-        raise ValueError(
-            f"{path} is damaged ({error}); write it again with "
-            "numpy.savez_compressed."
-        ) from error
-
-
-def _half(found, half):
-    images = conversion.images(f"x_{half}", found[f"x_{half}"])
-    labels = conversion.labels(f"y_{half}", found[f"y_{half}"])
+def _half(found, half, place):
+    images = conversion.images(f"x_{half}{place}", found[f"x_{half}"])
+    labels = conversion.labels(f"y_{half}{place}", found[f"y_{half}"])
     if len(images) != len(labels):
         raise ValueError(
-            f"x_{half} has {len(images)} images and y_{half} {len(labels)} "
-            "labels; expected as many of each."
+            f"x_{half}{place} has {len(images)} images and y_{half} "
+            f"{len(labels)} labels; expected as many of each."
         )
     return images, labels
 
 
-def _classes(y_train, y_test):
+def _classes(y_train, y_test, place):
     present = np.unique(y_train)
     if present[0] < 0:
         raise ValueError(
-            f"y_train holds the label {present[0]}; expected classes from 0."
+            f"y_train{place} holds the label {present[0]}; expected classes "
+            "from 0."
         )
     gaps = np.flatnonzero(present != np.arange(len(present)))
     if gaps.size:
         raise ValueError(
-            f"y_train holds the label {present[gaps[0]]} but no label "
+            f"y_train{place} holds the label {present[gaps[0]]} but no label "
             f"{gaps[0]}; expected the classes 0, 1, 2 and so on, each with an "
             "example."
         )
     classes = len(present)
     if classes < 2:
-        raise ValueError("y_train holds one class; expected at least two.")
+        raise ValueError(
+            f"y_train{place} holds one class; expected at least two."
+        )
     strange = y_test[(y_test < 0) | (y_test >= classes)]
     if strange.size:
         raise ValueError(
-            f"y_test holds the label {strange[0]}; expected labels from 0 to "
-            f"{classes - 1}, as in y_train."
+            f"y_test{place} holds the label {strange[0]}; expected labels "
+            f"from 0 to {classes - 1}, as in y_train."
         )
     return classes

@@ -11,9 +11,11 @@ import operator
 import numpy as np
 import tensorflow as tf
 
+from mart_tf import limits
 from mart_tf import noise
 from mart_tf.data import augmentation
 from mart_tf.data import pools
+from mart_tf.data import shards
 from mart_tf.data import splits
 
 _POOL = 0x504F4F4C  # A stream of its own in the seed's numbers.
@@ -227,20 +229,28 @@ def arrays(split, max_examples=None):
     Returns:
         Images, float32 `[n, height, width, channels]` in [0, 1], and labels,
         int32 `[n]`.
+
+    Raises:
+        ValueError: If a file of the split is damaged, or memory too small.
     """
     count = len(split)
     if max_examples is not None:
         count = min(count, whole("max_examples", max_examples, 1))
+    limits.check_memory(
+        f"An array of {count:,} images",
+        4 * count * int(np.prod(split.image_shape)),
+    )
     images = np.empty([count, *split.image_shape], np.float32)
     labels = np.empty([count], np.int32)
     batch_size = 256
     batches = split.ordered(batch_size).take(-(-count // batch_size))
     start = 0
-    for some_images, some_labels, _ in batches:
-        stop = min(start + batch_size, count)
-        images[start:stop] = pixels(some_images)[: stop - start]
-        labels[start:stop] = some_labels[: stop - start]
-        start = stop
+    with shards.damage_reported():
+        for some_images, some_labels, _ in batches:
+            stop = min(start + batch_size, count)
+            images[start:stop] = pixels(some_images)[: stop - start]
+            labels[start:stop] = some_labels[: stop - start]
+            start = stop
     return images, labels
 
 

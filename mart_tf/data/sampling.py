@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from mart_tf.data import pipeline
+from mart_tf.data import shards
 from mart_tf.data import splits
 
 ALL, FIRST, STRATIFIED = "all", "first", "stratified"
@@ -102,4 +103,5 @@ def _labels(split):
     if hasattr(split, "labels"):
         return split.labels
     batches = split.ordered(256)
-    return np.concatenate([labels.numpy() for _, labels, _ in batches])
+    with shards.damage_reported():
+        return np.concatenate([labels.numpy() for _, labels, _ in batches])

@@ -1,11 +1,15 @@
 """Reading a split from tfrecord shards, without holding it in memory."""
 
 from collections.abc import Callable
+import contextlib
 import dataclasses
+import os
+import re
 
 import numpy as np
 import tensorflow as tf
 
+from mart_tf import limits
 from mart_tf import noise
 from mart_tf.data import splits
 
@@ -13,6 +17,8 @@ SHUFFLE_BUFFER = 8192  # Encoded examples held while shuffling.
 
 _INTERLEAVED, _BLOCK = 16, 16  # Shards read at once, records at a time.
 _STREAM = 0x425546  # A stream of its own in the seed's numbers.
+# Of a record without content: its length and two checksums.
+_LEAST_RECORD = 16
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -21,7 +27,7 @@ class ShardedSplit:
 
     Args:
         shards: The files, in order.
-        starts: The row of each shard's first record.
+        starts: The row of each shard's first record, and one past the last.
         keep: Bool, one for each row of the TFDS split: whether it belongs to
             this split.
         decode: Serialized example -> image uint8, label int32.
@@ -86,8 +92,13 @@ class ShardedSplit:
             keep = tf.constant(self.keep)
 
         def records(shard):
-            return tf.data.TFRecordDataset(shards[shard]).enumerate(
-                starts[shard]
+            path, start, stop = shards[shard], starts[shard], starts[shard + 1]
+            # TensorFlow's own error tells the place in a file, and not which.
+            whole = tf.data.TFRecordDataset(path).ignore_errors()
+            missing = tf.data.Dataset.from_tensors(b"")
+            rows = tf.data.Dataset.range(start, stop)
+            return tf.data.Dataset.zip(rows, whole.concatenate(missing)).map(
+                lambda row, record: (row, _present(record, path))
             )
 
         return (
@@ -107,3 +118,72 @@ class ShardedSplit:
             return image, label, row
 
         return records.map(example, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def _present(record, path):
+    """The record, or the end of the pipeline with a sentence about its file."""
+    return tf.cond(
+        tf.equal(record, b""),
+        lambda: tf.numpy_function(_refuse, [path], tf.string),
+        lambda: record,
+    )
+
+
+def _refuse(path):
+    raise damage(path.decode())
+
+
+def damage(path):
+    """The error of a shard that cannot be read to its end."""
+    limits.regular(path)
+    return ValueError(
+        f"{path} is damaged: a record's checksum does not match, or records "
+        "are missing; restore the file, or prepare the set again."
+    )
+
+
+def check(paths, lengths):
+    """Refuses shards that cannot hold the records they are said to hold.
+
+    Args:
+        paths: The files.
+        lengths: How many records each has.
+
+    Raises:
+        ValueError: If one is no regular file, or too small.
+    """
+    for path, length in zip(paths, lengths, strict=True):
+        size = os.path.getsize(limits.regular(path))
+        if not 0 <= length <= size // _LEAST_RECORD:
+            raise ValueError(
+                f"{path} has {limits.in_words(size)}, and dataset_info.json "
+                f"counts {length:,} examples in it; expected at least "
+                f"{_LEAST_RECORD} bytes for each: prepare the set again."
+            )
+
+
+def find_damage(paths):
+    """The error of the first of some shards that cannot be read, or None."""
+    for path in paths:
+        try:
+            for _ in tf.data.TFRecordDataset(path).batch(1024):
+                pass
+        except tf.errors.OpError:
+            return damage(path)
+    return None
+
+
+@contextlib.contextmanager
+def damage_reported():
+    """Turns the end of a pipeline into the sentence that ended it.
+
+    Raises:
+        ValueError: Where a file of the data was damaged.
+    """
+    try:
+        yield
+    except tf.errors.OpError as error:
+        found = re.search(r"ValueError: (.+)", error.message)
+        if not found:
+            raise
+        raise ValueError(found[1]) from error

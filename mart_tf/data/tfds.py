@@ -3,12 +3,14 @@
 import contextlib
 import dataclasses
 import os
+import pathlib
 from typing import Literal
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from mart_tf import limits
 from mart_tf.data import names
 from mart_tf.data import shards
 from mart_tf.data import splits
@@ -25,9 +27,8 @@ def download(name, data_dir):
         builder.download_and_prepare(file_format="tfrecord")
     except Exception as error:
         # Whatever a network, an archive or a builder of TFDS may raise.
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise ValueError(
-            f"TFDS cannot prepare {name!r} in {data_dir}: {reason}"
+            f"TFDS cannot prepare {name!r} in {data_dir}: {_reason(error)}"
         ) from error
     return builder.data_path
 
@@ -58,8 +59,8 @@ def load(
             each, its images differ in size and `size` is not given, or there
             are no such rows.
     """
-    reader = _reader(tfds.builder_from_directory(path), size)
-    with _damage_reported(path):
+    reader = _reader(_builder(path), size)
+    with _damage_reported(reader, path):
         source = _source(reader, mode)
     rows = np.arange(*names.tfds_rows(path, "train", first, count))
     return dataclasses.replace(source, train=source.train.select(rows))
@@ -89,27 +90,47 @@ def load_pool(
         ValueError: If there are no such rows, or as `load`.
     """
     first, stop = names.tfds_rows(path, split, first, count)
-    builder = tfds.builder_from_directory(path)
-    reader = _reader(builder, size, labeled=False)
-    with _damage_reported(path):
+    reader = _reader(_builder(path), size, labeled=False)
+    with _damage_reported(reader, path):
+        reader.info(split)
         images, _ = reader.read(f"{split}[{first}:{stop}]", stop - first)
     return {"images": images}
 
 
+def _builder(path):
+    """TFDS's reader of a prepared set, once its files can be opened."""
+    for file in sorted(pathlib.Path(path).iterdir()):
+        if not file.is_dir():
+            limits.regular(file)
+    try:
+        return tfds.builder_from_directory(path)
+    except Exception as error:
+        # TFDS parses several files of its own there.
+        raise ValueError(
+            f"{path} is no set that TFDS can read ({_reason(error)}); "
+            "prepare it again."
+        ) from error
+
+
 @contextlib.contextmanager
-def _damage_reported(path):
+def _damage_reported(reader, path):
     try:
         yield
     except tf.errors.OpError as error:
-        raise ValueError(
-            f"{path} cannot be read: a file is missing or damaged; prepare the "
-            "set again."
+        shown = [
+            os.fspath(shard)
+            for split in reader.builder.info.splits.values()
+            for shard in split.filepaths
+        ]
+        raise shards.find_damage(shown) or ValueError(
+            f"{path} cannot be read: its images are damaged; prepare the set "
+            "again."
         ) from error
 
 
 def _source(reader, mode):
     names = reader.split_names()
-    infos = [reader.builder.info.splits[name] for name in names]
+    infos = [reader.info(name) for name in names]
     count = sum(info.num_examples for info in infos)
     mode = splits.choose_mode(count, reader.image_shape, mode)
     if mode == "memory":
@@ -122,6 +143,11 @@ def _source(reader, mode):
         test=read[1] if len(read) > 1 else None,
         mode=mode,
     )
+
+
+def _reason(error):
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,6 +208,12 @@ class _Reader:
             decoders=self.decoders,
         ).map(self.pair, num_parallel_calls=tf.data.AUTOTUNE)
 
+    def info(self, split):
+        """What TFDS knows of a split, held against its files."""
+        found = self.builder.info.splits[split]
+        shards.check(found.filepaths, found.shard_lengths)
+        return found
+
     def split_names(self):
         """The names of the train split and, if there is one, the test split."""
         present = self.builder.info.splits
@@ -200,7 +232,7 @@ class _Reader:
 
     def in_memory(self, split):
         """The split, decoded once by TFDS's reader."""
-        count = self.builder.info.splits[split].num_examples
+        count = self.info(split).num_examples
         images, labels = self.read(split, count)
         strange = labels[(labels < 0) | (labels >= len(self.class_names))]
         if strange.size:
@@ -213,6 +245,10 @@ class _Reader:
 
     def read(self, split, count):
         """The images and labels of `count` examples, as arrays."""
+        limits.check_memory(
+            f"The split {split} of {self.builder.name}",
+            count * int(np.prod(self.image_shape)),
+        )
         images = np.empty([count, *self.image_shape], np.uint8)
         labels = np.empty([count], np.int32)
         start = 0
@@ -224,11 +260,11 @@ class _Reader:
 
     def streaming(self, split):
         """The split, read again from its shards each time."""
-        info = self.builder.info.splits[split]
+        info = self.info(split)
         starts = np.cumsum([0, *info.shard_lengths])
         return shards.ShardedSplit(
             shards=tuple(os.fspath(shard) for shard in info.filepaths),
-            starts=tuple(starts[:-1].tolist()),
+            starts=tuple(starts.tolist()),
             keep=np.ones([info.num_examples], bool),
             decode=self.decode,
             image_shape=self.image_shape,

@@ -3,19 +3,25 @@
 Unpickling calls what the file names. Here it may name what numpy's arrays of
 numbers are pickled with, and gets stand-ins of this module in their place.
 numpy's own would be unsafe: a pickle may set the state of numpy.dtype, and one
-whose flags lie makes numpy take bytes of the file for addresses. A file made
-to exhaust the interpreter, by nesting millions of tuples, may still end it.
+whose flags lie makes numpy take bytes of the file for addresses. What would
+exhaust the interpreter is refused before, see `opcodes`.
 """
 
+import functools
+import os
 import pickle
 import re
 
 import numpy as np
 
+from mart_tf import limits
 from mart_tf.data import names
+from mart_tf.data import opcodes
 
 # Booleans, integers, floating point, and text of a fixed width.
 _PLAIN = re.compile(r"[biuf][1248]|[SU][1-9]\d*")
+# Of a number or text beside the arrays, which is copied wherever it is named.
+_SCALAR_BYTES = 4096
 
 
 def load_pool(path):
@@ -53,14 +59,30 @@ def load(path):
 
     Raises:
         ValueError: If there is no such file, it is damaged, it asks for more
-            than arrays of numbers and builtin containers, or holds no dict.
+            than arrays of numbers and builtin containers, or for more memory
+            or time than its size explains, or holds no dict.
     """
     path = names.file(path)
+    with limits.opened(path) as file:
+        found = _load(path, file)
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} holds no dict; expected one of arrays.")
+    return {
+        key: value.value if isinstance(value, _StandIn) else value
+        for key, value in found.items()
+    }
+
+
+def _load(path, file):
+    size = os.fstat(file.fileno()).st_size
+    limits.check_memory(path, size)
+    file.most = size
     try:
-        with path.open("rb") as file:
-            # Python 2 wrote bytes as what is now read as text.
-            found = _Unpickler(file, encoding="latin1").load()
-    except _Refused as error:
+        opcodes.check(file, size)
+        file.seek(0)
+        # Python 2 wrote bytes as what is now read as text.
+        return _Unpickler(file, encoding="latin1").load()
+    except (_Refused, opcodes.TooMuch) as error:
         raise ValueError(
             f"{path} holds {error}; a pool's pickle may hold arrays of "
             "numbers in a dict and nothing else: nothing of it was executed."
@@ -70,16 +92,23 @@ def load(path):
         raise ValueError(
             f"{path} is not a pickle of arrays, or is damaged; write it again."
         ) from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} holds no dict; expected one of arrays.")
-    return {
-        key: value.value if isinstance(value, _StandIn) else value
-        for key, value in found.items()
-    }
+    finally:
+        _encoded.cache_clear()
+
+
+@functools.cache
+def _encoded(text):
+    """The bytes that text stands for, once however often they are asked for."""
+    return text.encode("latin1")
 
 
 class _Refused(ValueError):
     """Names what a pickle may not hold."""
+
+
+def _named(value):
+    """Text for a message; the repr of anything else may have no end."""
+    return ascii(value)[:80] if isinstance(value, str) else type(value).__name__
 
 
 class _StandIn:
@@ -100,7 +129,7 @@ class _Dtype(_StandIn):
 
     def __init__(self, code, align=False, copy=False):
         if not isinstance(code, str) or not _PLAIN.fullmatch(code):
-            raise _Refused(f"an array of the kind {code!r}")
+            raise _Refused(f"an array of the kind {_named(code)}")
         self.value = np.dtype(code)
 
     def __setstate__(self, state):
@@ -133,7 +162,10 @@ class _Scalar(_StandIn):
     """numpy.core.multiarray.scalar."""
 
     def __init__(self, dtype, content):
-        self.value = _array(content, dtype, (), "C")[()]
+        array = _array(content, dtype, (), "C")
+        if array.nbytes > _SCALAR_BYTES:
+            raise _Refused(f"a number or text of {array.nbytes} bytes")
+        self.value = array[()]
 
 
 class _Bytes(_StandIn):
@@ -141,15 +173,15 @@ class _Bytes(_StandIn):
 
     def __init__(self, text, encoding):
         if encoding != "latin1":
-            raise _Refused(f"text in the encoding {encoding!r}")
-        self.value = text.encode(encoding)
+            raise _Refused(f"text in the encoding {_named(encoding)}")
+        self.value = _encoded(text)
 
 
 def _array(content, dtype, shape, order):
     if isinstance(content, _Bytes):
         content = content.value
     if isinstance(content, str):
-        content = content.encode("latin1")
+        content = _encoded(content)
     if not isinstance(dtype, _Dtype):
         raise TypeError("an array without a dtype")
     return np.frombuffer(content, dtype.value).reshape(shape, order=order)
@@ -170,5 +202,5 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module, name):
         asked = f"{module}.{name}"
         if asked not in _STAND_INS:
-            raise _Refused(asked)
+            raise _Refused(ascii(asked)[1:-1][:200])
         return _STAND_INS[asked]

@@ -8,11 +8,12 @@ directory/
 import hashlib
 import json
 import pathlib
-import zipfile
 
 import numpy as np
 
 from mart_tf import files
+from mart_tf import limits
+from mart_tf.data import archives
 
 _IDENTITY = "identity.json"
 
@@ -83,9 +84,10 @@ def digest(arrays):
 
 def _read(path):
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = limits.read_json(path)
+    except ValueError:
         return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _check_same(folder, found, identity):
@@ -103,8 +105,7 @@ def _arrays(path):
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as found:
-            return dict(found)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        return archives.read(path)
+    except ValueError:
         # A disk that filled up, say: the work is done again.
         return None

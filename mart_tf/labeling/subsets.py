@@ -12,12 +12,16 @@ A row is the number of an example in the source's own training set, which may
 hold more images than are trained on: a validation split is carved from it.
 """
 
+import array
 import csv
 import dataclasses
+import io
 import os
 import pathlib
 
 import numpy as np
+
+from mart_tf import limits
 
 # The two files of a folder: the paper's S- and S+.
 WRONG, RIGHT = "wrong.csv", "right.csv"
@@ -59,14 +63,14 @@ def read(path):
             twice or one that the data set does not have.
     """
     path = pathlib.Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(
             f"There is no subset file {path}; expected one that mart-label "
             "--subsets wrote."
         )
+    text = limits.read_text(path)
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return _parsed(file)
+        return _parsed(io.StringIO(text, newline=""))
     except (ValueError, OverflowError, csv.Error) as error:
         raise ValueError(
             f"Subset file {path} is damaged ({error}); write it again with "
@@ -164,18 +168,21 @@ def _write(file, examples):
 
 
 def _parsed(lines):
-    facts, table = {}, []
-    for line in lines:
-        if line.startswith("#"):
-            name, _, value = line[1:].partition(":")
-            facts[name.strip()] = value.strip()
-        else:
-            table.append(line)
-    header, *table = list(csv.reader(table)) or [[]]
-    if header != _COLUMNS:
+    facts = {}
+
+    def rows():
+        for line in lines:
+            if line.startswith("#"):
+                name, _, value = line[1:].partition(":")
+                facts[name.strip()] = value.strip()
+            else:
+                yield line
+
+    table = csv.reader(rows())
+    if next(table, None) != _COLUMNS:
         raise ValueError(f"no line {','.join(_COLUMNS)}")
-    bound = _whole(facts, "rows below")
     rows, labels, predicted = _columns(table)
+    bound = _whole(facts, "rows below")
     if rows[-1] >= bound or (np.diff(rows) <= 0).any():
         raise ValueError(
             f"its rows do not rise, or are not below {bound} as it says"
@@ -192,15 +199,22 @@ def _parsed(lines):
 
 
 def _columns(table):
+    numbers = array.array("q")
     for number, line in enumerate(table, start=1):
         if len(line) != len(_COLUMNS) or not all(map(_is_whole, line)):
             raise ValueError(
-                f"example {number} is {','.join(line)!r}, not three whole "
+                f"example {number} is {','.join(line)[:80]!r}, not three whole "
                 "numbers"
             )
-    if not table:
+        try:
+            numbers.extend(map(int, line))
+        except OverflowError:
+            raise ValueError(
+                f"example {number} is {','.join(line)[:80]!r}, too large"
+            ) from None
+    if not numbers:
         raise ValueError("no example")
-    return np.array(table).astype(np.int64).T
+    return np.array(numbers, np.int64).reshape(-1, len(_COLUMNS)).T
 
 
 def _fact(facts, name):
@@ -212,7 +226,7 @@ def _fact(facts, name):
 def _whole(facts, name):
     value = _fact(facts, name)
     if not _is_whole(value):
-        raise ValueError(f"{name} is {value!r}, not a whole number")
+        raise ValueError(f"{name} is {value[:80]!r}, not a whole number")
     return int(value)
 
 

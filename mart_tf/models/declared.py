@@ -8,7 +8,8 @@ AdversarialClassifier, and from the model card beside an exported SavedModel.
 import dataclasses
 import json
 import pathlib
-import zipfile
+
+from mart_tf import limits
 
 _TRAINER = "mart_tf>AdversarialClassifier"
 _CARD = "assets.extra/model_card.json"
@@ -45,7 +46,7 @@ def read(path):
         if path.is_dir():
             return _of_card(newest_version(path))
         return _of_file(path)
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+    except (KeyError, TypeError, AttributeError, *limits.DAMAGE):
         return None
 
 
@@ -79,8 +80,9 @@ def newest_version(path):
 
 
 def _of_file(path):
-    with zipfile.ZipFile(path) as archive:
-        saved = json.loads(archive.read("config.json"))
+    member = "config.json"
+    with limits.archive(path, "a .keras file", [member]) as archive:
+        saved = json.loads(archive.read(member))
     if saved.get("registered_name") != _TRAINER:
         return None
     threat = saved["config"]["threat"]
@@ -93,7 +95,7 @@ def _of_file(path):
 
 
 def _of_card(version):
-    card = json.loads((version / _CARD).read_text("utf-8"))
+    card = limits.read_json(version / _CARD)
     low, high = card["model"]["pixel_range"]
     training = card["training"] or {}
     return Declared(

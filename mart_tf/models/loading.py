@@ -7,6 +7,7 @@ import numpy as np
 
 from mart_tf import errors
 from mart_tf import options
+from mart_tf.models import hdf5
 from mart_tf.models import names
 from mart_tf.models import single
 
@@ -225,10 +226,11 @@ def read(path):
     """The model of a `.keras` file.
 
     Raises:
-        ValueError: If the file cannot be read.
+        ValueError: If the file cannot be read, or expands too far.
     """
+    hdf5.check_model(path)
     try:
-        return keras.saving.load_model(path, compile=False)
+        return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:
         # Keras raises a different class for each kind of damage.
         raise ValueError(

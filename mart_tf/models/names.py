@@ -7,6 +7,7 @@ file, or `package.module:function`.
 import numbers
 import pathlib
 
+from mart_tf import limits
 from mart_tf import models
 from mart_tf import options
 
@@ -107,9 +108,9 @@ def _is_whole(value, least):
 
 def _file(spec):
     path = pathlib.Path(spec)
-    if not path.is_file():
+    if not path.exists():
         raise ValueError(
             f"Model file {spec!r} does not exist; expected a file that "
             "keras.Model.save wrote."
         )
-    return path
+    return limits.regular(path)

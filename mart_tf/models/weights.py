@@ -4,9 +4,10 @@ import collections
 import re
 import warnings
 
-import h5py
 import keras
 
+from mart_tf import limits
+from mart_tf.models import hdf5
 from mart_tf.models import loading
 from mart_tf.models import outputs
 
@@ -103,21 +104,15 @@ def load_weights(classifier, path):
 
 def _count_weights(path):
     """The number of arrays in a file, those of an optimizer left out."""
-    arrays = []
-
-    def visit(name, item):
-        if isinstance(item, h5py.Dataset) and not name.startswith("optimizer/"):
-            arrays.append(name)
-
     try:
-        with h5py.File(path) as file:
-            file.visititems(visit)
-    except (OSError, RuntimeError) as error:
+        with limits.opened(path) as file:
+            arrays = hdf5.arrays(path, file)
+    except hdf5.DAMAGE as error:
         raise ValueError(
             f"Weights file {str(path)!r} cannot be read; expected what "
             f"keras.Model.save_weights writes: {_one_line(error)}"
         ) from error
-    return len(arrays)
+    return sum(not name.startswith("optimizer/") for name in arrays)
 
 
 def _with_weights(model):

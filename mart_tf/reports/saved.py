@@ -4,6 +4,8 @@ import importlib.resources
 import json
 import pathlib
 
+from mart_tf import limits
+
 FILE = "report.json"
 
 # Raised when a key of report.json changes its meaning or goes.
@@ -36,7 +38,7 @@ def load(path):
             "its directory."
         )
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = limits.read_json(path)
         version = content["schema_version"]
         if version == SCHEMA_VERSION:
             _check(content)

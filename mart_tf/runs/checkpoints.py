@@ -13,24 +13,17 @@ noticed before anything is written; what is damaged, cut off or gone is passed
 over for the one before it, and said.
 """
 
-import hashlib
-import json
 import pathlib
-import re
 import shutil
 import time
 
-import numpy as np
 import tensorflow as tf
 
-from mart_tf import errors
-from mart_tf import files
 from mart_tf.runs import accumulators
 from mart_tf.runs import history
+from mart_tf.runs import saves
 from mart_tf.training import watch
 
-_KEPT = 2
-_NEWEST = "newest.json"
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 
 
@@ -103,10 +96,10 @@ class Checkpoints:
         Raises:
             ValueError: If there are checkpoints and all are damaged.
         """
-        newest = max(_whole(self._folder), default=0) * self._steps
+        newest = max(saves.whole(self._folder), default=0) * self._steps
         restored, warnings = None, []
-        if max(_whole(self._folder / "within"), default=0) > newest:
-            restored, warnings = _restore_newest(
+        if max(saves.whole(self._folder / "within"), default=0) > newest:
+            restored, warnings = saves.restore_newest(
                 self._folder, self._state, "within", above=newest
             )
         if restored is not None:
@@ -114,8 +107,12 @@ class Checkpoints:
             self.rate.assign(reader.get_tensor("rate" + _VALUE))
             self._metrics.restore(reader.get_tensor("metrics" + _VALUE))
             epoch = int(self.epoch)
-            return epoch, _number(restored) - epoch * self._steps, warnings
-        restored, more = _restore_newest(self._folder, self._state, "last")
+            return (
+                epoch,
+                saves.number_of(restored) - epoch * self._steps,
+                warnings,
+            )
+        restored, more = saves.restore_newest(self._folder, self._state, "last")
         if restored is None:
             return 0, 0, warnings + more
         self._restore_others(restored)
@@ -141,13 +138,13 @@ class Checkpoints:
         """
         self._check_finite(f"step {step}")
         self._save("within", self._within, step)
-        newest = _newest(self._folder) | {"within": step}
-        files.replace_text(self._folder / _NEWEST, json.dumps(newest) + "\n")
+        newest = saves.newest(self._folder) | {"within": step}
+        saves.name_newest(self._folder, newest)
 
     @property
     def best_epoch(self):
         """The epoch of the best checkpoint that is whole."""
-        return max(_whole(self._folder / "best"))
+        return max(saves.whole(self._folder / "best"))
 
     def is_best(self, accuracy):
         """Whether an accuracy is above that of every saved epoch.
@@ -170,7 +167,7 @@ class Checkpoints:
         """
         self._check_finite(f"epoch {epoch}")
         self.epoch.assign(epoch)
-        newest = _newest(self._folder)
+        newest = saves.newest(self._folder)
         if accuracy is not None and self.is_best(accuracy):
             self.best_accuracy.assign(accuracy)
             self._save("best", self._best, epoch)
@@ -178,7 +175,7 @@ class Checkpoints:
         self._save("last", self._last, epoch)
         newest["last"] = epoch
         newest.pop("within", None)
-        files.replace_text(self._folder / _NEWEST, json.dumps(newest) + "\n")
+        saves.name_newest(self._folder, newest)
         # What was in the middle of this epoch is behind it.
         shutil.rmtree(self._folder / "within", ignore_errors=True)
 
@@ -191,13 +188,13 @@ class Checkpoints:
             )
         self._history.assign(history.text(self.rows))
         started = time.monotonic()
-        _save(_folder(self._folder, kind), state, number)
+        saves.write(saves.folder_of(self._folder, kind), state, number)
         seconds = round(time.monotonic() - started, 3)
         self._tell("save", kind=kind, number=number, seconds=seconds)
 
     def describe(self):
         """What a run that cannot go on has left, in a sentence."""
-        finished = max(_whole(self._folder), default=0)
+        finished = max(saves.whole(self._folder), default=0)
         path = self._folder.parent
         if not finished:
             return f"No epoch is finished: {path} can begin anew."
@@ -253,7 +250,7 @@ def restore_classifier(path, checkpoint, classifier, averaged=False):
     folder = pathlib.Path(path, "checkpoints")
     kind = checkpoint.removesuffix("_raw")
     state = tf.train.Checkpoint(classifier=_raw(classifier.weights))
-    restored, warnings = _restore_newest(folder, state, kind)
+    restored, warnings = saves.restore_newest(folder, state, kind)
     if restored is None:
         raise ValueError(
             " ".join([*warnings, f"{folder} holds no checkpoint; train first."])
@@ -264,151 +261,9 @@ def restore_classifier(path, checkpoint, classifier, averaged=False):
         )
         status = averages.read(str(restored))
         status.assert_existing_objects_matched().expect_partial()
-    return _number(restored), warnings
+    return saves.number_of(restored), warnings
 
 
 def _raw(variables):
     # Lists of tf.Variables: a Keras variable is not a trackable of its own.
     return [variable.value for variable in variables]
-
-
-def _folder(folder, kind):
-    """Where, of all checkpoints, those of a kind lie."""
-    return folder if kind == "last" else folder / kind
-
-
-def _save(folder, state, number):
-    manager = tf.train.CheckpointManager(
-        state, str(folder), max_to_keep=_KEPT, checkpoint_name="ckpt"
-    )
-    tensors = [
-        tensor
-        for part in ("classifier", "optimizer", "memory", "averages")
-        for tensor in getattr(state, part, ())
-    ]
-    size = sum(t.dtype.size * int(np.prod(t.shape)) for t in tensors)
-    folder.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(folder).free
-    if free < 2 * size:
-        raise OSError(
-            f"{folder} has {free / 1e6:.0f} MB free, and a checkpoint takes "
-            f"{size / 1e6:.0f} MB; make room and run the same command again."
-        )
-    prefix = pathlib.Path(manager.save(checkpoint_number=number))
-    files.replace_text(
-        prefix.with_name(prefix.name + ".sha256"),
-        _checksum(_files(prefix)) + "\n",
-    )
-    for file in folder.glob("ckpt-*.sha256"):
-        if not file.with_suffix(".index").exists():
-            file.unlink()
-
-
-def _whole(folder):
-    """The numbers of the checkpoints that were written to their end."""
-    found = map(_number, folder.glob("ckpt-*.sha256"))
-    return [number for number in found if number is not None]
-
-
-def _restore_newest(folder, state, kind, above=-1):
-    """Restores the newest sound "last", "best" or "within" checkpoint.
-
-    Args:
-        folder: Of all checkpoints.
-        state: What is restored, a `tf.train.Checkpoint`.
-        kind: Which kind.
-        above: Those up to this number are not looked at.
-
-    Returns:
-        Its prefix, None where there is none or the first was cut off; and a
-        sentence for each that was passed over.
-    """
-    expected = _newest(folder).get(kind)
-    folder = _folder(folder, kind)
-    numbers = {_number(file) for file in folder.glob("ckpt-*.*")}
-    numbers = sorted((numbers | {expected}) - {None}, reverse=True)
-    numbers = [number for number in numbers if number > above]
-    warnings, cut_off, read = [], True, False
-    for number in numbers:
-        prefix = folder / f"ckpt-{number}"
-        fault = _fault(prefix)
-        if fault is None:
-            # From here on the variables may be anybody's.
-            read = True
-            try:
-                status = state.read(str(prefix))
-                status.assert_existing_objects_matched().expect_partial()
-                return prefix, warnings
-            except (tf.errors.OpError, AssertionError, ValueError) as error:
-                fault = f"it cannot be read: {errors.first_line(error)}"
-        if fault == _CUT_OFF and expected is not None and number > expected:
-            # Never named: the one before it is the newest.
-            continue
-        cut_off = cut_off and fault == _CUT_OFF
-        warnings.append(f"Checkpoint {prefix} is damaged ({fault}).")
-    # The second is written while the first is there.
-    if expected is None and len(numbers) == 1 and cut_off and kind == "last":
-        return None, [f"Saving the first checkpoint, {prefix}, was cut off."]
-    # In the first epoch nothing stands before its middle.
-    if numbers and (kind != "within" or (read and not above)):
-        raise ValueError(
-            " ".join(warnings) + " No sound checkpoint is left; restore one "
-            "from a backup, or train again in another workdir."
-        )
-    return None, warnings
-
-
-def _newest(folder):
-    """The numbers of each kind as far as `newest.json` tells."""
-    try:
-        found = json.loads(files.read_text(folder / _NEWEST, 10_000))
-        return {
-            kind: found[kind]
-            for kind in ("last", "best", "within")
-            if isinstance(found.get(kind), int)
-        }
-    # A run of an earlier version has none.
-    except (OSError, ValueError, AttributeError, RecursionError):
-        return {}
-
-
-def _number(path):
-    """N of `ckpt-N` or `ckpt-N.index`; None of another name."""
-    found = re.fullmatch(r"ckpt-(\d{1,18})(\..*)?", path.name)
-    return found and int(found.group(1))
-
-
-_CUT_OFF = "writing it was cut off"
-
-
-def _fault(prefix):
-    """What is wrong with a checkpoint's files, or None."""
-    recorded = prefix.with_name(prefix.name + ".sha256")
-    if not any(prefix.parent.glob(prefix.name + ".*")):
-        return "it has gone"
-    if not recorded.is_file():
-        return _CUT_OFF
-    files_of = _files(prefix)
-    if not all(file.is_file() for file in files_of):
-        return "not all of it are regular files"
-    # A checksum is 65 bytes.
-    with recorded.open("rb") as file:
-        if file.read(100).strip() != _checksum(files_of).encode():
-            return "its checksum does not match"
-    return None
-
-
-def _files(prefix):
-    """What TensorFlow wrote of a checkpoint."""
-    found = sorted(prefix.parent.glob(prefix.name + ".*"))
-    return [file for file in found if file.suffix != ".sha256"]
-
-
-def _checksum(files_of):
-    digest = hashlib.sha256()
-    for path in files_of:
-        digest.update(path.name.encode())
-        with path.open("rb") as file:
-            while part := file.read(1 << 20):
-                digest.update(part)
-    return digest.hexdigest()

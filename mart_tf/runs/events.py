@@ -22,10 +22,9 @@ import os
 import pathlib
 import platform
 
-from mart_tf import files
+from mart_tf import limits
 
 _NAME = "events.jsonl"
-_MOST_BYTES = 1_000_000_000
 
 
 class Log:
@@ -90,7 +89,7 @@ def read(path):
     if not file.exists():
         return []
     found = []
-    for line in files.read_text(file, _MOST_BYTES).splitlines():
+    for line in limits.read_text(file).splitlines():
         try:
             event = json.loads(line)
             when = datetime.datetime.fromisoformat(event["time"])

@@ -5,9 +5,9 @@ import io
 import pathlib
 
 from mart_tf import files
+from mart_tf import limits
 
 _NAME = "metrics.csv"
-_MOST_BYTES = 100_000_000
 
 
 def rows(text):
@@ -51,7 +51,7 @@ def read(path):
     if not file.exists():
         return []
     try:
-        return rows(files.read_text(file, _MOST_BYTES))
+        return rows(limits.read_text(file))
     except ValueError as error:
         raise ValueError(
             f"{file} is damaged ({error}); restore it, or delete it."

@@ -3,6 +3,7 @@
 import pathlib
 import zipfile
 
+from mart_tf import limits
 from mart_tf.runs import workdir
 
 # What asks for initial weights where a .keras file brings trained ones.
@@ -36,9 +37,9 @@ def check(text):
         workdir.describe(path)
         return "workdir"
     if path.suffix == ".keras":
-        sound, kind = zipfile.is_zipfile(path), "model"
+        sound, kind = zipfile.is_zipfile(limits.regular(path)), "model"
     elif path.name.endswith(".weights.h5"):
-        with path.open("rb") as file:
+        with limits.opened(path) as file:
             sound, kind = file.read(len(_HDF5)) == _HDF5, "weights"
     else:
         raise ValueError(

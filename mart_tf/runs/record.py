@@ -11,13 +11,12 @@ import subprocess
 
 from mart_tf import environment
 from mart_tf import files
+from mart_tf import limits
 from mart_tf.runs import config as run_config
 
 FORMAT = 1
 
 _NAME = "run.json"
-# Class names of a set with as many classes as there are words fit in.
-_MOST_BYTES = 50_000_000
 _FACTS = {
     "policy": str,
     "image_shape": list,
@@ -44,9 +43,9 @@ def read(path):
         )
     file = pathlib.Path(path, _NAME)
     try:
-        record = json.loads(files.read_text(file, _MOST_BYTES))
+        record = limits.read_json(file)
         fault = _fault(record)
-    except (ValueError, RecursionError):
+    except ValueError:
         fault = "it is no JSON"
     if fault is not None:
         raise ValueError(

@@ -17,6 +17,7 @@ import pathlib
 import shutil
 
 from mart_tf import files
+from mart_tf import limits
 from mart_tf import options
 from mart_tf import training
 from mart_tf.runs import config as run_config
@@ -130,7 +131,10 @@ def prepare(config):
         return None
     found = record.read(path)
     # A run of an earlier version left defaults out.
-    earlier = run_config.Config(**found["config"]).filled()
+    try:
+        earlier = run_config.Config(**found["config"]).filled()
+    except (ValueError, OverflowError) as error:
+        raise ValueError(f"{path / 'run.json'}: {error}") from error
     objection = _objection(path, config, earlier)
     if objection is None:
         return found
@@ -187,7 +191,7 @@ def digests(config, paths):
         paths = (*paths, pool.argument)
     found = {}
     for path in paths:
-        with pathlib.Path(path).expanduser().open("rb") as file:
+        with limits.opened(pathlib.Path(path).expanduser()) as file:
             found[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
     return found
 

@@ -23,6 +23,9 @@ import numpy as np
 
 from mart_tf.serving import c_api
 
+# What the array of the lengths of strings is named, before theirs.
+_LENGTHS = "lengths of "
+
 
 def run(directory, signatures, asked):
     """Runs requests on the C++ runtime, in a process of its own.
@@ -49,7 +52,7 @@ def run(directory, signatures, asked):
         )
         for index, (name, batch) in enumerate(asked):
             [key] = signatures[name]["inputs"]
-            np.savez(f"{folder}/inputs_{index}.npz", **{key: batch})
+            _save(f"{folder}/inputs_{index}.npz", {key: batch})
         _start(folder)
         return [
             _load(f"{folder}/outputs_{index}.npz")
@@ -80,10 +83,32 @@ def _start(folder):
         )
 
 
+def _save(path, arrays):
+    """Writes arrays; strings, which numpy would pickle, end to end."""
+    stored = {}
+    for name, array in arrays.items():
+        array = np.asarray(array)
+        if array.dtype == object:
+            lengths = [len(text) for text in array.flat]
+            stored[_LENGTHS + name] = np.reshape(lengths, array.shape)
+            array = np.frombuffer(b"".join(array.flat), np.uint8)
+        stored[name] = array
+    np.savez(path, **stored)
+
+
 def _load(path):
-    # Strings are objects, which numpy pickles: never for files of others.
-    with np.load(path, allow_pickle=True) as arrays:
-        return dict(arrays)
+    with np.load(path, allow_pickle=False) as arrays:
+        found = dict(arrays)
+    for name in [name for name in found if name.startswith(_LENGTHS)]:
+        lengths, content = found.pop(name), found[name.removeprefix(_LENGTHS)]
+        stops = np.cumsum(lengths, dtype=np.int64)
+        texts = np.empty(lengths.shape, object)
+        texts.flat = [
+            content[stop - length : stop].tobytes()
+            for stop, length in zip(stops, lengths.flat, strict=True)
+        ]
+        found[name.removeprefix(_LENGTHS)] = texts
+    return found
 
 
 def main(folder):
@@ -100,7 +125,7 @@ def main(folder):
         for index, name in enumerate(request["requests"]):
             arrays = _load(folder / f"inputs_{index}.npz")
             outputs = sessions[name].run(arrays)
-            np.savez(folder / f"outputs_{index}.npz", **outputs)
+            _save(folder / f"outputs_{index}.npz", outputs)
     if "tensorflow" in sys.modules:
         raise ValueError(
             "Something in this process imported TensorFlow's Python; the run "

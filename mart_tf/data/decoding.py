@@ -1,0 +1,112 @@
+"""Image files: what their headers say, and their pixels."""
+
+from concurrent import futures
+import contextlib
+import warnings
+
+import numpy as np
+from PIL import Image
+
+from mart_tf import limits
+
+# Of an image that is not resized: a network is to take it as it is.
+MOST_PIXELS = 4096 * 4096
+
+# Whatever else Pillow reads, PostScript among it, is no image of a data set.
+# A file's own bytes say which it is, not its name.
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "WEBP")
+
+# Pillow's kinds of pixels and what they are read as; reading transparency or 16
+# bits so would lose them.
+_READ_AS = {
+    "1": "L",
+    "L": "L",
+    "P": "RGB",
+    "RGB": "RGB",
+    "CMYK": "RGB",
+    "YCbCr": "RGB",
+}
+
+# Images with more pixels than this are decoded one at a time, up to 8 bytes a
+# pixel; in a thread of their own, as each thread keeps memory for its next one.
+_LARGE = 2**22
+_for_large = futures.ThreadPoolExecutor(max_workers=1)
+
+
+def header(path):
+    """What an image's header says.
+
+    Returns:
+        "L" or "RGB", Pillow's kind of pixels that it is read as, its height
+        and its width.
+
+    Raises:
+        ValueError: If it is no image that can be read, or has more pixels than
+            Pillow's own limit, `PIL.Image.MAX_IMAGE_PIXELS`.
+    """
+    # Pillow warns from its limit on; what is above is refused here.
+    with (
+        warnings.catch_warnings(
+            action="ignore", category=Image.DecompressionBombWarning
+        ),
+        _opened(path) as image,
+    ):
+        kind, (width, height) = image.mode, image.size
+    if kind not in _READ_AS:
+        raise ValueError(
+            f"{path} has pixels of the kind {kind}; expected greyscale or "
+            "colour of 8 bits without transparency: convert it."
+        )
+    return _READ_AS[kind], height, width
+
+
+def pixels(path, kind, shape):
+    """One image, uint8 of `shape`.
+
+    Args:
+        path: The file.
+        kind: "L" or "RGB".
+        shape: Height, width, channels; an image of another size is resized
+            (bilinear, antialiased).
+
+    Raises:
+        ValueError: As `header`.
+    """
+    with _opened(path) as image:
+        if image.width * image.height <= _LARGE:
+            return _decoded(image, kind, shape)
+        return _for_large.submit(_decoded, image, kind, shape).result()
+
+
+def _decoded(image, kind, shape):
+    height, width, _ = shape
+    with contextlib.closing(image):
+        if image.mode != kind:
+            image = image.convert(kind)
+        if image.size != (width, height):
+            image = image.resize((width, height), Image.Resampling.BILINEAR)
+        return np.array(image).reshape(shape)
+
+
+@contextlib.contextmanager
+def _opened(path):
+    """An image, its header read; what is wrong with it is one sentence."""
+    with limits.opened(path) as file:
+        try:
+            image = Image.open(file, formats=_FORMATS)
+            most = Image.MAX_IMAGE_PIXELS
+            if most is not None and image.width * image.height > most:
+                raise Image.DecompressionBombError
+            yield image
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            raise ValueError(
+                f"{path} has more than {Image.MAX_IMAGE_PIXELS:,} pixels, "
+                "Pillow's limit; expected an image for a network: scale it "
+                "down."
+            ) from None
+        except Exception as error:
+            # What Pillow raises on a file that is damaged or no image is
+            # nearly anything.
+            raise ValueError(
+                f"{path} cannot be read as an image; replace or remove it."
+            ) from error
