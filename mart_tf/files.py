@@ -61,20 +61,28 @@ def held(folder):
         ValueError: If another process holds it.
     """
     folder = pathlib.Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder / _LOCK):
         try:
             yield
         finally:
             (folder / _LOCK).unlink(missing_ok=True)
-            if not any(folder.iterdir()):
+            # Another process may take the lock at this moment: its folder.
+            with contextlib.suppress(OSError):
                 folder.rmdir()
 
 
 def _locked(path):
-    """The open file of a lock that this process has."""
+    """The open file of a lock that this process has, in a folder made for it.
+
+    Of two processes that end and begin at the same moment, one may remove
+    lock and folder while the other opens them: it begins again.
+    """
     while True:
-        file = path.open("a+", encoding="utf-8")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            file = path.open("a+", encoding="utf-8")
+        except FileNotFoundError:
+            continue
         try:
             if fcntl is not None:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -86,10 +94,9 @@ def _locked(path):
                 f"{path.parent} is being written by another process{holder}; "
                 "wait for it, or name another folder."
             ) from None
-        if path.exists() and os.path.samestat(
-            os.fstat(file.fileno()), path.stat()
-        ):
-            break
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                break
         # Its holder removed it in the meantime.
         file.close()
     file.truncate(0)

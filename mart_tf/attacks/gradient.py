@@ -284,6 +284,15 @@ def check_count(name, value):
         )
 
 
+def check_all_steps(name, steps, rounds):
+    """Raises a `ValueError` where an int32 cannot count the steps in all."""
+    if steps * rounds > tf.int32.max:
+        raise ValueError(
+            f"{name} takes {steps} steps in each of {rounds} rounds; expected "
+            f"at most {tf.int32.max} in all."
+        )
+
+
 def floats(images):
     """Images as float32.
 

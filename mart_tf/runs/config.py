@@ -1,12 +1,12 @@
 """A run's configuration: plain values, checked without TensorFlow."""
 
 import dataclasses
-import math
 import re
 
 from mart_tf import choices
 from mart_tf import data
 from mart_tf import defenses
+from mart_tf import limits
 from mart_tf import options
 from mart_tf import runs
 from mart_tf import training
@@ -25,7 +25,26 @@ FREE_TO_DIFFER = (
     "checkpoint_every",
 )
 
-_INTERVAL = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(min|steps)")
+_INTERVAL = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(min|steps)", re.ASCII)
+
+# What numbers may be, whatever the other settings are.
+LIMITS = {
+    "attack_step_size": limits.ABOVE_ZERO,
+    "attack_steps": limits.ATTACK_STEPS,
+    "batch_size": limits.COUNT,
+    "ema": limits.SHARE,
+    "ema_warmup_epochs": limits.Real(0.0, limits.COUNT.greatest),
+    "epochs": limits.COUNT,
+    "epsilon_warmup_epochs": limits.Real(0.0, limits.COUNT.greatest),
+    "learning_rate": limits.ABOVE_ZERO,
+    "pool_fraction": limits.SHARE,
+    "regularization": limits.AT_LEAST_ZERO,
+    "seed": limits.Whole(0, choices.GREATEST_SEED),
+    "steps_per_epoch": limits.COUNT,
+    "unlabeled_weight": limits.AT_LEAST_ZERO,
+    "validation_images": limits.Whole(0, 2**31 - 1),
+    "weight_decay": limits.AT_LEAST_ZERO,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +180,7 @@ class Config:
         spec = options.resolve(self.defense, defenses.DEFENSES, "defense")
         if self.regularization is None:
             return options.canonical(self.defense, defenses.DEFENSES, "defense")
-        self._check_number("regularization", at_least=0.0)
+        self._check_number("regularization")
         if "regularization" in spec.options:
             raise ValueError(
                 f"--regularization={self.regularization:g} and --defense="
@@ -188,28 +207,11 @@ class Config:
         ]:
             if value not in allowed:
                 raise options.unknown(kind, value, allowed)
-        for name in ("attack_steps", "epochs", "steps_per_epoch", "batch_size"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(
-                    f"--{name} is {getattr(self, name)}; expected a whole "
-                    "number of at least 1."
-                )
-        for name in (
-            "weight_decay",
-            "epsilon_warmup_epochs",
-            "ema",
-            "ema_warmup_epochs",
-            "seed",
-            "unlabeled_weight",
-        ):
-            self._check_number(name, at_least=0.0)
         choices.check_radius(
             "--epsilon", self.epsilon, self.norm, self.pixel_min, self.pixel_max
         )
-        for name in ("learning_rate", "attack_step_size"):
-            self._check_number(name, above=0.0)
-        if self.validation_images is not None:
-            self._check_number("validation_images", at_least=0.0)
+        for name in LIMITS:
+            self._check_number(name)
         if self.ema >= 1.0:
             raise ValueError(
                 f"--ema is {self.ema:g}; expected less than 1, such as 0.995."
@@ -218,11 +220,6 @@ class Config:
             raise ValueError(
                 f"--ema_warmup_epochs={self.ema_warmup_epochs:g} is of an "
                 "average of the weights, and none is kept; give --ema too."
-            )
-        if self.seed > choices.GREATEST_SEED:
-            raise ValueError(
-                f"--seed is {self.seed}; expected at most "
-                f"{choices.GREATEST_SEED}."
             )
         if self.pool is None:
             for name in ("pool_fraction", "unlabeled_weight"):
@@ -240,11 +237,7 @@ class Config:
     def _check_pixels(self):
         """Refuses what is no range, or not that of the model file."""
         low, high = self.pixel_min, self.pixel_max
-        if not (math.isfinite(high - low) and low < high):
-            raise ValueError(
-                f"--pixel_min is {low:g} and --pixel_max {high:g}; expected a "
-                "least value below a greatest one, such as 0 and 255."
-            )
+        choices.check_pixels("--pixel_min", "--pixel_max", low, high)
         is_file = (self.model or "").endswith(".keras")
         said = declared.read(self.model) if is_file else None
         if said and said.pixel_range != (low, high):
@@ -255,12 +248,10 @@ class Config:
                 f"{said.pixel_range[0]:g} --pixel_max={said.pixel_range[1]:g}."
             )
 
-    def _check_number(self, name, at_least=-math.inf, above=-math.inf):
+    def _check_number(self, name):
         value = getattr(self, name)
-        if math.isfinite(value) and value >= at_least and value > above:
-            return
-        bound = f"above {above:g}" if above == 0.0 else "of at least 0"
-        raise ValueError(f"--{name} is {value:g}; expected a number {bound}.")
+        if value is not None:
+            LIMITS[name].check(f"--{name}", value)
 
     def differences(self, earlier):
         """Names of the settings that forbid continuing an earlier run."""
