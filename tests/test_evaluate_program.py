@@ -321,7 +321,7 @@ class TestBadInput:
             ("--workdir=runs/first,", "has an empty item"),
             ("--dataset=digit", "did you mean 'digits'?"),
             ("--dataset=npz:nothing.npz", "nothing.npz"),
-            ("--data_dri=x", "Unknown command line flag 'data_dri'"),
+            ("--data_dri=x", "did you mean --data_dir?"),
             ("now", "Unexpected argument 'now'"),
         ],
     )

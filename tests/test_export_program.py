@@ -202,7 +202,7 @@ class TestBadInput:
         assert "expected one of: best, best_raw, last, last_raw" in message
 
     def test_a_mistyped_flag(self, refused):
-        assert "Did you mean: directory" in refused("--directry=x")
+        assert "did you mean --directory?" in refused("--directry=x")
 
 
 def test_help_lists_the_flags(tmp_path):

@@ -6,6 +6,7 @@ mistyped flag answer at once.
 """
 
 import contextlib
+import difflib
 import functools
 import os
 import re
@@ -172,11 +173,11 @@ def run(name, summary, values, main, argv=None):
         print(f"{name}: stopped by Ctrl-C.", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        told = values.is_parsed() and values.verbosity
-        sentence = _sentence(error)
-        if sentence is None or (told and _is_of_tensorflow(error)):
+        verbose = values.is_parsed() and values.verbosity
+        sentence = told(error)
+        if sentence is None or (verbose and _is_of_tensorflow(error)):
             raise
-        if told:
+        if verbose:
             traceback.print_exc()
         print(f"{name}: {sentence}", file=sys.stderr, flush=True)
         if _is_of_tensorflow(error):
@@ -197,7 +198,21 @@ def parse(name, values, arguments):
     Raises:
         ValueError, flags.Error: If it is none, in one sentence.
     """
-    extra = values([name, *flagfiles.expanded(arguments)])[1:]
+    arguments = flagfiles.expanded(arguments)
+    try:
+        extra = values([name, *arguments])[1:]
+    except flags.UnrecognizedFlagError as error:
+        near = difflib.get_close_matches(error.flagname, values, n=1)
+        hint = f"did you mean --{near[0]}? " if near else ""
+        raise ValueError(
+            f"There is no flag --{limits.cut(error.flagname)}; {hint}{name} "
+            "--help lists all."
+        ) from error
+    except flags.IllegalFlagValueError:
+        # A sentence of `kinds`.
+        raise
+    except (flags.Error, ValueError) as error:
+        raise ValueError(f"{error}; expected --flag=value.") from error
     if extra and not values.help:
         raise ValueError(
             f"Unexpected argument {limits.shown(extra[0])}; every setting is "
@@ -205,7 +220,7 @@ def parse(name, values, arguments):
         )
 
 
-def _sentence(error):
+def told(error):
     """What the user is told of an error; None of one that is our mistake."""
     if isinstance(error, OSError) and error.strerror and error.filename:
         sentence = f"{error.filename}: {error.strerror}."
