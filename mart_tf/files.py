@@ -15,6 +15,9 @@ except ImportError:
 
 _LOCK = ".lock"
 
+# How often a folder may go while it is opened, before it is no folder at all.
+_ATTEMPTS = 1000
+
 
 @contextlib.contextmanager
 def whole(path):
@@ -78,11 +81,7 @@ def _locked(path):
     lock and folder while the other opens them: it begins again.
     """
     while True:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            file = path.open("a+", encoding="utf-8")
-        except FileNotFoundError:
-            continue
+        file = _opened(path)
         try:
             if fcntl is not None:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -105,6 +104,18 @@ def _locked(path):
     file.write(json.dumps(holder))
     file.flush()
     return file
+
+
+def _opened(path):
+    """The file of a lock, and its folder, whoever removes it meanwhile."""
+    for left in reversed(range(_ATTEMPTS)):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return path.open("a+", encoding="utf-8")
+        except (FileExistsError, FileNotFoundError):
+            if not left:
+                raise
+    return None
 
 
 def _holder(text):
