@@ -224,7 +224,8 @@ def main():
             if key not in done:
                 write(key, _in_process(program, number))
     grown = _memory() - memory
-    _processes(root, done, write, processes)
+    if processes:
+        _processes(root, done, write, processes)
     sys.exit(_summary(done, grown))
 
 

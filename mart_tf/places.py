@@ -12,6 +12,11 @@ import stat
 _OF_THE_KERNEL = ("/proc", "/sys", "/dev")
 _MEMORY = "/dev/shm"
 
+# What a file that is half written adds to a name, and files in a folder to its
+# path.
+_LONGER_NAME = 15
+_LONGER_PATH = 300
+
 
 def expanded(name, path, urls=False):
     """A path with the user's home in the place of `~`.
@@ -90,16 +95,13 @@ def check_folder(name, path, what="the output"):
             user's to write to, or its name is none.
     """
     instead = f"{what} goes there: name another place by {name}=DIR"
-    try:
-        path = pathlib.Path(path).absolute()
-        # lexists: a link to nothing is in the way too.
-        nearest = next(
-            above for above in (path, *path.parents) if os.path.lexists(above)
-        )
-        # What follows a .. is not known before the folders are made.
-        longest = os.pathconf(nearest, "PC_NAME_MAX")
-    except (OSError, ValueError):
-        raise ValueError(f"{path} is no path of a folder; {instead}.") from None
+    if "\0" in str(path):
+        raise ValueError(f"{str(path)!r} is no path of a folder; {instead}.")
+    path = pathlib.Path(path).absolute()
+    # lexists: a link to nothing is in the way too.
+    nearest = next(
+        above for above in (path, *path.parents) if os.path.lexists(above)
+    )
     if not nearest.is_dir():
         raise ValueError(
             f"{nearest} is a file, and no folder can be made there; {instead}."
@@ -108,16 +110,16 @@ def check_folder(name, path, what="the output"):
         raise ValueError(f"{nearest} cannot be written to; {instead}.")
     if _of_the_kernel(path):
         raise ValueError(f"{path} lies on no disk; {instead}.")
-    names = path.relative_to(nearest).parts
-    if any(len(os.fsencode(part)) > longest - _ADDED for part in names):
+    longest = os.pathconf(nearest, "PC_NAME_MAX") - _LONGER_NAME
+    if any(len(os.fsencode(part)) > longest for part in path.parts):
         raise ValueError(
-            f"{path} has a name of more than {longest - _ADDED} characters; "
-            f"{instead}."
+            f"{path} has a name of more than {longest} characters; {instead}."
         )
-
-
-# What files beside it add to a name, such as .NAME.partial.
-_ADDED = 15
+    longest = os.pathconf(nearest, "PC_PATH_MAX") - _LONGER_PATH
+    if len(os.fsencode(path)) > longest:
+        raise ValueError(
+            f"{path} is longer than {longest} characters; {instead}."
+        )
 
 
 def _of_the_kernel(path):

@@ -8,6 +8,7 @@ from mart_tf import data
 from mart_tf import defenses
 from mart_tf import limits
 from mart_tf import options
+from mart_tf import places
 from mart_tf import runs
 from mart_tf import training
 from mart_tf.models import declared
@@ -190,6 +191,7 @@ class Config:
         return options.canonical(whole, defenses.DEFENSES, "defense")
 
     def _check(self):
+        places.expanded("--workdir", self.workdir)
         data.check(self.dataset, data_dir=self.data_dir, download=self.download)
         optimizers.check(self.optimizer)
         self.interval()
