@@ -24,7 +24,7 @@ def place(tmp_path):
 @pytest.mark.parametrize("program", hostile.PROGRAMS)
 def test_any_flags_are_taken_or_refused_in_one_sentence(program, place):
     @hypothesis.seed(0)
-    @hostile.settings(100)
+    @hostile.settings(200)
     @hypothesis.given(hostile.flag_sets(program))
     def examples(arguments):
         hostile.told(program, arguments)
