@@ -13,7 +13,6 @@ import importlib
 import json
 import os
 import pathlib
-import time
 import warnings
 import zipfile
 
@@ -37,7 +36,6 @@ PROGRAMS = ("train", "evaluate", "export", "label")
 # library's.
 _NOT_OURS = ("Errno", "invalid literal", "codec", "embedded null", "Traceback")
 _LONGEST_SENTENCE = 1100
-_LONGEST_SECONDS = 5.0
 
 
 def _words(text, *more):
@@ -273,13 +271,13 @@ def told(program, arguments):
     """What a program says of flags before TensorFlow; "" where it goes on.
 
     Raises:
-        AssertionError: If it is not one sentence of ours, took too long, or
-            something was written.
+        AssertionError: If it is not one sentence of ours, or something was
+            written.
     """
     module = _program(program)
     for name in module.FLAGS:
         module.FLAGS[name].unparse()
-    before, started = listed("."), time.perf_counter()
+    before = listed(".")
     said = ""
     try:
         with (
@@ -294,7 +292,6 @@ def told(program, arguments):
     except (flags.Error, ValueError, OSError) as error:
         said = cli.told(error)
         assert said, repr(error)
-    assert time.perf_counter() - started < _LONGEST_SECONDS, "It took too long."
     assert listed(".") == before, "Something was written."
     check_sentence(said)
     return said

@@ -28,6 +28,7 @@ import hostile
 import hypothesis
 
 _CHUNK = 250
+_LONGEST_SECONDS = 2.0
 # Flags that make a call of a program short, if it runs.
 _SHORT = {
     "train": (
@@ -58,7 +59,10 @@ def _in_process(program, number):
     @hostile.settings(_CHUNK)
     @hypothesis.given(hostile.flag_sets(program))
     def examples(arguments):
+        started = time.process_time()
         refused.append(hostile.told(program, arguments) != "")
+        # Not the wall's: others may be busy.
+        assert time.process_time() - started < _LONGEST_SECONDS, arguments
 
     with tempfile.TemporaryDirectory() as folder, hostile.standing_in(folder):
         examples()

@@ -229,6 +229,7 @@ class TestSentences:
             ),
             ("--download=maybe", "--download is 'maybe'; expected true or fal"),
             ("--nodownload=1", "--nodownload=1 does not take an argument; exp"),
+            (f"--{'x' * 5000}", "There is no flag --xxxx"),
             ("--epochs", "Missing value for flag --epochs; expected --flag=v"),
             ("--epsilon_warmup_epochs=1e308", "--epsilon_warmup_epochs is 1e"),
             ("--attack_steps=9999999999", "expected a whole number from 1 to"),

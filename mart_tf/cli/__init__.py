@@ -25,6 +25,7 @@ from mart_tf.cli import kinds
 
 # What a terminal shows of an error: a value in it may be a whole file.
 _LONGEST_SENTENCE = 1000
+_LONGEST_NAME = 100
 
 
 def flag_values():
@@ -199,6 +200,14 @@ def parse(name, values, arguments):
         ValueError, flags.Error: If it is none, in one sentence.
     """
     arguments = flagfiles.expanded(arguments)
+    for argument in arguments:
+        # absl compares a name that it does not know with all that it does, in
+        # seconds if it is long.
+        flag = argument.partition("=")[0]
+        if flag.startswith("-") and len(flag) > _LONGEST_NAME:
+            raise ValueError(
+                f"There is no flag {limits.cut(flag)}; {name} --help lists all."
+            )
     try:
         extra = values([name, *arguments])[1:]
     except flags.UnrecognizedFlagError as error:
