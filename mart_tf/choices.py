@@ -1,6 +1,6 @@
 """Names and limits that programs check before TensorFlow is imported."""
 
-from mart_tf import limits
+from mart_tf import bounds
 
 # Norms of a threat model.
 NORMS = ("linf", "l2")
@@ -23,7 +23,7 @@ _LEAST_RADIUS = 1e-7
 _GREATEST_L2_RADIUS = 1e6
 # Of the greatest magnitude, or of 1: a smaller range has too few values.
 _LEAST_RANGE = 1e-3
-_PIXEL = limits.Real(-1e9, 1e9)
+_PIXEL = bounds.Real(-1e9, 1e9)
 
 
 def check_pixels(name_low, name_high, low, high):

@@ -11,11 +11,11 @@ import os
 import pathlib
 
 from mart_tf import attacks
+from mart_tf import bounds
 from mart_tf import choices
 from mart_tf import cli
 from mart_tf import data
 from mart_tf import evaluation
-from mart_tf import limits
 from mart_tf import places
 from mart_tf.cli import kinds
 from mart_tf.models import declared
@@ -97,19 +97,19 @@ _MAX_EXAMPLES = _define(
     "Evaluate so many test images: of a TFDS set, which is stored shuffled, "
     "the first ones; of others a sample of all classes, drawn by --seed. "
     "Default: all.",
-    limits.COUNT.read,
+    bounds.COUNT.read,
 )
 _BATCH_SIZE = _define(
     "batch_size",
     250,
     "Images in one pass through the network.",
-    limits.COUNT.read,
+    bounds.COUNT.read,
 )
 _SEED = _define(
     "seed",
     0,
     "Seed of the attacks' random starts, and of the sample of --max_examples.",
-    limits.Whole(0, choices.GREATEST_SEED).read,
+    bounds.Whole(0, choices.GREATEST_SEED).read,
 )
 _CHECKPOINT = cli.checkpoint_flag(FLAGS)
 _DATASET = _define(

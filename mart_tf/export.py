@@ -9,10 +9,10 @@ import functools
 import pathlib
 import shlex
 
+from mart_tf import bounds
 from mart_tf import choices
 from mart_tf import cli
 from mart_tf import data
-from mart_tf import limits
 from mart_tf import places
 from mart_tf.cli import kinds
 from mart_tf.models import declared
@@ -84,7 +84,7 @@ _WARMUP = _define(
     [1],
     "Batch sizes of the requests that a server replays at its start; empty: "
     "no warm-up.",
-    kinds.list_of(limits.Whole(1, 10_000).read),
+    kinds.list_of(bounds.Whole(1, 10_000).read),
 )
 _ATTACKED = _define(
     "attack_examples",
@@ -92,7 +92,7 @@ _ATTACKED = _define(
     "How many test images, chosen as by --max_examples of mart-evaluate, the "
     "version is attacked on, by PGD-20, and compared with the classifier "
     "before it can be seen; 0: none.",
-    limits.Whole(0, limits.COUNT.greatest).read,
+    bounds.Whole(0, bounds.COUNT.greatest).read,
 )
 
 

@@ -12,10 +12,10 @@ import shlex
 
 import numpy as np
 
+from mart_tf import bounds
 from mart_tf import cli
 from mart_tf import data
 from mart_tf import labeling
-from mart_tf import limits
 from mart_tf import options
 from mart_tf import places
 from mart_tf.cli import kinds
@@ -64,7 +64,7 @@ _BATCH_SIZE = _define(
     "batch_size",
     256,
     "Images in one pass through the network.",
-    limits.COUNT.read,
+    bounds.COUNT.read,
 )
 _DATA_DIR, _DOWNLOAD = cli.data_flags(FLAGS)
 _PIXEL_RANGE = cli.pixel_flags(FLAGS)

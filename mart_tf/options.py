@@ -14,8 +14,8 @@ import ast
 import dataclasses
 import difflib
 
+from mart_tf import bounds
 from mart_tf import lazy
-from mart_tf import limits
 from mart_tf import parameters as known_parameters
 
 
@@ -253,8 +253,8 @@ def _read(where, text, parameter, ours):
         value = reader(text)
     except ValueError:
         raise ValueError(
-            f"{where}={limits.cut(text)}: expected {expected}, got "
-            f"{limits.shown(text)}."
+            f"{where}={bounds.cut(text)}: expected {expected}, got "
+            f"{bounds.shown(text)}."
         ) from None
     if ours:
         _check_bounds(where, kind, value)
@@ -267,9 +267,9 @@ def _check_bounds(where, kind, value):
         for part in value:
             _check_bounds(where, "int", part)
         return
-    limit = limits.OF_TYPE.get(kind)
+    limit = bounds.OF_TYPE.get(kind)
     if kind == "int":
-        limit = limits.OPTIONS.get(where.rpartition(":")[2], limit)
+        limit = bounds.OPTIONS.get(where.rpartition(":")[2], limit)
     if limit:
         limit.check(where, value)
 
@@ -293,7 +293,7 @@ def _written(value):
 _READERS = {
     "bool": (_read_bool, "true or false"),
     "int": (int, "a whole number"),
-    "float": (limits.read_number, "a number, such as 0.5 or 8/255"),
+    "float": (bounds.read_number, "a number, such as 0.5 or 8/255"),
     "tuple[int, ...]": (
         lambda text: tuple(int(part) for part in text.split("+")),
         "whole numbers joined by +, such as 75+90",

@@ -6,9 +6,9 @@ mart-train --dataset=mnist --data_dir=... --defense=mart
 import dataclasses
 import sys
 
+from mart_tf import bounds
 from mart_tf import cli
 from mart_tf import defenses
-from mart_tf import limits
 from mart_tf import models
 from mart_tf import places
 from mart_tf import training
@@ -122,7 +122,7 @@ def _define_flags():
     for texts, read in [
         (_STRINGS, kinds.text),
         (_FLOATS, kinds.number),
-        (_INTEGERS, limits.OF_TYPE["int"].read),
+        (_INTEGERS, bounds.OF_TYPE["int"].read),
         (_BOOLS, kinds.truth),
     ]:
         for name, text in texts.items():

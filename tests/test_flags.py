@@ -8,9 +8,9 @@ from absl import flags
 import programs
 import pytest
 
+from mart_tf import bounds
 from mart_tf import choices
 from mart_tf import cli
-from mart_tf import limits
 from mart_tf import places
 from mart_tf import train
 from mart_tf.cli import flagfiles
@@ -71,16 +71,16 @@ class TestNumbers:
     @pytest.mark.parametrize("text", ["", "x", "0x1", "1.5", "１", "9" * 5000])
     def test_what_is_no_whole_number(self, text):
         with pytest.raises(ValueError, match="expected a whole number from 1 "):
-            limits.COUNT.read("--epochs", text)
+            bounds.COUNT.read("--epochs", text)
 
     @pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1e400", "1e-300"])
     def test_what_float32_has_not(self, text):
         with pytest.raises(ValueError, match="--rate is .*; expected a number"):
-            limits.Real().read("--rate", text)
+            bounds.Real().read("--rate", text)
 
     def test_a_long_value_is_cut(self):
         with pytest.raises(ValueError, match=r"^--rate is 'x{80}'\.\.\.; "):
-            limits.Real().read("--rate", "x" * 100_000)
+            bounds.Real().read("--rate", "x" * 100_000)
 
     @pytest.mark.parametrize(
         ("norm", "radius", "fits"),

@@ -11,8 +11,8 @@ names; nothing of TensorFlow is imported until an attack is used.
 import dataclasses
 import math
 
+from mart_tf import bounds
 from mart_tf import lazy
-from mart_tf import limits
 from mart_tf import options
 
 ATTACKS = {
@@ -102,7 +102,7 @@ def _check_number(text, key, value):
     if isinstance(value, int):
         # Where a number of ours has bounds of its own, it has been held to
         # them; of a user's this is known.
-        limits.Whole(1, limits.OF_TYPE["int"].greatest).check(
+        bounds.Whole(1, bounds.OF_TYPE["int"].greatest).check(
             f"Attack {text!r}: {key}", value
         )
     if not (math.isfinite(value) and value >= 0):

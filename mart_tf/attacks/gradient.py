@@ -5,8 +5,8 @@ import numbers
 
 import tensorflow as tf
 
+from mart_tf import bounds
 from mart_tf import choices
-from mart_tf import limits
 from mart_tf import noise
 from mart_tf import options
 from mart_tf import private
@@ -280,13 +280,13 @@ def check_settings(steps, step_size=None, random_start="uniform"):
 def check_count(name, value):
     """Raises a `ValueError` unless a setting is a whole number above 0.
 
-    And not above what `limits` has for steps, and what multiplies them.
+    And not above what `bounds` has for steps, and what multiplies them.
     """
     if not isinstance(value, numbers.Integral) or value < 1:
         raise ValueError(
             f"{name} is {value!r}; expected a whole number of at least 1."
         )
-    limits.ATTACK_STEPS.check(name, value)
+    bounds.ATTACK_STEPS.check(name, value)
 
 
 def check_all_steps(name, steps, rounds):

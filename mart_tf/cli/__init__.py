@@ -17,8 +17,8 @@ import warnings
 
 from absl import flags
 
+from mart_tf import bounds
 from mart_tf import choices
-from mart_tf import limits
 from mart_tf import resources
 from mart_tf.cli import flagfiles
 from mart_tf.cli import kinds
@@ -38,7 +38,7 @@ def flag_values():
         0,
         "0: results and progress; 1: also TensorFlow's own messages, and the "
         "traceback behind an error.",
-        limits.Whole(0, 1).read,
+        bounds.Whole(0, 1).read,
     )
     kinds.define(
         values,
@@ -206,7 +206,7 @@ def parse(name, values, arguments):
         flag = argument.partition("=")[0]
         if flag.startswith("-") and len(flag) > _LONGEST_NAME:
             raise ValueError(
-                f"There is no flag {limits.cut(flag)}; {name} --help lists all."
+                f"There is no flag {bounds.cut(flag)}; {name} --help lists all."
             )
     try:
         extra = values([name, *arguments])[1:]
@@ -214,7 +214,7 @@ def parse(name, values, arguments):
         near = difflib.get_close_matches(error.flagname, values, n=1)
         hint = f"did you mean --{near[0]}? " if near else ""
         raise ValueError(
-            f"There is no flag --{limits.cut(error.flagname)}; {hint}{name} "
+            f"There is no flag --{bounds.cut(error.flagname)}; {hint}{name} "
             "--help lists all."
         ) from error
     except flags.IllegalFlagValueError:
@@ -224,7 +224,7 @@ def parse(name, values, arguments):
         raise ValueError(f"{error}; expected --flag=value.") from error
     if extra and not values.help:
         raise ValueError(
-            f"Unexpected argument {limits.shown(extra[0])}; every setting is "
+            f"Unexpected argument {bounds.shown(extra[0])}; every setting is "
             "a flag, such as --epochs=10."
         )
 

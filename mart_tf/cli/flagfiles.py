@@ -4,7 +4,7 @@ absl reads such files itself, to the end of whatever it is given: a device has
 none. Here a file is looked at before it is opened.
 """
 
-from mart_tf import limits
+from mart_tf import bounds
 from mart_tf import places
 from mart_tf import resources
 
@@ -80,7 +80,7 @@ def _lines(path):
             continue
         if not line.startswith("-"):
             raise ValueError(
-                f"Line {number} of --flagfile={path} is {limits.shown(line)}; "
+                f"Line {number} of --flagfile={path} is {bounds.shown(line)}; "
                 "expected a flag, such as --epochs=10."
             )
         yield line
@@ -96,7 +96,7 @@ def check_text(argument):
     if argument.isprintable() or not any(map(_unwritable, argument)):
         return
     raise ValueError(
-        f"The argument {limits.shown(argument)} holds a line break, another "
+        f"The argument {bounds.shown(argument)} holds a line break, another "
         "control character or what is no UTF-8; expected one line of text."
     )
 

@@ -8,7 +8,7 @@ import csv
 
 from absl import flags
 
-from mart_tf import limits
+from mart_tf import bounds
 from mart_tf import options
 from mart_tf import places
 
@@ -39,7 +39,7 @@ def define(values, name, default, text, read):
         name: Its name, without dashes.
         default: Its value where the user gives none; a text is read.
         text: Its help.
-        read: A reader, such as `number` or `limits.COUNT.read`.
+        read: A reader, such as `number` or `bounds.COUNT.read`.
 
     Returns:
         absl's holder of the value.
@@ -62,14 +62,14 @@ def truth(name, text):
     values |= {"false": False, "f": False, "0": False}
     if text.lower() not in values:
         raise ValueError(
-            f"{name} is {limits.shown(text)}; expected true or false."
+            f"{name} is {bounds.shown(text)}; expected true or false."
         )
     return values[text.lower()]
 
 
 def number(name, text):
     """A number or a fraction, whatever its size: bounds come later."""
-    return limits.number(name, text)
+    return bounds.number(name, text)
 
 
 def path(name, text):
@@ -115,13 +115,13 @@ def list_of(read, empty=True):
             [found] = csv.reader([text], strict=True)
         except (csv.Error, ValueError):
             raise ValueError(
-                f"{name} is {limits.shown(text)}; expected values separated "
+                f"{name} is {bounds.shown(text)}; expected values separated "
                 "by commas, with quotes closed."
             ) from None
         found = [item.strip() for item in found]
         if not (found and all(found)):
             raise ValueError(
-                f"{name} is {limits.shown(text)}, which has an empty item; "
+                f"{name} is {bounds.shown(text)}, which has an empty item; "
                 "expected values separated by commas."
             )
         return [read(name, item) for item in found]

@@ -3,10 +3,10 @@
 import dataclasses
 import re
 
+from mart_tf import bounds
 from mart_tf import choices
 from mart_tf import data
 from mart_tf import defenses
-from mart_tf import limits
 from mart_tf import options
 from mart_tf import places
 from mart_tf import runs
@@ -30,21 +30,21 @@ _INTERVAL = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(min|steps)", re.ASCII)
 
 # What numbers may be, whatever the other settings are.
 LIMITS = {
-    "attack_step_size": limits.ABOVE_ZERO,
-    "attack_steps": limits.ATTACK_STEPS,
-    "batch_size": limits.COUNT,
-    "ema": limits.SHARE,
-    "ema_warmup_epochs": limits.Real(0.0, limits.COUNT.greatest),
-    "epochs": limits.COUNT,
-    "epsilon_warmup_epochs": limits.Real(0.0, limits.COUNT.greatest),
-    "learning_rate": limits.ABOVE_ZERO,
-    "pool_fraction": limits.SHARE,
-    "regularization": limits.AT_LEAST_ZERO,
-    "seed": limits.Whole(0, choices.GREATEST_SEED),
-    "steps_per_epoch": limits.COUNT,
-    "unlabeled_weight": limits.AT_LEAST_ZERO,
-    "validation_images": limits.Whole(0, 2**31 - 1),
-    "weight_decay": limits.AT_LEAST_ZERO,
+    "attack_step_size": bounds.ABOVE_ZERO,
+    "attack_steps": bounds.ATTACK_STEPS,
+    "batch_size": bounds.COUNT,
+    "ema": bounds.SHARE,
+    "ema_warmup_epochs": bounds.Real(0.0, bounds.COUNT.greatest),
+    "epochs": bounds.COUNT,
+    "epsilon_warmup_epochs": bounds.Real(0.0, bounds.COUNT.greatest),
+    "learning_rate": bounds.ABOVE_ZERO,
+    "pool_fraction": bounds.SHARE,
+    "regularization": bounds.AT_LEAST_ZERO,
+    "seed": bounds.Whole(0, choices.GREATEST_SEED),
+    "steps_per_epoch": bounds.COUNT,
+    "unlabeled_weight": bounds.AT_LEAST_ZERO,
+    "validation_images": bounds.Whole(0, 2**31 - 1),
+    "weight_decay": bounds.AT_LEAST_ZERO,
 }
 
 
