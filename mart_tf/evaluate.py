@@ -6,17 +6,18 @@ mart-evaluate --compare=runs/mart/evaluation,runs/trades/evaluation
 """
 
 import dataclasses
+import functools
 import os
 import pathlib
 
-from absl import flags
-
 from mart_tf import attacks
+from mart_tf import bounds
 from mart_tf import choices
 from mart_tf import cli
 from mart_tf import data
 from mart_tf import evaluation
-from mart_tf import options
+from mart_tf import places
+from mart_tf.cli import kinds
 from mart_tf.models import declared
 from mart_tf.reports import saved
 from mart_tf.runs import workdir
@@ -28,112 +29,110 @@ SUMMARY = (
     "was stopped goes on where it was when it is repeated."
 )
 
+_SAVED = "a .keras file or an exported SavedModel directory"
+
 FLAGS = cli.flag_values()
-_WORKDIR = flags.DEFINE_string(
+_define = functools.partial(kinds.define, FLAGS)
+_WORKDIR = _define(
     "workdir",
     None,
     "The run to evaluate, or several separated by commas, which are then "
     "compared in one table; default: the newest under runs/.",
-    flag_values=FLAGS,
+    kinds.list_of(kinds.path, empty=False),
 )
-_MODEL = flags.DEFINE_string(
+_MODEL = _define(
     "model",
     None,
     "A .keras file or an exported SavedModel directory to evaluate instead of "
     "a run; goes with --dataset.",
-    flag_values=FLAGS,
+    kinds.path,
 )
-_SURROGATE = flags.DEFINE_string(
+_SURROGATE = _define(
     "surrogate",
     None,
     "Black box: a run, a .keras file or a SavedModel that adversarial "
     "examples are made on, which are then tried on the model. Adds "
     f"{', '.join(evaluation.TRANSFER)}, unless --attacks names others so.",
-    flag_values=FLAGS,
+    kinds.path,
 )
-_ATTACKS = flags.DEFINE_string(
+_ATTACKS = _define(
     "attacks",
     ",".join(evaluation.DEFAULT),
     f"Attacks separated by commas, of {', '.join(attacks.ATTACKS)}, with "
     "options: pgd:steps=100:objective=dlr; transfer: before a name makes the "
     "attack on the surrogate. Natural accuracy is always measured.",
-    flag_values=FLAGS,
+    kinds.text,
 )
-_EPSILON_SWEEP = flags.DEFINE_list(
+_EPSILON_SWEEP = _define(
     "epsilon_sweep",
     [],
     "Radii separated by commas at which PGD is run too, for the curve of "
     "accuracy against epsilon: 0.1,0.2,0.3,0.5.",
-    flag_values=FLAGS,
+    kinds.list_of(kinds.number),
 )
-_OUTPUT = flags.DEFINE_string(
+_OUTPUT = _define(
     "output",
     None,
     "Where the report goes; default: WORKDIR/evaluation, or a folder beside "
     "the model whose name ends in -evaluation; of --compare: comparison.",
-    flag_values=FLAGS,
+    kinds.path,
 )
-_SAVE_ADVERSARIAL = flags.DEFINE_bool(
+_SAVE_ADVERSARIAL = _define(
     "save_adversarial",
     False,
     "Also write the adversarial images: an .npz file for each attack, and one "
     "of the worst case, in the folder adversarial of the report.",
-    flag_values=FLAGS,
+    kinds.truth,
 )
-_COMPARE = flags.DEFINE_list(
+_COMPARE = _define(
     "compare",
     [],
     "Instead of evaluating: reports, or the folders that hold them, separated "
     "by commas, in one table and one figure.",
-    flag_values=FLAGS,
+    kinds.list_of(kinds.path),
 )
-_MAX_EXAMPLES = flags.DEFINE_integer(
+_MAX_EXAMPLES = _define(
     "max_examples",
     None,
     "Evaluate so many test images: of a TFDS set, which is stored shuffled, "
     "the first ones; of others a sample of all classes, drawn by --seed. "
     "Default: all.",
-    lower_bound=1,
-    flag_values=FLAGS,
+    bounds.COUNT.read,
 )
-_BATCH_SIZE = flags.DEFINE_integer(
+_BATCH_SIZE = _define(
     "batch_size",
     250,
     "Images in one pass through the network.",
-    lower_bound=1,
-    flag_values=FLAGS,
+    bounds.COUNT.read,
 )
-_SEED = flags.DEFINE_integer(
+_SEED = _define(
     "seed",
     0,
     "Seed of the attacks' random starts, and of the sample of --max_examples.",
-    lower_bound=0,
-    upper_bound=choices.GREATEST_SEED,
-    flag_values=FLAGS,
+    bounds.Whole(0, choices.GREATEST_SEED).read,
 )
 _CHECKPOINT = cli.checkpoint_flag(FLAGS)
-_DATASET = flags.DEFINE_string(
+_DATASET = _define(
     "dataset",
     None,
     "Whose test split; default: the run's data set.",
-    flag_values=FLAGS,
+    kinds.text,
 )
 _DATA_DIR, _DOWNLOAD = cli.data_flags(FLAGS)
-_NORM = flags.DEFINE_enum(
+_NORM = _define(
     "norm",
     None,
-    choices.NORMS,
     "Norm of the threat model; default: the run's; of --model what it says, "
     "else linf.",
-    flag_values=FLAGS,
+    kinds.one_of(*choices.NORMS),
 )
-_EPSILON = flags.DEFINE_string(
+_EPSILON = _define(
     "epsilon",
     None,
     "Attack radius in units of the pixel range, above 0 (in linf at most its "
     "width), such as 0.3 or 8/255, or 8 where pixels go to 255; default: the "
     "run's; of --model what it says, else that of its data set.",
-    flag_values=FLAGS,
+    kinds.number,
 )
 _PIXEL_RANGE = cli.pixel_flags(FLAGS)
 
@@ -143,27 +142,43 @@ def main(argv=None):
     cli.run("mart-evaluate", SUMMARY, FLAGS, _main, argv)
 
 
-def _main():
+def checked():
+    """What is to be evaluated, as far as it is known without TensorFlow.
+
+    Returns:
+        A list of flat dicts, as `_subject` makes them; empty where reports
+        are compared.
+
+    Raises:
+        ValueError: On anything that no evaluation could start with.
+    """
     if _COMPARE.value:
-        _check_alone("compare", "output", "verbosity")
+        cli.check_alone(FLAGS, "compare", "output", "verbosity")
         for path in _COMPARE.value:
+            places.check_there("--compare", path, "a report, or its folder")
             saved.load(path)
-        _compare()
-        return
+        places.check_folder("--output", _comparison(), "the table")
+        return []
     evaluation.resolve(_ATTACKS.value, surrogate=_SURROGATE.value is not None)
     if _SURROGATE.value is not None:
-        _check_exists("--surrogate", _SURROGATE.value)
-    epsilon = cli.number("--epsilon", _EPSILON.value)
-    radii = [cli.number("--epsilon_sweep", r) for r in _EPSILON_SWEEP.value]
-    subjects = [_subject(path, epsilon) for path in _paths()]
+        places.check_there("--surrogate", _SURROGATE.value, f"{_SAVED}, a run")
+    subjects = [_subject(path) for path in _paths()]
     for subject in subjects:
-        _check_radii(subject, radii)
+        _check_radii(subject)
     if _OUTPUT.value is not None and len(subjects) > 1:
         raise ValueError(
             f"--output={_OUTPUT.value} is one folder, and --workdir names "
             f"{len(subjects)} runs; leave it out: each report goes into its "
             "run."
         )
+    return subjects
+
+
+def _main():
+    subjects = checked()
+    if not subjects:
+        _compare()
+        return
 
     # The flags are good: only now is TensorFlow imported.
     cli.import_tensorflow(FLAGS.verbosity, core_each=True)
@@ -175,7 +190,7 @@ def _main():
     reports = {}
     for subject in subjects:
         # Saved before the next run is evaluated, which may take hours.
-        found = _evaluate(subject, radii)
+        found = _evaluate(subject)
         console.print(found)
         listed = sorted(file.name for file in subject["output"].iterdir())
         console.print(
@@ -196,21 +211,14 @@ def _compare():
     reports = {path: comparison.load(path) for path in _COMPARE.value}
     console = rich.console.Console(markup=False)
     console.print(comparison.compare(reports))
-    output = pathlib.Path(_OUTPUT.value or "comparison")
+    output = _comparison()
     comparison.save_comparison(reports, output)
     listed = ", ".join(sorted(file.name for file in output.iterdir()))
     console.print(f"{output}: {listed}", soft_wrap=True)
 
 
-def _check_alone(name, *others):
-    """Refuses flags that say nothing beside another."""
-    for flag in FLAGS:
-        if FLAGS[flag].present and flag not in (name, *others, "flagfile"):
-            raise ValueError(
-                f"--{flag} says nothing beside --{name}, which takes "
-                f"{' and '.join(f'--{other}' for other in others)} alone; "
-                "leave it out."
-            )
+def _comparison():
+    return pathlib.Path(_OUTPUT.value or "comparison")
 
 
 def _paths():
@@ -218,18 +226,19 @@ def _paths():
     if _MODEL.value is not None:
         if _WORKDIR.value is not None:
             raise ValueError(
-                f"--model={_MODEL.value} and --workdir={_WORKDIR.value} both "
-                "name what to evaluate; give one."
+                f"--model={_MODEL.value} and --workdir="
+                f"{','.join(_WORKDIR.value)} both name what to evaluate; give "
+                "one."
             )
         return [_MODEL.value]
     if _WORKDIR.value is None:
         newest = workdir.newest()
         print(f"Evaluating the newest run, {newest}")
         return [newest]
-    return list(dict.fromkeys(options.split_list(_WORKDIR.value)))
+    return list(dict.fromkeys(_WORKDIR.value))
 
 
-def _subject(path, epsilon):
+def _subject(path):
     """What to evaluate, on which data, in which threat model: a flat dict."""
     if _MODEL.value is None:
         subject = workdir.describe(path)
@@ -242,7 +251,7 @@ def _subject(path, epsilon):
         path = pathlib.Path(os.path.abspath(path))
         output = path.with_name(f"{path.name}-evaluation")
         output = pathlib.Path(os.path.relpath(output))
-    if epsilon is None and _NORM.value not in (None, subject["norm"]):
+    if _EPSILON.value is None and _NORM.value not in (None, subject["norm"]):
         raise ValueError(
             f"--norm={_NORM.value} needs an --epsilon: that of "
             f"{subject['workdir']}, {subject['epsilon']:g}, is a radius in "
@@ -252,18 +261,12 @@ def _subject(path, epsilon):
         ("dataset", _DATASET.value),
         ("data_dir", _DATA_DIR.value),
         ("norm", _NORM.value),
-        ("epsilon", epsilon),
+        ("epsilon", _EPSILON.value),
     ]:
         if value is not None:
             subject[name] = value
     subject["output"] = pathlib.Path(_OUTPUT.value or output)
-    where = subject["output"].absolute()
-    above = next(path for path in [where, *where.parents] if path.exists())
-    if not (above.is_dir() and os.access(above, os.W_OK)):
-        raise ValueError(
-            f"{above} cannot be written to; the report goes there: name "
-            "another place by --output=DIR."
-        )
+    places.check_folder("--output", subject["output"], "the report")
     data.check(
         subject["dataset"],
         data_dir=subject["data_dir"],
@@ -274,7 +277,7 @@ def _subject(path, epsilon):
 
 def _saved_model(path):
     """What a run would know, of a model that is evaluated without one."""
-    _check_exists("--model", path)
+    places.check_there("--model", path, _SAVED)
     if _DATASET.value is None:
         raise ValueError(
             f"--model={path} does not tell what it was trained on; expected "
@@ -296,20 +299,11 @@ def _saved_model(path):
     return subject
 
 
-def _check_exists(flag, path):
-    if not pathlib.Path(path).exists():
-        raise ValueError(
-            f"{flag}={path} does not exist; expected a .keras file or an "
-            "exported SavedModel directory"
-            f"{', or a run' if flag == '--surrogate' else ''}."
-        )
-
-
-def _check_radii(subject, radii):
+def _check_radii(subject):
     """Refuses a radius that the norm of the threat model does not admit."""
     for flag, radius in [
         ("--epsilon", subject["epsilon"]),
-        *(("--epsilon_sweep", radius) for radius in radii),
+        *(("--epsilon_sweep", radius) for radius in _EPSILON_SWEEP.value),
     ]:
         choices.check_radius(
             flag, radius, subject["norm"], *subject["pixel_range"]
@@ -323,7 +317,7 @@ def _heading(subject, subjects):
     return name if names.count(name) == 1 else subject["workdir"]
 
 
-def _evaluate(subject, radii):
+def _evaluate(subject):
     """The `Report` of one run or model, saved."""
     from mart_tf import threat as threat_model
     from mart_tf.evaluation import robustness
@@ -351,7 +345,7 @@ def _evaluate(subject, radii):
         batch_size=_BATCH_SIZE.value,
         seed=_SEED.value,
         surrogate=surrogate,
-        epsilon_sweep=radii,
+        epsilon_sweep=_EPSILON_SWEEP.value,
         class_names=dataset.class_names,
         directory=subject["output"],
         save_adversarial=_SAVE_ADVERSARIAL.value,

@@ -5,15 +5,16 @@ mart-export --model=mine.keras --dataset=digits
 mart-export --directory=gs://bucket/models/digits --warmup_batch_sizes=1,32
 """
 
+import functools
 import pathlib
 import shlex
 
-from absl import flags
-
+from mart_tf import bounds
 from mart_tf import choices
 from mart_tf import cli
 from mart_tf import data
-from mart_tf import options
+from mart_tf import places
+from mart_tf.cli import kinds
 from mart_tf.models import declared
 from mart_tf.reports import saved
 from mart_tf.runs import record
@@ -33,66 +34,66 @@ _ATTACK = "pgd:steps=20"
 _SAME_ACCURACY = 0.001
 
 FLAGS = cli.flag_values()
-_WORKDIR = flags.DEFINE_string(
+_define = functools.partial(kinds.define, FLAGS)
+_WORKDIR = _define(
     "workdir",
     None,
     "The run to export; default: the newest under runs/.",
-    flag_values=FLAGS,
+    kinds.path,
 )
-_MODEL = flags.DEFINE_string(
+_MODEL = _define(
     "model",
     None,
     "A .keras file to export instead of a run: that of an "
     "AdversarialClassifier says its threat model and the range of its pixels; "
     "of another, --pixel_min and --pixel_max do.",
-    flag_values=FLAGS,
+    kinds.path,
 )
-_DATASET = flags.DEFINE_string(
+_DATASET = _define(
     "dataset",
     None,
     "Of --model: whose test images it is attacked on, and whose classes it "
     "names; default: none.",
-    flag_values=FLAGS,
+    kinds.text,
 )
-_DIRECTORY = flags.DEFINE_string(
+_DIRECTORY = _define(
     "directory",
     None,
     "Where the versions 1, 2, ... lie, a path or a URL such as gs://...; "
     "default: WORKDIR/export, or a folder beside the model whose name ends in "
     "-export.",
-    flag_values=FLAGS,
+    kinds.path_or_url,
 )
 _CHECKPOINT = cli.checkpoint_flag(FLAGS)
 _DATA_DIR, _DOWNLOAD = cli.data_flags(FLAGS)
 _PIXEL_RANGE = cli.pixel_flags(FLAGS)
-_SIGNATURES = flags.DEFINE_list(
+_SIGNATURES = _define(
     "signatures",
     None,
     "Of serving_default (images), image_bytes (PNG or JPEG) and classify "
     "(tf.Examples); default: all that the network can give.",
-    flag_values=FLAGS,
+    kinds.list_of(kinds.one_of(*choices.SIGNATURES)),
 )
-_CLASS_NAMES = flags.DEFINE_list(
+_CLASS_NAMES = _define(
     "class_names",
     None,
     "A name for each class; default: those of the run's data.",
-    flag_values=FLAGS,
+    kinds.list_of(kinds.text),
 )
-_WARMUP = flags.DEFINE_list(
+_WARMUP = _define(
     "warmup_batch_sizes",
-    ["1"],
+    [1],
     "Batch sizes of the requests that a server replays at its start; empty: "
     "no warm-up.",
-    flag_values=FLAGS,
+    kinds.list_of(bounds.Whole(1, 10_000).read),
 )
-_ATTACKED = flags.DEFINE_integer(
+_ATTACKED = _define(
     "attack_examples",
     200,
     "How many test images, chosen as by --max_examples of mart-evaluate, the "
     "version is attacked on, by PGD-20, and compared with the classifier "
     "before it can be seen; 0: none.",
-    lower_bound=0,
-    flag_values=FLAGS,
+    bounds.Whole(0, bounds.COUNT.greatest).read,
 )
 
 
@@ -101,18 +102,28 @@ def main(argv=None):
     cli.run("mart-export", SUMMARY, FLAGS, _main, argv)
 
 
-def _main():
+def checked():
+    """What is to be exported, as far as it is known without TensorFlow.
+
+    Returns:
+        A flat dict of what is known of it, its directory among it; and why
+        the version will not be attacked, or None.
+
+    Raises:
+        ValueError: On anything that no export could start with.
+    """
     run = _of_run() if _MODEL.value is None else _of_file(_MODEL.value)
     if _DATA_DIR.value is not None:
         run["data_dir"] = _DATA_DIR.value
-    sizes = [_whole(text) for text in _WARMUP.value if text]
-    for name in _SIGNATURES.value or ():
-        if name not in choices.SIGNATURES:
-            raise options.unknown("signature", name, choices.SIGNATURES)
     directory = _DIRECTORY.value or run["directory"]
     if not versions.is_url(directory):
         directory = versions.check(directory)
-    not_attacked = _why_not_attacked(run)
+        places.check_folder("--directory", directory, "the version")
+    return {**run, "directory": directory}, _why_not_attacked(run)
+
+
+def _main():
+    run, not_attacked = checked()
 
     # The flags are good: only now is TensorFlow imported.
     cli.import_tensorflow(FLAGS.verbosity)
@@ -144,12 +155,12 @@ def _main():
         names = dataset.class_names
     version = saved_model.write_version(
         classifier,
-        directory,
+        run["directory"],
         outputs=run["outputs"],
         class_names=names,
         pixel_range=run["pixel_range"],
         signatures=_SIGNATURES.value,
-        warmup=sizes,
+        warmup=_WARMUP.value,
         check=check,
         facts=facts,
     )
@@ -158,7 +169,7 @@ def _main():
     print(
         "Serve it: tensorflow_model_server --rest_api_port=8501 "
         "--model_name=classifier "
-        f"--model_base_path={shlex.quote(str(directory))}"
+        f"--model_base_path={shlex.quote(str(run['directory']))}"
     )
 
 
@@ -193,6 +204,7 @@ def _of_file(path):
                 f"--{flag}={holder.value} is of a run, and --model={path} "
                 "names a file to export; give one of them."
             )
+    places.check_there("--model", path, "a .keras file")
     path = pathlib.Path(path)
     if path.suffix != ".keras" or not path.is_file():
         raise ValueError(
@@ -295,16 +307,6 @@ def _tell(version, not_attacked):
             f"{tried['served_accuracy']:.2%} withstand, of the classifier's "
             f"{tried['trained_accuracy']:.2%}."
         )
-
-
-def _whole(text):
-    # isdecimal takes other scripts' digits too.
-    if text.isascii() and text.isdecimal() and int(text):
-        return int(text)
-    raise ValueError(
-        f"--warmup_batch_sizes holds {text!r}; expected whole numbers of at "
-        "least 1, such as 1,32."
-    )
 
 
 def _why_not_attacked(run):

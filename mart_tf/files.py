@@ -17,6 +17,9 @@ except ImportError:
 _LOCK = ".lock"
 _MOST_OF_LOCK = 10_000
 
+# How often a folder may go while it is opened, before it is no folder at all.
+_ATTEMPTS = 1000
+
 
 @contextlib.contextmanager
 def whole(path):
@@ -63,13 +66,13 @@ def held(folder):
         ValueError: If another process holds it.
     """
     folder = pathlib.Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     with _locked(folder / _LOCK):
         try:
             yield
         finally:
             (folder / _LOCK).unlink(missing_ok=True)
-            if not any(folder.iterdir()):
+            # Another process may take the lock at this moment: its folder.
+            with contextlib.suppress(OSError):
                 folder.rmdir()
 
 
@@ -91,10 +94,14 @@ def holder(folder):
 
 
 def _locked(path):
-    """The open file of a lock that this process has."""
+    """The open file of a lock that this process has, in a folder made for it.
+
+    Of two processes that end and begin at the same moment, one may remove
+    lock and folder while the other opens them: it begins again.
+    """
     tries = 0
     while True:
-        file = path.open("a+", encoding="utf-8", errors="replace")
+        file = _opened(path)
         try:
             if fcntl is not None:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -111,10 +118,9 @@ def _locked(path):
                 f"{path.parent} is being written by another process{holder}; "
                 "wait for it, or name another folder."
             ) from None
-        if path.exists() and os.path.samestat(
-            os.fstat(file.fileno()), path.stat()
-        ):
-            break
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                break
         # Its holder removed it in the meantime.
         file.close()
     file.truncate(0)
@@ -123,6 +129,18 @@ def _locked(path):
     file.write(json.dumps(holder))
     file.flush()
     return file
+
+
+def _opened(path):
+    """The file of a lock, and its folder, whoever removes it meanwhile."""
+    for left in reversed(range(_ATTEMPTS)):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            return path.open("a+", encoding="utf-8", errors="replace")
+        except (FileExistsError, FileNotFoundError):
+            if not left:
+                raise
+    return None
 
 
 def _holder(text):

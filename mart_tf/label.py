@@ -4,18 +4,21 @@ mart-label --workdir=RUN --pool=folder:more_images --output=pool.npz
 mart-label --workdir=RUN --subsets=chosen
 """
 
+import functools
 import math
 import os
 import pathlib
 import shlex
 
-from absl import flags
 import numpy as np
 
+from mart_tf import bounds
 from mart_tf import cli
 from mart_tf import data
 from mart_tf import labeling
 from mart_tf import options
+from mart_tf import places
+from mart_tf.cli import kinds
 from mart_tf.labeling import subsets
 from mart_tf.runs import config as run_config
 from mart_tf.runs import workdir
@@ -28,40 +31,40 @@ SUMMARY = (
 )
 
 FLAGS = cli.flag_values()
-_WORKDIR = flags.DEFINE_string(
+_define = functools.partial(kinds.define, FLAGS)
+_WORKDIR = _define(
     "workdir",
     None,
     "The run whose classifier is used; default: the newest under runs/.",
-    flag_values=FLAGS,
+    kinds.path,
 )
-_POOL = flags.DEFINE_string(
+_POOL = _define(
     "pool",
     None,
     "Images to label: folder:PATH, npz:PATH, pickle:PATH, or the name of "
     "a TFDS set, with options: svhn_cropped:split=extra:count=20000, or "
     "mnist:first=1000:count=20000 for a run on mnist:count=1000.",
-    flag_values=FLAGS,
+    kinds.text,
 )
-_OUTPUT = flags.DEFINE_string(
+_OUTPUT = _define(
     "output",
     None,
     "The .npz file that the labelled pool is written to; goes with --pool.",
-    flag_values=FLAGS,
+    kinds.path,
 )
-_SUBSETS = flags.DEFINE_string(
+_SUBSETS = _define(
     "subsets",
     None,
     f"A new folder for {subsets.WRONG} and {subsets.RIGHT}, examples of the "
     "run's own training split.",
-    flag_values=FLAGS,
+    kinds.path,
 )
 _CHECKPOINT = cli.checkpoint_flag(FLAGS)
-_BATCH_SIZE = flags.DEFINE_integer(
+_BATCH_SIZE = _define(
     "batch_size",
     256,
     "Images in one pass through the network.",
-    lower_bound=1,
-    flag_values=FLAGS,
+    bounds.COUNT.read,
 )
 _DATA_DIR, _DOWNLOAD = cli.data_flags(FLAGS)
 _PIXEL_RANGE = cli.pixel_flags(FLAGS)
@@ -72,7 +75,15 @@ def main(argv=None):
     cli.run("mart-label", SUMMARY, FLAGS, _main, argv)
 
 
-def _main():
+def checked():
+    """What is to be labelled, as far as it is known without TensorFlow.
+
+    Returns:
+        A flat dict of what is known of the run, and where its data lies.
+
+    Raises:
+        ValueError: On anything that no labelling could start with.
+    """
     _check_flags()
     path = _WORKDIR.value
     if path is None:
@@ -90,6 +101,12 @@ def _main():
         _check_not_its_own(run)
     else:
         data.check(run["dataset"], **where)
+    return run, where
+
+
+def _main():
+    run, where = checked()
+    path = run["workdir"]
 
     # The flags are good: only now is TensorFlow imported.
     cli.import_tensorflow(FLAGS.verbosity)
@@ -121,8 +138,9 @@ def _check_flags():
         )
     if _SUBSETS.value is not None:
         subsets.check_folder(_SUBSETS.value)
+        places.check_folder("--subsets", _SUBSETS.value, "what is chosen")
         return
-    output = pathlib.Path(_OUTPUT.value).expanduser()
+    output = pathlib.Path(_OUTPUT.value)
     if output.suffix != ".npz":
         raise ValueError(
             f"--output is {output}; expected a name that ends in .npz."
@@ -137,6 +155,7 @@ def _check_flags():
             f"--output={output} cannot be written, because {output.parent} is "
             "not a folder that can be written to; make it, or name another."
         )
+    places.check_folder("--output", output, "the pool")
 
 
 def _check_not_its_own(run):

@@ -14,6 +14,7 @@ import ast
 import dataclasses
 import difflib
 
+from mart_tf import bounds
 from mart_tf import lazy
 from mart_tf import parameters as known_parameters
 
@@ -138,7 +139,9 @@ def resolve(text, table, kind, reserved=(), given=None):
                 f"{kind.capitalize()} {spec.name!r} has no option {key!r}; "
                 f"{hint}its options: {listed}."
             )
-        options[key] = _read(f"{spec.name}:{key}", value, allowed[key])
+        options[key] = _read(
+            f"{spec.name}:{key}", value, allowed[key], spec.name in table
+        )
     for key, parameter in allowed.items():
         if parameter.required and key not in options:
             raise ValueError(
@@ -225,8 +228,12 @@ def load(target):
     return lazy.load(target)
 
 
-def _read(where, text, parameter):
-    """Converts an option's text by the type of its parameter."""
+def _read(where, text, parameter, ours):
+    """Converts an option's text by the type of its parameter.
+
+    Numbers that are `ours` have bounds; what a user's own class takes, it
+    knows itself.
+    """
     kind = parameter.annotation.replace("| None", "").strip()
     if not kind and not (parameter.required or parameter.default is None):
         kind = type(parameter.default).__name__
@@ -243,11 +250,28 @@ def _read(where, text, parameter):
         return text
     reader, expected = _READERS[kind]
     try:
-        return reader(text)
+        value = reader(text)
     except ValueError:
         raise ValueError(
-            f"{where}={text}: expected {expected}, got {text!r}."
+            f"{where}={bounds.cut(text)}: expected {expected}, got "
+            f"{bounds.shown(text)}."
         ) from None
+    if ours:
+        _check_bounds(where, kind, value)
+    return value
+
+
+def _check_bounds(where, kind, value):
+    """Refuses a number, or one of several, beyond its bounds."""
+    if kind == "tuple[int, ...]":
+        for part in value:
+            _check_bounds(where, "int", part)
+        return
+    limit = bounds.OF_TYPE.get(kind)
+    if kind == "int":
+        limit = bounds.OPTIONS.get(where.rpartition(":")[2], limit)
+    if limit:
+        limit.check(where, value)
 
 
 def _read_bool(text):
@@ -266,19 +290,10 @@ def _written(value):
     return str(value).lower() if isinstance(value, bool | None) else str(value)
 
 
-def read_number(text):
-    """The number of "0.3" or "8/255", as the field writes a radius."""
-    numerator, _, denominator = text.partition("/")
-    try:
-        return float(numerator) / float(denominator or 1)
-    except ZeroDivisionError:
-        raise ValueError(text) from None
-
-
 _READERS = {
     "bool": (_read_bool, "true or false"),
     "int": (int, "a whole number"),
-    "float": (read_number, "a number, such as 0.5 or 8/255"),
+    "float": (bounds.read_number, "a number, such as 0.5 or 8/255"),
     "tuple[int, ...]": (
         lambda text: tuple(int(part) for part in text.split("+")),
         "whole numbers joined by +, such as 75+90",

@@ -52,11 +52,9 @@ class ThreatModel:
                     f"{name} is {value!r}; expected a finite number."
                 )
             object.__setattr__(self, name, number)
-        if not self.pixel_min < self.pixel_max:
-            raise ValueError(
-                f"pixel_min is {self.pixel_min} and pixel_max "
-                f"{self.pixel_max}; expected pixel_min below pixel_max."
-            )
+        choices.check_pixels(
+            "pixel_min", "pixel_max", self.pixel_min, self.pixel_max
+        )
         choices.check_radius(
             "epsilon", self.epsilon, self.norm, self.pixel_min, self.pixel_max
         )

@@ -6,12 +6,13 @@ mart-train --dataset=mnist --data_dir=... --defense=mart
 import dataclasses
 import sys
 
-from absl import flags
-
+from mart_tf import bounds
 from mart_tf import cli
 from mart_tf import defenses
 from mart_tf import models
+from mart_tf import places
 from mart_tf import training
+from mart_tf.cli import kinds
 from mart_tf.runs import config as run_config
 from mart_tf.runs import initialization
 from mart_tf.runs import status
@@ -63,7 +64,16 @@ _STRINGS = {
     "strategy": "auto (mirrored if more than one device is visible), single "
     "or mirrored.",
 }
+_PATHS = {
+    "workdir": kinds.path,
+    "data_dir": kinds.path,
+    "model": kinds.named_or_path,
+    "init_from": kinds.path,
+}
 _FLOATS = {
+    "epsilon": "Attack radius in units of the pixel range, above 0 (in linf at "
+    "most its width), such as 0.3 or 8/255, or 8 where --pixel_max=255; "
+    f"default: {_DATASET} for linf, scaled to the range.",
     "regularization": "The paper's lambda, at least 0; default: the "
     "defense's own.",
     "attack_step_size": "Step of the attack in units of the pixel range, "
@@ -113,33 +123,29 @@ _BOOLS = {
 
 def _define_flags():
     defaults = run_config.Config()
-    for define, texts in [
-        (flags.DEFINE_string, _STRINGS),
-        (flags.DEFINE_float, _FLOATS),
-        (flags.DEFINE_integer, _INTEGERS),
-        (flags.DEFINE_bool, _BOOLS),
+    for texts, read in [
+        (_STRINGS, kinds.text),
+        (_FLOATS, kinds.number),
+        (_INTEGERS, bounds.OF_TYPE["int"].read),
+        (_BOOLS, kinds.truth),
     ]:
         for name, text in texts.items():
-            define(name, getattr(defaults, name), text, flag_values=FLAGS)
-    # A radius may be written as a fraction, 8/255.
-    flags.DEFINE_string(
-        "epsilon",
-        None,
-        "Attack radius in units of the pixel range, above 0 (in linf at most "
-        "its width), such as 0.3 or 8/255, or 8 where --pixel_max=255; "
-        f"default: {_DATASET} for linf, scaled to the range.",
-        flag_values=FLAGS,
-    )
+            if name in run_config.LIMITS:
+                reader = run_config.LIMITS[name].read
+            else:
+                reader = _PATHS.get(name, read)
+            kinds.define(FLAGS, name, getattr(defaults, name), text, reader)
 
 
 _define_flags()
 
-_STATUS = flags.DEFINE_string(
+_STATUS = kinds.define(
+    FLAGS,
     "status",
     None,
     "Workdir of a run, also one that is running: shows how far it is, how "
     "robust, how fast, and who writes into it. Takes no other flag.",
-    flag_values=FLAGS,
+    kinds.path,
 )
 
 
@@ -154,7 +160,6 @@ def configuration():
         field.name: FLAGS[field.name].value
         for field in dataclasses.fields(run_config.Config)
     }
-    values["epsilon"] = cli.number("--epsilon", values["epsilon"])
     return run_config.Config(**values)
 
 
@@ -166,20 +171,36 @@ def _show_status():
     ]
     if others:
         raise ValueError(
-            f"--status shows a run and takes no other flag, such as "
+            "--status shows a run and takes no other flag, such as "
             f"--{others[0]}."
         )
     for name, text in status.lines(_STATUS.value):
         print(f"{name:13}{text}")
 
 
-def _main():
-    if _STATUS.value is not None:
-        return _show_status()
+def checked():
+    """What the flags ask for, as far as it is known without TensorFlow.
+
+    Returns:
+        A resolved `Config`, and the record of the run that it continues, or
+        None.
+
+    Raises:
+        ValueError: On anything that no run could start with.
+    """
     config = configuration().resolved()
+    places.check_folder("--workdir", config.workdir, "the run")
     record = workdir.prepare(config)
     if config.init_from is not None and record is None:
         initialization.check(config.init_from)
+    return config, record
+
+
+def _main():
+    if _STATUS.value is not None:
+        _show_status()
+        return
+    config, record = checked()
 
     # The flags are good: only now is TensorFlow imported.
     cli.import_tensorflow(FLAGS.verbosity)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from mart_tf import bounds
 from mart_tf import data
 from mart_tf import defenses
-from mart_tf import options
 from mart_tf import parameters
 from mart_tf import threat as threat_model
 from mart_tf.defenses import base
@@ -32,7 +32,7 @@ def table(text, heading):
 
 
 def number(text):
-    return options.read_number(text)
+    return bounds.read_number(text)
 
 
 def same(documented, value):

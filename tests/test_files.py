@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 
 import programs
 import pytest
@@ -30,7 +32,40 @@ class TestWhole:
         assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
 
 
+_TAKER = """
+import sys, time
+from mart_tf import files
+until = time.monotonic() + float(sys.argv[2])
+had = 0
+while time.monotonic() < until:
+    try:
+        with files.held(sys.argv[1]):
+            had += 1
+    except ValueError as error:
+        assert "is being written by another process" in str(error), error
+print(had)
+"""
+
+
 class TestHeld:
+    def test_processes_that_begin_and_end_at_the_same_moment(self, tmp_path):
+        """Each removes lock and folder while others open them."""
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", _TAKER, str(tmp_path / "run"), "2"],
+                env=programs.environment(),
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            for _ in range(3)
+        ]
+        for process in processes:
+            said, error = process.communicate()
+            assert process.returncode == 0, error
+            assert int(said) > 0
+        assert not (tmp_path / "run").exists()
+
     def test_another_process_is_refused_by_name(self, tmp_path):
         process = programs.hold(tmp_path / "run")
         try:

@@ -2,6 +2,7 @@
 
 import pytest
 
+from mart_tf import bounds
 from mart_tf import defenses
 from mart_tf import models
 from mart_tf import options
@@ -90,7 +91,7 @@ def test_every_default_can_be_written_and_read_again(table, reserved):
 
 @pytest.mark.parametrize("text, number", [("0.3", 0.3), ("8/255", 8 / 255)])
 def test_reads_a_radius_as_the_field_writes_it(text, number):
-    assert options.read_number(text) == number
+    assert bounds.read_number(text) == number
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_a_gradient_that_is_not_finite_gives_no_step():
         ({"norm": "l3"}, "Unknown norm 'l3'; did you mean 'l2'?"),
         ({"norm": "l2", "epsilon": 0}, "epsilon is 0; expected a radius"),
         ({"norm": "l2", "epsilon": np.inf}, "expected a finite number"),
-        ({"pixel_min": 1.0}, "expected pixel_min below pixel_max"),
+        ({"pixel_min": 1.0}, "pixel_min is 1 and pixel_max 1; expected"),
     ],
 )
 def test_refuses_in_one_sentence(settings, message):

@@ -1021,7 +1021,7 @@ def test_programs_take_the_last_epoch_of_a_run_without_a_validation_split():
         ("--checkpoint_every=0steps", "--checkpoint_every is '0steps'"),
         ("--checkpoint_every=1.5steps", "--checkpoint_every is '1.5steps'"),
         ("--seed=99999999999999999999", "--seed is 99999999999999999999"),
-        ("--epsilom=1", "Did you mean: epsilon"),
+        ("--epsilom=1", "did you mean --epsilon?"),
         ("epochs=3", "Unexpected argument 'epochs=3'"),
     ],
 )

@@ -1,5 +1,7 @@
 """What an unfinished evaluation keeps."""
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -60,17 +62,64 @@ def test_a_damaged_piece_is_done_again(tmp_path, content):
     unfinished.Unfinished(tmp_path, _identity)("pgd 0", work)
     [piece] = tmp_path.glob("*.npz")
     piece.write_bytes(content)
-    unfinished.Unfinished(tmp_path, _identity)("pgd 0", work)
+    kept = unfinished.Unfinished(tmp_path, _identity)
+    with pytest.warns(UserWarning, match="is damaged: the work that it held"):
+        kept("pgd 0", work)
     assert work.times == 2
     unfinished.Unfinished(tmp_path, _identity)("pgd 0", work)
     assert work.times == 2
 
 
-def test_a_damaged_identity_is_refused(tmp_path):
-    unfinished.Unfinished(tmp_path, _identity)("pgd 0", _Work())
-    (tmp_path / "identity.json").write_text("{", encoding="utf-8")
-    with pytest.raises(ValueError, match="remove that folder"):
-        unfinished.Unfinished(tmp_path, _identity)
+def test_any_damaged_byte_of_a_piece_is_noticed(tmp_path):
+    """Of what a zip file's own checksums do not cover, too."""
+    work = _Work()
+    unfinished.Unfinished(tmp_path, _identity)("pgd 0", work)
+    [piece] = tmp_path.glob("*.npz")
+    sound = piece.read_bytes()
+    for place in range(0, len(sound), 7):
+        damaged = bytearray(sound)
+        damaged[place] ^= 0x11
+        piece.write_bytes(damaged)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            found = unfinished.Unfinished(tmp_path, _identity)("pgd 0", work)
+        assert sorted(found) == ["broken", "seconds"]
+        assert found["broken"].tolist() == [True, False]
+        assert float(found["seconds"]) == 1.5
+
+
+def test_a_piece_of_other_arrays_or_of_other_work_is_done_again(tmp_path):
+    work = _Work()
+    kept = unfinished.Unfinished(tmp_path, _identity)
+    kept("pgd 0", work)
+    [piece] = tmp_path.glob("*.npz")
+    other = piece.read_bytes()
+    np.savez(piece, fallen=np.zeros(2))
+    with pytest.warns(UserWarning, match="is damaged"):
+        assert sorted(kept("pgd 0", work)) == ["broken", "seconds"]
+    kept("pgd 1", work)
+    for path in tmp_path.glob("*.npz"):
+        path.write_bytes(other)
+    with pytest.warns(UserWarning, match="is damaged"):
+        kept("pgd 1", work)
+    assert work.times == 4
+
+
+@pytest.mark.parametrize("content", ["{", "[1, 2]", "[" * 100_000, None])
+def test_of_a_damaged_identity_the_work_is_done_again(tmp_path, content):
+    work = _Work()
+    unfinished.Unfinished(tmp_path, _identity)("pgd 0", work)
+    path = tmp_path / "identity.json"
+    path.unlink()
+    if content is not None:
+        path.write_text(content, encoding="utf-8")
+    with pytest.warns(UserWarning, match="work is done again"):
+        kept = unfinished.Unfinished(tmp_path, _identity)
+    kept("pgd 0", work)
+    assert work.times == 2
+    # And from then on as ever.
+    unfinished.Unfinished(tmp_path, _identity)("pgd 0", work)
+    assert work.times == 2
 
 
 def test_clear_leaves_nothing(tmp_path):

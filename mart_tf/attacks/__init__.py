@@ -11,6 +11,7 @@ names; nothing of TensorFlow is imported until an attack is used.
 import dataclasses
 import math
 
+from mart_tf import bounds
 from mart_tf import lazy
 from mart_tf import options
 
@@ -98,9 +99,11 @@ def create(spec):
 def _check_number(text, key, value):
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return
-    if isinstance(value, int) and value < 1:
-        raise ValueError(
-            f"Attack {text!r}: {key} is {value}; expected at least 1."
+    if isinstance(value, int):
+        # Where a number of ours has bounds of its own, it has been held to
+        # them; of a user's this is known.
+        bounds.Whole(1, bounds.OF_TYPE["int"].greatest).check(
+            f"Attack {text!r}: {key}", value
         )
     if not (math.isfinite(value) and value >= 0):
         raise ValueError(

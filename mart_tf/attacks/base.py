@@ -228,6 +228,7 @@ class Attack:
                 f"restarts is {bound.restarts}, and all starts of {kind} would "
                 "be the same; expected one start, or a random one."
             )
+        gradient.check_all_steps(kind, bound.iterations, bound.all_rounds)
         needed = ["start", "step"] if bound.steps else ["start"]
         for name in [] if bound.parts else needed:
             if getattr(type(self), name) is getattr(Attack, name):

@@ -5,6 +5,7 @@ import numbers
 
 import tensorflow as tf
 
+from mart_tf import bounds
 from mart_tf import choices
 from mart_tf import noise
 from mart_tf import options
@@ -277,10 +278,23 @@ def check_settings(steps, step_size=None, random_start="uniform"):
 
 
 def check_count(name, value):
-    """Raises a `ValueError` unless a setting is a whole number above 0."""
+    """Raises a `ValueError` unless a setting is a whole number above 0.
+
+    And not above what `bounds` has for steps, and what multiplies them.
+    """
     if not isinstance(value, numbers.Integral) or value < 1:
         raise ValueError(
             f"{name} is {value!r}; expected a whole number of at least 1."
+        )
+    bounds.ATTACK_STEPS.check(name, value)
+
+
+def check_all_steps(name, steps, rounds):
+    """Raises a `ValueError` where an int32 cannot count the steps in all."""
+    if steps * rounds > tf.int32.max:
+        raise ValueError(
+            f"{name} takes {steps} steps in each of {rounds} rounds; expected "
+            f"at most {tf.int32.max} in all."
         )
 
 

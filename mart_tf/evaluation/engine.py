@@ -30,6 +30,9 @@ _IDLE_STEPS = 0.05
 # How often an example that stands waits for others on its way.
 _TURNS = 5
 
+# Of an attack of more steps no loss is kept at each, of each example.
+_MOST_TRACED = 10_000
+
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
@@ -40,7 +43,8 @@ class Outcome:
     broken: bool `[n]`. steps: int32 `[n]`: how many led to that iterate, those
     of earlier rounds included. losses: float32 `[n, steps]`, the cross-entropy
     at the iterates of the first round, an example that is broken staying at
-    the loss that it was broken with; None for attacks that do not climb it.
+    the loss that it was broken with; None for attacks that do not climb it, and
+    for those of more than 10,000 steps.
     """
 
     adversarial: np.ndarray
@@ -167,7 +171,7 @@ class _Run:
         # The share of a batch that breaks in a step; at first as if half did.
         self.rate = 0.5
         self.losses = None
-        if attack.climbs:
+        if attack.climbs and attack.steps <= _MOST_TRACED:
             self.losses = np.full((len(labels), attack.steps), np.nan, "f4")
 
     def outcome(self):
@@ -183,9 +187,9 @@ class _Run:
         losses = self.losses
         if losses is not None:
             # A broken example has no later losses: its last one stays.
-            last = np.where(np.isnan(losses), 0, np.arange(self.attack.steps))
-            last = np.maximum.accumulate(last, axis=1)
-            losses = np.take_along_axis(losses, last, axis=1)
+            for step in range(1, self.attack.steps):
+                missing = np.isnan(losses[:, step])
+                losses[missing, step] = losses[missing, step - 1]
         return Outcome(adversarial, self.predictions, broken, steps, losses)
 
     def start(self, standing):
@@ -252,7 +256,7 @@ class _Run:
             tf.constant(turns), images, labels, state, taken, predictions
         )
         taken = taken.numpy()[: len(rows)]
-        if losses is not None and not self.round:
+        if self.losses is not None and not self.round:
             self.trace(rows, taken, losses.numpy()[: len(rows)])
         self.write(rows, state)
         self.taken[rows] = taken

@@ -12,6 +12,7 @@ import tensorflow as tf
 from mart_tf import environment
 from mart_tf import evaluation
 from mart_tf import files
+from mart_tf import places
 from mart_tf.evaluation import adversarial
 from mart_tf.evaluation import arrays
 from mart_tf.evaluation import doubts
@@ -117,6 +118,8 @@ def evaluate_robustness(
             "save_adversarial says that images are written, and directory "
             "does not say where; expected both."
         )
+    if directory is not None:
+        directory = places.expanded("directory", str(directory))
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; expected at least 1.")
     images, labels = arrays.arrays(dataset, max_examples)

@@ -5,9 +5,11 @@ directory/
   <key>.npz       the arrays of one finished piece of work, written whole
 """
 
+import contextlib
 import hashlib
 import json
 import pathlib
+import warnings
 
 import numpy as np
 
@@ -16,6 +18,8 @@ from mart_tf import limits
 from mart_tf.data import archives
 
 _IDENTITY = "identity.json"
+# The name of what is kept beside the arrays of a piece.
+_CHECKSUM = "sha256"
 
 
 class Unfinished:
@@ -36,13 +40,23 @@ class Unfinished:
             return
         path, identity = self._folder / _IDENTITY, identity()
         if any(self._folder.glob("*.npz")):
-            _check_same(self._folder, _read(path), identity)
-            return
+            found = _read(path)
+            if found is not None:
+                _check_same(self._folder, found, identity)
+                return
+            warnings.warn(
+                f"{path} is missing or damaged, so that nobody knows what the "
+                "pieces beside it are of: their work is done again.",
+                stacklevel=2,
+            )
+            self.clear()
         self._folder.mkdir(parents=True, exist_ok=True)
         files.replace_text(path, json.dumps(identity, indent=2) + "\n")
 
     def __call__(self, key, work):
         """The arrays of a piece of work, done now if it was not before.
+
+        What is kept and damaged, by a disk that filled up, say, is done again.
 
         Args:
             key: What tells it from other pieces, a string.
@@ -52,11 +66,12 @@ class Unfinished:
             return work()
         name = hashlib.sha256(key.encode()).hexdigest()[:24]
         path = self._folder / f"{name}.npz"
-        found = _arrays(path)
+        found = _arrays(path, key) if path.exists() else None
         if found is None:
             found = {name: np.asarray(array) for name, array in work().items()}
+            checksum = np.array(_checksum(key, found))
             with files.whole(path) as partial, partial.open("wb") as file:
-                np.savez_compressed(file, **found)
+                np.savez_compressed(file, **found, **{_CHECKSUM: checksum})
         return found
 
     def clear(self):
@@ -83,11 +98,12 @@ def digest(arrays):
 
 
 def _read(path):
+    """What tells an evaluation from others; None if that is damaged."""
     try:
         found = limits.read_json(path)
     except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def _check_same(folder, found, identity):
@@ -100,12 +116,21 @@ def _check_same(folder, found, identity):
         )
 
 
-def _arrays(path):
-    """The arrays of a finished piece, None if there is none."""
-    if not path.exists():
-        return None
-    try:
-        return archives.read(path)
-    except ValueError:
-        # A disk that filled up, say: the work is done again.
-        return None
+def _checksum(key, arrays):
+    """Of a piece: what it is, the names of its arrays, and all in them."""
+    names = sorted(arrays)
+    whole = digest(arrays[name] for name in names)
+    return hashlib.sha256(json.dumps([key, names, whole]).encode()).hexdigest()
+
+
+def _arrays(path, key):
+    """The arrays of a finished piece; None, and a warning, if it is damaged."""
+    with contextlib.suppress(ValueError, LookupError):
+        found = archives.read(path)
+        if found.pop(_CHECKSUM).item() == _checksum(key, found):
+            return found
+    warnings.warn(
+        f"{path} is damaged: the work that it held is done again.",
+        stacklevel=3,
+    )
+    return None

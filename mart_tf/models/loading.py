@@ -4,6 +4,7 @@ import contextlib
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from mart_tf import errors
 from mart_tf import options
@@ -51,6 +52,17 @@ def build(
     """
     if precision not in PRECISIONS:
         raise options.unknown("precision", str(precision), PRECISIONS)
+    try:
+        return _build(spec, input_shape, num_classes, seed, precision, anew)
+    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        raise ValueError(
+            f"Model {spec!r} does not fit into the memory of this machine, on "
+            f"images of {'x'.join(map(str, input_shape))}; expected a smaller "
+            "network or smaller images."
+        ) from error
+
+
+def _build(spec, input_shape, num_classes, seed, precision, anew):
     kind, target = names.check(spec)
     input_shape = tuple(int(size) for size in input_shape)
     if kind == "table":

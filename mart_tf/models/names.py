@@ -5,6 +5,7 @@ file, or `package.module:function`.
 """
 
 import numbers
+import os
 import pathlib
 
 from mart_tf import limits
@@ -22,15 +23,26 @@ _OTHER_FORMS = ("FILE.keras", "package.module:function")
 _LIMITS = {
     "wide_resnet": {
         "depth": (
-            lambda depth: _is_whole(depth, 10) and depth % 6 == 4,
-            "6n + 4 with a whole n of at least 1, such as 10, 16, 28 or 34",
+            lambda depth: _is_whole(depth, 10, 1000) and depth % 6 == 4,
+            "6n + 4 with a whole n of at least 1, such as 10, 16, 28 or 34, "
+            "and at most 1000",
         ),
         "width": (
-            lambda width: _is_whole(width, 1),
-            "a whole number of at least 1",
+            lambda width: _is_whole(width, 1, 1000),
+            "a whole number of at least 1 and at most 1000",
         ),
     },
 }
+
+# About how many parameters the options of a network make, for those that can
+# make too many: those of its 3x3 convolutions.
+_PARAMETERS = {
+    "wide_resnet": lambda depth=34, width=10: (
+        (depth - 4) // 6 * 2 * 9 * (16 * width) ** 2 * (1 + 4 + 16)
+    ),
+}
+# float32 weights, gradients, momentum, and a copy while they are saved.
+_BYTES_A_PARAMETER = 16
 
 
 def check(spec):
@@ -100,10 +112,32 @@ def check_options(name, **values):
             raise ValueError(
                 f"Model {name!r} has {option} {value!r}; expected {expected}."
             )
+    if name in _PARAMETERS:
+        _check_memory(name, values, _PARAMETERS[name](**values))
 
 
-def _is_whole(value, least):
-    return isinstance(value, numbers.Integral) and value >= least
+def _check_memory(name, values, parameters):
+    """Refuses a network that this machine could not hold in training."""
+    needed, memory = parameters * _BYTES_A_PARAMETER, _memory()
+    if needed > memory:
+        said = ", ".join(f"{key} {value}" for key, value in values.items())
+        raise ValueError(
+            f"Model {name!r} of {said} has about {parameters:,} parameters, "
+            f"which take {needed / 2**30:,.0f} GiB in training, and this "
+            f"machine has {memory / 2**30:,.0f} GiB; expected a smaller one."
+        )
+
+
+def _memory():
+    """The machine's memory in bytes, infinity where it does not tell."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return float("inf")
+
+
+def _is_whole(value, least, greatest):
+    return isinstance(value, numbers.Integral) and least <= value <= greatest
 
 
 def _file(spec):

@@ -1,13 +1,14 @@
 """A run's configuration: plain values, checked without TensorFlow."""
 
 import dataclasses
-import math
 import re
 
+from mart_tf import bounds
 from mart_tf import choices
 from mart_tf import data
 from mart_tf import defenses
 from mart_tf import options
+from mart_tf import places
 from mart_tf import runs
 from mart_tf import training
 from mart_tf.models import declared
@@ -26,7 +27,27 @@ FREE_TO_DIFFER = (
     "max_skipped_steps",
 )
 
-_INTERVAL = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(min|steps)")
+_INTERVAL = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(min|steps)", re.ASCII)
+
+# What numbers may be, whatever the other settings are.
+LIMITS = {
+    "attack_step_size": bounds.ABOVE_ZERO,
+    "attack_steps": bounds.ATTACK_STEPS,
+    "batch_size": bounds.COUNT,
+    "ema": bounds.SHARE,
+    "ema_warmup_epochs": bounds.Real(0.0, bounds.COUNT.greatest),
+    "epochs": bounds.COUNT,
+    "epsilon_warmup_epochs": bounds.Real(0.0, bounds.COUNT.greatest),
+    "learning_rate": bounds.ABOVE_ZERO,
+    "max_skipped_steps": bounds.Whole(0, bounds.COUNT.greatest),
+    "pool_fraction": bounds.SHARE,
+    "regularization": bounds.AT_LEAST_ZERO,
+    "seed": bounds.Whole(0, choices.GREATEST_SEED),
+    "steps_per_epoch": bounds.COUNT,
+    "unlabeled_weight": bounds.AT_LEAST_ZERO,
+    "validation_images": bounds.Whole(0, 2**31 - 1),
+    "weight_decay": bounds.AT_LEAST_ZERO,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,7 +184,7 @@ class Config:
         spec = options.resolve(self.defense, defenses.DEFENSES, "defense")
         if self.regularization is None:
             return options.canonical(self.defense, defenses.DEFENSES, "defense")
-        self._check_number("regularization", at_least=0.0)
+        self._check_number("regularization")
         if "regularization" in spec.options:
             raise ValueError(
                 f"--regularization={self.regularization:g} and --defense="
@@ -173,6 +194,7 @@ class Config:
         return options.canonical(whole, defenses.DEFENSES, "defense")
 
     def _check(self):
+        places.expanded("--workdir", self.workdir)
         data.check(self.dataset, data_dir=self.data_dir, download=self.download)
         optimizers.check(self.optimizer)
         self.interval()
@@ -190,29 +212,11 @@ class Config:
         ]:
             if value not in allowed:
                 raise options.unknown(kind, value, allowed)
-        for name in ("attack_steps", "epochs", "steps_per_epoch", "batch_size"):
-            if getattr(self, name) is not None and getattr(self, name) < 1:
-                raise ValueError(
-                    f"--{name} is {getattr(self, name)}; expected a whole "
-                    "number of at least 1."
-                )
-        for name in (
-            "weight_decay",
-            "epsilon_warmup_epochs",
-            "ema",
-            "ema_warmup_epochs",
-            "seed",
-            "unlabeled_weight",
-            "max_skipped_steps",
-        ):
-            self._check_number(name, at_least=0.0)
         choices.check_radius(
             "--epsilon", self.epsilon, self.norm, self.pixel_min, self.pixel_max
         )
-        for name in ("learning_rate", "attack_step_size"):
-            self._check_number(name, above=0.0)
-        if self.validation_images is not None:
-            self._check_number("validation_images", at_least=0.0)
+        for name in LIMITS:
+            self._check_number(name)
         if self.ema >= 1.0:
             raise ValueError(
                 f"--ema is {self.ema:g}; expected less than 1, such as 0.995."
@@ -221,11 +225,6 @@ class Config:
             raise ValueError(
                 f"--ema_warmup_epochs={self.ema_warmup_epochs:g} is of an "
                 "average of the weights, and none is kept; give --ema too."
-            )
-        if self.seed > choices.GREATEST_SEED:
-            raise ValueError(
-                f"--seed is {self.seed}; expected at most "
-                f"{choices.GREATEST_SEED}."
             )
         if self.pool is None:
             for name in ("pool_fraction", "unlabeled_weight"):
@@ -243,11 +242,7 @@ class Config:
     def _check_pixels(self):
         """Refuses what is no range, or not that of the model file."""
         low, high = self.pixel_min, self.pixel_max
-        if not (math.isfinite(high - low) and low < high):
-            raise ValueError(
-                f"--pixel_min is {low:g} and --pixel_max {high:g}; expected a "
-                "least value below a greatest one, such as 0 and 255."
-            )
+        choices.check_pixels("--pixel_min", "--pixel_max", low, high)
         is_file = (self.model or "").endswith(".keras")
         said = declared.read(self.model) if is_file else None
         if said and said.pixel_range != (low, high):
@@ -258,12 +253,10 @@ class Config:
                 f"{said.pixel_range[0]:g} --pixel_max={said.pixel_range[1]:g}."
             )
 
-    def _check_number(self, name, at_least=-math.inf, above=-math.inf):
+    def _check_number(self, name):
         value = getattr(self, name)
-        if math.isfinite(value) and value >= at_least and value > above:
-            return
-        bound = f"above {above:g}" if above == 0.0 else "of at least 0"
-        raise ValueError(f"--{name} is {value:g}; expected a number {bound}.")
+        if value is not None:
+            LIMITS[name].check(f"--{name}", value)
 
     def differences(self, earlier):
         """Names of the settings that forbid continuing an earlier run."""

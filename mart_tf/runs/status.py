@@ -18,7 +18,7 @@ def lines(path):
     Raises:
         ValueError: If it is none, or damaged.
     """
-    path = pathlib.Path(path).expanduser()
+    path = pathlib.Path(path)
     said = record.read(path)
     config, found = said["config"], events.read(path)
     starts = [i for i, e in enumerate(found) if e["event"] == "start"]

@@ -6,8 +6,8 @@ mistyped flag answer at once.
 """
 
 import contextlib
+import difflib
 import functools
-import math
 import os
 import re
 import sys
@@ -17,61 +17,69 @@ import warnings
 
 from absl import flags
 
-from mart_tf import options
+from mart_tf import bounds
+from mart_tf import choices
 from mart_tf import resources
+from mart_tf.cli import flagfiles
+from mart_tf.cli import kinds
+
+# What a terminal shows of an error: a value in it may be a whole file.
+_LONGEST_SENTENCE = 1000
+_LONGEST_NAME = 100
 
 
 def flag_values():
     """A program's own flags, with `--help`, `--verbosity`, `--flagfile`."""
     values = flags.FlagValues()
-    flags.DEFINE_bool(
-        "help", False, "Show this text and stop.", flag_values=values
-    )
-    flags.DEFINE_integer(
+    kinds.define(values, "help", False, "Show this text and stop.", kinds.truth)
+    kinds.define(
+        values,
         "verbosity",
         0,
         "0: results and progress; 1: also TensorFlow's own messages, and the "
         "traceback behind an error.",
-        lower_bound=0,
-        upper_bound=1,
-        flag_values=values,
+        bounds.Whole(0, 1).read,
     )
-    flags.DEFINE_string(
+    kinds.define(
+        values,
         "flagfile",
         None,
         "File of flags, one a line, or the name of a recipe; flags given "
         "after it win.",
-        flag_values=values,
+        kinds.text,
     )
     return values
 
 
 def checkpoint_flag(values):
     """Defines `--checkpoint`: which weights of a run a program takes."""
-    return flags.DEFINE_enum(
+    return kinds.define(
+        values,
         "checkpoint",
         "best",
-        ["best", "last", "best_raw", "last_raw"],
-        "Weights of the epoch that was best on the validation split (without "
-        "one the last), or of the last one: their average where --ema kept "
-        "one, which best_raw and last_raw leave aside.",
-        flag_values=values,
+        "best, last, best_raw or last_raw: weights of the epoch that was best "
+        "on the validation split (without one the last), or of the last one: "
+        "their average where --ema kept one, which best_raw and last_raw "
+        "leave aside.",
+        kinds.one_of("best", "last", "best_raw", "last_raw"),
     )
 
 
 def data_flags(values):
     """Defines `--data_dir` and `--download` of a program that reads a run."""
-    data_dir = flags.DEFINE_string(
+    data_dir = kinds.define(
+        values,
         "data_dir",
         None,
         "Where TFDS data lies; default: as for the run.",
-        flag_values=values,
+        kinds.path,
     )
-    download = flags.DEFINE_bool(
+    download = kinds.define(
+        values,
         "download",
         False,
         "Let TFDS download data that is not there.",
-        flag_values=values,
+        kinds.truth,
     )
     return data_dir, download
 
@@ -84,12 +92,13 @@ def pixel_flags(values):
         who says it, to the pair that holds; see `_pixel_range`.
     """
     holders = [
-        flags.DEFINE_float(
+        kinds.define(
+            values,
             f"pixel_{end}",
             None,
             f"{which} value of a pixel as the model takes it; default: what "
             f"the run or the model file says, else {value}.",
-            flag_values=values,
+            kinds.number,
         )
         for end, which, value in [("min", "Least", 0), ("max", "Greatest", 1)]
     ]
@@ -120,12 +129,19 @@ def _pixel_range(given, known, by):
         default if value is None else value
         for value, default in zip(given, defaults, strict=True)
     )
-    if not (math.isfinite(high - low) and low < high):
-        raise ValueError(
-            f"--pixel_min is {low:g} and --pixel_max {high:g}; expected a "
-            "least value below a greatest one, such as 0 and 255."
-        )
+    choices.check_pixels("--pixel_min", "--pixel_max", low, high)
     return low, high
+
+
+def check_alone(values, name, *others):
+    """Refuses flags that say nothing beside another."""
+    for flag in values:
+        if values[flag].present and flag not in (name, *others, "flagfile"):
+            raise ValueError(
+                f"--{flag} says nothing beside --{name}, which takes "
+                f"{' and '.join(f'--{other}' for other in others)} alone; "
+                "leave it out."
+            )
 
 
 def run(name, summary, values, main, argv=None):
@@ -142,42 +158,107 @@ def run(name, summary, values, main, argv=None):
         main: Called without arguments once the flags are parsed.
         argv: The command line; default: `sys.argv`.
     """
-    argv = [name, *(sys.argv if argv is None else argv)[1:]]
+    argv = (sys.argv if argv is None else argv)[1:]
     warnings.showwarning = functools.partial(_warn, name)
     try:
-        extra = values(_with_recipes(argv))[1:]
+        parse(name, values, argv)
         if values.help:
             print(_help(name, summary, values))
             sys.exit(0)
-        if extra:
-            raise ValueError(
-                f"Unexpected argument {extra[0]!r}; every setting is a flag, "
-                "such as --epochs=10."
-            )
         main()
     except BrokenPipeError:
         # Whoever read the output has gone, as `head` does.
         sys.stdout = None
         sys.exit(1)
-    except (flags.Error, ValueError, OSError) as error:
-        if "verbosity" in values and values.is_parsed() and values.verbosity:
-            traceback.print_exc()
-        sentence = " ".join(str(error).split())
-        print(f"{name}: {sentence}", file=sys.stderr)
-        sys.exit(1)
-    except Exception as error:
-        # An error of TensorFlow's runtime: a file that cannot be decoded, say.
-        if values.verbosity or not type(error).__module__.startswith(
-            "tensorflow."
-        ):
-            raise
-        print(f"{name}: {_cause(error)}", file=sys.stderr, flush=True)
-        # The threads of a failed input pipeline keep a normal exit waiting.
-        sys.stdout.flush()
-        os._exit(1)
     except KeyboardInterrupt:
         print(f"{name}: stopped by Ctrl-C.", file=sys.stderr)
         sys.exit(130)
+    except Exception as error:
+        verbose = values.is_parsed() and values.verbosity
+        sentence = told(error)
+        if sentence is None or (verbose and _is_of_tensorflow(error)):
+            raise
+        if verbose:
+            traceback.print_exc()
+        print(f"{name}: {sentence}", file=sys.stderr, flush=True)
+        if _is_of_tensorflow(error):
+            # The threads of a failed input pipeline keep a normal exit waiting.
+            sys.stdout.flush()
+            os._exit(1)
+        sys.exit(1)
+
+
+def parse(name, values, arguments):
+    """Parses a command line.
+
+    Args:
+        name: The program's name.
+        values: The program's `FlagValues`.
+        arguments: The command line without it.
+
+    Raises:
+        ValueError, flags.Error: If it is none, in one sentence.
+    """
+    arguments = flagfiles.expanded(arguments)
+    for argument in arguments:
+        # absl compares a name that it does not know with all that it does, in
+        # seconds if it is long.
+        flag = argument.partition("=")[0]
+        if flag.startswith("-") and len(flag) > _LONGEST_NAME:
+            raise ValueError(
+                f"There is no flag {bounds.cut(flag)}; {name} --help lists all."
+            )
+    try:
+        extra = values([name, *arguments])[1:]
+    except flags.UnrecognizedFlagError as error:
+        near = difflib.get_close_matches(error.flagname, values, n=1)
+        hint = f"did you mean --{near[0]}? " if near else ""
+        raise ValueError(
+            f"There is no flag --{bounds.cut(error.flagname)}; {hint}{name} "
+            "--help lists all."
+        ) from error
+    except flags.IllegalFlagValueError:
+        # A sentence of `kinds`.
+        raise
+    except (flags.Error, ValueError) as error:
+        raise ValueError(f"{error}; expected --flag=value.") from error
+    if extra and not values.help:
+        raise ValueError(
+            f"Unexpected argument {bounds.shown(extra[0])}; every setting is "
+            "a flag, such as --epochs=10."
+        )
+
+
+def told(error):
+    """What the user is told of an error; None of one that is our mistake."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        sentence = f"{error.filename}: {error.strerror}."
+    elif isinstance(error, flags.Error | ValueError | OSError):
+        sentence = str(error)
+    elif _is_of_memory(error):
+        sentence = (
+            "There is not enough memory for this; expected a smaller network, "
+            f"smaller images or a smaller --batch_size. ({_cause(error)})"
+        )
+    elif _is_of_tensorflow(error):
+        # Of its runtime: a file that cannot be decoded, say.
+        sentence = _cause(error)
+    else:
+        return None
+    sentence = " ".join(sentence.split())
+    if len(sentence) > _LONGEST_SENTENCE:
+        half = _LONGEST_SENTENCE // 2
+        sentence = f"{sentence[:half]} ... {sentence[-half:]}"
+    return sentence
+
+
+def _is_of_tensorflow(error):
+    return type(error).__module__.startswith("tensorflow.")
+
+
+def _is_of_memory(error):
+    name = type(error).__name__
+    return isinstance(error, MemoryError) or name == "ResourceExhaustedError"
 
 
 def _warn(name, message, category, filename, lineno, file=None, line=None):
@@ -185,23 +266,11 @@ def _warn(name, message, category, filename, lineno, file=None, line=None):
     print(f"{name}: Warning: {message}", file=file or sys.stderr)
 
 
-def _with_recipes(argv):
-    """A command line in which the name of a recipe is the path of its file."""
-    written = []
-    arguments = iter(argv)
-    for argument in arguments:
-        flag, equals, name = argument.partition("=")
-        if flag in ("--flagfile", "-flagfile"):
-            name = name if equals else next(arguments, "")
-            argument = f"--flagfile={resources.flagfile(name)}"
-        written.append(argument)
-    return written
-
-
 def _cause(error):
     """What happened, out of the many lines of an error in a graph."""
     inner = re.search(r"\w+Error: (.+)", str(error))
-    return inner.group(1) if inner else str(error).strip().splitlines()[0]
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return inner.group(1) if inner else lines[0]
 
 
 def _help(name, summary, values):
@@ -256,15 +325,3 @@ def _silence():
     finally:
         os.dup2(kept, 2)
         os.close(kept)
-
-
-def number(name, text):
-    """The number that a flag's text says, such as 0.3 or 8/255, or None."""
-    if text is None:
-        return None
-    try:
-        return options.read_number(text)
-    except ValueError:
-        raise ValueError(
-            f"{name} is {text!r}; expected a number, such as 0.3 or 8/255."
-        ) from None

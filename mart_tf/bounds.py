@@ -1,0 +1,153 @@
+"""Numbers that a user may give: how they are read, and between which bounds.
+
+Lower and upper bound stand in one place, so that whatever passes fits the
+types that it is computed in: no int64 overflows, no float32 becomes infinite or
+zero, and nothing is allocated that no run asks for.
+"""
+
+import dataclasses
+
+# How far a number may go: its square still is a float32, and so is that of
+# what has to lie above 0.
+GREATEST = 1e12
+LEAST = 1e-12
+# What is nearer to 0 than this, and is not 0, float32 may take for it.
+_NEAREST = 1e-30
+
+# Of a message: what a user wrote may be a whole file.
+_SHOWN = 80
+
+
+@dataclasses.dataclass(frozen=True)
+class Whole:
+    """A whole number from `least` to `greatest`."""
+
+    least: int
+    greatest: int
+
+    def __str__(self):
+        return f"a whole number from {self.least} to {self.greatest}"
+
+    def read(self, name, text):
+        """The number that a text says.
+
+        Args:
+            name: How a message names it, such as "--epochs".
+            text: What the user wrote.
+
+        Raises:
+            ValueError: If it says none, or one out of bounds.
+        """
+        try:
+            # int() reads other scripts' digits too.
+            value = int(text.encode("ascii"))
+        except ValueError:
+            raise ValueError(
+                f"{name} is {shown(text)}; expected {self}."
+            ) from None
+        return self.check(name, value, text)
+
+    def check(self, name, value, text=None):
+        """The number itself.
+
+        Raises:
+            ValueError: If it is out of bounds.
+        """
+        if self.least <= value <= self.greatest:
+            return value
+        given = f"{value}" if text is None else text.strip()
+        raise ValueError(f"{name} is {cut(given)}; expected {self}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Real:
+    """A number from `least` to `greatest`, also a fraction such as 8/255."""
+
+    least: float = -GREATEST
+    greatest: float = GREATEST
+
+    def __str__(self):
+        return f"a number from {self.least:g} to {self.greatest:g}"
+
+    def read(self, name, text):
+        """As `Whole.read`."""
+        return self.check(name, number(name, text))
+
+    def check(self, name, value):
+        """As `Whole.check`; NaN is out of bounds."""
+        if not self.least <= value <= self.greatest:
+            raise ValueError(f"{name} is {value:g}; expected {self}.")
+        if value and abs(value) < _NEAREST:
+            raise ValueError(
+                f"{name} is {value:g}, which is 0 in float32; expected {self}, "
+                "0 or not so near to it."
+            )
+        return value
+
+
+# What is counted, and how long is waited for.
+COUNT = Whole(1, 1_000_000)
+# Steps of an attack, and what else multiplies them: each is a pass through the
+# network, and a hundred thousand of them take days.
+ATTACK_STEPS = Whole(1, 100_000)
+ABOVE_ZERO = Real(LEAST)
+AT_LEAST_ZERO = Real(0.0)
+SHARE = Real(0.0, 1.0)
+
+# Of an option of a spec without bounds of its own, by the type it is read as.
+OF_TYPE = {"int": Whole(-(2**31) + 1, 2**31 - 1), "float": Real()}
+
+# Options of specs, by name, whatever the spec is of.
+OPTIONS = {
+    **dict.fromkeys(
+        (
+            "binary_search_steps",
+            "max_iterations",
+            "nb_iter",
+            "passes",
+            "queries",
+            "restarts",
+            "steps",
+            "targets",
+        ),
+        ATTACK_STEPS,
+    ),
+    # Images in one pass for each example.
+    "samples": Whole(1, 10_000),
+    "spsa_samples": Whole(1, 10_000),
+    # Pixels of a side that images are resized to.
+    "size": Whole(1, 4096),
+}
+
+
+def number(name, text):
+    """The number that a text says, such as 0.3 or 8/255, whatever its size.
+
+    Raises:
+        ValueError: If it says none.
+    """
+    try:
+        return read_number(text)
+    except ValueError:
+        raise ValueError(
+            f"{name} is {shown(text)}; expected a number, such as 0.3 or 8/255."
+        ) from None
+
+
+def read_number(text):
+    """The number of "0.3" or "8/255", as the field writes a radius."""
+    numerator, _, denominator = text.partition("/")
+    try:
+        return float(numerator) / float(denominator or 1)
+    except ZeroDivisionError:
+        raise ValueError(text) from None
+
+
+def shown(text):
+    """What a user wrote in quotes, its beginning where it is long."""
+    return repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}..."
+
+
+def cut(text):
+    """The same without quotes."""
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
