@@ -7,29 +7,32 @@ import takes seconds and writes lines of its own to standard error.
 PNG and JPEG files go to the signature `image_bytes`, as they are; .npy files
 with floats of shape [batch, height, width, channels], in the model's pixel
 range, go to `serving_default`. Prints each image's class and its probability.
-This file stands alone: copy it, or import it:
+Copy it with payloads.py beside it, or import it:
 
     client = grpc_client.Client("localhost:8500", "classifier")
     client.predict([open("digit.png", "rb").read()])
 """
 
 import argparse
+import contextlib
 import json
-import pathlib
+import math
 import sys
 
+from google.protobuf import message
 import grpc
 import numpy as np
+import payloads
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2
-from tensorflow_serving.apis import prediction_service_pb2_grpc
 
 # gRPC itself allows no more attempts than five.
 _MOST_RETRIES = 4
+_PREDICT = "/tensorflow.serving.PredictionService/Predict"
 
 
-class RequestError(RuntimeError):
-    """Images that got no prediction: one sentence that says why."""
+RequestError = payloads.RequestError
+describe = payloads.describe
 
 
 class Client:
@@ -38,9 +41,15 @@ class Client:
     Args:
         address: The server's gRPC address, HOST:PORT.
         model: The name under which the server serves the model.
-        timeout: Seconds for a call, its retries included.
+        timeout: Seconds for a whole call, its retries included; above 0, up
+            to a day.
         retries: How often a call is repeated, with growing pauses, when the
             server cannot be reached or says that it is unavailable; 0 to 4.
+        max_answer_bytes: Longest answer that is read, 1 or more; a class of an
+            image takes 8.
+
+    Raises:
+        RequestError: If one of them is not so.
     """
 
     def __init__(
@@ -50,21 +59,27 @@ class Client:
         *,
         timeout=10.0,
         retries=3,
+        max_answer_bytes=payloads.ANSWER_BYTES,
     ):
-        if timeout <= 0 or not 0 <= retries <= _MOST_RETRIES:
-            raise RequestError(
-                f"Got a timeout of {timeout} seconds and {retries} retries; "
-                f"expected a timeout above 0 and 0 to {_MOST_RETRIES} retries."
-            )
-        self._address = address
-        self._model = model
+        payloads.check_settings(
+            timeout, retries, max_answer_bytes, _MOST_RETRIES
+        )
+        # Bytes of a command line that are no UTF-8 cannot be sent.
+        self._address, self._model = (
+            text.encode(errors="replace").decode() for text in (address, model)
+        )
         self._timeout = timeout
         self._retries = retries
+        self._max_answer_bytes = max_answer_bytes
         # Plain text: for TLS, grpc.secure_channel(address,
         # grpc.ssl_channel_credentials(), options) takes the same options.
-        self._channel = grpc.insecure_channel(address, _options(retries))
-        self._stub = prediction_service_pb2_grpc.PredictionServiceStub(
-            self._channel
+        self._channel = grpc.insecure_channel(
+            self._address, _options(retries, max_answer_bytes)
+        )
+        # As the stub does it, but the bytes of an answer are read here: gRPC
+        # writes a traceback about those that it cannot read.
+        self._predict = self._channel.unary_unary(
+            _PREDICT, predict_pb2.PredictRequest.SerializeToString
         )
 
     def close(self):
@@ -83,7 +98,8 @@ class Client:
             `probabilities` and `logits`.
 
         Raises:
-            RequestError: If there is no answer, or a refusal.
+            RequestError: If there is no answer, a refusal, or an answer that
+                is none to these images.
         """
         if not len(images):
             raise RequestError("Got no images; expected at least one.")
@@ -98,18 +114,25 @@ class Client:
             tensor = tf.make_tensor_proto(np.asarray(images, np.float32))
             request.inputs["images"].CopyFrom(tensor)
         try:
-            response = self._stub.Predict(request, timeout=self._timeout)
+            content = self._predict(request, timeout=self._timeout)
         except grpc.RpcError as error:
-            said = " ".join((error.details() or "nothing").split())[:300]
+            said = (error.details() or "nothing")[:1000]
+            said = " ".join(said.split())[:300]
             raise RequestError(self._refusal(error.code(), said)) from None
-        columns = {
-            name: tf.make_ndarray(tensor)
-            for name, tensor in response.outputs.items()
-        }
-        return [
-            dict(zip(columns, row, strict=True))
-            for row in zip(*columns.values(), strict=True)
-        ]
+        try:
+            outputs = predict_pb2.PredictResponse.FromString(content).outputs
+        except message.DecodeError:
+            raise RequestError(
+                f"The answer of {self._address} is no PredictResponse; is this "
+                "TensorFlow Serving's gRPC port?"
+            ) from None
+        try:
+            return _predictions(outputs, len(images))
+        except ValueError as error:
+            raise RequestError(
+                f"The answer of {self._address} is none to these images: "
+                f"{error}; is {self._model!r} a model that mart-export wrote?"
+            ) from None
 
     def _refusal(self, code, said):
         if code == grpc.StatusCode.UNAVAILABLE:
@@ -129,6 +152,12 @@ class Client:
                 "expected the name under which it serves one, such as its "
                 f"MODEL_NAME (it said: {said})."
             )
+        if said.startswith("Decompressed") or "CLIENT: Received" in said:
+            return (
+                f"The answer of {self._address} is longer than "
+                f"{self._max_answer_bytes:,} bytes; send fewer images at once, "
+                "or allow longer answers (max_answer_bytes)."
+            )
         if code == grpc.StatusCode.RESOURCE_EXHAUSTED:
             return (
                 f"The request is too large for the server at {self._address}; "
@@ -140,10 +169,68 @@ class Client:
         )
 
 
-def _options(retries):
-    """Channel options: gRPC's own retries, and answers of any size."""
+def _predictions(outputs, count):
+    """A dict for each image, of an answer that holds what it should."""
+    columns = {}
+    for key, expected in payloads.EXPECTED.items():
+        if key not in outputs:
+            raise ValueError(f"it has no {key}, expected {expected}")
+        columns[key] = _values(key, outputs[key])
+        if len(columns[key]) != count:
+            raise ValueError(
+                f"it has {len(columns[key])} rows of {key}, expected {count}"
+            )
+    plain = {key: column.tolist() for key, column in columns.items()}
+    plain["class_name"] = [_text(name) for name in plain["class_name"]]
+    fault = payloads.fault(_rows(plain), count)
+    if fault:
+        raise ValueError(fault)
+    return _rows(columns)
+
+
+def _rows(columns):
+    return [
+        dict(zip(columns, row, strict=True))
+        for row in zip(*columns.values(), strict=True)
+    ]
+
+
+def _values(key, tensor):
+    """An output as an array of one or two dimensions.
+
+    `tf.make_ndarray` fills whatever shape is claimed: 30 bytes ask for GiB.
+    """
+    kinds = {
+        tf.float32.as_datatype_enum: ("<f4", tensor.float_val),
+        tf.int64.as_datatype_enum: ("<i8", tensor.int64_val),
+        tf.string.as_datatype_enum: (object, tensor.string_val),
+    }
+    kind, values = kinds.get(tensor.dtype, (object, ()))
+    dimensions = tensor.tensor_shape.dim
+    shape = [dimension.size for dimension in dimensions[:3]]
+    size = math.prod(shape)
+    content = tensor.tensor_content
+    if kind is not object and content and len(content) == size * int(kind[2]):
+        values = np.frombuffer(content, kind)
+    if not 1 <= len(shape) <= 2 or min(shape) < 0 or len(values) != size:
+        raise ValueError(
+            f"{key} is {len(values)} values of type {tensor.dtype} and shape "
+            f"{shape}, expected {payloads.EXPECTED[key]}"
+        )
+    return np.array(values, kind).reshape(shape)
+
+
+def _text(name):
+    try:
+        return name.decode()
+    except (AttributeError, UnicodeDecodeError):
+        return name
+
+
+def _options(retries, max_answer_bytes):
+    """Channel options: gRPC's own retries, and answers of a limited size."""
     options = [
-        ("grpc.max_receive_message_length", -1),
+        ("grpc.max_receive_message_length", max_answer_bytes),
         # Attempts that a dead connection makes in the meantime are refused.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1000),
@@ -165,59 +252,28 @@ def read(path, max_bytes=16 * 2**20):
     """The images of a file, as `Client.predict` takes them.
 
     Args:
-        path: A PNG or JPEG file, or a .npy file of floats whose first
+        path: A PNG or JPEG file, or a .npy file of finite floats whose first
             dimension is the batch.
         max_bytes: Largest size of a file that is read.
 
     Raises:
         RequestError: If it cannot be read, is larger, or is something else.
     """
-    path = pathlib.Path(path)
-    try:
-        size = path.stat().st_size
-        if size > max_bytes:
-            raise RequestError(
-                f"{path} has {size:,} bytes; expected at most {max_bytes:,}: "
-                "make the image smaller, or raise the limit."
-            )
-        content = path.read_bytes()
-    except OSError as error:
-        raise RequestError(
-            f"{path} cannot be read: {error.strerror}."
-        ) from None
-    if content.startswith((b"\x89PNG", b"\xff\xd8\xff")):
+    content, is_array = payloads.read(path, max_bytes)
+    if not is_array:
         return [content]
-    if not content.startswith(b"\x93NUMPY"):
+    images = np.empty(0)
+    with contextlib.suppress(ValueError), np.errstate(over="ignore"):
+        kind, columns_first, shape, start = payloads.array_header(content)
+        values = np.frombuffer(content, kind, offset=start)
+        order = "F" if columns_first else "C"
+        images = values.reshape(shape, order=order).astype(np.float32)
+    if not images.size or not np.isfinite(images).all():
         raise RequestError(
-            f"{path} holds no PNG, JPEG or .npy; expected one of them."
-        )
-    try:
-        images = np.load(path, allow_pickle=False)
-    except (EOFError, ValueError):
-        images = np.empty(0)
-    if images.dtype.kind != "f" or images.ndim < 2 or not images.size:
-        raise RequestError(
-            f"{path} holds no batch of images; expected a .npy file of floats, "
-            "[batch, height, width, channels]."
+            f"{path} holds no batch of images; expected a .npy file of finite "
+            "floats, [batch, height, width, channels]."
         )
     return images
-
-
-def describe(path, predictions):
-    """A line for each image: its class and the probability of that class."""
-    lines = []
-    for place, prediction in enumerate(predictions):
-        try:
-            name = prediction["class_name"].decode()
-            share = prediction["probabilities"][prediction["class_index"]]
-        except KeyError:
-            raise RequestError(
-                "The model's answer lacks class_name, class_index or "
-                "probabilities; expected a model that mart-export wrote."
-            ) from None
-        which = f"[{place}]" if len(predictions) > 1 else ""
-        lines.append(f"{path}{which}: {name} {share:.4f}")
-    return lines
 
 
 def main():
@@ -229,13 +285,19 @@ def main():
     parser.add_argument("--timeout", type=float, default=10.0, help="seconds")
     parser.add_argument("--retries", type=int, default=3)
     parser.add_argument("--max_bytes", type=int, default=16 * 2**20)
+    parser.add_argument(
+        "--max_answer_bytes", type=int, default=payloads.ANSWER_BYTES
+    )
     flags = parser.parse_args()
+    # Names may have letters that the terminal has not.
+    sys.stdout.reconfigure(errors="backslashreplace")
     try:
         client = Client(
             flags.address,
             flags.model,
             timeout=flags.timeout,
             retries=flags.retries,
+            max_answer_bytes=flags.max_answer_bytes,
         )
         for path in flags.files:
             predictions = client.predict(read(path, flags.max_bytes))

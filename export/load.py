@@ -4,7 +4,8 @@
 
 Each thread sends the images of the file again and again and waits for each
 answer. Prints the throughput, percentiles of the latency as a client sees it,
-and what failed. Needs rest_client.py and grpc_client.py beside it.
+and what failed. Needs rest_client.py or grpc_client.py, and payloads.py, beside
+it.
 
 The threads share one Python interpreter: where the server is fast, the tail
 is this program's own. Then several of it, or a tool made for the purpose.
@@ -21,6 +22,10 @@ import time
 
 # The server's usual address, by protocol.
 _ADDRESSES = {"rest": "http://localhost:8501", "grpc": "localhost:8500"}
+_MOST_THREADS = 1000
+# A server that words each error anew must not fill memory and screen.
+_MOST_REASONS = 20
+_OTHERS = "other reasons"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +35,8 @@ class Result:
     Attributes:
         seconds: From the first request to the last answer.
         latencies: Seconds of each request that was answered, sorted.
-        errors: How many requests failed, by the sentence that says why.
+        errors: How many requests failed, by the sentence that says why; the
+            first 20 sentences of each thread.
     """
 
     seconds: float
@@ -63,7 +69,9 @@ def run(clients, images, requests, error):
             try:
                 client.predict(images)
             except error as failure:
-                errors[str(failure)] += 1
+                reason = str(failure)
+                known = reason in errors or len(errors) < _MOST_REASONS
+                errors[reason if known else _OTHERS] += 1
             else:
                 latencies.append(time.perf_counter() - started)
         return latencies, errors
@@ -120,9 +128,14 @@ def main():
     parser.add_argument("--threads", type=int, default=8)
     parser.add_argument("--timeout", type=float, default=10.0, help="seconds")
     parser.add_argument("--retries", type=int, default=3)
+    parser.add_argument("--max_answer_bytes", type=int, default=16 * 2**20)
     flags = parser.parse_args()
-    if flags.requests < 1 or flags.threads < 1:
-        parser.error("expected at least one request and one thread")
+    if flags.requests < 1 or not 1 <= flags.threads <= _MOST_THREADS:
+        parser.error(
+            f"got {flags.requests} requests and {flags.threads} threads; "
+            "expected at least one request, and at least one thread and at "
+            f"most {_MOST_THREADS}"
+        )
     # Only the chosen client, so that REST needs the standard library alone.
     module = importlib.import_module(f"{flags.protocol}_client")
     address = flags.address or _ADDRESSES[flags.protocol]
@@ -134,6 +147,7 @@ def main():
                 flags.model,
                 timeout=flags.timeout,
                 retries=flags.retries,
+                max_answer_bytes=flags.max_answer_bytes,
             )
             for _ in range(flags.threads)
         ]

@@ -5,24 +5,29 @@
 PNG and JPEG files go to the signature `image_bytes`, as they are; .npy files
 with floats of shape [batch, height, width, channels], in the model's pixel
 range, go to `serving_default`. Prints each image's class and its probability.
-This file stands alone: copy it, or import it:
+Copy it with payloads.py beside it, or import it:
 
     client = rest_client.Client("http://localhost:8501", "classifier")
     client.predict([open("digit.png", "rb").read()])
 """
 
 import argparse
-import ast
 import base64
+import functools
 import http.client
 import json
 import math
-import pathlib
+import queue
 import random
+import socket
+import ssl
 import struct
 import sys
+import threading
 import time
 import urllib.parse
+
+import payloads
 
 # What the server answers while it is too busy, or not ready.
 _UNAVAILABLE = 503
@@ -30,8 +35,8 @@ _TIMED_OUT = (408, 504)
 _TOO_LARGE = (413, 429)
 
 
-class RequestError(RuntimeError):
-    """Images that got no prediction: one sentence that says why."""
+RequestError = payloads.RequestError
+describe = payloads.describe
 
 
 class Client:
@@ -40,9 +45,15 @@ class Client:
     Args:
         url: The server's REST address, http or https.
         model: The name under which the server serves the model.
-        timeout: Seconds for a call, its retries included.
+        timeout: Seconds for a whole call, from the look-up of the address to
+            the last byte, its retries included; above 0, up to a day.
         retries: How often a call is repeated, with growing pauses, when the
             server cannot be reached or says that it is unavailable.
+        max_answer_bytes: Longest answer that is read, 1 or more; a class of an
+            image takes about 50.
+
+    Raises:
+        RequestError: If one of them is not so.
     """
 
     def __init__(
@@ -52,32 +63,35 @@ class Client:
         *,
         timeout=10.0,
         retries=3,
+        max_answer_bytes=payloads.ANSWER_BYTES,
     ):
-        if timeout <= 0 or retries < 0:
-            raise RequestError(
-                f"Got a timeout of {timeout} seconds and {retries} retries; "
-                "expected a timeout above 0 and retries of 0 or more."
-            )
+        payloads.check_settings(timeout, retries, max_answer_bytes)
         self._url = url.rstrip("/")
         self._model = model
         self._timeout = timeout
         self._retries = retries
-        parts = urllib.parse.urlsplit(self._url)
+        self._max_answer_bytes = max_answer_bytes
         kinds = {
             "http": http.client.HTTPConnection,
-            "https": http.client.HTTPSConnection,
+            "https": _secure_connection,
         }
         try:
-            if not parts.hostname:
+            parts = urllib.parse.urlsplit(self._url)
+            # A name that no look-up could write down is refused here.
+            if not (parts.hostname or "").encode("idna"):
                 raise ValueError(url)
-            self._connection = kinds[parts.scheme](parts.hostname, parts.port)
-        except (KeyError, ValueError):
+            self._open = functools.partial(
+                kinds[parts.scheme], parts.hostname, parts.port
+            )
+            self._connection = self._open()
+        except (KeyError, ValueError, http.client.InvalidURL):
             raise RequestError(
                 f"The address {url!r} is not one of a REST server; expected "
                 "http://HOST:PORT."
             ) from None
-        name = urllib.parse.quote(model, safe="")
-        self._path = f"{parts.path}/v1/models/{name}:predict"
+        quote = functools.partial(urllib.parse.quote, errors="replace")
+        path, name = quote(parts.path, "/%"), quote(model, "")
+        self._path = f"{path}/v1/models/{name}:predict"
 
     def close(self):
         """Gives the connection back; the next call opens another."""
@@ -95,7 +109,8 @@ class Client:
             `probabilities` and `logits`.
 
         Raises:
-            RequestError: If there is no answer, or a refusal.
+            RequestError: If there is no answer, a refusal, or an answer that
+                is none to these images.
         """
         if not len(images):
             raise RequestError("Got no images; expected at least one.")
@@ -108,34 +123,41 @@ class Client:
                     for image in images
                 ],
             }
-        status, content = self._post(json.dumps(request).encode())
-        try:
-            answer = json.loads(content)
-            if status == 200:
+        response, content = self._post(json.dumps(request).encode())
+        answer = payloads.json_object(content)
+        if response.status == 200 and "predictions" in answer:
+            fault = payloads.fault(answer["predictions"], len(images))
+            if not fault:
                 return answer["predictions"]
-            said = answer["error"]
-        except (KeyError, TypeError, ValueError):
-            said = content.decode(errors="replace") or "nothing"
-        raise RequestError(self._refusal(status, " ".join(said.split())[:300]))
+            raise RequestError(
+                f"The answer of {self._url} is none to these images: {fault}; "
+                f"is {self._model!r} a model that mart-export wrote?"
+            )
+        said = answer.get("error")
+        if 300 <= response.status < 400:
+            said = response.getheader("Location")
+        if not isinstance(said, str):
+            said = content[:1000].decode(errors="replace")
+        said = " ".join(said[:1000].split())[:300] or "nothing"
+        raise RequestError(self._refusal(response.status, said))
 
     def _post(self, body):
-        """The status and the content of an answer other than 503."""
+        """An answer other than 503, and its content."""
         deadline = time.monotonic() + self._timeout
         for retry in range(self._retries + 1):
             try:
-                status, content = self._exchange(body, deadline)
+                response, content = self._exchange(body, deadline)
             except TimeoutError:
-                self.close()
                 raise RequestError(self._late()) from None
             except OSError as error:
-                self.close()
-                reason = str(error) or type(error).__name__
-            except http.client.HTTPException:
-                self.close()
+                reason = str(error)[:300] or type(error).__name__
+            except http.client.IncompleteRead:
+                reason = "its answer broke off"
+            except (http.client.HTTPException, ValueError):
                 reason = "its answer is no HTTP"
             else:
-                if status != _UNAVAILABLE:
-                    return status, content
+                if response.status != _UNAVAILABLE:
+                    return response, content
                 reason = "status 503, it is unavailable"
             # Half of the pause is drawn, so that clients do not return all at
             # once.
@@ -149,17 +171,67 @@ class Client:
         )
 
     def _exchange(self, body, deadline):
-        remaining = deadline - time.monotonic()
-        if remaining <= 0:
-            raise TimeoutError
+        if self._connection.sock and not self._connection.sock.is_idle():
+            self.close()
+        if self._connection.sock is None:
+            self._connect(deadline)
         connection = self._connection
-        connection.timeout = remaining
-        if connection.sock is not None:
-            connection.sock.settimeout(remaining)
-        headers = {"Content-Type": "application/json"}
-        connection.request("POST", self._path, body, headers)
-        response = connection.getresponse()
-        return response.status, response.read()
+        try:
+            connection.sock.deadline = deadline
+            headers = {"Content-Type": "application/json"}
+            connection.request("POST", self._path, body, headers)
+            response = connection.getresponse()
+            return response, self._content(response)
+        except Exception:
+            connection.close()
+            raise
+
+    def _connect(self, deadline):
+        """Opens the connection; in a thread, since no look-up has a timeout."""
+        connection = self._connection
+        connection.timeout = _remaining(deadline)
+        answers = queue.SimpleQueue()
+
+        def work():
+            try:
+                answers.put(connection.connect())
+            except Exception as error:
+                connection.close()
+                answers.put(error)
+
+        threading.Thread(target=work, daemon=True).start()
+        try:
+            failure = answers.get(timeout=connection.timeout)
+        except queue.Empty:
+            # The thread keeps the old one, and ends in its own time.
+            self._connection = self._open()
+            raise TimeoutError from None
+        if failure:
+            raise failure
+        if not isinstance(connection.sock, _SecureSocket):
+            connection.sock = _Socket(fileno=connection.sock.detach())
+
+    def _content(self, response):
+        coding = response.getheader("Content-Encoding") or "identity"
+        if coding.lower() != "identity":
+            raise RequestError(
+                f"The answer of {self._url} is compressed ({coding[:100]}); "
+                "expected a plain one, as its proxies should send it."
+            )
+        content = bytearray()
+        while max(len(content), response.length or 0) <= self._max_answer_bytes:
+            # A single read would make room for all that is announced.
+            block = response.read(2**16)
+            content += block
+            if not block:
+                if response.length:
+                    raise http.client.IncompleteRead(b"")
+                return bytes(content)
+        raise RequestError(
+            f"The answer of {self._url} is longer than "
+            f"{self._max_answer_bytes:,} bytes; send fewer images at once, or "
+            "allow longer answers (max_answer_bytes)."
+        )
 
     def _late(self):
         return (
@@ -181,85 +253,108 @@ class Client:
             )
         if status in _TIMED_OUT:
             return self._late()
+        if status == 200:
+            return (
+                f"The answer of {self._url} is no JSON object of predictions "
+                f"(it said: {said}); is this TensorFlow Serving's REST port?"
+            )
+        if 300 <= status < 400:
+            return (
+                f"{self._url} sends its callers elsewhere (status {status}, "
+                f"to {said}); expected the address of the server itself."
+            )
         return (
             f"The server at {self._url} refused the images for model "
             f"{self._model!r} (status {status}, it said: {said})."
         )
 
 
+class _Timed:
+    """A socket whose every read and write ends by a deadline."""
+
+    deadline = 0.0
+
+    def recv_into(self, *arguments):
+        self.settimeout(_remaining(self.deadline))
+        return super().recv_into(*arguments)
+
+    def sendall(self, content):
+        content = memoryview(content)
+        while content:
+            self.settimeout(_remaining(self.deadline))
+            content = content[self.send(content) :]
+
+    def is_idle(self):
+        """Whether it is open, with no rest of an earlier answer."""
+        self.settimeout(0)
+        try:
+            self.recv(1)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return True
+        except OSError:
+            pass
+        return False
+
+
+class _Socket(_Timed, socket.socket):
+    pass
+
+
+class _SecureSocket(_Timed, ssl.SSLSocket):
+    pass
+
+
+def _secure_connection(host, port):
+    context = ssl.create_default_context()
+    context.sslsocket_class = _SecureSocket
+    return http.client.HTTPSConnection(host, port, context=context)
+
+
+def _remaining(deadline):
+    seconds = deadline - time.monotonic()
+    if seconds <= 0:
+        raise TimeoutError
+    return seconds
+
+
 def read(path, max_bytes=16 * 2**20):
     """The images of a file, as `Client.predict` takes them.
 
     Args:
-        path: A PNG or JPEG file, or a .npy file of floats whose first
+        path: A PNG or JPEG file, or a .npy file of finite floats whose first
             dimension is the batch.
         max_bytes: Largest size of a file that is read.
 
     Raises:
         RequestError: If it cannot be read, is larger, or is something else.
     """
-    path = pathlib.Path(path)
-    try:
-        size = path.stat().st_size
-        if size > max_bytes:
-            raise RequestError(
-                f"{path} has {size:,} bytes; expected at most {max_bytes:,}: "
-                "make the image smaller, or raise the limit."
-            )
-        content = path.read_bytes()
-    except OSError as error:
-        raise RequestError(
-            f"{path} cannot be read: {error.strerror}."
-        ) from None
-    if content.startswith((b"\x89PNG", b"\xff\xd8\xff")):
+    content, is_array = payloads.read(path, max_bytes)
+    if not is_array:
         return [content]
-    if not content.startswith(b"\x93NUMPY"):
-        raise RequestError(
-            f"{path} holds no PNG, JPEG or .npy; expected one of them."
-        )
     try:
         return _nested(content)
-    except (KeyError, SyntaxError, ValueError, struct.error):
+    except ValueError:
         raise RequestError(
-            f"{path} holds no batch of images; expected a .npy file of float32 "
-            "or float64, in C order, [batch, height, width, channels]."
+            f"{path} holds no batch of images; expected a .npy file of finite "
+            "float32 or float64, in C order, [batch, height, width, channels]."
         ) from None
 
 
 def _nested(content):
-    """A .npy file as nested lists, read as numpy's NEP 1 describes it."""
-    length = "<H" if content[6] == 1 else "<I"
-    start = 8 + struct.calcsize(length)
-    end = start + struct.unpack_from(length, content, 8)[0]
-    header = ast.literal_eval(content[start:end].decode("latin-1").strip())
-    shape = header["shape"]
-    if header["fortran_order"] or len(shape) < 2 or 0 in shape:
-        raise ValueError(header)
-    kind = {"<f4": "f", "<f8": "d"}[header["descr"]]
-    values = struct.unpack(f"<{math.prod(shape)}{kind}", content[end:])
+    """A .npy file as nested lists."""
+    kind, columns_first, shape, start = payloads.array_header(content)
+    if columns_first or kind not in ("<f4", "<f8"):
+        raise ValueError(kind)
+    kind = {"<f4": "f", "<f8": "d"}[kind]
+    values = struct.unpack(f"<{math.prod(shape)}{kind}", content[start:])
+    if not all(map(math.isfinite, values)):
+        raise ValueError("not finite")
     for size in reversed(shape[1:]):
         values = [
             list(values[place : place + size])
             for place in range(0, len(values), size)
         ]
     return values
-
-
-def describe(path, predictions):
-    """A line for each image: its class and the probability of that class."""
-    lines = []
-    for place, prediction in enumerate(predictions):
-        try:
-            name = prediction["class_name"]
-            share = prediction["probabilities"][prediction["class_index"]]
-        except (KeyError, TypeError):
-            raise RequestError(
-                "The model's answer lacks class_name, class_index or "
-                "probabilities; expected a model that mart-export wrote."
-            ) from None
-        which = f"[{place}]" if len(predictions) > 1 else ""
-        lines.append(f"{path}{which}: {name} {share:.4f}")
-    return lines
 
 
 def main():
@@ -271,13 +366,19 @@ def main():
     parser.add_argument("--timeout", type=float, default=10.0, help="seconds")
     parser.add_argument("--retries", type=int, default=3)
     parser.add_argument("--max_bytes", type=int, default=16 * 2**20)
+    parser.add_argument(
+        "--max_answer_bytes", type=int, default=payloads.ANSWER_BYTES
+    )
     flags = parser.parse_args()
+    # Names may have letters that the terminal has not.
+    sys.stdout.reconfigure(errors="backslashreplace")
     try:
         client = Client(
             flags.url,
             flags.model,
             timeout=flags.timeout,
             retries=flags.retries,
+            max_answer_bytes=flags.max_answer_bytes,
         )
         for path in flags.files:
             predictions = client.predict(read(path, flags.max_bytes))

@@ -1,0 +1,230 @@
+"""What the clients take and print: settings, files, and texts of a server.
+
+Needs the standard library alone. Nothing from outside is trusted: a file is
+measured before it is read, and no text moves a terminal's cursor.
+"""
+
+import json
+import math
+import pathlib
+import re
+import reprlib
+import struct
+
+DAY = 86_400
+# Parsed, JSON takes up to thirty times its bytes: half a GiB.
+ANSWER_BYTES = 16 * 2**20
+# numpy's own limit.
+_HEADER_BYTES = 10_000
+# What a prediction holds.
+EXPECTED = {
+    "probabilities": "numbers of 0 to 1, one for each class",
+    "logits": "finite numbers, one for each class",
+    "class_index": "the place of a class",
+    "class_name": "a text",
+}
+
+
+class RequestError(RuntimeError):
+    """Images that got no prediction: one sentence that says why."""
+
+    def __init__(self, sentence):
+        super().__init__(printable(sentence))
+
+
+def check_settings(timeout, retries, max_answer_bytes, most_retries=None):
+    """Refuses settings of a client that mean nothing.
+
+    Args:
+        timeout: Seconds, above 0 and up to a day.
+        retries: 0 to `most_retries`, or more if that is None.
+        max_answer_bytes: 1 to 2**31 - 1, the largest that gRPC takes.
+
+    Raises:
+        RequestError: If one is something else; NaN, too.
+    """
+    most = retries if most_retries is None else most_retries
+    if not (
+        0 < timeout <= DAY
+        and 0 <= retries <= most
+        and 0 < max_answer_bytes < 2**31
+    ):
+        some = "0 or more" if most_retries is None else f"0 to {most}"
+        raise RequestError(
+            f"Got a timeout of {timeout} seconds, {retries} retries and "
+            f"answers of {max_answer_bytes} bytes; expected a timeout above 0 "
+            f"and up to {DAY}, {some} retries, and answers of 1 to {2**31 - 1}."
+        )
+
+
+def read(path, max_bytes):
+    """The bytes of a PNG, JPEG or .npy file, and which of them it seems to be.
+
+    Args:
+        path: The file.
+        max_bytes: Largest size of a file that is read.
+
+    Returns:
+        The bytes, and True if they are a .npy file's.
+
+    Raises:
+        RequestError: If it cannot be read, is larger, or is something else.
+    """
+    path = pathlib.Path(path)
+    try:
+        if path.exists() and not path.is_file():
+            raise RequestError(
+                f"{path} cannot be read: it is a folder, a device or a pipe; "
+                "expected a PNG, JPEG or .npy file."
+            )
+        size = path.stat().st_size
+        if size > max_bytes:
+            raise RequestError(
+                f"{path} has {size:,} bytes; expected at most {max_bytes:,}: "
+                "make the image smaller, or raise the limit."
+            )
+        with path.open("rb") as file:
+            # What grows in the meantime, or tells no size, is not read on.
+            content = file.read(size)
+    except OSError as error:
+        raise RequestError(
+            f"{path} cannot be read: {error.strerror}."
+        ) from None
+    if content.startswith((b"\x89PNG", b"\xff\xd8\xff")):
+        return content, False
+    if not content.startswith(b"\x93NUMPY"):
+        raise RequestError(
+            f"{path} holds no PNG, JPEG or .npy; expected one of them."
+        )
+    return content, True
+
+
+def array_header(content):
+    """What a .npy file says of itself, as numpy's NEP 1 describes it.
+
+    Args:
+        content: The file's bytes.
+
+    Returns:
+        The type ("<f4"), whether columns come first, the shape (sizes of 1 or
+        more), and where the values start.
+
+    Raises:
+        ValueError: If it is none of floats with 2 to 32 dimensions; also if
+            its size is none that these values have.
+    """
+    length = "<H" if content[6:7] == b"\x01" else "<I"
+    start = 8 + struct.calcsize(length)
+    if len(content) < start:
+        raise ValueError(len(content))
+    end = start + struct.unpack_from(length, content, 8)[0]
+    header = content[start : min(end, _HEADER_BYTES)].decode("latin-1")
+    fields = [
+        re.search(rf"""['"]{key}['"]:\s*{value}""", header)
+        for key, value in (
+            ("descr", r"""['"]([<>]f[248])['"]"""),
+            ("fortran_order", "(True|False)"),
+            ("shape", r"\(([\d\s,]+)\)"),
+        )
+    ]
+    if None in fields:
+        raise ValueError(header)
+    kind, order, shape = (field[1] for field in fields)
+    shape = [int(size) for size in shape.split(",") if size.strip()]
+    if not 2 <= len(shape) <= 32 or 0 in shape:
+        raise ValueError(shape)
+    if end + math.prod(shape) * int(kind[2:]) != len(content):
+        raise ValueError(len(content))
+    return kind, order == "True", shape, end
+
+
+def json_object(content):
+    """The object of a JSON text in UTF-8; an empty one of anything else."""
+    try:
+        answer = _DECODER.decode(content.decode())
+    except (RecursionError, ValueError):
+        return {}
+    return answer if isinstance(answer, dict) else {}
+
+
+def _unique(pairs):
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        raise ValueError("a key stands twice")
+    return values
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique)
+
+
+def fault(predictions, count):
+    """What is wrong with an answer.
+
+    Args:
+        predictions: What should be a list of dicts with the keys of `EXPECTED`.
+        count: How many images were sent.
+
+    Returns:
+        What was found and what was expected, or None if all is right.
+    """
+    if not isinstance(predictions, list) or len(predictions) != count:
+        given = reprlib.repr(predictions)
+        if isinstance(predictions, list):
+            given = f"{len(predictions)} predictions"
+        return f"it has {given}, expected a list of {count}"
+    classes = 0
+    for place, row in enumerate(predictions):
+        row = row if isinstance(row, dict) else {}
+        shares, logits, index, name = (row.get(key) for key in EXPECTED)
+        classes = classes or (len(shares) if isinstance(shares, list) else 0)
+        good = (
+            # Rounding may carry a softmax past its bounds.
+            _are_numbers(shares, classes, -0.001, 1.001),
+            _are_numbers(logits, classes, -3.5e38, 3.5e38),
+            type(index) is int and 0 <= index < classes,
+            isinstance(name, str),
+        )
+        if not all(good):
+            key = list(EXPECTED)[good.index(False)]
+            return (
+                f"{key} of image {place} is {reprlib.repr(row.get(key))}, "
+                f"expected {EXPECTED[key]} (there are {classes})"
+            )
+    return None
+
+
+def _are_numbers(values, count, least, most):
+    return (
+        isinstance(values, list)
+        and len(values) == count > 0
+        and all(
+            type(value) in (int, float) and least <= value <= most
+            for value in values
+        )
+    )
+
+
+def describe(path, predictions):
+    """A line for each image: its class and the probability of that class."""
+    lines = []
+    for place, prediction in enumerate(predictions):
+        which = f"[{place}]" if len(predictions) > 1 else ""
+        try:
+            name = prediction["class_name"]
+            # gRPC brings bytes.
+            name = (name.decode() if isinstance(name, bytes) else name)[:300]
+            share = prediction["probabilities"][prediction["class_index"]]
+            lines.append(printable(f"{path}{which}: {name} {share:.4f}"))
+        except (IndexError, KeyError, TypeError, ValueError):
+            raise RequestError(
+                "The model's answer lacks class_name, class_index or "
+                "probabilities; expected a model that mart-export wrote."
+            ) from None
+    return lines
+
+
+def printable(text):
+    r"""A text whose control characters are spelled out: \x1b for escape."""
+    return "".join(
+        one if one.isprintable() else repr(one)[1:-1] for one in text
+    )
