@@ -75,9 +75,8 @@ def check_radius(name, radius, norm, low, high):
     bound = "above 0"
     if radius > 0.0 and not radius > greatest:
         bound = f"of at least {_LEAST_RADIUS * wide:g}"
+    most = "the range" if norm == "linf" else "a million times the range"
     raise ValueError(
         f"{name} is {radius:g}; expected a radius {bound}, and in {norm} at "
-        f"most {greatest:g}"
-        + (", the range of the pixels" if norm == "linf" else ", with pixels")
-        + f", {low:g} to {high:g}."
+        f"most {greatest:g}, {most} of the pixels, {low:g} to {high:g}."
     )

@@ -133,14 +133,15 @@ def _locked(path):
 
 def _opened(path):
     """The file of a lock, and its folder, whoever removes it meanwhile."""
-    for left in reversed(range(_ATTEMPTS)):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            return path.open("a+", encoding="utf-8", errors="replace")
-        except (FileExistsError, FileNotFoundError):
-            if not left:
-                raise
-    return None
+    for _ in range(_ATTEMPTS):
+        with contextlib.suppress(FileExistsError, FileNotFoundError):
+            return _made(path)
+    return _made(path)
+
+
+def _made(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("a+", encoding="utf-8", errors="replace")
 
 
 def _holder(text):

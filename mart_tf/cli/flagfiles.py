@@ -4,6 +4,8 @@ absl reads such files itself, to the end of whatever it is given: a device has
 none. Here a file is looked at before it is opened.
 """
 
+import unicodedata
+
 from mart_tf import bounds
 from mart_tf import places
 from mart_tf import resources
@@ -12,6 +14,8 @@ _GREATEST_FILE = 2**20
 _MOST_ARGUMENTS = 10_000
 _DEEPEST = 20
 _FLAGS = ("--flagfile", "-flagfile")
+# Categories of characters; Python has a surrogate for a byte that is no UTF-8.
+_CONTROL, _SURROGATE = "Cc", "Cs"
 
 
 def expanded(arguments):
@@ -93,17 +97,10 @@ def check_text(argument):
         ValueError: If it holds a line break or another control character, or
             bytes that are no UTF-8.
     """
-    if argument.isprintable() or not any(map(_unwritable, argument)):
+    kinds = set(map(unicodedata.category, argument))
+    if not kinds & {_CONTROL, _SURROGATE}:
         return
     raise ValueError(
         f"The argument {bounds.shown(argument)} holds a line break, another "
         "control character or what is no UTF-8; expected one line of text."
-    )
-
-
-def _unwritable(character):
-    return (
-        ord(character) < 32
-        or 0xD800 <= ord(character) < 0xE000
-        or (127 <= ord(character) < 160)
     )

@@ -56,8 +56,7 @@ def text(name, text):
 
 
 def truth(name, text):
-    """true or false; the flag's name alone says true, with `no` before it
-    false."""
+    """true or false; a flag's name alone says true, `no` before it false."""
     values = {"true": True, "t": True, "1": True}
     values |= {"false": False, "f": False, "0": False}
     if text.lower() not in values:
