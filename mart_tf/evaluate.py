@@ -20,6 +20,7 @@ from mart_tf import places
 from mart_tf.cli import kinds
 from mart_tf.models import declared
 from mart_tf.reports import saved
+from mart_tf.runs import consent
 from mart_tf.runs import workdir
 
 SUMMARY = (
@@ -135,6 +136,7 @@ _EPSILON = _define(
     kinds.number,
 )
 _PIXEL_RANGE = cli.pixel_flags(FLAGS)
+_ALLOW_CODE = cli.code_flag(FLAGS)
 
 
 def main(argv=None):
@@ -242,6 +244,8 @@ def _subject(path):
     """What to evaluate, on which data, in which threat model: a flat dict."""
     if _MODEL.value is None:
         subject = workdir.describe(path)
+        given = [] if _DATASET.value is None else ["dataset"]
+        consent.check(subject, _ALLOW_CODE.value, given)
         subject["pixel_range"] = _PIXEL_RANGE(
             (subject["pixel_min"], subject["pixel_max"]), path
         )
@@ -369,6 +373,8 @@ def _load(path, images):
     from mart_tf.training import classifier as _  # noqa: F401
 
     if not pathlib.Path(path, "run.json").exists():
+        if pathlib.Path(path).is_dir():
+            print(f"{path} may run any code: give none that you do not trust.")
         return targets.of(path, None, images), {"path": str(path)}
     run = workdir.describe(path)
     classifier, epoch, warnings = workdir.load_classifier(

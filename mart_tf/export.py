@@ -17,6 +17,7 @@ from mart_tf import places
 from mart_tf.cli import kinds
 from mart_tf.models import declared
 from mart_tf.reports import saved
+from mart_tf.runs import consent
 from mart_tf.runs import record
 from mart_tf.runs import workdir
 from mart_tf.serving import versions
@@ -67,6 +68,7 @@ _DIRECTORY = _define(
 _CHECKPOINT = cli.checkpoint_flag(FLAGS)
 _DATA_DIR, _DOWNLOAD = cli.data_flags(FLAGS)
 _PIXEL_RANGE = cli.pixel_flags(FLAGS)
+_ALLOW_CODE = cli.code_flag(FLAGS)
 _SIGNATURES = _define(
     "signatures",
     None,
@@ -185,6 +187,7 @@ def _of_run():
             "data set is taken: leave it out."
         )
     run = workdir.describe(path)
+    consent.check(run, _ALLOW_CODE.value)
     names = _CLASS_NAMES.value or run["class_names"]
     if len(names) != run["num_classes"]:
         raise ValueError(

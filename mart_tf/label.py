@@ -21,6 +21,7 @@ from mart_tf import places
 from mart_tf.cli import kinds
 from mart_tf.labeling import subsets
 from mart_tf.runs import config as run_config
+from mart_tf.runs import consent
 from mart_tf.runs import workdir
 
 SUMMARY = (
@@ -68,6 +69,7 @@ _BATCH_SIZE = _define(
 )
 _DATA_DIR, _DOWNLOAD = cli.data_flags(FLAGS)
 _PIXEL_RANGE = cli.pixel_flags(FLAGS)
+_ALLOW_CODE = cli.code_flag(FLAGS)
 
 
 def main(argv=None):
@@ -90,6 +92,9 @@ def checked():
         path = workdir.newest()
         print(f"Labelling with the newest run, {path}")
     run = workdir.describe(path)
+    consent.check(
+        run, _ALLOW_CODE.value, [] if _POOL.value is None else ["dataset"]
+    )
     run["pixel_range"] = _PIXEL_RANGE(
         (run["pixel_min"], run["pixel_max"]), path
     )

@@ -139,6 +139,7 @@ def _define_flags():
 
 _define_flags()
 
+_ALLOW_CODE = cli.code_flag(FLAGS)
 _STATUS = kinds.define(
     FLAGS,
     "status",
@@ -192,7 +193,7 @@ def checked():
     places.check_folder("--workdir", config.workdir, "the run")
     record = workdir.prepare(config)
     if config.init_from is not None and record is None:
-        initialization.check(config.init_from)
+        initialization.check(config.init_from, _ALLOW_CODE.value, config.model)
     return config, record
 
 

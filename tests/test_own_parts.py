@@ -132,7 +132,11 @@ def test_own_parts_are_trained_killed_resumed_and_evaluated(project):
     assert recorded["optimizer"] == "my_parts:halved:momentum=0.5"
     named = "my_parts:Nudge:steps=3"
     process = programs.run(
-        "evaluate", "--workdir=half", f"--attacks=fgsm,{named}", cwd=project
+        "evaluate",
+        "--workdir=half",
+        f"--attacks=fgsm,{named}",
+        "--allow_code",
+        cwd=project,
     )
     assert process.returncode == 0, process.stderr
     report = json.loads(
@@ -150,7 +154,11 @@ def test_own_parts_are_trained_killed_resumed_and_evaluated(project):
         ("my_parts:Smoothed", "is a Smoothed; expected a subclass of mart_tf"),
     ]:
         process = programs.run(
-            "evaluate", "--workdir=half", f"--attacks={attack}", cwd=project
+            "evaluate",
+            "--workdir=half",
+            f"--attacks={attack}",
+            "--allow_code",
+            cwd=project,
         )
         assert process.returncode == 1
         assert sentence in process.stderr, process.stderr

@@ -651,8 +651,8 @@ def test_no_sound_checkpoint_stops_the_run():
     ]
     for program, given in [
         ("train", flags),
-        ("evaluate", ["--workdir=run"]),
-        ("export", ["--workdir=run"]),
+        ("evaluate", ["--workdir=run", "--allow_code"]),
+        ("export", ["--workdir=run", "--allow_code"]),
     ]:
         process = programs.run(program, *given, cwd=pathlib.Path.cwd())
         programs.assert_refused(process, "No sound checkpoint is left")
@@ -669,6 +669,7 @@ def test_a_damaged_best_checkpoint_is_said_aloud():
     process = programs.run(
         "evaluate",
         "--workdir=run",
+        "--allow_code",
         "--attacks=fgsm",
         "--max_examples=20",
         cwd=pathlib.Path.cwd(),
@@ -954,6 +955,7 @@ def test_programs_take_the_last_epoch_of_a_run_without_a_validation_split():
     process = programs.run(
         "evaluate",
         "--workdir=run",
+        "--allow_code",
         "--attacks=fgsm",
         "--max_examples=20",
         **here,
@@ -962,7 +964,9 @@ def test_programs_take_the_last_epoch_of_a_run_without_a_validation_split():
     report = json.loads(pathlib.Path("run/evaluation/report.json").read_text())
     found = report["model"]["checkpoint"], report["model"]["epoch"]
     assert found == ("last", 2)
-    process = programs.run("label", "--workdir=run", "--subsets=chosen", **here)
+    process = programs.run(
+        "label", "--workdir=run", "--subsets=chosen", "--allow_code", **here
+    )
     assert process.returncode == 0, process.stderr
     assert "run, last weights, epoch 2 misclassifies" in process.stdout
     assert "of the 1,438 training images" in process.stdout
@@ -970,6 +974,7 @@ def test_programs_take_the_last_epoch_of_a_run_without_a_validation_split():
     process = programs.run(
         "export",
         "--workdir=run",
+        "--allow_code",
         "--attack_examples=0",
         "--warmup_batch_sizes=",
         **here,

@@ -84,6 +84,18 @@ def data_flags(values):
     return data_dir, download
 
 
+def code_flag(values):
+    """Defines `--allow_code` of a program that loads a run."""
+    return kinds.define(
+        values,
+        "allow_code",
+        False,
+        "Let code run that the run itself names: its network, or its data "
+        "set, of a module that lies here.",
+        kinds.truth,
+    )
+
+
 def pixel_flags(values):
     """Defines `--pixel_min` and `--pixel_max` of a program that takes a model.
 

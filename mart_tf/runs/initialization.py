@@ -4,6 +4,7 @@ import pathlib
 import zipfile
 
 from mart_tf import limits
+from mart_tf.runs import consent
 from mart_tf.runs import workdir
 
 # What asks for initial weights where a .keras file brings trained ones.
@@ -12,12 +13,14 @@ ANEW = "none"
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
-def check(text):
+def check(text, allow_code=True, model=""):
     """Refuses what holds no trained weights; TensorFlow is not imported.
 
     Args:
         text: The workdir of a run, or the path of a `.keras` or `.weights.h5`
             file; or "none".
+        allow_code: Whether the run may be of a network of its own code.
+        model: The network that is trained: its code is asked for already.
 
     Returns:
         Which of them it is: "workdir", "model", "weights" or "none".
@@ -34,7 +37,11 @@ def check(text):
             "run, a .keras file or a .weights.h5 file."
         )
     if path.is_dir():
-        workdir.describe(path)
+        run = workdir.describe(path)
+        given = ["dataset"]
+        if run["model"].split(":")[:2] == model.split(":")[:2]:
+            given.append("model")
+        consent.check(run, allow_code, given)
         return "workdir"
     if path.suffix == ".keras":
         sound, kind = zipfile.is_zipfile(limits.regular(path)), "model"

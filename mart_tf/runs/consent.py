@@ -1,0 +1,35 @@
+"""A run may name code: it runs on another machine only if that is wanted."""
+
+from mart_tf import data
+from mart_tf import models
+from mart_tf import options
+
+
+def check(run, allowed, given=()):
+    """Refuses a run whose loading would import a module that it names.
+
+    Nothing is imported to find that out.
+
+    Args:
+        run: What `workdir.describe` found.
+        allowed: Whether `--allow_code` was given.
+        given: Names of settings that the command line says anew.
+
+    Raises:
+        ValueError: If it names code, and that is not allowed.
+    """
+    tables = {"model": models.MODELS, "dataset": data.SOURCES}
+    for setting, table in tables.items():
+        text = run[setting]
+        if allowed or setting in given or not _is_code(text, table):
+            continue
+        raise ValueError(
+            f"{run['workdir']} was trained with code of its own, --{setting}="
+            f"{text}, which would run here; if you know it, give --allow_code."
+        )
+
+
+def _is_code(text, table):
+    spec = options.parse(text)
+    is_file = text.endswith(".keras")
+    return bool(spec.argument) and spec.name not in table and not is_file

@@ -1,0 +1,90 @@
+"""Code that a run names is run where that is allowed, and not before."""
+
+import pathlib
+
+import programs
+import pytest
+
+from mart_tf.runs import consent
+
+RUN = {"workdir": "run", "model": "small_cnn", "dataset": "mnist:count=10"}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {},
+        {"model": "wide_resnet:depth=10:width=1"},
+        {"model": "some/model.keras"},
+        {"model": "c:/some/model.keras"},
+        {"dataset": "folder:/data/flowers"},
+        {"dataset": "npz:here.npz"},
+    ],
+)
+def test_what_is_the_package_s_own_needs_no_consent(changed):
+    consent.check(RUN | changed, allowed=False)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"model": "mine:network:width=3"}, {"dataset": "mine:stripes"}]
+)
+def test_other_code_does(changed):
+    [(setting, text)] = changed.items()
+    with pytest.raises(ValueError, match="give --allow_code") as caught:
+        consent.check(RUN | changed, allowed=False)
+    assert f"--{setting}={text}" in str(caught.value)
+    consent.check(RUN | changed, allowed=True)
+    # The command line names it.
+    consent.check(RUN | changed, allowed=False, given=[setting])
+
+
+NETWORK = """
+import pathlib
+pathlib.Path("it_ran").touch()
+import keras
+
+def build(input_shape, num_classes):
+    layers = [keras.layers.Flatten(), keras.layers.Dense(num_classes)]
+    return keras.Sequential([keras.Input(input_shape), *layers])
+"""
+
+
+def test_the_programs_ask(tmp_path):
+    (tmp_path / "mine.py").write_text(NETWORK)
+    flags = ["--attack_steps=1", "--epochs=1", "--steps_per_epoch=1"]
+    flags += ["--epsilon_warmup_epochs=0"]
+    done = programs.run(
+        "train", *flags, "--model=mine:build", "--workdir=run", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    ran = pathlib.Path(tmp_path, "it_ran")
+    ran.unlink()
+    for program, *given in [
+        ("evaluate", "--workdir=run", "--attacks=fgsm", "--max_examples=20"),
+        ("export", "--workdir=run"),
+        ("label", "--workdir=run", "--subsets=chosen"),
+        ("train", "--init_from=run", "--workdir=other", *flags),
+    ]:
+        done = programs.run(program, *given, cwd=tmp_path)
+        programs.assert_refused(done, "run was trained with code of its own")
+        assert not ran.exists(), program
+    # The same network is asked for anyway.
+    done = programs.run(
+        "train",
+        "--init_from=run",
+        "--model=mine:build",
+        "--workdir=other",
+        *flags,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    done = programs.run(
+        "evaluate",
+        "--workdir=run",
+        "--attacks=fgsm",
+        "--max_examples=20",
+        "--allow_code",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert ran.exists()
