@@ -121,7 +121,8 @@ class Client:
             raise RequestError(self._refusal(error.code(), said)) from None
         try:
             outputs = predict_pb2.PredictResponse.FromString(content).outputs
-        except message.DecodeError:
+        except (TypeError, message.DecodeError):
+            # None, of a call that ended well without a message.
             raise RequestError(
                 f"The answer of {self._address} is no PredictResponse; is this "
                 "TensorFlow Serving's gRPC port?"
@@ -151,6 +152,11 @@ class Client:
                 f"The server at {self._address} has no model {self._model!r}; "
                 "expected the name under which it serves one, such as its "
                 f"MODEL_NAME (it said: {said})."
+            )
+        if said.startswith("Failed to create channel"):
+            return (
+                f"The address {self._address!r} is not one of a gRPC server; "
+                f"expected HOST:PORT (gRPC said: {said})."
             )
         if said.startswith("Decompressed") or "CLIENT: Received" in said:
             return (

@@ -111,9 +111,20 @@ def reads_http(connection):
 
 
 def reads_http2(connection):
-    """Reads the first frames of a gRPC call."""
+    """Reads up to the headers of a gRPC call, which opens a stream."""
     connection.sendall(frame(4))
-    return bool(connection.recv(65536))
+    content = b""
+    place = len("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+    while True:
+        block = connection.recv(65536)
+        if not block:
+            return False
+        content += block
+        while place + 9 <= len(content):
+            if content[place + 3] == 1:
+                return True
+            size = int.from_bytes(content[place : place + 3], "big")
+            place += 9 + size
 
 
 def reads_nothing(connection):
