@@ -70,7 +70,7 @@ setuptools.setup(
         "tensorboard": ["tensorboard>=2.20,<3"],
         "test": [
             "check-jsonschema>=0.39,<1",
-            "hypothesis>=6.150,<7",
+            "hypothesis>=6.170,<7",
             "jsonschema>=4.26,<5",
             "kubernetes-validate>=1.37,<2",
             "pytest>=9.2",
