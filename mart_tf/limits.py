@@ -132,8 +132,9 @@ def archive(path, kind, members=None):
             there is passed over.
 
     Raises:
-        ValueError: As `opened`; if it is no archive, is damaged, has more than
-            1,000 members, or expands to more than `check_size` admits.
+        Damaged: If it is no archive, or is damaged.
+        ValueError: As `opened`; if it has more than 1,000 members, or expands
+            to more than `check_size` admits.
     """
     with opened(path) as file:
         try:
@@ -144,7 +145,7 @@ def archive(path, kind, members=None):
         except _TooMuch:
             raise _many_members(path, kind) from None
         except DAMAGE:
-            raise ValueError(
+            raise Damaged(
                 f"{path} is not {kind}, or is damaged; write it again."
             ) from None
         with found:
@@ -236,6 +237,10 @@ def in_words(size):
     power = min(4, (int(size).bit_length() - 1) // 10)
     unit = ("KiB", "MiB", "GiB", "TiB")[power - 1]
     return f"{size / 1024**power:,.1f} {unit}"
+
+
+class Damaged(ValueError):
+    """A file that is no archive at all."""
 
 
 class _TooMuch(ValueError):

@@ -20,15 +20,20 @@ def check_model(path):
         ValueError: As `limits.archive` and `arrays`; what else is wrong with
             the file is Keras's to say.
     """
-    with limits.archive(path, "a .keras file") as archive:
-        if _WEIGHTS not in archive.namelist():
-            return
-        try:
-            with archive.open(_WEIGHTS) as file:
-                listed = _listed(file)
-        except (*DAMAGE, *limits.DAMAGE):
-            return
-    _check(path, *listed)
+    try:
+        with limits.archive(path, "a .keras file") as archive:
+            sizes, outside = _of_archive(archive)
+    except limits.Damaged:
+        return
+    _check(path, sizes, outside)
+
+
+def _of_archive(archive):
+    try:
+        with archive.open(_WEIGHTS) as file:
+            return _listed(file)
+    except (*DAMAGE, *limits.DAMAGE):
+        return {}, []
 
 
 def arrays(path, file):
