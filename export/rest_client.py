@@ -124,7 +124,7 @@ class Client:
                 ],
             }
         response, content = self._post(json.dumps(request).encode())
-        answer = payloads.json_object(content)
+        answer = payloads.json_object(content, len(images))
         if response.status == 200 and "predictions" in answer:
             fault = payloads.fault(answer["predictions"], len(images))
             if not fault:

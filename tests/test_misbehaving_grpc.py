@@ -68,6 +68,7 @@ def ends(**trailers):
     return says(http2({**_HEADERS, **trailers}))
 
 
+_FIELDS = misbehaving.frame(9, b"\x00\x01a\x01b", 0, 1) * 200
 _DATA = http2(_HEADERS, message(answer()), ends=False)
 SERVERS = {
     "silence": (says(b""), _LATE),
@@ -76,6 +77,10 @@ SERVERS = {
     "a byte at a time": (misbehaving.trickles(_DATA), _LATE),
     "settings without end": (
         misbehaving.repeats(b"", misbehaving.frame(4) * 100, 0.01),
+        _LATE,
+    ),
+    "headers without end": (
+        misbehaving.repeats(misbehaving.frame(1, b"", 0, 1), _FIELDS),
         _LATE,
     ),
     "no last headers": (says(_DATA), _LATE),

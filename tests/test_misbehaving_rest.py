@@ -1,7 +1,10 @@
 """The REST client against servers that misbehave: a sentence, and an end."""
 
 import gzip
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 import time
 
@@ -157,6 +160,48 @@ def test_a_server_that_takes_no_request(scheme):
         assert_late(client, [bytes(2**25)])
 
 
+@pytest.fixture
+def tls(tmp_path, monkeypatch):
+    """Wraps what a server does in TLS, with a certificate that is trusted."""
+    program = shutil.which("openssl")
+    if not program:
+        pytest.skip("needs the program openssl, for a certificate")
+    key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
+    arguments = (
+        f"req -x509 -newkey rsa:2048 -nodes -keyout {key} -out {certificate} "
+        "-days 1 -subj /CN=test -addext subjectAltName=IP:127.0.0.1"
+    )
+    subprocess.run(
+        [program, *arguments.split()], check=True, capture_output=True
+    )
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+
+    def wrap(misbehave):
+        def serve(connection):
+            with context.wrap_socket(connection, server_side=True) as wrapped:
+                while misbehaving.reads_http(wrapped):
+                    misbehave(wrapped)
+
+        return serve
+
+    return wrap
+
+
+def test_tls(tls):
+    good = closes(http(answer(prediction())))
+    with misbehaving.listening(tls(good), misbehaving.reads_nothing) as address:
+        client = rest_client.Client(f"https://{address}")
+        for _ in range(2):
+            [told] = client.predict([b"image"])
+            assert told["class_name"] == "one"
+        client.close()
+    slow = trickles(http(_GOOD))
+    with misbehaving.listening(tls(slow), misbehaving.reads_nothing) as address:
+        assert_late(rest_client.Client(f"https://{address}", timeout=0.5))
+
+
 def test_a_slow_handshake():
     slow = trickles(b"\x16\x03\x03\x40\x00" + bytes(1000))
     with misbehaving.listening(slow, misbehaving.reads_nothing) as address:
@@ -225,8 +270,10 @@ def assert_late(client, images=(b"",)):
     assert time.monotonic() - started < 5
 
 
-# 16 MiB of the JSON that takes the most memory: it is parsed.
-_LISTS = b'{"predictions": [' + b"[]," * (16 * 2**20 // 3 - 10) + b"0]}"
+# 15 MiB of JSON that takes thirty times as much when parsed, and of what is.
+_LISTS = b'{"predictions": [' + b"[]," * (5 * 2**20) + b"0]}"
+_KEYS = b",".join(b'"%x": 0' % place for place in range(1_200_000))
+_TEXTS = b'{"predictions": [' + b'"ab",' * (3 * 2**20) + b"0]}"
 _BOMB = gzip.compress(bytes(2**24)) * 128
 # What a process is asked to bear, and the MiB above those of a good answer.
 HEAVY = {
@@ -243,7 +290,13 @@ HEAVY = {
         "is compressed (gzip)",
         200,
     ),
-    "lists of nothing": (says(http(_LISTS)), "expected a list of 2", 1024),
+    "lists of nothing": (says(http(_LISTS)), "is no JSON object of", 200),
+    "many keys": (
+        says(http(b'{"predictions": {' + _KEYS + b"}}")),
+        "is no JSON object of",
+        200,
+    ),
+    "many texts": (says(http(_TEXTS)), "expected a list of 2", 500),
     "100 Continue without end": (
         SERVERS["100 Continue without end"][0],
         "within 2 seconds",
