@@ -207,7 +207,6 @@ def _of_file(path):
                 f"--{flag}={holder.value} is of a run, and --model={path} "
                 "names a file to export; give one of them."
             )
-    places.check_there("--model", path, "a .keras file")
     path = pathlib.Path(path)
     if path.suffix != ".keras" or not path.is_file():
         raise ValueError(
