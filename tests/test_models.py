@@ -871,5 +871,5 @@ class TestBuild:
         )
         assert process.stdout == (
             "Model 'wide_resnet' has depth 12; expected 6n + 4 with a whole n "
-            "of at least 1, such as 10, 16, 28 or 34.\n"
+            "of at least 1, such as 10, 16, 28 or 34, and at most 1000.\n"
         )
