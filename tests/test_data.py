@@ -123,7 +123,7 @@ class TestCheck:
             ("digits:sice=8", "has no option 'sice'"),
             ("digits:8", "'8' is not an option"),
             ("folder:/absent:sice=8", "did you mean 'size'"),
-            ("folder:/absent:size=0", "size=0; expected at least 1"),
+            ("folder:/absent:size=0", "size is 0; expected a whole"),
             ("folder:/absent:size=x", "expected a whole number"),
             ("folder:/absent:mode=ram", "expected one of: memory, streaming"),
             ("", "has no name"),

@@ -105,7 +105,7 @@ class TestAdam:
         ("sgd:nesterov=maybe", "expected true or false"),
         ("sgd:learning_rate=1", "has no option 'learning_rate'"),
         ("sgd:momentum=1", "momentum=1; expected at least 0 and less than 1"),
-        ("sgd:momentum=nan", "momentum=nan; expected"),
+        ("sgd:momentum=nan", "momentum is nan; expected"),
         ("sgd:momentum=0:nesterov=true", "expected a momentum above 0"),
         ("adam:beta_1=-0.1", "beta_1=-0.1; expected"),
         ("adam:beta_2=1.5", "beta_2=1.5; expected"),

@@ -119,7 +119,7 @@ class TestCosine:
         ("spec", "message"),
         [
             ("cosine:final=1.5", "final=1.5; expected a share"),
-            ("cosine:final=nan", "final=nan; expected a share"),
+            ("cosine:final=nan", "final is nan; expected a number"),
             (
                 "cosine:warmup_epochs=6",
                 "warmup_epochs=6; expected at least 0 and fewer than 6 epochs, "
