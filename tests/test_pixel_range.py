@@ -134,7 +134,7 @@ def test_the_range_is_recorded(place):
 
 @pytest.mark.parametrize("name", RUNS)
 def test_served_accuracy_of_encoded_images_is_that_of_keras(name, place):
-    said = call("export", f"--workdir={name}", cwd=place)
+    said = call("export", f"--workdir={name}", "--allow_code", cwd=place)
     assert "Threat model: linf, epsilon 38.25, pixels from 0 to 255" in said
     images, labels = digits()
     classifier, _, _ = workdir.load_classifier(place / name)
@@ -216,6 +216,7 @@ def test_labels_are_of_images_in_the_range(place, tmp_path):
     said = call(
         "label",
         "--workdir=scaling",
+        "--allow_code",
         f"--pool=npz:{tmp_path / 'pool.npz'}",
         f"--output={tmp_path / 'labeled.npz'}",
         cwd=place,
@@ -240,6 +241,7 @@ def test_a_run_in_another_range_is_refused(program, arguments, place):
     process = programs.run(
         program,
         "--workdir=scaling",
+        "--allow_code",
         "--pixel_max=1",
         *arguments,
         cwd=place,
