@@ -2,8 +2,8 @@
 
     python benchmarks/hostile_data.py --examples=20000
 
-Kinds of files and ways of damage are those of tests/hostile.py, in equal parts.
-A row for each kind: how many loaded, how many ended in one sentence, and the
+Kinds of files and ways of damage are those of tests/hostile_files.py, in equal
+parts. A row for each kind: how many loaded, how many ended in one sentence, and the
 longest that one took. A file that ends otherwise is printed with its traceback.
 """
 
@@ -21,25 +21,25 @@ import hypothesis
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "tests"))
 
-import hostile
+import hostile_files
 
 _EXAMPLES = flags.DEFINE_integer(
-    "examples", 20_000, "Files in all.", lower_bound=len(hostile.FORMS)
+    "examples", 20_000, "Files in all.", lower_bound=len(hostile_files.FORMS)
 )
 
 
 def main(argv):
     del argv
-    each = -(-_EXAMPLES.value // len(hostile.FORMS))
+    each = -(-_EXAMPLES.value // len(hostile_files.FORMS))
     began, failed = time.monotonic(), 0
     # TensorFlow and what else is imported on first use, then what files take.
-    for form in hostile.FORMS:
+    for form in hostile_files.FORMS:
         _try(form, 20)
     before = _peak()
     print(
         f"{'kind':10} {'files':>6} {'loaded':>7} {'refused':>8} {'longest':>8}"
     )
-    for form in hostile.FORMS:
+    for form in hostile_files.FORMS:
         found, longest, faults = _try(form, each)
         failed += faults
         print(
@@ -67,10 +67,10 @@ def _try(form, count):
         phases=[hypothesis.Phase.generate, hypothesis.Phase.shrink],
         suppress_health_check=list(hypothesis.HealthCheck),
     )
-    @hypothesis.given(hostile.FORMS[form][0])
+    @hypothesis.given(hostile_files.FORMS[form][0])
     def attempt(content):
         seen[:] = [content]
-        outcome, _, seconds = hostile.attempt(form, content, folder)
+        outcome, _, seconds = hostile_files.attempt(form, content, folder)
         outcomes[outcome] += 1
         times.append(seconds)
 

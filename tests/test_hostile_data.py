@@ -11,7 +11,7 @@ import zipfile
 import zlib
 
 import h5py
-import hostile
+import hostile_files
 import hypothesis
 import keras
 import numpy as np
@@ -26,7 +26,7 @@ from mart_tf.models import weights
 EXAMPLES = int(os.environ.get("MART_TF_HOSTILE_EXAMPLES", "40"))
 
 
-@pytest.mark.parametrize("form", hostile.FORMS)
+@pytest.mark.parametrize("form", hostile_files.FORMS)
 def test_damage_is_one_sentence(form, tmp_path):
     @hypothesis.settings(
         max_examples=EXAMPLES,
@@ -35,9 +35,9 @@ def test_damage_is_one_sentence(form, tmp_path):
         derandomize=True,
         suppress_health_check=list(hypothesis.HealthCheck),
     )
-    @hypothesis.given(hostile.FORMS[form][0])
+    @hypothesis.given(hostile_files.FORMS[form][0])
     def attempt(content):
-        hostile.attempt(form, content, tmp_path)
+        hostile_files.attempt(form, content, tmp_path)
 
     attempt()
 

@@ -22,8 +22,9 @@ from mart_tf import data
 from mart_tf.data import archives
 from mart_tf.labeling import subsets
 from mart_tf.reports import saved
-from mart_tf.runs import callbacks
 from mart_tf.runs import config as run_config
+from mart_tf.runs import history
+from mart_tf.runs import record
 from mart_tf.runs import workdir
 
 LONGEST_SECONDS = 20.0
@@ -307,10 +308,16 @@ def _json(draw, good):
 
 
 _RUN = {
-    "format": workdir.FORMAT,
+    "format": record.FORMAT,
     "created": "now",
     "config": {"dataset": "digits", "workdir": "run", "epochs": 3},
-    "facts": {"image_shape": [8, 8, 1], "num_classes": 10, "files": {}},
+    "facts": {
+        "policy": "float32",
+        "image_shape": [8, 8, 1],
+        "num_classes": 10,
+        "class_names": [],
+        "files": {},
+    },
 }
 _REPORT = {
     **dict.fromkeys(saved.schema()["required"], {}),
@@ -393,6 +400,6 @@ FORMS = {
         damaged(_METRICS),
         "metrics.csv",
         None,
-        lambda path: callbacks.Record(path.parent, None, 9),
+        lambda path: history.read(path.parent),
     ),
 }
