@@ -3,8 +3,8 @@
     python benchmarks/hostile_data.py --examples=20000
 
 Kinds of files and ways of damage are those of tests/hostile_files.py, in equal
-parts. A row for each kind: how many loaded, how many ended in one sentence, and the
-longest that one took. A file that ends otherwise is printed with its traceback.
+parts. A row for each kind: how many loaded, how many ended in one sentence, and
+the longest that one took. A file that ends otherwise is printed with its traceback.
 """
 
 import collections
