@@ -4,7 +4,8 @@
 
 Kinds of files and ways of damage are those of tests/hostile_files.py, in equal
 parts. A row for each kind: how many loaded, how many ended in one sentence, and
-the longest that one took. A file that ends otherwise is printed with its traceback.
+the longest that one took. A file that ends otherwise is printed with its
+traceback.
 """
 
 import collections

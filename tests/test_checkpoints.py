@@ -293,6 +293,17 @@ def test_a_damaged_middle_is_passed_over(tmp_path, epochs):
     assert (finished, position, len(warnings)) == (epochs, 0, 2)
 
 
+def test_a_middle_without_its_checksum_is_missed(tmp_path):
+    _, saved = made(tmp_path, seed=1)
+    saved.save(1, 0.5)
+    saved.take_metrics()
+    saved.save_within(13)
+    (tmp_path / "checkpoints" / "within" / "ckpt-13.sha256").unlink()
+    epoch, position, [warning] = saved.restore()
+    assert (epoch, position) == (1, 0)
+    assert "within/ckpt-13 is damaged" in warning
+
+
 def test_metrics_of_other_replicas_keep_their_sum(tmp_path):
     model, _ = made(tmp_path)
     kept = accumulators.Accumulators(model)

@@ -98,7 +98,10 @@ class Checkpoints:
         """
         newest = max(saves.whole(self._folder), default=0) * self._steps
         restored, warnings = None, []
-        if max(saves.whole(self._folder / "within"), default=0) > newest:
+        there = saves.whole(self._folder / "within")
+        # One that is named and has no checksum is missed too.
+        named = saves.newest(self._folder).get("within", 0)
+        if max(named, *there, 0) > newest:
             restored, warnings = saves.restore_newest(
                 self._folder, self._state, "within", above=newest
             )
