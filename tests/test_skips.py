@@ -125,6 +125,8 @@ def test_the_run_is_that_of_the_good_batches_alone(kind, defense):
     logged = fit(model, images, rows, labels)
     assert logged["skipped"] == 3
     assert np.isfinite(list(logged.values())).all()
+    # All replicas know what the last one's was.
+    assert model.skips.cause == "logits"
 
     # The good ones, each at its own step.
     other = made(devices.strategy(kind), defense, rows=rows.size)
