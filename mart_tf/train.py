@@ -165,16 +165,7 @@ def configuration():
 
 
 def _show_status():
-    others = [
-        name
-        for name in FLAGS
-        if FLAGS[name].present and name not in ("status", "verbosity")
-    ]
-    if others:
-        raise ValueError(
-            "--status shows a run and takes no other flag, such as "
-            f"--{others[0]}."
-        )
+    cli.check_alone(FLAGS, "status", "verbosity")
     for name, text in status.lines(_STATUS.value):
         print(f"{name:13}{text}")
 

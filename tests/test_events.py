@@ -110,6 +110,6 @@ def test_the_program_shows_it_without_tensorflow(run):
     assert done.returncode == 0, done.stderr
     assert f"workdir      {run}" in done.stdout
     done = programs.run("train", f"--status={run}", "--epochs=3")
-    programs.assert_refused(done, "--status shows a run and takes no other")
+    programs.assert_refused(done, "--epochs says nothing beside --status")
     done = programs.run("train", f"--status={run}/none", tensorflow=False)
     programs.assert_refused(done, "holds no run.json")

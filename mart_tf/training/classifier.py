@@ -11,6 +11,7 @@ from mart_tf.models import outputs as model_outputs
 from mart_tf.training import arguments
 from mart_tf.training import averages
 from mart_tf.training import checked
+from mart_tf.training import counters
 from mart_tf.training import dropout
 from mart_tf.training import inputs
 from mart_tf.training import logs
@@ -127,9 +128,9 @@ class AdversarialClassifier(checked.CheckedModel):
             self.outputs = outputs
             self.seed = int(seed)
             # Batches consumed.
-            self.step = self._counter("step")
+            self.step = counters.add(self, "step")
             # Told by fit, counted from 0.
-            self.epoch = self._counter("epoch")
+            self.epoch = counters.add(self, "epoch")
             self.memory = memory.Memory(defense.memory(threat), rows)
             self.averages = averages.Averages(ema, ema_warmup_steps)
             self.skips = skips.Skips(int(max_skipped_steps))
@@ -265,15 +266,6 @@ class AdversarialClassifier(checked.CheckedModel):
     @classmethod
     def from_config(cls, config, custom_objects=None):
         return cls(**settings.restored(config, custom_objects))
-
-    def _counter(self, name):
-        return self.add_weight(
-            name=name,
-            dtype="int64",
-            trainable=False,
-            initializer="zeros",
-            aggregation="only_first_replica",
-        )
 
     def _inner_attack(self, ramp=True):
         epsilon = self.threat.epsilon

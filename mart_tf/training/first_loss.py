@@ -3,7 +3,8 @@
 import math
 
 import keras
-import tensorflow as tf
+
+from mart_tf.training import counters
 
 # Nats above the loss of a network that gives all classes the same score.
 # He normal weights in the last layer of `cnn4` begin 1.4 above it.
@@ -32,7 +33,7 @@ class FirstLoss(keras.callbacks.Callback):
         classifier = self.model.classifier
         if batch or classifier.losses:
             return
-        if int(tf.convert_to_tensor(self.model.step.value)) != 1:
+        if counters.number(self.model.step) != 1:
             return
         shape = getattr(classifier, "output_shape", None)
         if not isinstance(shape, tuple):

@@ -3,6 +3,7 @@
 import keras
 import tensorflow as tf
 
+from mart_tf.training import counters
 from mart_tf.training import reduction
 
 # What is looked at, in the order in which a step computes it; and the word
@@ -36,8 +37,8 @@ class Skips(keras.layers.Layer):
     def __init__(self, limit):
         super().__init__(name="skips")
         self.limit = limit
-        self.in_row = self._counter("in_row")
-        self.term = self._counter("term")
+        self.in_row = counters.add(self, "in_row")
+        self.term = counters.add(self, "term")
         self.built = True
 
     def judge(self, found):
@@ -63,25 +64,11 @@ class Skips(keras.layers.Layer):
     @property
     def cause(self):
         """Which of `TERMS` the last skipped step had first."""
-        return list(TERMS)[number(self.term)]
+        return list(TERMS)[counters.number(self.term)]
 
     def are_too_many(self):
         """Whether more than `limit` steps in a row were skipped."""
-        return number(self.in_row) > self.limit
-
-    def _counter(self, name):
-        return self.add_weight(
-            name=name,
-            dtype="int64",
-            trainable=False,
-            initializer="zeros",
-            aggregation="only_first_replica",
-        )
-
-
-def number(counter):
-    """The value of a counter, also under a strategy."""
-    return int(tf.convert_to_tensor(counter.value))
+        return counters.number(self.in_row) > self.limit
 
 
 def _any_not_finite(tensors):

@@ -5,6 +5,7 @@ import time
 import keras
 import tensorflow as tf
 
+from mart_tf.training import counters
 from mart_tf.training import skips
 
 # To read a counter waits for the device: at each of the first steps, then now
@@ -49,7 +50,7 @@ class Watch(keras.callbacks.Callback):
             self._look()
         if early:
             self._look_at_loss(
-                skips.number(self.model.step), float(logs["loss"])
+                counters.number(self.model.step), float(logs["loss"])
             )
 
     def on_test_begin(self, logs=None):
@@ -64,7 +65,7 @@ class Watch(keras.callbacks.Callback):
             logs["skipped"] = self._skipped
 
     def _look(self):
-        seen, step = self.model.skips, skips.number(self.model.step)
+        seen, step = self.model.skips, counters.number(self.model.step)
         if not seen.are_too_many():
             return
         remedy = "Lower the learning rate, or clip the gradients."
