@@ -681,7 +681,7 @@ def test_a_damaged_best_checkpoint_is_said_aloud():
 
 def test_a_hopeless_start_ends_in_its_first_steps_and_can_begin_anew():
     with pytest.raises(watch.Diverged) as caught:
-        train("run", epochs=1, learning_rate=1e30, max_skipped_steps=2)
+        train("run", epochs=1, learning_rate=1e12, max_skipped_steps=2)
     assert "Lower the learning rate" in str(caught.value)
     assert str(caught.value).endswith("run can begin anew.")
     assert not list(pathlib.Path("run").rglob("ckpt-*"))
@@ -690,8 +690,10 @@ def test_a_hopeless_start_ends_in_its_first_steps_and_can_begin_anew():
 
 
 def test_a_run_that_diverges_later_says_what_is_left():
-    settings = {"epochs": 3, "schedule": "piecewise:at=2:factor=1e30"}
-    flags = {**SMALL, **settings, "workdir": "run", "max_skipped_steps": 1}
+    # 22 steps an epoch: beyond those in which a growing loss alone ends it.
+    settings = {"batch_size": 64, "epochs": 3, "max_skipped_steps": 1}
+    schedule = "piecewise:at=2:factor=1e12"
+    flags = {**SMALL, **settings, "workdir": "run", "schedule": schedule}
     process = programs.run(
         "train", *(f"--{name}={value}" for name, value in flags.items())
     )
