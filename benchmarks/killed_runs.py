@@ -2,182 +2,220 @@
 
     python benchmarks/killed_runs.py --runs=200 --root=/tmp/killed
 
-Trains small recipes on the embedded digits once without a stop: MART, MMA, an
-average of the weights, a pool, and two logical CPUs. Then runs of each in turn,
-each stopped one to three times by SIGKILL, SIGTERM or Ctrl-C, at a moment drawn
-over the time that a whole run takes, start and saves included, and started
-again until it ends. Checkpoints come every few steps, so that many moments fall
-into one. Compared are the tensors of the last and the best checkpoint and
-metrics.csv, bit for bit. Prints a line for each run, and ends with status 1 if
-one differs, fails, or does not end.
+Trains small recipes once without a stop: MART, MMA, an average of the weights,
+a pool, two logical CPUs (all on the embedded digits), and a TFDS set that is
+streamed from its shards. Then runs of each in turn, each stopped one to three
+times by SIGKILL, SIGTERM or Ctrl-C, at a moment drawn over the time that a
+whole run takes, start and saves included, and started again until it ends.
+Checkpoints come every few steps, so that many moments fall into one. Compared
+are the tensors of the last and the best checkpoint and metrics.csv, bit for
+bit; no more steps may be lost than lie between two checkpoints, none may take
+longer than 300 seconds. Prints a line for each run, and ends with status 1 if
+one differs, fails, or does not end. Started again, it goes on where it was
+stopped.
 """
 
+import contextlib
+import json
 import os
 import pathlib
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "tests"))
 
 from absl import app
 from absl import flags
 import numpy as np
-import tensorflow as tf
+import programs
+import run_states
+import tiny_tfds
 
 _RUNS = flags.DEFINE_integer("runs", 200, "How many runs are stopped.")
+_FIRST = flags.DEFINE_integer("first", 0, "The number of the first of them.")
 _ROOT = flags.DEFINE_string("root", None, "Where the workdirs go.")
 _SEED = flags.DEFINE_integer("seed", 0, "Of the moments and the signals.")
 
 _COMMON = (
+    "--model=small_network:build",
     "--attack_steps=2",
     "--batch_size=64",
+    "--steps_per_epoch=8",
     "--epochs=3",
     "--precision=float32",
     "--checkpoint_every=3steps",
+    "--augment=true",
 )
+_EVERY = 3
+_DIGITS = "--dataset=digits"
 _RECIPES = {
-    "mart": ("--augment=true", "--schedule=piecewise:at=2"),
-    "mma": ("--defense=mma", "--schedule=piecewise:at=2"),
-    "average": ("--ema=0.9", "--ema_warmup_epochs=0.3", "--schedule=constant"),
-    "pool": ("--pool=npz:pool.npz", "--schedule=constant"),
-    "mirrored": ("--strategy=mirrored", "--schedule=constant"),
+    "mart": (_DIGITS, "--schedule=piecewise:at=2"),
+    "mma": (_DIGITS, "--defense=mma", "--schedule=piecewise:at=2"),
+    "average": (
+        _DIGITS,
+        "--ema=0.9",
+        "--ema_warmup_epochs=0.3",
+        "--epsilon_warmup_epochs=1.5",
+    ),
+    "pool": (_DIGITS, "--pool=npz:pool.npz", "--schedule=constant"),
+    "mirrored": (_DIGITS, "--strategy=mirrored", "--schedule=constant"),
+    "streamed": (
+        "--dataset=tiny:mode=streaming",
+        "--data_dir=tfds",
+        "--epsilon=8/255",
+        "--random_crop=false",
+    ),
 }
-_SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
-# Seconds that a stop may take: those of a step, of a save, of compiling.
-_LIMIT = 120
+_NETWORK = """
+import keras
+
+def build(input_shape, num_classes):
+    return keras.Sequential([
+        keras.Input(input_shape),
+        keras.layers.Conv2D(4, 3, activation="relu"),
+        keras.layers.BatchNormalization(synchronized=True),
+        keras.layers.Flatten(),
+        keras.layers.Dropout(0.3),
+        keras.layers.Dense(num_classes),
+    ])
+"""
+# A shell's background jobs ignore Ctrl-C and hand that on; and each step is
+# written down.
+_SETUP = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from mart_tf.runs import callbacks
+callbacks._EVENT_SECONDS = 0.0
+"""
 # Two logical CPUs, as the tests have them.
-_PROGRAM = """
-import sys
+_DEVICES = """
 import tensorflow as tf
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
     [tf.config.LogicalDeviceConfiguration()] * 2,
 )
-from mart_tf import train
-train.main()
 """
+_SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
 
 def main(_):
     root = pathlib.Path(_ROOT.value).absolute()
     root.mkdir(parents=True, exist_ok=True)
-    _write_pool(root)
-    draw = random.Random(_SEED.value)
+    _write_inputs(root)
+    file = root / "found.jsonl"
+    lines = file.read_text().splitlines() if file.exists() else []
+    found = {line["number"]: line for line in map(json.loads, lines)}
     whole, seconds = {}, {}
-    faults = []
-    for number in range(_RUNS.value):
+    for number in range(_FIRST.value, _FIRST.value + _RUNS.value):
+        if number in found:
+            continue
         recipe = list(_RECIPES)[number % len(_RECIPES)]
         if recipe not in whole:
-            started = time.monotonic()
-            _finish(root, recipe, "whole")
-            seconds[recipe] = time.monotonic() - started
-            whole[recipe] = _state(root / f"{recipe}-whole")
-        name = f"{number}"
-        stops = [
-            _stop(root, recipe, name, draw, seconds[recipe])
-            for _ in range(draw.randint(1, 3))
-        ]
-        said = _finish(root, recipe, name)
-        fault = said or _different(
-            whole[recipe], _state(root / f"{recipe}-{name}")
-        )
-        if any("stuck" in stop for stop in stops):
-            fault = fault or "stuck"
+            name = f"{recipe}-whole-{_FIRST.value}"
+            shutil.rmtree(root / name, ignore_errors=True)
+            begun = time.monotonic()
+            if said := _finish(root, recipe, name):
+                raise RuntimeError(said)
+            seconds[recipe] = time.monotonic() - begun
+            whole[recipe] = run_states.state(root / name)
+        # Of the number alone, however often the script was stopped.
+        draw = random.Random(f"{_SEED.value} {number}")
+        line = _run(root, recipe, number, draw, seconds[recipe], whole[recipe])
+        found[number] = line
+        with file.open("a") as out:
+            out.write(json.dumps(line) + "\n")
         print(
-            f"{number:4d} {recipe:9s} {', '.join(stops)}: {fault or 'equal'}",
+            f"{number:4d} {recipe:9s} {', '.join(line['stops'])}: "
+            f"{line['fault'] or 'equal'}",
             flush=True,
         )
-        faults += [number] if fault else []
-        if not fault:
-            shutil.rmtree(root / f"{recipe}-{name}")
-    print(f"{len(faults)} of {_RUNS.value} runs ended otherwise: {faults}")
+    faults = sorted(number for number in found if found[number]["fault"])
+    stops = [stop for line in found.values() for stop in line["stops"]]
+    lost = [steps for line in found.values() for steps in line["lost"]]
+    print(
+        f"{len(found)} runs, {len(stops)} stops; at most {max(lost)} steps "
+        f"lost, {sum(lost) / len(lost):.2f} on average; "
+        f"{len(faults)} ended otherwise: {faults}"
+    )
     return bool(faults)
 
 
-def _write_pool(root):
+def _write_inputs(root):
+    (root / "small_network.py").write_text(_NETWORK)
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, [300, 8, 8, 1]).astype(np.uint8)
     labels = generator.integers(0, 10, 300)
     np.savez(root / "pool.npz", image=images, label=labels)
+    if not (root / "tfds").exists():
+        tiny_tfds.prepare(
+            root / "tfds",
+            shards=5,
+            train=tiny_tfds.examples(600),
+            test=tiny_tfds.examples(20),
+        )
 
 
-def _command(recipe, name):
-    program = ["-m", "mart_tf.train"]
-    if recipe == "mirrored":
-        program = ["-c", _PROGRAM]
-    return [
-        sys.executable,
-        *program,
+def _run(root, recipe, number, draw, seconds, whole):
+    """One run, stopped and finished: what was done, and what went wrong."""
+    name = f"{recipe}-{number}"
+    shutil.rmtree(root / name, ignore_errors=True)
+    stops, fault = [], None
+    for _ in range(draw.randint(1, 3)):
+        after, kind = draw.uniform(0.0, seconds), draw.choice(_SIGNALS)
+        with _started(root, recipe, name) as process:
+            time.sleep(after)
+            # It may have ended; its number is nobody else's so soon.
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, kind)
+        status, said = process.finished().returncode, process.finished().stderr
+        stops.append(f"{kind.name} at {after:.1f} s ({status})")
+        if status not in (0, -kind, 128 + kind) or "Traceback" in said:
+            fault = fault or f"{stops[-1]}: {said[-300:]}"
+    fault = fault or _finish(root, recipe, name)
+    fault = fault or run_states.different(whole, run_states.state(root / name))
+    lost = _lost(root / name)
+    if any(steps > _EVERY for steps in lost):
+        fault = fault or f"{lost} steps were lost, and {_EVERY} at most may be"
+    if not fault:
+        shutil.rmtree(root / name)
+    return {"number": number, "stops": stops, "lost": lost, "fault": fault}
+
+
+def _started(root, recipe, name):
+    return programs.started(
+        "train",
         *_COMMON,
         *_RECIPES[recipe],
-        f"--workdir={recipe}-{name}",
-    ]
-
-
-def _stop(root, recipe, name, draw, seconds):
-    """Starts a run and stops it at some moment; how, in words."""
-    process = subprocess.Popen(
-        _command(recipe, name),
+        f"--workdir={name}",
         cwd=root,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        # A shell's background jobs ignore it, and hand that on.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        setup=_SETUP + (_DEVICES if recipe == "mirrored" else ""),
+        PYTHONPATH=os.pathsep.join([str(programs.ROOT), str(root)]),
     )
-    after = draw.uniform(0.0, seconds)
-    number = draw.choice(_SIGNALS)
-    time.sleep(after)
-    if process.poll() is None:
-        process.send_signal(number)
-    try:
-        status = process.wait(timeout=_LIMIT)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        status = f"stuck, {process.wait()}"
-    return f"{number.name} at {after:.1f} s ({status})"
 
 
 def _finish(root, recipe, name):
     """Runs to the end; what went wrong, or None."""
-    done = subprocess.run(
-        _command(recipe, name),
-        cwd=root,
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    with _started(root, recipe, name) as process:
+        done = process.finished()
     if done.returncode or "Traceback" in done.stderr:
-        return f"status {done.returncode}: {done.stderr.strip()[-300:]}"
+        return f"status {done.returncode}: {done.stderr[-300:]}"
     return None
 
 
-def _state(path):
-    """All that a run leaves: tensors by checkpoint and name, its rows."""
-    found = {"metrics.csv": (path / "metrics.csv").read_bytes()}
-    for kind in ("", "best"):
-        folder = path / "checkpoints" / kind
-        newest = max(
-            folder.glob("ckpt-*.index"),
-            key=lambda file: int(file.stem.split("-")[1]),
-        )
-        found[f"newest {kind}"] = newest.name.encode()
-        reader = tf.train.load_checkpoint(str(newest.with_suffix("")))
-        for name in reader.get_variable_to_shape_map():
-            # How often was saved, and Keras's own bookkeeping of it.
-            if "save_counter" in name or "OBJECT_GRAPH" in name:
-                continue
-            found[f"{kind} {name}"] = reader.get_tensor(name).tobytes()
+def _lost(path):
+    """How many steps each start of a run took again."""
+    found, taken = [], None
+    for event in run_states.events(path):
+        if event["event"] == "start":
+            if taken is not None:
+                found.append(taken - event["done"])
+            taken = event["done"]
+        taken = max(taken, event.get("done", 0))
     return found
-
-
-def _different(one, other):
-    """The names of what differs, in words, or None."""
-    names = [n for n in one.keys() | other.keys() if one.get(n) != other.get(n)]
-    return f"other {', '.join(sorted(names)[:5])}" if names else None
 
 
 if __name__ == "__main__":

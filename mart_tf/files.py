@@ -25,8 +25,8 @@ _ATTEMPTS = 1000
 def whole(path):
     """A path beside another, whose place it takes once it is written.
 
-    A reader sees the old file or the new one. Where the body raises, what it
-    wrote goes.
+    A reader sees the old file or the new one, also after the power has failed.
+    Where the body raises, what it wrote goes.
 
     Args:
         path: A `pathlib.Path`.
@@ -34,9 +34,27 @@ def whole(path):
     partial = path.with_name(f".{path.name}.partial")
     try:
         yield partial
+        sync(partial)
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def sync(path):
+    """Waits until a file's content, or a folder's names, are on its disk.
+
+    Args:
+        path: A path.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:
+        # Windows opens no folder.
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def replace_text(path, text):

@@ -1,6 +1,7 @@
 """Running a program as a user does, in a process of its own."""
 
 import atexit
+import contextlib
 import functools
 import json
 import os
@@ -18,42 +19,92 @@ def environment():
     return {**os.environ, "PYTHONPATH": path}
 
 
-def run(program, *arguments, cwd=".", tensorflow=True):
-    """Runs `python -m mart_tf.<program>`; returns the finished process.
+def run(program, *arguments, **options):
+    """Runs a program to its end, see `started`; the finished process."""
+    with started(program, *arguments, **options) as process:
+        return process.finished()
+
+
+@contextlib.contextmanager
+def started(
+    program,
+    *arguments,
+    cwd=".",
+    tensorflow=True,
+    setup="",
+    preload="",
+    **variables,
+):
+    """Starts `python -m mart_tf.<program>`; yields the `Started` process.
 
     In a process of its own, forked from one that has imported TensorFlow:
     that takes seconds. What hangs on a start from nothing uses `subprocess`.
-    Without `tensorflow`, who imports it gets an ImportError.
+    One at a time.
+
+    Args:
+        program: Such as "train".
+        arguments: Its flags.
+        cwd: Where it runs.
+        tensorflow: If False, who imports it gets an ImportError.
+        setup: Python that runs before it.
+        preload: A library that is loaded before all others, or "".
+        variables: What goes into its environment.
     """
     with tempfile.TemporaryDirectory() as folder:
         files = {n: pathlib.Path(folder, n) for n in ("stdout", "stderr")}
         call = {
             "arguments": [f"mart_tf.{program}", *map(str, arguments)],
             "cwd": os.path.abspath(cwd),
-            "environment": environment(),
+            "environment": environment() | variables,
             "hidden": [] if tensorflow else ["tensorflow", "keras"],
+            "setup": setup,
             **{name: str(file) for name, file in files.items()},
         }
-        starter = _starter()
+        starter = _starter(preload)
         starter.stdin.write(json.dumps(call) + "\n")
         starter.stdin.flush()
-        status = int(starter.stdout.readline())
+        process = Started(call["arguments"], starter, files)
+        yield process
+        process.finished()
+
+
+class Started:
+    """A process that runs.
+
+    Attributes:
+        pid: Its number.
+    """
+
+    def __init__(self, arguments, starter, files):
+        self.pid = int(starter.stdout.readline())
+        self._arguments = arguments
+        self._starter = starter
+        self._files = files
+
+    @functools.cache  # noqa: B019
+    def finished(self):
+        """Waits for its end; a `subprocess.CompletedProcess`."""
+        status = int(self._starter.stdout.readline())
         said = {
             name: file.read_text("utf-8") if file.exists() else ""
-            for name, file in files.items()
+            for name, file in self._files.items()
         }
-    return subprocess.CompletedProcess(call["arguments"], status, **said)
+        return subprocess.CompletedProcess(self._arguments, status, **said)
 
 
 @functools.cache
-def _starter():
+def _starter(preload):
     """The process that forks; one for each of pytest's workers."""
     starter = subprocess.Popen(
         [sys.executable, pathlib.Path(__file__).with_name("started.py")],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
-        env={**environment(), "TF_CPP_MIN_LOG_LEVEL": "2"},
+        env={
+            **environment(),
+            "TF_CPP_MIN_LOG_LEVEL": "2",
+            **({"LD_PRELOAD": preload} if preload else {}),
+        },
         text=True,
     )
     atexit.register(starter.kill)

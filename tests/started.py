@@ -4,8 +4,9 @@ python started.py
 
 Imports TensorFlow once, before anything runs in it, and forks for each line of
 its standard input: a JSON object of `arguments`, `cwd`, `environment`,
-`hidden` (modules that cannot be imported), `stdout` and `stderr` (paths).
-Answers with the exit status, a line each.
+`hidden` (modules that cannot be imported), `setup` (Python that runs first),
+`stdout` and `stderr` (paths). Answers with the number of the process, then with
+its exit status, a line each.
 """
 
 import atexit
@@ -29,6 +30,7 @@ def _child(call):
         os.close(file)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     sys.modules.update(dict.fromkeys(call["hidden"]))
+    exec(call["setup"], {})
     # Who hangs is ended, with status -14.
     signal.alarm(_LIMIT)
     module, *arguments = call["arguments"]
@@ -40,22 +42,22 @@ def _child(call):
 
 def _status(call):
     """The exit status of a program, as Python's own start would have it."""
-    status = 0
+    code = 0
     try:
         _child(call)
     except SystemExit as stop:
-        status = stop.code if isinstance(stop.code, int) else int(bool(stop))
+        code = stop.code if isinstance(stop.code, int) else int(bool(stop))
         if stop.code is None:
-            status = 0
+            code = 0
     except BaseException:
         traceback.print_exc()
-        status = 1
+        code = 1
     # What a program does when it ends; then at once, not as the parent ends.
     atexit._run_exitfuncs()
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()
-    return status
+    return code
 
 
 def main():
@@ -69,8 +71,9 @@ def main():
         process = os.fork()
         if not process:
             os._exit(_status(json.loads(line)))
-        _, status = os.waitpid(process, 0)
-        answers.write(f"{os.waitstatus_to_exitcode(status)}\n")
+        answers.write(f"{process}\n")
+        _, ended = os.waitpid(process, 0)
+        answers.write(f"{os.waitstatus_to_exitcode(ended)}\n")
 
 
 if __name__ == "__main__":

@@ -81,9 +81,6 @@ class Checkpoints:
             averages=_raw(model.averages.weights),
             epoch=self.epoch,
         )
-        for state in (self._state, self._last, self._within, self._best):
-            # Made later, it would be restored then, from files long gone.
-            state.save_counter.assign(0)
 
     def restore(self):
         """Restores the newest sound checkpoint.

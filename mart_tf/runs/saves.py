@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import pathlib
 import re
 import shutil
 
@@ -14,7 +13,6 @@ from mart_tf import files
 from mart_tf import limits
 
 _NEWEST = "newest.json"
-_KEPT = 2
 _CUT_OFF = "writing it was cut off"
 
 
@@ -26,6 +24,9 @@ def folder_of(folder, kind):
 def write(folder, state, number):
     """Writes a checkpoint; what is older than the one before it goes.
 
+    One of that number that is sound stays as it is: a run is the same whenever
+    it comes to a step, and while a file is written anew it is none.
+
     Args:
         folder: Of those of its kind.
         state: A `tf.train.Checkpoint`.
@@ -34,9 +35,9 @@ def write(folder, state, number):
     Raises:
         OSError: If the disk has no room.
     """
-    manager = tf.train.CheckpointManager(
-        state, str(folder), max_to_keep=_KEPT, checkpoint_name="ckpt"
-    )
+    prefix = folder / f"ckpt-{number}"
+    if number in whole(folder) and _fault(prefix) is None:
+        return
     tensors = [
         tensor
         for part in ("classifier", "optimizer", "memory", "averages")
@@ -50,14 +51,18 @@ def write(folder, state, number):
             f"{folder} has {free / 1e6:.0f} MB free, and a checkpoint takes "
             f"{size / 1e6:.0f} MB; make room and run the same command again."
         )
-    prefix = pathlib.Path(manager.save(checkpoint_number=number))
+    kept = [n for n in whole(folder) if n < number]
+    _keep(folder, kept)
+    state.write(str(prefix))
+    # The checksum stands for content that no power cut takes away.
+    for file in _files(prefix):
+        files.sync(file)
     files.replace_text(
         prefix.with_name(prefix.name + ".sha256"),
         _checksum(_files(prefix)) + "\n",
     )
-    for file in folder.glob("ckpt-*.sha256"):
-        if not file.with_suffix(".index").exists():
-            file.unlink()
+    files.sync(folder)
+    _keep(folder, [number, max(kept, default=number)])
 
 
 def whole(folder):
@@ -135,8 +140,21 @@ def name_newest(folder, numbers):
 
 def number_of(path):
     """N of `ckpt-N` or `ckpt-N.index`; None of another name."""
-    found = re.fullmatch(r"ckpt-(\d{1,18})(\..*)?", path.name)
+    found = re.fullmatch(r"ckpt-(\d{1,18})([._].*)?", path.name)
     return found and int(found.group(1))
+
+
+def _keep(folder, numbers):
+    """Removes all checkpoints but those of some numbers."""
+    kept = {None, *numbers}
+    others = [f for f in folder.glob("ckpt-*") if number_of(f) not in kept]
+    # Without its checksum what is left of one is none.
+    for path in sorted(others, key=lambda path: path.suffix != ".sha256"):
+        if path.is_dir():
+            # In which TensorFlow was writing when it was cut off.
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _fault(prefix):
