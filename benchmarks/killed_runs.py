@@ -67,7 +67,6 @@ _RECIPES = {
         "--dataset=tiny:mode=streaming",
         "--data_dir=tfds",
         "--epsilon=8/255",
-        "--random_crop=false",
     ),
 }
 _NETWORK = """
