@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import keras
@@ -141,6 +142,30 @@ class TestCppRuntime:
                 session.run({"images": np.zeros((1, 8, 8, 1), np.float16)})
         with pytest.raises(ValueError, match="no tensor 'logits:0'"):
             c_api.Session(version, {}, {"logits": "logits:0"})
+
+    def test_closes_once_no_thread_runs_it(self, version):
+        images = np.zeros((4096, 8, 8, 1), np.float32)
+        for _ in range(5):
+            session = _session(version)
+            begun = threading.Event()
+
+            def run(session=session, begun=begun):
+                results = []
+                try:
+                    while True:
+                        begun.set()
+                        results.append(session.run({"images": images}))
+                except ValueError as error:
+                    return results, str(error)
+
+            with concurrent.futures.ThreadPoolExecutor(3) as threads:
+                runs = [threads.submit(run) for _ in range(3)]
+                begun.wait()
+                session.close()
+            for found in runs:
+                results, refused = found.result()
+                assert all(len(r["logits"]) == 4096 for r in results)
+                assert refused.startswith("The session is closed")
 
     def test_a_missing_version_is_not_found(self, tmp_path):
         with pytest.raises(c_api.StatusError) as refused:

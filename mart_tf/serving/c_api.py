@@ -10,6 +10,7 @@ import ctypes
 import functools
 import importlib.util
 import pathlib
+import threading
 
 import numpy as np
 
@@ -114,6 +115,9 @@ class Session:
 
     def __init__(self, directory, inputs, outputs):
         self._library = _library()
+        self._idle = threading.Condition()
+        self._running = 0
+        self._closed = False
         with contextlib.ExitStack() as owned:
             status = self._own(owned, "Status")
             self._graph = self._own(owned, "Graph")
@@ -143,7 +147,10 @@ class Session:
         self.close()
 
     def close(self):
-        """Gives back what the runtime holds."""
+        """Gives back what the runtime holds, once no thread runs it."""
+        with self._idle:
+            self._closed = True
+            self._idle.wait_for(lambda: not self._running)
         self._owned.close()
 
     def run(self, arrays):
@@ -160,7 +167,8 @@ class Session:
 
         Raises:
             StatusError: If TensorFlow refuses the arrays, or the run fails.
-            ValueError: If the names are not those of the inputs.
+            ValueError: If the names are not those of the inputs, or the session
+                is closed.
         """
         if set(arrays) != set(self._inputs):
             raise ValueError(
@@ -169,7 +177,7 @@ class Session:
             )
         delete = self._delete
         results = (ctypes.c_void_p * len(self._outputs))()
-        with contextlib.ExitStack() as owned:
+        with self._used(), contextlib.ExitStack() as owned:
             status = self._own(owned, "Status")
             values = (ctypes.c_void_p * len(arrays))()
             for place, name in enumerate(self._inputs):
@@ -196,6 +204,20 @@ class Session:
                 name: self._array(result)
                 for name, result in zip(self._outputs, results, strict=True)
             }
+
+    @contextlib.contextmanager
+    def _used(self):
+        """Keeps the session open while the body runs."""
+        with self._idle:
+            if self._closed:
+                raise ValueError("The session is closed; load another one.")
+            self._running += 1
+        try:
+            yield
+        finally:
+            with self._idle:
+                self._running -= 1
+                self._idle.notify_all()
 
     def _own(self, owned, kind):
         handle = getattr(self._library, f"TF_New{kind}")()
