@@ -31,7 +31,7 @@ _EVERY = flags.DEFINE_integer("every", 1, "Of how many changes one is tried.")
 
 _FLAGS = {
     "mart": (),
-    "average": ("--ema=0.9", "--ema_warmup_epochs=0.5"),
+    "average": ("--ema=0.9", "--augment=true"),
     "mma": ("--defense=mma",),
 }
 
@@ -48,9 +48,15 @@ def main(_):
             changes = recipe.changes
             if how == "full":
                 changes = [one for one in changes if one.startswith("+")]
-            for at, change in enumerate(changes, 1):
+            chosen = [
+                (at, change)
+                for at, change in enumerate(changes, 1)
+                # Of many equal ones in a row the first and the last.
+                if changes[at - 2 : at + 1] != [change] * 3
+            ]
+            for at, change in chosen[:: _EVERY.value]:
                 key = (name, how, at)
-                if key in found or at % _EVERY.value:
+                if key in found:
                     continue
                 found[key] = recipe.fault(how, at)
                 with file.open("a") as out:
@@ -61,7 +67,7 @@ def main(_):
                 f for (n, h, _), f in found.items() if (n, h) == (name, how)
             ]
             print(
-                f"{name}, {how}: {len(tried)} of {len(changes)} changes, "
+                f"{name}, {how}: {len(tried)} of {len(chosen)} changes, "
                 f"{sum(map(bool, tried))} faults",
                 flush=True,
             )

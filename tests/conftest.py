@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import pytest
+import small_runs
 import tensorflow as tf
 
 from mart_tf.runs import devices
@@ -19,3 +20,11 @@ tf.config.set_logical_device_configuration(
 def strategy(request):
     """The default strategy, then a mirrored one over two logical CPUs."""
     return devices.strategy(request.param)
+
+
+@pytest.fixture
+def own_directory(tmp_path, monkeypatch):
+    """A working directory of the test's own, with a network for small runs."""
+    (tmp_path / "small_network.py").write_text(small_runs.NETWORK)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))

@@ -20,7 +20,10 @@ def state(path):
         newest = max(
             folder.glob("ckpt-*.index"),
             key=lambda file: int(file.stem.split("-")[1]),
+            default=None,
         )
+        if newest is None:
+            continue
         found[f"newest {kind}"] = newest.name.encode()
         reader = tf.train.load_checkpoint(str(newest.with_suffix("")))
         for name in reader.get_variable_to_shape_map():

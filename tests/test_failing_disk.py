@@ -13,7 +13,9 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):
-    return failing_disk.Recipe(tmp_path_factory.mktemp("runs"))
+    return failing_disk.Recipe(
+        tmp_path_factory.mktemp("runs"), "--ema=0.9", "--augment=true"
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,23 +1,16 @@
-"""The train program: a run, its resume, its faults, and what it refuses."""
+"""The train program: what a run is, what it says, what it refuses."""
 
-import csv
 import dataclasses
 import hashlib
-import io
 import json
-import os
 import pathlib
 import shutil
-import signal
-import subprocess
-import sys
-import time
 
 import numpy as np
 import programs
 import pytest
 import rich.console
-import sklearn.datasets
+import small_runs
 import tensorflow as tf
 
 from mart_tf import data
@@ -29,166 +22,29 @@ from mart_tf.runs import config as run_config
 from mart_tf.runs import devices
 from mart_tf.runs import record
 from mart_tf.runs import run
-from mart_tf.runs import signals
 from mart_tf.runs import workdir
 from mart_tf.training import watch
 
-# Small enough for seconds, with dropout and a last batch to drop.
-SMALL = {
-    "dataset": "digits",
-    "model": "small_network:build",
-    "attack_steps": 2,
-    "batch_size": 256,
-    "learning_rate": 0.05,
-    "epsilon_warmup_epochs": 1.5,
-    "schedule": "piecewise:at=3",
-    "precision": "float32",
-    "strategy": "single",
-}
-
-# What a run finds out of its data, as run.json has it.
-FACTS = {
-    "policy": "float32",
-    "image_shape": [8, 8, 1],
-    "num_classes": 10,
-    "class_names": [],
-}
-
-NETWORK = """
-import keras
-
-def build(input_shape, num_classes):
-    return keras.Sequential([
-        keras.Input(input_shape),
-        keras.layers.Conv2D(4, 3, activation="relu"),
-        keras.layers.BatchNormalization(synchronized=True),
-        keras.layers.Flatten(),
-        keras.layers.Dropout(0.3),
-        keras.layers.Dense(num_classes),
-    ])
-"""
-
-
-@pytest.fixture(autouse=True)
-def own_directory(tmp_path, monkeypatch):
-    (tmp_path / "small_network.py").write_text(NETWORK)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-
-
-def train(path, **settings):
-    """Trains in this process; returns what the user saw."""
-    config = run_config.Config(
-        workdir=str(path), **{**SMALL, **settings}
-    ).resolved()
-    output = io.StringIO()
-    console = rich.console.Console(file=output, width=200)
-    run.train(config, workdir.prepare(config), console)
-    return output.getvalue()
-
-
-def weights(path, checkpoint="last"):
-    return workdir.load_classifier(path, checkpoint)[0].get_weights()
-
-
-_STATE = ("classifier/", "averages/", "optimizer/", "step/", "memory/")
-
-
-def saved_state(path):
-    newest = max(
-        pathlib.Path(path, "checkpoints").glob("ckpt-*.index"),
-        key=lambda file: int(file.stem.split("-")[1]),
-    )
-    reader = tf.train.load_checkpoint(str(newest.with_suffix("")))
-    names = reader.get_variable_to_shape_map()
-    return {
-        name: reader.get_tensor(name)
-        for name in names
-        if name.startswith(_STATE)
-    }
-
-
-def assert_same_run(one, other):
-    for a, b in zip(weights(one), weights(other), strict=True):
-        np.testing.assert_array_equal(a, b)
-    first, second = saved_state(one), saved_state(other)
-    assert first.keys() == second.keys()
-    for name in first:
-        np.testing.assert_array_equal(first[name], second[name])
-    assert rows(one) == rows(other)
-
-
-def pool_arrays():
-    """Images and labels of a pool, mirrored digits for want of others."""
-    bunch = sklearn.datasets.load_digits()
-    images = (bunch.images[:300, :, ::-1] / 16).astype("float32")
-    return images, bunch.target[:300]
-
-
-def rows(path):
-    with pathlib.Path(path, "metrics.csv").open(newline="") as stream:
-        return list(csv.DictReader(stream))
-
-
-def test_a_run_and_its_continuation_equal_a_run_without_a_stop():
-    train("whole", epochs=4)
-    train("parts", epochs=2)
-    said = train("parts", epochs=4)
-    assert "Continuing parts after epoch 2 of 4" in said
-    assert_same_run("whole", "parts")
-    # The schedule lowers the rate from the third epoch on.
-    rates = [float(row["learning_rate"]) for row in rows("whole")]
-    np.testing.assert_allclose(rates, [0.05, 0.05, 0.005, 0.005], rtol=1e-5)
-    assert "has finished its 4 epochs" in train("parts", epochs=4)
-
-
-def test_what_a_defense_keeps_of_each_example_continues_too():
-    # MMA's margins by row, those of the pool's rows among them.
-    images, labels = pool_arrays()
-    np.savez("pool.npz", image=images, label=labels)
-    settings = {
-        "defense": "mma",
-        "pool": "npz:pool.npz",
-        "unlabeled_weight": 0.5,
-        "optimizer": "sgd:nesterov=true",
-        # A pass over the 1,294 labelled images would be 10.
-        "steps_per_epoch": 7,
-    }
-    said = train("whole", epochs=3, **settings)
-    assert "npz:pool.npz: 300 images of 8x8x1, with labels" in said
-    assert "3 epochs of 7 steps" in said
-    assert "50 % of each batch, weight 0.5" in said
-    train("parts", epochs=1, **settings)
-    train("parts", epochs=3, **settings)
-    assert_same_run("whole", "parts")
-    state = saved_state("parts")
-    [step] = [state[name] for name in state if name.startswith("step/")]
-    assert step == 21
-    # The rate falls with the third epoch, after 14 steps.
-    rates = [float(row["learning_rate"]) for row in rows("parts")]
-    np.testing.assert_allclose(rates, [0.05, 0.05, 0.005], rtol=1e-5)
-    kept = state["memory/0/.ATTRIBUTES/VARIABLE_VALUE"]
-    changed = np.flatnonzero(kept != np.float32(0.15))
-    # The data set's rows end at 1,796.
-    assert (changed < 1797).any()
-    assert (changed >= 1797).any()
-    assert "margin" in rows("parts")[0]
-    np.savez("pool.npz", image=images, label=labels[::-1])
-    with pytest.raises(ValueError, match="pool.npz has changed since"):
-        train("parts", epochs=4, **settings)
+pytestmark = pytest.mark.usefixtures("own_directory")
 
 
 def test_a_run_starts_from_trained_weights():
-    train("first", epochs=1)
-    said = train("second", epochs=1, init_from="first", learning_rate=1e-9)
+    small_runs.trained("first", epochs=1)
+    said = small_runs.train(
+        "second", epochs=1, init_from="first", learning_rate=1e-9
+    )
     assert "Initialised from first, best weights, epoch 1: all" in said
     # The convolution: the statistics of batch norm go on moving.
     np.testing.assert_allclose(
-        weights("first")[0], weights("second")[0], atol=1e-6
+        small_runs.weights("first")[0],
+        small_runs.weights("second")[0],
+        atol=1e-6,
     )
     # A run that continues needs its source no more.
     shutil.rmtree("first")
-    said = train("second", epochs=2, init_from="first", learning_rate=1e-9)
+    said = small_runs.train(
+        "second", epochs=2, init_from="first", learning_rate=1e-9
+    )
     assert "Continuing second after epoch 1" in said
 
 
@@ -199,32 +55,30 @@ def test_a_keras_file_brings_its_weights_or_starts_anew():
     model.save("network.keras")
     settings = {"model": "network.keras", "epochs": 1, "learning_rate": 1e-9}
     for seed in (0, 1):
-        said = train(f"trained-{seed}", seed=seed, **settings)
+        said = small_runs.train(f"trained-{seed}", seed=seed, **settings)
         assert (
             "Starting from the weights of network.keras, as they were saved, "
             "whatever the seed; --init_from=none starts anew."
         ) in said
         np.testing.assert_allclose(
-            weights(f"trained-{seed}")[0], model.get_weights()[0], atol=1e-6
+            small_runs.weights(f"trained-{seed}")[0],
+            model.get_weights()[0],
+            atol=1e-6,
         )
     settings["init_from"] = "none"
     for path, seed in [("anew-0", 0), ("again-0", 0), ("anew-1", 1)]:
-        said = train(path, seed=seed, **settings)
+        said = small_runs.train(path, seed=seed, **settings)
         assert "Starting anew: the seed gives network.keras initial" in said
-    kernels = [weights(path)[0] for path in ("anew-0", "again-0", "anew-1")]
+    kernels = [
+        small_runs.weights(path)[0] for path in ("anew-0", "again-0", "anew-1")
+    ]
     np.testing.assert_array_equal(kernels[0], kernels[1])
     for other in (kernels[2], model.get_weights()[0]):
         assert np.abs(kernels[0] - other).max() > 0.1
     # One that continues has weights.
-    said = train("anew-1", **{**settings, "seed": 1, "epochs": 2})
+    said = small_runs.train("anew-1", **{**settings, "seed": 1, "epochs": 2})
     assert "Continuing anew-1 after epoch 1" in said
     assert "anew:" not in said
-
-
-def test_a_cosine_run_does_not_grow():
-    train("run", epochs=2, schedule="cosine")
-    with pytest.raises(ValueError, match="whose schedule cosine ends there"):
-        train("run", epochs=3, schedule="cosine")
 
 
 @pytest.mark.parametrize(
@@ -246,7 +100,7 @@ def test_a_cosine_run_does_not_grow():
     ],
 )
 def test_refuses_a_pool_or_a_defense_that_does_not_fit(settings, sentence):
-    images, labels = pool_arrays()
+    images, labels = small_runs.pool_arrays()
     np.savez("bare.npz", image=images)
     np.savez("wide.npz", image=np.zeros([300, 8, 9, 1], "uint8"), label=labels)
     np.savez("few.npz", image=images[:3], label=labels[:3])
@@ -254,12 +108,12 @@ def test_refuses_a_pool_or_a_defense_that_does_not_fit(settings, sentence):
     test = data.load("digits").test
     np.savez("test.npz", image=test.images, label=test.labels)
     with pytest.raises(ValueError, match=sentence):
-        train("run", epochs=1, **settings)
+        small_runs.train("run", epochs=1, **settings)
     assert not pathlib.Path("run").exists()
 
 
 def test_the_workdir_holds_what_the_design_says():
-    said = train("run", epochs=3)
+    said = small_runs.trained("run", epochs=3)
     files = {str(p.relative_to("run")) for p in pathlib.Path("run").rglob("*")}
     assert {"flags.cfg", "run.json", "metrics.csv", "checkpoints"} <= files
     kept = sorted(pathlib.Path("run/checkpoints").glob("ckpt-*.index"))
@@ -270,7 +124,10 @@ def test_the_workdir_holds_what_the_design_says():
     assert record["config"]["epsilon"] == 0.15
     assert record["facts"]["num_classes"] == 10
     assert record["versions"]["tensorflow"] == tf.__version__
-    best = max(rows("run"), key=lambda row: float(row["val_robust_accuracy"]))
+    best = max(
+        small_runs.rows("run"),
+        key=lambda row: float(row["val_robust_accuracy"]),
+    )
     assert best["best"] == "1"
     # flags.cfg replays: the same configuration, not one flag different.
     process = programs.run(
@@ -283,11 +140,17 @@ def test_the_workdir_holds_what_the_design_says():
 def test_two_replicas_train_the_same_weights():
     # Without dropout, whose masks belong to a replica.
     settings = {"epochs": 2, "model": "digits_cnn"}
-    train("one", **settings)
-    assert "2 CPU" in train("two", **{**settings, "strategy": "mirrored"})
-    for a, b in zip(weights("one"), weights("two"), strict=True):
+    small_runs.train("one", **settings)
+    assert "2 CPU" in small_runs.train(
+        "two", **{**settings, "strategy": "mirrored"}
+    )
+    for a, b in zip(
+        small_runs.weights("one"), small_runs.weights("two"), strict=True
+    ):
         np.testing.assert_allclose(a, b, atol=1e-4)
-    for a, b in zip(rows("one"), rows("two"), strict=True):
+    for a, b in zip(
+        small_runs.rows("one"), small_runs.rows("two"), strict=True
+    ):
         np.testing.assert_allclose(
             float(a["loss"]), float(b["loss"]), rtol=1e-4
         )
@@ -319,7 +182,7 @@ def test_every_epoch_is_one_permutation_of_the_training_split(
         run.adversarial.AdversarialClassifier, "train_step", train_step
     )
     monkeypatch.setattr(callbacks, "Progress", Watching)
-    train("run", epochs=2, strategy=strategy)
+    small_runs.train("run", epochs=2, strategy=strategy)
     first = seen[: seen.index(None)]
     second = seen[seen.index(None) + 1 : -1]
     # 1,294 images make 5 batches of 256.
@@ -328,36 +191,15 @@ def test_every_epoch_is_one_permutation_of_the_training_split(
     assert first != second
 
 
-def test_killed_and_run_again_equals_a_run_without_a_stop():
-    average = {"ema": 0.9, "ema_warmup_epochs": 0.5}
-    train("whole", epochs=3, **average)
-    flags = [
-        f"--{name}={value}"
-        for name, value in {**SMALL, **average, "workdir": "killed"}.items()
-    ]
-    # Epochs are told by flag, so that the whole run is the same run.
-    command = [sys.executable, "-m", "mart_tf.train", *flags, "--epochs=3"]
-    process = subprocess.Popen(
-        command, env=programs.environment(), stdout=subprocess.DEVNULL
-    )
-    # Killed right after the first epoch's row, before or in its checkpoint.
-    first = pathlib.Path("killed/metrics.csv")
-    while not first.exists():
-        assert process.poll() is None
-        time.sleep(0.01)
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
-    train("killed", epochs=3, **average)
-    assert_same_run("whole", "killed")
-
-
 @pytest.mark.parametrize("strategy", ["single", "mirrored"])
 def test_the_average_is_what_a_run_is_known_by(strategy):
     settings = {"ema": 0.9, "ema_warmup_epochs": 0.3, "strategy": strategy}
-    assert "decay 0.9 after 0.3 epochs" in train("run", epochs=1, **settings)
+    assert "decay 0.9 after 0.3 epochs" in small_runs.train(
+        "run", epochs=1, **settings
+    )
     # A continuation goes on with the same average.
-    train("run", epochs=2, **settings)
-    train("plain", epochs=2, strategy=strategy)
+    small_runs.train("run", epochs=2, **settings)
+    small_runs.trained("plain", epochs=2, strategy=strategy)
     run_of = workdir.load_classifier
     for kind, epoch in [("last", 2), ("best", None)]:
         averaged, of, _ = run_of("run", kind)
@@ -372,328 +214,63 @@ def test_the_average_is_what_a_run_is_known_by(strategy):
         ):
             np.testing.assert_array_equal(a, b)
     # The run itself goes on with its weights.
-    for a, b in zip(weights("run", "last_raw"), weights("plain"), strict=True):
+    for a, b in zip(
+        small_runs.weights("run", "last_raw"),
+        small_runs.weights("plain"),
+        strict=True,
+    ):
         np.testing.assert_allclose(a, b, atol=1e-6)
     # It was validated, and chosen, by the average.
-    seen = [row["val_loss"] for row in rows("run")]
-    assert seen != [row["val_loss"] for row in rows("plain")]
+    seen = [row["val_loss"] for row in small_runs.rows("run")]
+    assert seen != [row["val_loss"] for row in small_runs.rows("plain")]
     config = run_config.Config(**record.read("run")["config"])
     dataset = data.load("digits", validation_images=config.validation_images)
     model = run.compiled_model(config, dataset, None, 5, "float32")
-    model.classifier.set_weights(weights("run", "last"))
+    model.classifier.set_weights(small_runs.weights("run", "last"))
     found = model.evaluate(
         data.evaluation_batches(dataset.validation, 256, (0.0, 1.0)),
         return_dict=True,
         verbose=0,
     )
-    logged = {name: float(rows("run")[-1][f"val_{name}"]) for name in found}
+    logged = {
+        name: float(small_runs.rows("run")[-1][f"val_{name}"]) for name in found
+    }
     assert found == pytest.approx(logged, rel=1e-4)
 
 
 def test_a_run_without_an_average():
-    train("run", epochs=1)
+    small_runs.trained("run", epochs=1)
     for kind in ("last", "best"):
         for a, b in zip(
-            weights("run", kind), weights("run", f"{kind}_raw"), strict=True
+            small_runs.weights("run", kind),
+            small_runs.weights("run", f"{kind}_raw"),
+            strict=True,
         ):
             np.testing.assert_array_equal(a, b)
 
 
-def test_a_run_of_the_version_whose_optimizer_kept_the_average():
-    train("run", epochs=1)
-    file = pathlib.Path("run/run.json")
-    content = json.loads(file.read_text())
-    # It had no checksum.
-    del content["sha256"]
-    for name in ("update", "ema", "ema_warmup_epochs"):
-        del content["config"][name]
-    content["config"]["optimizer"] += ":ema=0"
-    file.write_text(json.dumps(content))
-    assert "Continuing run after epoch 1" in train("run", epochs=2)
-    content["config"]["optimizer"] = "sgd:ema=0.999"
-    file.write_text(json.dumps(content))
-    # Its weights are what they were; its average is no more asked for.
-    assert workdir.load_classifier("run", "last")[1] == 2
-    with pytest.raises(ValueError, match="give --ema=0.999 instead"):
-        train("run", epochs=3)
-
-
-def damage(file):
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 0xFF
-    file.write_bytes(content)
-
-
-@pytest.mark.parametrize("content", [None, "epoch,loss\n", "\0"])
-def test_the_history_is_in_the_checkpoints(content):
-    train("run", epochs=2)
-    file = pathlib.Path("run/metrics.csv")
-    kept = file.read_text()
-    file.unlink()
-    if content is not None:
-        file.write_text(content)
-    train("run", epochs=3)
-    assert file.read_text().startswith(kept)
-    assert len(rows("run")) == 3
-
-
-def test_a_damaged_checkpoint_is_passed_over():
-    train("whole", epochs=4)
-    train("run", epochs=3)
-    damage(pathlib.Path("run/checkpoints/ckpt-3.data-00000-of-00001"))
-    said = train("run", epochs=4)
-    assert "ckpt-3 is damaged (its checksum does not match)" in said
-    assert "Continuing run after epoch 2" in said
-    assert_same_run("whole", "run")
-
-
-def test_killed_between_the_checkpoint_and_what_follows(monkeypatch):
-    train("whole", epochs=3)
-    original = callbacks.Record.on_epoch_end
-
-    class Killed(Exception):
-        pass
-
-    def on_epoch_end(self, epoch, logs=None):
-        original(self, epoch, logs)
-        if epoch == 1:
-            raise Killed
-
-    with monkeypatch.context() as patch:
-        patch.setattr(callbacks.Record, "on_epoch_end", on_epoch_end)
-        with pytest.raises(Killed):
-            train("killed", epochs=3)
-    train("killed", epochs=3)
-    assert_same_run("whole", "killed")
-
-
-def test_resumes_under_a_mirrored_strategy():
-    settings = {"strategy": "mirrored", "model": "digits_cnn"}
-    train("whole", epochs=2, **settings)
-    train("parts", epochs=1, **settings)
-    train("parts", epochs=2, **settings)
-    for a, b in zip(weights("whole"), weights("parts"), strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-6)
-
-
-def stopped_at(monkeypatch, *where):
-    """Makes a run stop, as by SIGTERM, at each of some places in turn.
-
-    A place is the name of a hook of `callbacks.Within` and how often it is
-    called before.
-    """
-    calls = dict.fromkeys(("on_train_batch_end", "on_test_batch_end"), 0)
-    left = list(where)
-
-    def patched(name):
-        original = getattr(callbacks.Within, name)
-
-        def hook(self, *arguments, **named):
-            calls[name] += 1
-            if left and left[0] == (name, calls[name]):
-                left.pop(0)
-                os.kill(os.getpid(), signal.SIGTERM)
-            original(self, *arguments, **named)
-
-        monkeypatch.setattr(callbacks.Within, name, hook)
-
-    for name in calls:
-        patched(name)
-    return left
-
-
-PLACES = [
-    ("on_train_batch_end", 3),
-    ("on_train_batch_end", 4),
-    ("on_test_batch_end", 1),
-    ("on_train_batch_end", 20),
-    ("on_test_batch_end", 4),
-]
-# Of the others once in an epoch and once behind it: a start costs seconds.
-FEW = [PLACES[0], PLACES[-1]]
-
-
-@pytest.mark.parametrize(
-    ("settings", "places"),
-    [
-        ({}, PLACES),
-        ({"defense": "mma", "schedule": "cosine:warmup_epochs=0.7"}, FEW),
-        ({"strategy": "mirrored"}, FEW),
-        ({"ema": 0.9, "ema_warmup_epochs": 0.3, "augment": True}, FEW),
-    ],
-    ids=["plain", "mma", "mirrored", "average"],
-)
-def test_stopped_in_the_middle_equals_a_run_without_a_stop(
-    settings, places, monkeypatch
-):
-    settings = {"epochs": 3, "batch_size": 128, **settings}
-    train("whole", **settings)
-    # Ten steps an epoch; two batches of validation.
-    left = stopped_at(monkeypatch, *places)
-    said, stops = "", 0
-    while left:
-        with pytest.raises(signals.Stopped) as stopped:
-            said = train("parts", **settings)
-        stops += 1
-        assert stopped.value.status == 128 + signal.SIGTERM
-    assert stops == len(places)
-    said = train("parts", **settings)
-    assert "Continuing parts after step 10 of 10 of epoch 2" in said
-    assert_same_run("whole", "parts")
-    assert not pathlib.Path("parts/checkpoints/within").exists()
-
-
-def begun(path, *flags):
-    """A run of many steps in a process of its own, in the middle of one."""
-    settings = {**SMALL, "batch_size": 32, "epochs": 3, "workdir": path}
-    command = [f"--{name}={value}" for name, value in settings.items()]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mart_tf.train", *command, *flags],
-        env=programs.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # Where the tests are a background job, Ctrl-C is ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    return process, [*command, *flags]
-
-
-def first_within(path):
-    """Waits until the middle of an epoch is saved."""
-    newest = pathlib.Path(path, "checkpoints/newest.json")
-    while not newest.exists() or "within" not in newest.read_text():
-        time.sleep(0.01)
-
-
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-def test_a_signal_saves_and_ends(name):
-    number = getattr(signal, name)
-    process, command = begun("run", "--checkpoint_every=1steps")
-    first_within("run")
-    process.send_signal(number)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
-    assert f"mart-train: Stopped by {name} after step " in error
-    assert error.endswith("is saved; the same command goes on from there.\n")
-    assert "Traceback" not in error
-    done = programs.run("train", *command)
-    assert done.returncode == 0, done.stderr
-    assert "Continuing run after step " in done.stdout
-    train("whole", batch_size=32, epochs=3)
-    assert_same_run("whole", "run")
-
-
-def test_killed_within_an_epoch_and_saved_by_a_signal():
-    process, command = begun("run", "--checkpoint_every=2steps")
-    first_within("run")
-    process.kill()
-    process.wait()
-    process, _ = begun("run", "--checkpoint_every=100min")
-    # What another signal asks for is saved, and the run goes on.
-    while not pathlib.Path("run/.lock").exists():
-        time.sleep(0.01)
-    newest = pathlib.Path("run/checkpoints/newest.json")
-    before = newest.read_text()
-    while "Continuing run after step" not in process.stdout.readline():
-        assert process.poll() is None
-    while newest.read_text() == before and process.poll() is None:
-        time.sleep(0.2)
-        process.send_signal(signal.SIGUSR1)
-    _, error = process.communicate(timeout=120)
-    assert process.returncode == 0, error
-    train("whole", batch_size=32, epochs=3)
-    assert_same_run("whole", "run")
-
-
-def test_a_workdir_belongs_to_one_process():
-    train("run", epochs=1)
-    before = sorted(pathlib.Path("run").rglob("*"))
-    process = programs.hold("run")
-    try:
-        with pytest.raises(ValueError, match="run is being written by another"):
-            train("run", epochs=2)
-    finally:
-        process.kill()
-        process.wait()
-    # Another one was faster: this one had seen an empty folder.
-    config = run_config.Config(
-        workdir="run", **{**SMALL, "seed": 3, "epochs": 1}
-    ).resolved()
-    with pytest.raises(ValueError, match="seed was 0, now 3"):
-        run.train(config, None, rich.console.Console(file=io.StringIO()))
-    same = dataclasses.replace(config, seed=0)
-    with pytest.raises(ValueError, match="Another process began a run in run"):
-        run.train(same, None, rich.console.Console(file=io.StringIO()))
-    assert sorted(pathlib.Path("run").rglob("*")) == before
-    assert "Continuing run after epoch 1" in train("run", epochs=2)
-
-
-def test_a_first_save_that_was_killed_is_begun_anew():
-    train("whole", epochs=2)
-    shutil.copytree("whole", "killed")
-    checkpoints = pathlib.Path("killed/checkpoints")
-    for file in [*checkpoints.glob("ckpt-2.*"), checkpoints / "newest.json"]:
-        file.unlink()
-    (checkpoints / "ckpt-1.sha256").unlink()
-    said = train("killed", epochs=2)
-    assert "ckpt-1, was cut off. Starting anew." in said
-    assert_same_run("whole", "killed")
-
-
-def test_no_sound_checkpoint_stops_the_run():
-    train("run", epochs=2)
-    for file in pathlib.Path("run/checkpoints").rglob("ckpt-*.index"):
-        damage(file)
-    flags = [
-        f"--{name}={value}"
-        for name, value in {**SMALL, "workdir": "run", "epochs": 3}.items()
-    ]
-    for program, given in [
-        ("train", flags),
-        ("evaluate", ["--workdir=run", "--allow_code"]),
-        ("export", ["--workdir=run", "--allow_code"]),
-    ]:
-        process = programs.run(program, *given, cwd=pathlib.Path.cwd())
-        programs.assert_refused(process, "No sound checkpoint is left")
-    assert not pathlib.Path("run/evaluation").exists()
-    assert not pathlib.Path("run/export").exists()
-
-
-def test_a_damaged_best_checkpoint_is_said_aloud():
-    train("run", epochs=4)
-    best = sorted(pathlib.Path("run/checkpoints/best").glob("*.index"))
-    if len(best) < 2:
-        pytest.skip("the first epoch was the best: there is no older one")
-    damage(best[-1])
-    process = programs.run(
-        "evaluate",
-        "--workdir=run",
-        "--allow_code",
-        "--attacks=fgsm",
-        "--max_examples=20",
-        cwd=pathlib.Path.cwd(),
-    )
-    assert process.returncode == 0, process.stderr
-    assert "is damaged" in process.stdout
-    assert f"Evaluating epoch {best[0].stem.split('-')[1]}" in process.stdout
-
-
 def test_a_hopeless_start_ends_in_its_first_steps_and_can_begin_anew():
     with pytest.raises(watch.Diverged) as caught:
-        train("run", epochs=1, learning_rate=1e12, max_skipped_steps=2)
+        small_runs.train(
+            "run", epochs=1, learning_rate=1e12, max_skipped_steps=2
+        )
     assert "Lower the learning rate" in str(caught.value)
     assert str(caught.value).endswith("run can begin anew.")
     assert not list(pathlib.Path("run").rglob("ckpt-*"))
-    train("run", epochs=1)
-    assert len(rows("run")) == 1
+    small_runs.train("run", epochs=1)
+    assert len(small_runs.rows("run")) == 1
 
 
 def test_a_run_that_diverges_later_says_what_is_left():
     # 22 steps an epoch: beyond those in which a growing loss alone ends it.
     settings = {"batch_size": 64, "epochs": 3, "max_skipped_steps": 1}
     schedule = "piecewise:at=2:factor=1e12"
-    flags = {**SMALL, **settings, "workdir": "run", "schedule": schedule}
+    flags = {
+        **small_runs.SMALL,
+        **settings,
+        "workdir": "run",
+        "schedule": schedule,
+    }
     process = programs.run(
         "train", *(f"--{name}={value}" for name, value in flags.items())
     )
@@ -702,44 +279,14 @@ def test_a_run_that_diverges_later_says_what_is_left():
         "The weights of epoch 1, its last checkpoint, are sound: "
         "--init_from=run begins another run with the best ones."
     )
-    assert len(rows("run")) == 1
-    said = train("other", epochs=1, init_from="run")
+    assert len(small_runs.rows("run")) == 1
+    said = small_runs.train("other", epochs=1, init_from="run")
     assert "Initialised from run, best weights, epoch 1: all" in said
-
-
-@pytest.mark.parametrize(
-    "settings, sentence",
-    [
-        ({"epsilon": 0.1}, "--epsilon was 0.15, now 0.1"),
-        ({"seed": 1, "batch_size": 64}, "--batch_size was 256, now 64"),
-        (
-            {"precision": "mixed_bfloat16"},
-            "--precision was float32, now mixed_bfloat16",
-        ),
-        ({"epochs": 1}, "a run can grow, not shrink"),
-    ],
-)
-def test_a_workdir_of_another_configuration(settings, sentence):
-    path = pathlib.Path("run")
-    workdir.write(config_of("run", epochs=2), FACTS)
-    other = config_of("run", **{"epochs": 2, **settings})
-    # One that has saved nothing gives way.
-    assert workdir.prepare(other) is None
-    saved = path / "checkpoints" / "within" / "ckpt-1.index"
-    saved.parent.mkdir(parents=True)
-    saved.touch()
-    with pytest.raises(ValueError, match=sentence):
-        workdir.prepare(other)
-    assert {file.name for file in path.iterdir()} == {
-        "run.json",
-        "flags.cfg",
-        "checkpoints",
-    }
 
 
 @pytest.mark.parametrize("kind", ["npz", "pickle"])
 def test_the_file_of_a_pool_is_known_by_its_content(kind):
-    config = config_of("run", epochs=2)
+    config = small_runs.config_of("run", epochs=2)
     pathlib.Path("chosen.csv").write_text("row")
     pathlib.Path("pool").write_text("images")
     config = dataclasses.replace(config, pool=f"{kind}:pool")
@@ -755,40 +302,26 @@ def test_the_file_of_a_pool_is_known_by_its_content(kind):
         workdir.check_files(record, workdir.digests(config, ("chosen.csv",)))
 
 
-def test_a_run_continues_in_its_own_precision(monkeypatch):
-    class Stopped(Exception):
-        pass
-
-    def stop(config, dataset, pool, steps, policy):
-        raise Stopped(policy)
-
-    # As on a machine that computes bfloat16 after one that does not.
-    monkeypatch.setattr(devices, "_computes_bfloat16", lambda: True)
-    monkeypatch.setattr(run, "compiled_model", stop)
-    config = config_of("run", epochs=2, precision="auto")
-    with pytest.raises(Stopped, match="mixed_bfloat16"):
-        run.train(config, None, None)
-    with pytest.raises(Stopped, match="float32"):
-        record = {
-            "config": dataclasses.asdict(config),
-            "facts": {"policy": "float32"},
-        }
-        run.train(config, record, None)
-
-
 def test_the_warm_up_of_epsilon_takes_a_last_part_of_a_step_whole():
     # 1.5 epochs of 5 steps; and a touch is a step.
     dataset = data.load("digits")
     for epochs, steps in [(0.0, 0), (1.5, 8), (1.6, 8), (0.01, 1)]:
-        config = config_of("run", epochs=2, epsilon_warmup_epochs=epochs)
+        config = small_runs.config_of(
+            "run", epochs=2, epsilon_warmup_epochs=epochs
+        )
         model = run.compiled_model(config, dataset, None, 5, "float32")
         assert model.epsilon_warmup_steps == steps
 
 
 def test_another_configuration_through_the_program():
-    train("run", epochs=1)
+    small_runs.trained("run", epochs=1)
     before = {p: p.stat().st_mtime for p in pathlib.Path("run").rglob("*")}
-    flags = {**SMALL, "workdir": "run", "epochs": 2, "epsilon": "8/255"}
+    flags = {
+        **small_runs.SMALL,
+        "workdir": "run",
+        "epochs": 2,
+        "epsilon": "8/255",
+    }
     process = programs.run(
         "train",
         *(f"--{name}={value}" for name, value in flags.items()),
@@ -799,26 +332,12 @@ def test_another_configuration_through_the_program():
     assert after == before
 
 
-def config_of(path, **settings):
-    return run_config.Config(
-        workdir=str(path), **{**SMALL, **settings}
-    ).resolved()
-
-
-def test_what_may_differ_when_a_run_continues():
-    workdir.write(config_of("run", epochs=2), FACTS)
-    config = dataclasses.replace(
-        config_of("run", epochs=3), strategy="mirrored", data_dir="elsewhere"
-    )
-    assert workdir.prepare(config) is not None
-
-
 @pytest.mark.parametrize("fraction", [0.0, 1.0])
 def test_refuses_a_pool_that_is_nothing_or_all_of_a_batch(fraction):
-    images, labels = pool_arrays()
+    images, labels = small_runs.pool_arrays()
     np.savez("pool.npz", image=images, label=labels)
     with pytest.raises(ValueError, match="expected a share of each batch"):
-        config_of("run", pool="npz:pool.npz", pool_fraction=fraction)
+        small_runs.config_of("run", pool="npz:pool.npz", pool_fraction=fraction)
 
 
 def test_defaults_come_from_the_data_set():
@@ -836,7 +355,7 @@ def test_defaults_come_from_the_data_set():
 
 
 def test_a_default_run_records_what_every_default_stood_for():
-    said = train("run", epochs=1, schedule=None, model="digits_cnn")
+    said = small_runs.train("run", epochs=1, schedule=None, model="digits_cnn")
     # Written from the paper (section 4.2), the digits recipe and PyTorch.
     defense = (
         "mart:regularization=5:form=paper:outer=bce:divergence=true:"
@@ -888,7 +407,7 @@ def test_a_default_run_records_what_every_default_stood_for():
 def test_a_default_that_follows_from_others_is_worked_out(
     settings, option, value
 ):
-    config = config_of("run", **settings)
+    config = small_runs.config_of("run", **settings)
     spec = options.resolve(config.defense, defenses.DEFENSES, "defense")
     assert spec.options[option] == pytest.approx(value, rel=1e-12)
     # Once more changes nothing.
@@ -896,7 +415,7 @@ def test_a_default_that_follows_from_others_is_worked_out(
 
 
 def test_a_default_that_changes_does_not_change_a_replay(monkeypatch):
-    workdir.write(config_of("run", epochs=2), FACTS)
+    workdir.write(small_runs.config_of("run", epochs=2), small_runs.FACTS)
     at_75 = dataclasses.replace(data.DEFAULTS["digits"], epsilon=0.2)
     monkeypatch.setitem(data.DEFAULTS, "digits", at_75)
     values = train_program.FLAGS
@@ -909,50 +428,39 @@ def test_a_default_that_changes_does_not_change_a_replay(monkeypatch):
     assert workdir.prepare(config) is not None
 
 
-def test_a_run_of_an_earlier_version_continues():
-    # It left defaults out.
-    config = dataclasses.replace(
-        config_of("run", epochs=2),
-        defense="mart",
-        optimizer="sgd",
-        schedule="piecewise:at=3",
-        attack_step_size=None,
-    )
-    workdir.write(config, FACTS)
-    assert workdir.prepare(config_of("run", epochs=3)) is not None
-    pathlib.Path("run/checkpoints").mkdir()
-    pathlib.Path("run/checkpoints/ckpt-1.index").touch()
-    with pytest.raises(ValueError, match="--defense was mart:regul"):
-        workdir.prepare(config_of("run", epochs=3, regularization=6.0))
-
-
 def test_without_a_validation_split_all_is_trained_on_and_the_last_is_kept():
     settings = {"validation_images": 0}
-    train("whole", epochs=3, **settings)
-    train("parts", epochs=2, **settings)
-    said = train("parts", epochs=3, **settings)
+    small_runs.trained("whole", epochs=3, **settings)
+    small_runs.trained("parts", epochs=2, **settings)
+    said = small_runs.train("parts", epochs=3, **settings)
     assert "digits: 1,438 training, 0 validation, 359 test" in said
     assert "validation   none: all images are trained on" in said
     assert "training: natural" in said
     assert "epoch 3, the last, stands for the best" in said
-    assert_same_run("whole", "parts")
-    assert not any(name.startswith("val_") for name in rows("parts")[0])
-    for a, b in zip(weights("parts", "best"), weights("parts"), strict=True):
+    small_runs.assert_same("whole", "parts")
+    assert not any(
+        name.startswith("val_") for name in small_runs.rows("parts")[0]
+    )
+    for a, b in zip(
+        small_runs.weights("parts", "best"),
+        small_runs.weights("parts"),
+        strict=True,
+    ):
         np.testing.assert_array_equal(a, b)
     _, epoch, _ = workdir.load_classifier("parts", "best")
     assert epoch == 3
     # The split is part of the run.
     with pytest.raises(ValueError, match="--validation_images was 0, now 50"):
-        train("parts", epochs=4, validation_images=50)
+        small_runs.train("parts", epochs=4, validation_images=50)
     # What is not said is as the run began.
-    assert "0 validation" in train("parts", epochs=4)
-    said = train("from", epochs=1, init_from="parts")
+    assert "0 validation" in small_runs.train("parts", epochs=4)
+    said = small_runs.train("from", epochs=1, init_from="parts")
     assert "Initialised from parts, last weights, epoch 4" in said
 
 
 def test_programs_take_the_last_epoch_of_a_run_without_a_validation_split():
     settings = {"validation_images": 0, "defense": "natural", "batch_size": 32}
-    train("run", epochs=2, **settings)
+    small_runs.train("run", epochs=2, **settings)
     here = {"cwd": pathlib.Path.cwd()}
     process = programs.run(
         "evaluate",
@@ -1066,7 +574,7 @@ def test_refuses_what_only_tensorflow_can_see(settings, sentence, tmp_path):
             " keras.layers.Softmax()])\n"
             "\ndef wide(shape, classes):\n    return build(shape, 11)\n"
         )
-    flags = {**SMALL, **settings, "workdir": "run", "epochs": 1}
+    flags = {**small_runs.SMALL, **settings, "workdir": "run", "epochs": 1}
     process = programs.run(
         "train", *(f"--{k}={v}" for k, v in flags.items()), cwd=tmp_path
     )
