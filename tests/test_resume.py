@@ -195,10 +195,11 @@ def begun(path, *flags):
     return process, [*command, *flags]
 
 
-def first_within(path):
-    """Waits until the middle of an epoch is saved."""
+def first_within(process, path):
+    """Waits until a process has saved the middle of an epoch."""
     newest = pathlib.Path(path, "checkpoints/newest.json")
     while not newest.exists() or "within" not in newest.read_text():
+        assert process.poll() is None
         time.sleep(0.01)
 
 
@@ -206,7 +207,7 @@ def first_within(path):
 def test_a_signal_saves_and_ends(name):
     number = getattr(signal, name)
     process, command = begun("run", "--checkpoint_every=1steps")
-    first_within("run")
+    first_within(process, "run")
     process.send_signal(number)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 128 + number
@@ -222,7 +223,7 @@ def test_a_signal_saves_and_ends(name):
 
 def test_killed_within_an_epoch_and_saved_by_a_signal():
     process, command = begun("run", "--checkpoint_every=2steps")
-    first_within("run")
+    first_within(process, "run")
     process.kill()
     process.wait()
     process, _ = begun("run", "--checkpoint_every=100min")
