@@ -390,6 +390,25 @@ class TestPresence:
             assert len(loaded.train) + len(loaded.validation) == 10
         data.check("tiny_download", data_dir=tmp_path)
 
+    @pytest.mark.parametrize("key", ["pythonClassName", "type"])
+    def test_features_whose_module_would_be_imported(
+        self, sharded, tmp_path, monkeypatch, key
+    ):
+        monkeypatch.syspath_prepend(str(tmp_path))
+        (tmp_path / "foreign.py").write_text("open('ran', 'w')")
+        monkeypatch.chdir(tmp_path)
+        shutil.copytree(sharded, tmp_path / "data")
+        file = tmp_path / "data" / "tiny" / "1.0.0" / "features.json"
+        content = json.loads(file.read_text())
+        image = content["featuresDict"]["features"]["image"]
+        del image["pythonClassName"]
+        image[key] = "foreign.Image"
+        file.write_text(json.dumps(content))
+        said = r"features.json names 'foreign.Image', whose module TFDS would"
+        with pytest.raises(ValueError, match=said):
+            data.load("tiny", data_dir="data")
+        assert not pathlib.Path("ran").exists()
+
     def test_a_name_that_tfds_does_not_know(self, tmp_path):
         with pytest.raises(ValueError, match="TFDS cannot prepare 'no_such'"):
             data.load("no_such", data_dir=tmp_path, download=True)

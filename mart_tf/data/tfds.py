@@ -4,12 +4,14 @@ import contextlib
 import dataclasses
 import os
 import pathlib
+import sys
 from typing import Literal
 
 import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from mart_tf import bounds
 from mart_tf import limits
 from mart_tf.data import names
 from mart_tf.data import shards
@@ -102,6 +104,7 @@ def _builder(path):
     for file in sorted(pathlib.Path(path).iterdir()):
         if not file.is_dir():
             limits.regular(file)
+    _check_classes(pathlib.Path(path, "features.json"))
     try:
         return tfds.builder_from_directory(path)
     except Exception as error:
@@ -110,6 +113,31 @@ def _builder(path):
             f"{path} is no set that TFDS can read ({_reason(error)}); "
             "prepare it again."
         ) from error
+
+
+def _check_classes(file):
+    """Refuses features whose modules TFDS would import: whose code runs."""
+    if not file.exists():
+        return
+    left = [limits.read_json(file)]
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            left += value.values()
+            # The second is the name of the first in sets of earlier TFDS.
+            found = [value.get(key) for key in ("pythonClassName", "type")]
+            for name in filter(lambda name: isinstance(name, str), found):
+                module = name.rpartition(".")[0]
+                own = module.split(".")[0] == "tensorflow_datasets"
+                if module and not own and module not in sys.modules:
+                    raise ValueError(
+                        f"{file} names {bounds.shown(name)}, whose module TFDS "
+                        "would import; expected features of TFDS's own. If you "
+                        "know the module, import it before, in a data set of "
+                        "your own, --dataset=my_module:load."
+                    )
+        elif isinstance(value, list):
+            left += value
 
 
 @contextlib.contextmanager
