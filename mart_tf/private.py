@@ -40,6 +40,11 @@ def seed_states(model):
     ]
 
 
+def layers(model):
+    """All layers of a Keras model, those inside of others among them."""
+    return list(model._flatten_layers())
+
+
 def is_called_by_fit(arguments):
     """Whether `keras.Model.evaluate` got these keywords from `fit`.
 

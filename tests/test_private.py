@@ -103,6 +103,20 @@ def test_each_seed_generator_of_a_network_is_found_and_decides_its_masks():
     np.testing.assert_array_equal(first, masks())
 
 
+def test_layers_inside_of_layers_are_found():
+    class Block(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.inner = keras.layers.BatchNormalization(name="inside")
+
+        def call(self, images):
+            return self.inner(images)
+
+    nested = keras.Sequential([keras.Input([4]), Block()])
+    model = keras.Sequential([keras.Input([4]), nested])
+    assert "inside" in {layer.name for layer in private.layers(model)}
+
+
 def test_fit_says_when_it_evaluates():
     seen = []
 

@@ -10,6 +10,7 @@ from mart_tf import attacks
 from mart_tf import threat as threat_model
 from mart_tf.defenses import base
 from mart_tf.models import outputs as model_outputs
+from mart_tf.training import replicas
 from mart_tf.training import update
 
 _STEPS = (numbers.Integral, "a whole number of at least 0")
@@ -83,6 +84,7 @@ def check(given):
         )
     model_outputs.check_declared(given["classifier"], given["outputs"])
     check_scope(given["classifier"])
+    replicas.check_strategy(given["classifier"].distribute_strategy)
 
 
 def check_scope(classifier):

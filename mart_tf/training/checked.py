@@ -6,6 +6,7 @@ from mart_tf import private
 from mart_tf.training import arguments
 from mart_tf.training import epoch
 from mart_tf.training import inputs
+from mart_tf.training import replicas
 
 
 class CheckedModel(keras.Model):
@@ -39,8 +40,9 @@ class CheckedModel(keras.Model):
         strategy; True the whole step, which fails under a strategy.
 
         Raises:
-            ValueError: If a loss or a loss-scaling optimizer is given, or
-                `jit_compile` is anything else.
+            ValueError: If a loss or a loss-scaling optimizer is given,
+                `jit_compile` is anything else, or something is asked for that
+                Keras cannot do on several replicas (`replicas`).
         """
         arguments.check_compile(loss, jit_compile)
         self.compiled_by_xla = jit_compile
@@ -53,6 +55,7 @@ class CheckedModel(keras.Model):
             **kwargs,
         )
         arguments.check_optimizer(self.optimizer)
+        replicas.check_compiled(self)
 
     def get_compile_config(self):
         config = super().get_compile_config()

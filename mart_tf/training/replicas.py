@@ -1,0 +1,68 @@
+"""What a model of several replicas cannot do, told before it is tried."""
+
+import warnings
+
+import keras
+import tensorflow as tf
+
+from mart_tf import private
+
+_FOREIGN = (
+    tf.distribute.MultiWorkerMirroredStrategy,
+    tf.distribute.ParameterServerStrategy,
+    tf.distribute.TPUStrategy,
+    tf.distribute.experimental.CentralStorageStrategy,
+)
+
+
+def check_strategy(strategy):
+    """Refuses a strategy under which a step was never shown to be right.
+
+    Args:
+        strategy: The `tf.distribute.Strategy` of the classifier.
+    """
+    if isinstance(strategy, _FOREIGN):
+        raise ValueError(
+            f"The classifier was made under a {type(strategy).__name__}; "
+            "expected a tf.distribute.MirroredStrategy over the devices of one "
+            "machine, or no strategy."
+        )
+
+
+def check_compiled(model):
+    """Refuses what Keras 3 cannot do on several replicas; warns of the rest.
+
+    Args:
+        model: A compiled `AdversarialClassifier`.
+    """
+    count = model.distribute_strategy.num_replicas_in_sync
+    if count == 1:
+        return
+    optimizer = model.optimizer
+    # keras#19246 and keras#20582: both raise in the middle of a step.
+    forbidden = {
+        "steps_per_execution": model.steps_per_execution not in (1, None),
+        "gradient_accumulation_steps": optimizer.gradient_accumulation_steps,
+        "ema_overwrite_frequency": optimizer.use_ema
+        and optimizer.ema_overwrite_frequency,
+    }
+    for name, is_set in forbidden.items():
+        if is_set:
+            raise ValueError(
+                f"{name} is set, which Keras cannot do on {count} replicas; "
+                "leave it out, or train on one device."
+            )
+    apart = [
+        layer.name
+        for layer in private.layers(model.classifier)
+        if isinstance(layer, keras.layers.BatchNormalization)
+        and not layer.synchronized
+    ]
+    if apart:
+        warnings.warn(
+            f"Batch normalization without synchronized=True ({apart[0]!r} and "
+            f"{len(apart) - 1} more): each of {count} replicas normalizes by "
+            "its own share of the batch, and the statistics of the first one "
+            "are saved.",
+            stacklevel=3,
+        )

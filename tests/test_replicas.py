@@ -1,0 +1,95 @@
+"""What several replicas cannot do is said before it is tried."""
+
+import keras
+import linear
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import mart_tf
+from mart_tf.runs import devices
+
+
+def compiled(network, optimizer, strategy="mirrored", **settings):
+    with devices.strategy(strategy).scope():
+        model = mart_tf.AdversarialClassifier(
+            network(), "natural", linear.THREAT
+        )
+        model.compile(optimizer(), **settings)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("settings", "of_optimizer", "name"),
+    [
+        ({"steps_per_execution": 2}, {}, "steps_per_execution"),
+        ({}, {"gradient_accumulation_steps": 2}, "gradient_accumulation_ste"),
+        (
+            {},
+            {"use_ema": True, "ema_overwrite_frequency": 2},
+            "ema_overwrite_frequency",
+        ),
+    ],
+)
+def test_what_keras_cannot_do_on_several(settings, of_optimizer, name):
+    def optimizer():
+        return keras.optimizers.SGD(0.1, **of_optimizer)
+
+    with pytest.raises(ValueError, match=f"{name}.* on 2 replicas; leave it"):
+        compiled(linear.linear_network, optimizer, **settings)
+    # On one device Keras can.
+    model = compiled(linear.linear_network, optimizer, "single", **settings)
+    model.fit(linear.IMAGES, linear.LABELS, batch_size=2, verbose=0)
+    assert all(np.isfinite(w).all() for w in model.get_weights())
+
+
+def test_accumulated_gradients_equal_a_larger_batch():
+    images, labels = linear.IMAGES[:4], linear.LABELS[:4]
+    found = []
+    for size, steps in [(4, None), (2, 2)]:
+
+        def optimizer(steps=steps):
+            return keras.optimizers.SGD(0.5, gradient_accumulation_steps=steps)
+
+        model = compiled(linear.linear_network, optimizer, "single")
+        model.fit(images, labels, batch_size=size, shuffle=False, verbose=0)
+        found.append(model.classifier.get_weights())
+    for whole, parts in zip(*found, strict=True):
+        np.testing.assert_allclose(whole, parts, atol=1e-6)
+
+
+def network(synchronized):
+    return keras.Sequential(
+        [
+            keras.Input(linear.IMAGES.shape[1:]),
+            keras.layers.BatchNormalization(
+                synchronized=synchronized, name="normalized"
+            ),
+            keras.layers.Flatten(),
+            keras.layers.Dense(linear.CLASSES),
+        ]
+    )
+
+
+def test_a_batch_norm_of_each_replica_is_told_of(recwarn):
+    for strategy, synchronized in [("mirrored", True), ("single", False)]:
+        compiled(
+            lambda s=synchronized: network(s), keras.optimizers.SGD, strategy
+        )
+    assert not [w for w in recwarn if "synchronized" in str(w.message)]
+    with pytest.warns(UserWarning, match="synchronized=True .'normalized' and"):
+        compiled(lambda: network(False), keras.optimizers.SGD)
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        tf.distribute.experimental.CentralStorageStrategy,
+        tf.distribute.MultiWorkerMirroredStrategy,
+    ],
+)
+def test_strategies_of_other_kinds(strategy):
+    with strategy().scope():
+        network = linear.linear_network()
+        with pytest.raises(ValueError, match="expected a tf.distribute.Mirror"):
+            mart_tf.AdversarialClassifier(network, threat=linear.THREAT)
