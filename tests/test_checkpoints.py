@@ -213,6 +213,45 @@ def test_a_garbled_checksum_is_passed_over(tmp_path, content):
     assert "ckpt-2 is damaged (its checksum does not match)" in warning
 
 
+def test_a_sound_one_of_the_same_step_is_not_written_over(tmp_path):
+    model, saved = made(tmp_path)
+    saved.take_metrics()
+    saved.save_within(15)
+    folder = tmp_path / "checkpoints" / "within"
+    before = {file: file.stat().st_ino for file in folder.iterdir()}
+    saved.save_within(15)
+    assert {file: file.stat().st_ino for file in folder.iterdir()} == before
+    # One that is damaged is.
+    expected = state(model)
+    [data] = folder.glob("ckpt-15.data*")
+    data.write_bytes(b"")
+    saved.save_within(15)
+    other, again = made(tmp_path, seed=1)
+    assert again.restore() == (0, 15, [])
+    for one, two in zip(expected, state(other), strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
+def test_a_save_removes_what_older_ones_have_left_and_nothing_else(tmp_path):
+    _, saved = made(tmp_path)
+    folder = tmp_path / "checkpoints"
+    for epoch in (1, 2, 3):
+        saved.save(epoch, None)
+    # Cut off, and of a later epoch that the run went back behind.
+    (folder / "ckpt-7_temp").mkdir()
+    (folder / "ckpt-7_temp" / "part").touch()
+    for name in ("ckpt-5.index", "ckpt-best.index", "notes.txt"):
+        (folder / name).touch()
+    saved.save(4, None)
+    assert {file.name.partition(".")[0] for file in folder.iterdir()} == {
+        "ckpt-3",
+        "ckpt-4",
+        "ckpt-best",
+        "newest",
+        "notes",
+    }
+
+
 @pytest.mark.parametrize(
     "name", ["ckpt-x.index", "ckpt-.sha256", "ckpt-9e9.index", "ckpt-1_temp"]
 )
