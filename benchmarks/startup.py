@@ -82,7 +82,7 @@ def main(_):
     pairs = zip(*(taken[name] for name in _IMPORTS), strict=True)
     more = statistics.median(ours - theirs for theirs, ours in pairs)
     print(f"{'mart_tf alone':20s} {more:6.2f} s (median of the differences)")
-    print("network                      parameters  built  first  later    MiB")
+    print(f"{'network':28s} parameters  built  first  later    MiB")
     for spec in _MODELS.value:
         command = [
             sys.executable,
