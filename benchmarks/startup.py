@@ -82,7 +82,8 @@ def main(_):
     pairs = zip(*(taken[name] for name in _IMPORTS), strict=True)
     more = statistics.median(ours - theirs for theirs, ours in pairs)
     print(f"{'mart_tf alone':20s} {more:6.2f} s (median of the differences)")
-    print(f"{'network':28s} parameters  built  first  later    MiB")
+    heads = "parameters  built  first  later    MiB"
+    print(f"{'network':28s} {heads}")
     for spec in _MODELS.value:
         command = [
             sys.executable,

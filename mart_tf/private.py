@@ -5,6 +5,7 @@ with, and tests/test_private.py holds each entry to what it is used for: who
 raises a bound runs that file first.
 """
 
+import keras
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.saved_model import fingerprinting_utils
 
@@ -43,6 +44,20 @@ def seed_states(model):
 def layers(model):
     """All layers of a Keras model, those inside of others among them."""
     return list(model._flatten_layers())
+
+
+class BuiltOnce(keras.Model):
+    """A model for which Keras reads no batch once all of it is built.
+
+    Under a strategy Keras does so at every call of `fit` and `evaluate`, which
+    takes an iterator over the devices and a symbolic forward pass.
+    """
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        parts = [self.optimizer, self._compile_metrics]
+        if self.built and all(part is None or part.built for part in parts):
+            return
+        super()._maybe_symbolic_build(iterator, data_batch)
 
 
 def is_called_by_fit(arguments):

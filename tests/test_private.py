@@ -5,15 +5,20 @@ import pathlib
 import re
 
 import keras
+import linear
 import numpy as np
+import pytest
 import tensorflow as tf
 
+import mart_tf
 from mart_tf import private
+from mart_tf.runs import devices
 
 _ROOT = pathlib.Path(private.__file__).parents[1]
 _PRIVATE = re.compile(
     r"tensorflow\.(python|core|compiler)\b|keras\.src\b|_noinline"
     r"|^_keras_\w+|_compile_metrics|seed_generator_state|_use_cached\w*"
+    r"|_maybe_symbolic_build|_flatten_layers"
 )
 
 
@@ -115,6 +120,37 @@ def test_layers_inside_of_layers_are_found():
     nested = keras.Sequential([keras.Input([4]), Block()])
     model = keras.Sequential([keras.Input([4]), nested])
     assert "inside" in {layer.name for layer in private.layers(model)}
+
+
+@pytest.mark.parametrize("metrics", [None, ["accuracy"]])
+def test_several_replicas_read_data_once(metrics):
+    starts = []
+
+    def batches():
+        starts.append(None)
+        yield linear.IMAGES[:2], linear.LABELS[:2]
+
+    data = tf.data.Dataset.from_generator(
+        batches,
+        output_signature=(
+            tf.TensorSpec([2, linear.PIXELS]),
+            tf.TensorSpec([2], tf.int32),
+        ),
+    )
+    with devices.strategy("mirrored").scope():
+        model = mart_tf.AdversarialClassifier(
+            linear.linear_network(), "natural", linear.THREAT
+        )
+        model.compile(keras.optimizers.SGD(0.1), metrics=metrics)
+    for method, times in [
+        # Once more where something has to be built.
+        (model.evaluate, 2),
+        (model.fit, 1),
+        (model.evaluate, 1),
+    ]:
+        starts.clear()
+        method(data, check_data=False, verbose=0)
+        assert len(starts) == times
 
 
 def test_fit_says_when_it_evaluates():

@@ -11,7 +11,6 @@ import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from mart_tf import bounds
 from mart_tf import limits
 from mart_tf.data import names
 from mart_tf.data import shards
@@ -131,7 +130,7 @@ def _check_classes(file):
                 own = module.split(".")[0] == "tensorflow_datasets"
                 if module and not own and module not in sys.modules:
                     raise ValueError(
-                        f"{file} names {bounds.shown(name)}, whose module TFDS "
+                        f"{file} names {name[:80]!r}, whose module TFDS "
                         "would import; expected features of TFDS's own. If you "
                         "know the module, import it before, in a data set of "
                         "your own, --dataset=my_module:load."

@@ -9,7 +9,7 @@ from mart_tf.training import inputs
 from mart_tf.training import replicas
 
 
-class CheckedModel(keras.Model):
+class CheckedModel(private.BuiltOnce):
     """The side of an AdversarialClassifier that Keras drives."""
 
     # Whether `compile` was given metrics.
