@@ -96,10 +96,10 @@ def main(_):
         done = subprocess.run(
             command, stdout=subprocess.PIPE, text=True, check=True
         )
-        found = json.loads(done.stdout.splitlines()[-1])
+        one = json.loads(done.stdout.splitlines()[-1])
         print(
-            f"{spec:28s} {found['parameters']:10,d} {found['built']:6.1f} "
-            f"{found['first']:6.1f} {found['later']:6.2f} {found['peak']:6,.0f}",
+            f"{spec:28s} {one['parameters']:10,d} {one['built']:6.1f} "
+            f"{one['first']:6.1f} {one['later']:6.2f} {one['peak']:6,.0f}",
             flush=True,
         )
 
