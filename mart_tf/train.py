@@ -4,6 +4,7 @@ mart-train --dataset=mnist --data_dir=... --defense=mart
 """
 
 import dataclasses
+import os
 import sys
 
 from mart_tf import bounds
@@ -201,11 +202,19 @@ def _main():
     from mart_tf.runs import run
     from mart_tf.runs import signals
 
+    console = rich.console.Console(markup=False)
     try:
-        run.train(config, record, rich.console.Console(markup=False))
+        run.train(config, record, console, _leave)
     except signals.Stopped as stopped:
         print(f"mart-train: {stopped}", file=sys.stderr)
         sys.exit(stopped.status)
+
+
+def _leave(stopped):
+    """Ends the process in the middle of whatever it does."""
+    print(f"mart-train: {stopped}", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(stopped.status)
 
 
 if __name__ == "__main__":

@@ -108,17 +108,13 @@ class Recipe:
         saved = _saved(changes)
         if how == "power":
             _empty(place / "run", changes)
+        before = len(_starts(place))
         again = self._train(place, how, 0)
         if again.returncode or again.stderr.strip():
             found = found or f"again: {again.returncode}, {again.stderr[-300:]}"
-        elif failed.returncode:
-            starts = [
-                event["done"]
-                for event in run_states.events(place / "run")
-                if event["event"] == "start"
-            ]
-            if starts[-1] < saved:
-                found = found or f"step {saved} was saved, and is lost"
+        # Where nothing was left to do, nothing was started.
+        elif any(done < saved for done in _starts(place)[before:]):
+            found = found or f"step {saved} was saved, and is lost"
         if not found:
             found = run_states.different(
                 self._whole, run_states.state(place / "run")
@@ -147,6 +143,13 @@ class Recipe:
             FAILING_DISK_LOG=str(place / "changes"),
             PYTHONPATH=os.pathsep.join([str(programs.ROOT), str(place)]),
         )
+
+
+def _starts(place):
+    """How many steps were taken before each start, as far as is known."""
+    file = place / "run" / "events.jsonl"
+    found = run_states.events(file.parent) if file.exists() else []
+    return [event["done"] for event in found if event["event"] == "start"]
 
 
 def _changes(place):

@@ -28,12 +28,45 @@ time.sleep(60)
 """
 
 
-def begun(kind, interrupt=signal.SIG_DFL):
+# As code that calls Python back from C, and there loses exceptions.
+CALLED_BACK = """
+import ctypes, os, sys, time
+from mart_tf.runs import signals
+def leave(stopped):
+    print(stopped, flush=True)
+    os._exit(stopped.status)
+@ctypes.CFUNCTYPE(None)
+def called_back():
+    print("begun", flush=True)
+    while True:
+        time.sleep(0.01)
+with signals.heeded(leave) as seen:
+    seen.farewells += [lambda stopped: print("goes", stopped.status), len]
+    called_back()
+print("lost", flush=True)
+"""
+
+# As TensorFlow, in which Ctrl-C may come out as this.
+ANOTHER = """
+import time
+from mart_tf import cli, train
+def main():
+    print("begun", flush=True)
+    try:
+        time.sleep(60)
+    except KeyboardInterrupt:
+        raise SystemError("bad argument to internal function")
+cli.run("mart-train", "", train.FLAGS, main, ["mart-train"])
+"""
+
+
+def begun(kind, interrupt=signal.SIG_DFL, program=PROGRAM):
     process = subprocess.Popen(
-        [sys.executable, "-u", "-c", PROGRAM, kind],
+        [sys.executable, "-u", "-c", program, kind],
         env=programs.environment(),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, interrupt),
     )
@@ -67,6 +100,27 @@ def test_before_the_first_step_it_stops_at_once(number):
         f"Stopped by {number.name} before a step, with nothing to save; the "
         "same command goes on from there.\n"
     )
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_it_is_left_from_within_what_loses_exceptions(number):
+    process = begun("", program=CALLED_BACK)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=10)
+    assert process.returncode == 128 + number
+    # A farewell that fails, as `len` does, keeps nobody.
+    assert output == (
+        f"goes {128 + number}\nStopped by {number.name} before a step, with "
+        "nothing to save; the same command goes on from there.\n"
+    )
+
+
+def test_ctrl_c_that_comes_out_as_another_error_is_ctrl_c():
+    process = begun("", program=ANOTHER)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert error == "mart-train: stopped by Ctrl-C.\n"
 
 
 def test_usr1_asks_to_save():

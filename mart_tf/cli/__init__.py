@@ -10,6 +10,7 @@ import difflib
 import functools
 import os
 import re
+import signal
 import sys
 import textwrap
 import traceback
@@ -172,6 +173,7 @@ def run(name, summary, values, main, argv=None):
     """
     argv = (sys.argv if argv is None else argv)[1:]
     warnings.showwarning = functools.partial(_warn, name)
+    interrupted = _interrupts()
     try:
         parse(name, values, argv)
         if values.help:
@@ -183,9 +185,11 @@ def run(name, summary, values, main, argv=None):
         sys.stdout = None
         sys.exit(1)
     except KeyboardInterrupt:
-        print(f"{name}: stopped by Ctrl-C.", file=sys.stderr)
-        sys.exit(130)
+        _stopped(name)
     except Exception as error:
+        if interrupted:
+            # What was raised inside of TensorFlow may come out as another.
+            _stopped(name)
         verbose = values.is_parsed() and values.verbosity
         sentence = told(error)
         if sentence is None or (verbose and _is_of_tensorflow(error)):
@@ -198,6 +202,26 @@ def run(name, summary, values, main, argv=None):
             sys.stdout.flush()
             os._exit(1)
         sys.exit(1)
+
+
+def _interrupts():
+    """A list that is no longer empty once Ctrl-C was pressed."""
+    found = []
+
+    def interrupt(number, frame):
+        found.append(number)
+        raise KeyboardInterrupt
+
+    # Not where it is ignored, by a background job, or in another thread.
+    with contextlib.suppress(ValueError):
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, interrupt)
+    return found
+
+
+def _stopped(name):
+    print(f"{name}: stopped by Ctrl-C.", file=sys.stderr)
+    sys.exit(130)
 
 
 def parse(name, values, arguments):

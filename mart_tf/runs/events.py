@@ -74,9 +74,17 @@ class Log:
             self("end", outcome="failed", sentence=str(error))
             raise
         except BaseException as stop:
-            self("end", outcome="stopped", sentence=str(stop))
+            self.stopped(stop)
             raise
         self("end", outcome="finished")
+
+    def stopped(self, stop):
+        """Writes the end of a run that was asked to stop.
+
+        Args:
+            stop: What is raised for it.
+        """
+        self("end", outcome="stopped", sentence=str(stop))
 
 
 def read(path):

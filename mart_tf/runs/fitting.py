@@ -61,6 +61,9 @@ def fit(config, model, dataset, pool, place, saved, seen, tell, console):
         console, config.batch_size, place.steps, config.epochs, place.done
     )
 
+    # A terminal without its cursor is left otherwise.
+    seen.farewells.append(lambda stopped: progress.close())
+
     def warn(text):
         console.print(text, highlight=False, soft_wrap=True)
 

@@ -24,15 +24,17 @@ from mart_tf.training import schedules
 from mart_tf.training import watch
 
 
-def train(config, record, console):
+def train(config, record, console, leave=None):
     """Starts or continues a run, and trains it to its last epoch.
 
     Args:
         config: A resolved `Config`.
         record: What `workdir.prepare` found of it.
         console: A `rich.console.Console` for the person who waits.
+        leave: As of `signals.heeded`.
 
     Raises:
+        signals.Stopped: If a signal asked to stop.
         ValueError: On anything that forbids the run; then nothing has been
             written, unless weights became infinite in the middle of it.
     """
@@ -67,7 +69,7 @@ def train(config, record, console):
         replicas,
     )
     facts = facts_of(config, dataset, model, policy)
-    with signals.heeded() as seen, files.held(config.workdir):
+    with signals.heeded(leave) as seen, files.held(config.workdir):
         if workdir.prepare(config) != record:
             raise ValueError(
                 f"Another process began a run in {config.workdir} while this "
@@ -116,6 +118,7 @@ def _continue(
     if saved.rows:
         # What is there may be damaged, or a row ahead.
         history.write(config.workdir, saved.rows)
+    seen.farewells.append(tell.stopped)
     running = tell.running(
         epochs=config.epochs,
         steps=steps,

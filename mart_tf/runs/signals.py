@@ -1,7 +1,9 @@
 """What a run does when the machine, or a person, wants it to stop.
 
 SIGTERM and SIGINT (Ctrl-C): saves and ends; a second one ends at once.
-SIGUSR1: saves and goes on.
+SIGUSR1: saves and goes on. Before the first step there is nothing to save, and
+the process ends where it is: an exception may be raised inside of TensorFlow,
+which loses it, or makes another of it.
 """
 
 import contextlib
@@ -39,31 +41,46 @@ class Signals:
         save: Whether one asks to save.
         heeded: Whether somebody looks here; else a run has not taken a step
             yet, and is stopped at once.
+        farewells: Called with the `Stopped` before a process is left, the
+            last one first.
     """
 
-    def __init__(self):
+    def __init__(self, leave=None):
         self.stop = None
         self.save = False
         self.heeded = False
+        self.farewells = []
+        self._leave = leave
 
     def _stop(self, number, frame):
         if self.stop is not None:
             os._exit(128 + number)
         self.stop = signal.Signals(number)
-        if not self.heeded:
-            raise Stopped(self.stop, "before a step, with nothing to save")
+        if self.heeded:
+            return
+        stopped = Stopped(self.stop, "before a step, with nothing to save")
+        if self._leave is None:
+            raise stopped
+        for farewell in reversed(self.farewells):
+            with contextlib.suppress(Exception):
+                farewell(stopped)
+        self._leave(stopped)
 
     def _save(self, number, frame):
         self.save = True
 
 
 @contextlib.contextmanager
-def heeded():
+def heeded(leave=None):
     """Signals are kept for the body to heed; yields a `Signals`.
 
     Only the main thread of a process can: elsewhere signals stay as they are.
+
+    Args:
+        leave: Ends the process before the first step, and does not return;
+            called with a `Stopped`. Default: that is raised.
     """
-    seen, before = Signals(), {}
+    seen, before = Signals(leave), {}
     handlers = dict.fromkeys(_STOPPING, seen._stop) | {_SAVING: seen._save}
     try:
         for name, handler in handlers.items():
