@@ -217,16 +217,22 @@ def available_memory():
         }
         free = 1024 * (kibibytes["MemAvailable"] + kibibytes["SwapFree"])
     except (OSError, ValueError, LookupError):
-        try:
-            free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-        except (AttributeError, OSError, ValueError):
-            free = math.inf
+        free = math.inf
+    return min(free, machine_memory())
+
+
+def machine_memory():
+    """Bytes of the machine or container; infinity where neither tells."""
     try:
-        # That of a container; "max" where it has none.
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        memory = math.inf
+    try:
+        # "max" where it has no limit.
         limit = int(pathlib.Path("/sys/fs/cgroup/memory.max").read_text())
     except (OSError, ValueError):
-        return free
-    return min(free, limit)
+        return memory
+    return min(memory, limit)
 
 
 def in_words(size):

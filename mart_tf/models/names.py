@@ -5,7 +5,6 @@ file, or `package.module:function`.
 """
 
 import numbers
-import os
 import pathlib
 
 from mart_tf import limits
@@ -118,7 +117,8 @@ def check_options(name, **values):
 
 def _check_memory(name, values, parameters):
     """Refuses a network that this machine could not hold in training."""
-    needed, memory = parameters * _BYTES_A_PARAMETER, _memory()
+    needed = parameters * _BYTES_A_PARAMETER
+    memory = limits.machine_memory()
     if needed > memory:
         said = ", ".join(f"{key} {value}" for key, value in values.items())
         raise ValueError(
@@ -126,14 +126,6 @@ def _check_memory(name, values, parameters):
             f"which take {needed / 2**30:,.0f} GiB in training, and this "
             f"machine has {memory / 2**30:,.0f} GiB; expected a smaller one."
         )
-
-
-def _memory():
-    """The machine's memory in bytes, infinity where it does not tell."""
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
-        return float("inf")
 
 
 def _is_whole(value, least, greatest):
