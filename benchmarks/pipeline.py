@@ -1,0 +1,87 @@
+"""Images a second of the training pipeline alone: does it keep a GPU busy?
+
+    python benchmarks/pipeline.py
+    python benchmarks/pipeline.py --data_dir=DIR
+
+50,000 images of 32x32x3 in memory, as they are and augmented (padded, cropped,
+flipped), and mixed with a pool; with --data_dir CIFAR-10 of TFDS too, decoded
+from its shards as it is read. Each is read for --seconds after the first
+batches, in alternating rounds; medians. Memory is what the process grew by, and
+the images themselves are 147 MiB of it.
+"""
+
+import functools
+import os
+import resource
+import statistics
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+from absl import app
+from absl import flags
+import numpy as np
+
+from mart_tf import data
+from mart_tf.data import pools
+from mart_tf.data import splits
+
+_BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Images a step.")
+_ROUNDS = flags.DEFINE_integer("rounds", 3, "Alternating rounds.")
+_SECONDS = flags.DEFINE_float("seconds", 5, "Length of a measurement.")
+_DATA_DIR = flags.DEFINE_string(
+    "data_dir", None, "Where TFDS has cifar10; default: without it."
+)
+_IMAGES, _SHAPE, _CLASSES = 50_000, (32, 32, 3), 10
+
+
+def main(_):
+    """Prints a line for each pipeline."""
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (_IMAGES, *_SHAPE), "uint8")
+    labels = generator.integers(0, _CLASSES, _IMAGES).astype("int32")
+    memory = splits.memory_split(images, labels)
+    pool = pools.Pool(
+        name="pool", images=images[:20_000], labels=labels[:20_000]
+    )
+    cases = {
+        "in memory": functools.partial(_batches, memory),
+        "augmented": functools.partial(_batches, memory, augment=True),
+        "with a pool": functools.partial(
+            _batches, memory, augment=True, pool=pool
+        ),
+    }
+    if _DATA_DIR.value is not None:
+        streamed = data.load(
+            "cifar10:mode=streaming", data_dir=_DATA_DIR.value
+        ).train
+        cases["streamed"] = functools.partial(_batches, streamed, augment=True)
+    rates = {name: [] for name in cases}
+    for _ in range(_ROUNDS.value):
+        for name, batches in cases.items():
+            rates[name].append(_rate(batches()))
+    print(f"{'':12} {'images/s':>10}   batches of {_BATCH_SIZE.value}")
+    for name, found in rates.items():
+        print(f"{name:12} {statistics.median(found):10,.0f}")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"most memory of the process: {peak:,.0f} MiB")
+
+
+def _batches(split, **settings):
+    return data.training_batches(split, _BATCH_SIZE.value, seed=0, **settings)
+
+
+def _rate(batches):
+    """Images a second, from the tenth batch on."""
+    for number, (inputs, _, _) in enumerate(batches):
+        # Read, as a step would.
+        inputs["image"].shape[0]
+        if number == 10:
+            first, begun = number, time.perf_counter()
+        if number > 10 and time.perf_counter() - begun > _SECONDS.value:
+            seconds = time.perf_counter() - begun
+            return (number - first) * _BATCH_SIZE.value / seconds
+
+
+if __name__ == "__main__":
+    app.run(main)
