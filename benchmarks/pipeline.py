@@ -20,6 +20,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from absl import app
 from absl import flags
+from absl import logging
 import numpy as np
 
 from mart_tf import data
@@ -37,6 +38,7 @@ _IMAGES, _SHAPE, _CLASSES = 50_000, (32, 32, 3), 10
 
 def main(_):
     """Prints a line for each pipeline."""
+    logging.set_verbosity(logging.WARNING)
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (_IMAGES, *_SHAPE), "uint8")
     labels = generator.integers(0, _CLASSES, _IMAGES).astype("int32")
