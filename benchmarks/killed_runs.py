@@ -33,6 +33,7 @@ from absl import flags
 import numpy as np
 import programs
 import run_states
+import small_runs
 import tiny_tfds
 
 _RUNS = flags.DEFINE_integer("runs", 200, "How many runs are stopped.")
@@ -69,19 +70,6 @@ _RECIPES = {
         "--epsilon=8/255",
     ),
 }
-_NETWORK = """
-import keras
-
-def build(input_shape, num_classes):
-    return keras.Sequential([
-        keras.Input(input_shape),
-        keras.layers.Conv2D(4, 3, activation="relu"),
-        keras.layers.BatchNormalization(synchronized=True),
-        keras.layers.Flatten(),
-        keras.layers.Dropout(0.3),
-        keras.layers.Dense(num_classes),
-    ])
-"""
 # A shell's background jobs ignore Ctrl-C and hand that on; and each step is
 # written down.
 _SETUP = """
@@ -144,7 +132,7 @@ def main(_):
 
 
 def _write_inputs(root):
-    (root / "small_network.py").write_text(_NETWORK)
+    (root / "small_network.py").write_text(small_runs.NETWORK)
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, [300, 8, 8, 1]).astype(np.uint8)
     labels = generator.integers(0, 10, 300)

@@ -46,10 +46,11 @@ def sync(path):
     Args:
         path: A path.
     """
+    # Windows flushes what is open for writing alone, and opens no folder.
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        is_folder = os.path.isdir(path)
+        descriptor = os.open(path, os.O_RDONLY if is_folder else os.O_RDWR)
     except PermissionError:
-        # Windows opens no folder.
         return
     try:
         os.fsync(descriptor)

@@ -64,8 +64,10 @@ def started(
         starter.stdin.write(json.dumps(call) + "\n")
         starter.stdin.flush()
         process = Started(call["arguments"], starter, files)
-        yield process
-        process.finished()
+        try:
+            yield process
+        finally:
+            process.finished()
 
 
 class Started:
@@ -80,16 +82,21 @@ class Started:
         self._arguments = arguments
         self._starter = starter
         self._files = files
+        self._finished = None
 
-    @functools.cache  # noqa: B019
     def finished(self):
         """Waits for its end; a `subprocess.CompletedProcess`."""
+        if self._finished is not None:
+            return self._finished
         status = int(self._starter.stdout.readline())
         said = {
             name: file.read_text("utf-8") if file.exists() else ""
             for name, file in self._files.items()
         }
-        return subprocess.CompletedProcess(self._arguments, status, **said)
+        self._finished = subprocess.CompletedProcess(
+            self._arguments, status, **said
+        )
+        return self._finished
 
 
 @functools.cache

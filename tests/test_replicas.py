@@ -77,7 +77,7 @@ def test_a_batch_norm_of_each_replica_is_told_of(recwarn):
             lambda s=synchronized: network(s), keras.optimizers.SGD, strategy
         )
     assert not [w for w in recwarn if "synchronized" in str(w.message)]
-    with pytest.warns(UserWarning, match="synchronized=True .'normalized' and"):
+    with pytest.warns(UserWarning, match="synchronized=True .normalized.:"):
         compiled(lambda: network(False), keras.optimizers.SGD)
 
 

@@ -13,6 +13,8 @@ _FOREIGN = (
     tf.distribute.TPUStrategy,
     tf.distribute.experimental.CentralStorageStrategy,
 )
+# Layers that a warning names.
+_SHOWN = 3
 
 
 def check_strategy(strategy):
@@ -59,10 +61,11 @@ def check_compiled(model):
         and not layer.synchronized
     ]
     if apart:
+        more = ", ..." if len(apart) > _SHOWN else ""
         warnings.warn(
-            f"Batch normalization without synchronized=True ({apart[0]!r} and "
-            f"{len(apart) - 1} more): each of {count} replicas normalizes by "
-            "its own share of the batch, and the statistics of the first one "
-            "are saved.",
+            "Batch normalization without synchronized=True "
+            f"({', '.join(apart[:_SHOWN])}{more}): each of {count} replicas "
+            "normalizes by its own share of the batch, and the statistics of "
+            "the first one are saved.",
             stacklevel=3,
         )
