@@ -14,6 +14,7 @@ from mart_tf import models
 from mart_tf import places
 from mart_tf import training
 from mart_tf.cli import kinds
+from mart_tf.runs import cluster
 from mart_tf.runs import config as run_config
 from mart_tf.runs import initialization
 from mart_tf.runs import status
@@ -62,8 +63,9 @@ _STRINGS = {
     "off; auto: the step on a GPU, the attack on several, off on CPUs.",
     "checkpoint_every": "How much of an epoch a run may lose: it is saved so "
     "often, 10min or 500steps, beside the end of each epoch.",
-    "strategy": "auto (mirrored if more than one device is visible), single "
-    "or mirrored.",
+    "strategy": "auto (mirrored if more than one device is visible), single, "
+    "mirrored, or multi_worker: processes on several machines, which TF_CONFIG "
+    "names; auto takes them too where it names any.",
 }
 _PATHS = {
     "workdir": kinds.path,
@@ -175,39 +177,43 @@ def checked():
     """What the flags ask for, as far as it is known without TensorFlow.
 
     Returns:
-        A resolved `Config`, and the record of the run that it continues, or
-        None.
+        A resolved `Config`; the record of the run that it continues, or None;
+        the `Cluster` of its processes, or None.
 
     Raises:
         ValueError: On anything that no run could start with.
     """
     config = configuration().resolved()
+    members = cluster.of_environment(config.strategy)
     places.check_folder("--workdir", config.workdir, "the run")
     record = workdir.prepare(config)
     if config.init_from is not None and record is None:
         initialization.check(config.init_from, _ALLOW_CODE.value, config.model)
-    return config, record
+    return config, record, members
 
 
 def _main():
     if _STATUS.value is not None:
         _show_status()
         return
-    config, record = checked()
+    config, record, members = checked()
 
     # The flags are good: only now is TensorFlow imported.
-    cli.import_tensorflow(FLAGS.verbosity)
+    cli.import_tensorflow(FLAGS.verbosity, starts=members is None)
     import rich.console
 
     from mart_tf.runs import run
     from mart_tf.runs import signals
+    from mart_tf.runs import workers
 
     console = rich.console.Console(markup=False)
     try:
-        run.train(config, record, console, _leave)
+        run.train(config, record, console, _leave, members)
     except signals.Stopped as stopped:
         print(f"mart-train: {stopped}", file=sys.stderr)
         sys.exit(stopped.status)
+    except workers.Lost as lost:
+        _leave(lost)
 
 
 def _leave(stopped):

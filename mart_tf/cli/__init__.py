@@ -330,7 +330,7 @@ def _help(name, summary, values):
     return "\n".join(lines)
 
 
-def import_tensorflow(verbosity, core_each=False):
+def import_tensorflow(verbosity, core_each=False, starts=True):
     """Imports TensorFlow and finds its devices, without its messages.
 
     Some are printed before any setting of TensorFlow's can silence them; they
@@ -340,13 +340,19 @@ def import_tensorflow(verbosity, core_each=False):
         verbosity: The flag's value.
         core_each: Whether operations on a CPU keep to one core, for a program
             that has one piece of work for each core.
+        starts: Whether TensorFlow is started: not where it is to join others
+            first.
     """
+    if not (starts or verbosity):
+        # What it says while it joins them, and when it loses them.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     with contextlib.nullcontext() if verbosity else _silence():
         import tensorflow as tf
 
         if core_each and not tf.config.list_physical_devices("GPU"):
             tf.config.threading.set_intra_op_parallelism_threads(1)
-        tf.config.list_logical_devices()
+        if starts:
+            tf.config.list_logical_devices()
 
 
 @contextlib.contextmanager

@@ -61,6 +61,7 @@ def training_batches(
     pool_fraction=0.5,
     unlabeled_weight=1.0,
     pixel_range=(0.0, 1.0),
+    part=(0, 1),
 ):
     """Endless training batches, a pure function of the seed and the step.
 
@@ -86,6 +87,8 @@ def training_batches(
         unlabeled_weight: The paper's gamma, at least 0: the weight of a pool
             example. A labelled one weighs 1.
         pixel_range: Least and greatest value of a pixel.
+        part: Which part of every batch is wanted, counted from 0, and of how
+            many equal ones; the parts in turn are the batch.
 
     Returns:
         An infinite `tf.data.Dataset` with static shapes.
@@ -96,19 +99,30 @@ def training_batches(
     """
     labeled = _labeled(split, batch_size, pool, pool_fraction)
     start_step = whole("start_step", start_step, 0)
-    batches = _examples(split, labeled, seed, augment, start_step)
-    weights = np.ones([batch_size], np.float32)
+    order = np.arange(batch_size)
+    if pool is not None:
+        order = _spread(labeled, batch_size - labeled)
+    order = order[_part(batch_size, *part)]
+    from_split = order < labeled
+    batches = _examples(
+        split, labeled, seed, augment, start_step, order[from_split]
+    )
+    weights = np.ones([len(order)], np.float32)
     if pool is not None:
         pools.check_weight(unlabeled_weight)
-        part = batch_size - labeled
-        pool_seed = int(noise.fold(seed, _POOL))
         others = _examples(
-            _pool_split(pool, rows(split)), part, pool_seed, augment, start_step
+            _pool_split(pool, rows(split)),
+            batch_size - labeled,
+            int(noise.fold(seed, _POOL)),
+            augment,
+            start_step,
+            order[~from_split] - labeled,
         )
-        order = _spread(labeled, part)
-        weights[order >= labeled] = unlabeled_weight
+        weights[~from_split] = unlabeled_weight
+        # Where each is, once those of the split come first.
+        places = np.argsort(np.argsort(~from_split, kind="stable"))
         batches = tf.data.Dataset.zip(batches, others).map(
-            functools.partial(_mixed, order),
+            functools.partial(_mixed, places),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
     batches = batches.map(
@@ -140,9 +154,28 @@ def _labeled(split, batch_size, pool, pool_fraction):
     return labeled
 
 
-def _examples(split, count, seed, augment, start_step):
-    """Endless batches of images, labels and indices, augmented by epoch."""
+def _part(batch_size, index, count):
+    """The slice of a batch that is part `index` of `count`."""
+    size, remainder = divmod(batch_size, count)
+    if remainder or not 0 <= index < count:
+        raise ValueError(
+            f"A batch of {batch_size} has no part {index} of {count}; expected "
+            "a batch that divides into equal parts."
+        )
+    return slice(index * size, (index + 1) * size)
+
+
+def _examples(split, count, seed, augment, start_step, wanted):
+    """Endless batches of images, labels and indices, augmented by epoch.
+
+    Of `count` examples a step those at the places `wanted` come.
+    """
     batches = split.shuffled(count, seed, start_step)
+    if len(wanted) < count:
+        batches = batches.map(
+            lambda *batch: tuple(tf.gather(each, wanted) for each in batch),
+            num_parallel_calls=tf.data.AUTOTUNE,
+        )
     if not augment:
         return batches
     steps = len(split) // count
@@ -185,7 +218,7 @@ def _mixed(order, examples, others):
     )
 
 
-def evaluation_batches(split, batch_size, pixel_range=(0.0, 1.0)):
+def evaluation_batches(split, batch_size, pixel_range=(0.0, 1.0), part=(0, 1)):
     """Every example exactly once, in order.
 
     The last batch is filled up with repetitions whose weight is 0 and whose
@@ -195,14 +228,16 @@ def evaluation_batches(split, batch_size, pixel_range=(0.0, 1.0)):
         split: A split of a `Dataset`.
         batch_size: Examples in a batch, at least 1.
         pixel_range: Least and greatest value of a pixel.
+        part: As of `training_batches`.
 
     Returns:
         A finite `tf.data.Dataset` with static shapes.
     """
     batch_size = whole("batch_size", batch_size, 1)
+    own = np.arange(batch_size)[_part(batch_size, *part)]
 
     def fill(images, labels, indices):
-        places = tf.range(batch_size)
+        places = tf.constant(own, tf.int32)
         size = tf.shape(labels)[0]
         real = places < size
         images, labels, indices = (

@@ -12,12 +12,14 @@ class Accumulators:
 
     Args:
         model: A Keras model whose metrics are built.
+        workers: The `workers.Workers` that train it.
 
     Attributes:
         saved: A float32 variable `[replicas, values]`, for a checkpoint.
     """
 
-    def __init__(self, model):
+    def __init__(self, model, workers):
+        self._workers = workers
         self._strategy = model.distribute_strategy
         self._variables = [
             variable.value
@@ -29,14 +31,16 @@ class Accumulators:
         self.saved = tf.Variable(tf.zeros([replicas, size]), trainable=False)
 
     def take(self):
-        """Keeps what they hold now."""
+        """Keeps what they hold now, in every process at the same step."""
         columns = [
             [np.ravel(part) for part in self._parts(variable)]
             for variable in self._variables
         ]
-        self.saved.assign(
-            [np.concatenate(row) for row in zip(*columns, strict=True)]
-        )
+        rows = np.zeros(self.saved.shape, np.float32)
+        rows[self._own] = [
+            np.concatenate(row) for row in zip(*columns, strict=True)
+        ]
+        self.saved.assign(self._workers.summed(rows))
 
     def restore(self, values):
         """Takes what `saved` was, `[replicas, values]`, of as many or others.
@@ -52,12 +56,20 @@ class Accumulators:
 
     def give(self):
         """Gives each what was kept of it."""
-        rows, place = self.saved.numpy(), 0
+        rows, place = self.saved.numpy()[self._own], 0
         for variable in self._variables:
             size = int(np.prod(variable.shape))
             for part, row in zip(self._parts(variable), rows, strict=True):
                 part.assign(row[place : place + size].reshape(part.shape))
             place += size
+
+    @property
+    def _own(self):
+        """The rows of this process's replicas."""
+        count = self._workers.replicas
+        return slice(
+            self._workers.index * count, (self._workers.index + 1) * count
+        )
 
     def _parts(self, variable):
         return self._strategy.experimental_local_results(variable)

@@ -8,6 +8,7 @@ import rich.progress
 
 from mart_tf.runs import history
 from mart_tf.runs import signals
+from mart_tf.runs import workers
 
 _REFRESH_SECONDS = 0.5
 _EVENT_SECONDS = 60.0
@@ -117,12 +118,14 @@ class Record(keras.callbacks.Callback):
     Args:
         path: The workdir.
         checkpoints: The run's `Checkpoints`, which keep the rows too.
+        writes: Whether this process writes the workdir.
     """
 
-    def __init__(self, path, checkpoints):
+    def __init__(self, path, checkpoints, writes=True):
         super().__init__()
         self._path = path
         self._checkpoints = checkpoints
+        self._writes = writes
 
     def on_epoch_end(self, epoch, logs=None):
         accuracy = logs.get(f"val_{self.model.defense.selects_by}")
@@ -137,7 +140,8 @@ class Record(keras.callbacks.Callback):
             }
         )
         # The row first: a run that is killed before its checkpoint drops it.
-        history.write(self._path, rows)
+        if self._writes:
+            history.write(self._path, rows)
         self._checkpoints.save(epoch + 1, accuracy)
 
 
@@ -148,11 +152,13 @@ class Events(keras.callbacks.Callback):
         tell: An `events.Log`.
         batch_size: Global batch size.
         done: Steps that the run has taken so far.
+        alone: Whether one process trains.
     """
 
-    def __init__(self, tell, batch_size, done):
+    def __init__(self, tell, batch_size, done, alone=True):
         super().__init__()
         self._tell = tell
+        self._alone = alone
         self._batch_size = batch_size
         self._done = done
 
@@ -168,7 +174,9 @@ class Events(keras.callbacks.Callback):
         images = (self._done - self._from) * self._batch_size
         rate = round(images / seconds, 1)
         self._tell("progress", done=self._done, images_per_second=rate)
-        self._tell_skipped(self.model.logs.skipped())
+        if self._alone:
+            # Of several processes each would have to add its own.
+            self._tell_skipped(self.model.logs.skipped())
         self._mark()
 
     def on_epoch_end(self, epoch, logs=None):
@@ -195,12 +203,15 @@ class Within(keras.callbacks.Callback):
         every: Seconds and steps between two saves, one of them None.
         place: Where the run stands, a `fitting.Place`.
         tell: An `events.Log`.
+        together: The `workers.Workers` of the run.
     """
 
-    def __init__(self, checkpoints, signals, every, place, tell):
+    def __init__(self, checkpoints, signals, every, place, tell, together):
         super().__init__()
         self._checkpoints = checkpoints
         self._signals = signals
+        self._asking = workers.Asking(together, signals)
+        self._several = together.count > 1
         self._seconds, self._steps_between = every
         self._steps = place.steps
         self._position = place.position
@@ -222,25 +233,25 @@ class Within(keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         self._done = self._before + batch + 1
         self._signals.heeded = True
-        if self._is_due(self._seconds) or self._is_asked():
+        by_steps = self._steps_between is not None
+        due = self._is_due(self._seconds)
+        if self._asking.is_wanted(due, now=by_steps and due):
             self._checkpoints.take_metrics()
             self._save()
 
     def on_test_begin(self, logs=None):
         # Keras resets them next: validation has the same ones.
         self._checkpoints.take_metrics()
-        if self._is_due(_BEFORE_VALIDATION):
+        self._asking.rest()
+        if self._asking.is_wanted(self._is_due(_BEFORE_VALIDATION), now=True):
             self._save()
 
     def on_test_batch_end(self, batch, logs=None):
-        if self._is_asked():
+        if self._asking.is_wanted(False):
             self._save()
 
     def on_epoch_end(self, epoch, logs=None):
         self._rest()
-
-    def _is_asked(self):
-        return self._signals.stop is not None or self._signals.save
 
     def _is_due(self, seconds):
         if self._steps_between is not None:
@@ -248,22 +259,25 @@ class Within(keras.callbacks.Callback):
         return time.monotonic() - self._when >= seconds
 
     def _save(self):
-        if self._signals.stop is not None:
-            self._tell("signal", name=self._signals.stop.name)
-        elif self._signals.save:
+        stop = self._asking.stop
+        if stop is not None:
+            self._tell("signal", name=stop.name)
+        elif self._asking.save:
             self._tell("signal", name="SIGUSR1")
         self._checkpoints.save_within(self._done)
-        self._signals.save = False
         self._when, self._saved = time.monotonic(), self._done
-        if self._signals.stop is not None:
+        if stop is not None:
             epoch, step = divmod(self._done - 1, self._steps)
+            whose = f"of process {self._asking.of} " if self._several else ""
             where = (
-                f"after step {step + 1} of epoch {epoch + 1}, which is saved"
+                f"{whose}after step {step + 1} of epoch {epoch + 1}, which is "
+                "saved"
             )
-            raise signals.Stopped(self._signals.stop, where)
+            raise signals.Stopped(stop, where)
 
     def _rest(self):
         """An epoch is saved, or begins."""
+        self._asking.rest()
         self._when = time.monotonic()
         self._saved = self._done = getattr(self, "_done", 0)
 

@@ -22,6 +22,7 @@ import tensorflow as tf
 from mart_tf.runs import accumulators
 from mart_tf.runs import history
 from mart_tf.runs import saves
+from mart_tf.runs import workers
 from mart_tf.training import watch
 
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
@@ -35,6 +36,8 @@ class Checkpoints:
         model: The compiled `AdversarialClassifier`, its optimizer built.
         steps: Training steps in an epoch.
         tell: Called with what was saved, as an `events.Log`.
+        together: The `workers.Workers` that train it: of several processes
+            one writes, and all read; default: this one alone.
 
     Attributes:
         epoch: Finished epochs.
@@ -43,11 +46,20 @@ class Checkpoints:
         rows: Those of the finished epochs, see `history`.
     """
 
-    def __init__(self, path, model, steps, tell=lambda event, **facts: None):
+    def __init__(
+        self,
+        path,
+        model,
+        steps,
+        tell=lambda event, **facts: None,
+        together=None,
+    ):
+        together = together or workers.Workers(model.distribute_strategy)
         self._folder = pathlib.Path(path, "checkpoints")
         self._model = model
         self._steps = steps
         self._tell = tell
+        self._writes = together.is_chief
         self.rows = []
         self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.best_accuracy = tf.Variable(
@@ -55,7 +67,7 @@ class Checkpoints:
         )
         self.rate = tf.Variable(0.0, trainable=False)
         self._history = tf.Variable("", dtype=tf.string, trainable=False)
-        self._metrics = accumulators.Accumulators(model)
+        self._metrics = accumulators.Accumulators(model, together)
         whole = {
             "classifier": _raw(model.classifier.weights),
             "optimizer": _raw(model.optimizer.variables),
@@ -137,6 +149,8 @@ class Checkpoints:
             OSError: If the disk has no room.
         """
         self._check_finite(f"step {step}")
+        if not self._writes:
+            return
         self._save("within", self._within, step)
         newest = saves.newest(self._folder) | {"within": step}
         saves.name_newest(self._folder, newest)
@@ -167,9 +181,13 @@ class Checkpoints:
         """
         self._check_finite(f"epoch {epoch}")
         self.epoch.assign(epoch)
-        newest = saves.newest(self._folder)
-        if accuracy is not None and self.is_best(accuracy):
+        is_best = accuracy is not None and self.is_best(accuracy)
+        if is_best:
             self.best_accuracy.assign(accuracy)
+        if not self._writes:
+            return
+        newest = saves.newest(self._folder)
+        if is_best:
             self._save("best", self._best, epoch)
             newest["best"] = epoch
         self._save("last", self._last, epoch)

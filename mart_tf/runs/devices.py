@@ -13,12 +13,20 @@ def kind():
     return "GPU" if tf.config.list_logical_devices("GPU") else "CPU"
 
 
-def strategy(name):
-    """The distribution strategy for "auto", "single" or "mirrored".
+def strategy(name, members=None):
+    """The distribution strategy for a `--strategy`.
 
     "auto" mirrors over all visible GPUs (or logical CPUs where there is no
     GPU) when there is more than one.
+
+    Args:
+        name: One of `runs.STRATEGIES`.
+        members: The `cluster.Cluster` whose processes train together, or None.
+            Each must come here before it has used TensorFlow; the call waits
+            for the last one.
     """
+    if members is not None:
+        return tf.distribute.MultiWorkerMirroredStrategy()
     devices = tf.config.list_logical_devices(kind())
     if name == "mirrored" or (name == "auto" and len(devices) > 1):
         return _mirrored(tuple(device.name for device in devices))

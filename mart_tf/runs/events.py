@@ -31,11 +31,11 @@ class Log:
     """Appends to the events of a run.
 
     Args:
-        path: The workdir.
+        path: The workdir; None: another process writes them.
     """
 
     def __init__(self, path):
-        self._file = pathlib.Path(path, _NAME)
+        self._file = path and pathlib.Path(path, _NAME)
 
     def __call__(self, event, **facts):
         """Writes a line.
@@ -44,6 +44,8 @@ class Log:
             event: What happened.
             facts: Plain values by name.
         """
+        if self._file is None:
+            return
         # JSON has no NaN.
         plain = {
             name: None if isinstance(v, float) and not math.isfinite(v) else v

@@ -10,6 +10,9 @@ import keras
 
 from mart_tf import data
 from mart_tf.runs import callbacks
+from mart_tf.runs import config as run_config
+from mart_tf.runs import workers
+from mart_tf.training import classifier as adversarial
 from mart_tf.training import epoch
 from mart_tf.training import first_loss
 
@@ -33,14 +36,29 @@ class Place(NamedTuple):
         return self.finished * self.steps + self.position
 
 
-def fit(config, model, dataset, pool, place, saved, seen, tell, console):
+class Training(NamedTuple):
+    """What is trained, on what, and by whom.
+
+    Attributes:
+        config: A resolved `Config`.
+        model: The compiled `AdversarialClassifier`.
+        dataset: A `data.Dataset`.
+        pool: A `data.Pool`, or None.
+        together: The `workers.Workers`.
+    """
+
+    config: run_config.Config
+    model: adversarial.AdversarialClassifier
+    dataset: data.Dataset
+    pool: data.Pool | None
+    together: workers.Workers
+
+
+def fit(training, place, saved, seen, tell, console):
     """Trains to the last epoch.
 
     Args:
-        config: A resolved `Config`.
-        model: The compiled `AdversarialClassifier`, restored.
-        dataset: A `data.Dataset`.
-        pool: A `data.Pool`, or None.
+        training: A `Training`, its model restored.
         place: The `Place` to go on from.
         saved: The run's `Checkpoints`.
         seen: A `signals.Signals`.
@@ -50,12 +68,16 @@ def fit(config, model, dataset, pool, place, saved, seen, tell, console):
     Raises:
         training.watch.Diverged: If training leads nowhere.
     """
+    config, model, dataset, _, together = training
     validation = None
     if config.validation_images:
-        validation = data.evaluation_batches(
-            dataset.validation,
-            config.batch_size,
-            (config.pixel_min, config.pixel_max),
+        validation = together.distributed(
+            data.evaluation_batches(
+                dataset.validation,
+                config.batch_size,
+                (config.pixel_min, config.pixel_max),
+                together.part,
+            )
         )
     progress = callbacks.Progress(
         console, config.batch_size, place.steps, config.epochs, place.done
@@ -69,19 +91,25 @@ def fit(config, model, dataset, pool, place, saved, seen, tell, console):
 
     with contextlib.closing(progress):
         hooks = [
-            callbacks.Within(saved, seen, config.interval(), place, tell),
-            callbacks.Record(config.workdir, saved),
-            callbacks.Events(tell, config.batch_size, place.done),
+            callbacks.Within(
+                saved, seen, config.interval(), place, tell, together
+            ),
+            callbacks.Record(config.workdir, saved, together.is_chief),
+            callbacks.Events(
+                tell, config.batch_size, place.done, together.count == 1
+            ),
             progress,
             first_loss.FirstLoss(warn),
-            *_tensorboard(config.workdir),
         ]
-        batches = functools.partial(_batches, config, dataset, pool)
+        if together.is_chief:
+            hooks += _tensorboard(config.workdir)
+        batches = functools.partial(_batches, training)
         _fit(config.epochs, batches, validation, model, hooks, place)
 
 
-def _batches(config, dataset, pool, start_step):
-    return data.training_batches(
+def _batches(training, start_step):
+    config, _, dataset, pool, together = training
+    batches = data.training_batches(
         dataset.train,
         config.batch_size,
         seed=config.seed,
@@ -91,7 +119,9 @@ def _batches(config, dataset, pool, start_step):
         pool=pool,
         pool_fraction=config.pool_fraction,
         unlabeled_weight=config.unlabeled_weight,
+        part=together.part,
     )
+    return together.distributed(batches)
 
 
 def _fit(epochs, batches, validation, model, hooks, place):

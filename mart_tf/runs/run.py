@@ -1,10 +1,14 @@
 """One training run: from a configuration to a workdir with a classifier."""
 
+import contextlib
 import dataclasses
+import functools
 import math
 
+import rich.console
 import tensorflow as tf
 
+import mart_tf
 from mart_tf import data
 from mart_tf import defenses
 from mart_tf import files
@@ -18,13 +22,14 @@ from mart_tf.runs import history
 from mart_tf.runs import initialization
 from mart_tf.runs import signals
 from mart_tf.runs import workdir
+from mart_tf.runs import workers
 from mart_tf.training import classifier as adversarial
 from mart_tf.training import optimizers
 from mart_tf.training import schedules
 from mart_tf.training import watch
 
 
-def train(config, record, console, leave=None):
+def train(config, record, console, leave=None, members=None):
     """Starts or continues a run, and trains it to its last epoch.
 
     Args:
@@ -32,15 +37,29 @@ def train(config, record, console, leave=None):
         record: What `workdir.prepare` found of it.
         console: A `rich.console.Console` for the person who waits.
         leave: As of `signals.heeded`.
+        members: The `cluster.Cluster` of the processes that train it together;
+            then nothing may have used TensorFlow yet.
 
     Raises:
         signals.Stopped: If a signal asked to stop.
+        workers.Lost: If another process of the run has gone.
         ValueError: On anything that forbids the run; then nothing has been
             written, unless weights became infinite in the middle of it.
     """
+    # First of all: TensorFlow must not have done anything before.
+    together = _together(config, members, console)
+    if not together.is_chief:
+        # The chief tells for all.
+        console = rich.console.Console(quiet=True)
+    with together.unbroken():
+        _train(config, record, console, leave, together)
+
+
+def _train(config, record, console, leave, together):
+    """The run, once it is known who trains it."""
     _check_options(config)
+    strategy = together.strategy
     config, dataset = _data(config, record)
-    strategy = devices.strategy(config.strategy)
     replicas = strategy.num_replicas_in_sync
     pool = _pool(config, dataset)
     steps = _steps_per_epoch(config, dataset, pool, replicas)
@@ -69,25 +88,65 @@ def train(config, record, console, leave=None):
         replicas,
     )
     facts = facts_of(config, dataset, model, policy)
-    with signals.heeded(leave) as seen, files.held(config.workdir):
+    training = fitting.Training(config, model, dataset, pool, together)
+    with (
+        signals.heeded(leave) as seen,
+        _held(config, record, together),
+    ):
+        _continue(training, record, facts, console, steps, seen)
+
+
+def _together(config, members, console):
+    """The `Workers` that train the run, this process among them."""
+    make = functools.partial(devices.strategy, config.strategy, members)
+    if members is None:
+        return workers.Workers(make())
+    console.print(
+        f"This is {members.describe()}; waiting for the others.",
+        highlight=False,
+        soft_wrap=True,
+    )
+    together = workers.connected(members, make)
+    if not members.is_chief:
+        console.print(
+            f"All are there; the chief, at {members.addresses[0]}, tells of "
+            "the run and writes its workdir.",
+            highlight=False,
+            soft_wrap=True,
+        )
+    return together
+
+
+@contextlib.contextmanager
+def _held(config, record, together):
+    """A scope in which no other process may write the workdir."""
+    if not together.is_chief:
+        yield
+        return
+    with files.held(config.workdir):
         if workdir.prepare(config) != record:
             raise ValueError(
                 f"Another process began a run in {config.workdir} while this "
                 "one started; give another --workdir."
             )
-        _continue(
-            config, record, facts, console, model, dataset, pool, steps, seen
-        )
+        yield
 
 
-def _continue(
-    config, record, facts, console, model, dataset, pool, steps, seen
-):
+def _continue(training, record, facts, console, steps, seen):
     """Trains from where the workdir stands to the last epoch."""
+    config, model, _, _, together = training
     workdir.check_files(record, facts["files"])
-    tell = events.Log(config.workdir)
-    saved = checkpoints.Checkpoints(config.workdir, model, steps, tell)
+    tell = events.Log(config.workdir if together.is_chief else None)
+    saved = checkpoints.Checkpoints(
+        config.workdir, model, steps, tell, together
+    )
     finished, position, warnings = saved.restore()
+    workers.check_alike(
+        together,
+        config.workdir,
+        _said(config, facts),
+        finished * steps + position,
+    )
     place = fitting.Place(steps, finished, position)
     instead = "Falling back to the one before it."
     if not place.done:
@@ -114,8 +173,9 @@ def _continue(
         console.print(
             f"Continuing {config.workdir} after {where}.", soft_wrap=True
         )
-    workdir.write(config, facts, record)
-    if saved.rows:
+    if together.is_chief:
+        workdir.write(config, facts, record)
+    if saved.rows and together.is_chief:
         # What is there may be damaged, or a row ahead.
         history.write(config.workdir, saved.rows)
     seen.farewells.append(tell.stopped)
@@ -127,9 +187,7 @@ def _continue(
     )
     with running:
         try:
-            fitting.fit(
-                config, model, dataset, pool, place, saved, seen, tell, console
-            )
+            fitting.fit(training, place, saved, seen, tell, console)
         except watch.Diverged as error:
             raise watch.Diverged(f"{error} {saved.describe()}") from error
     console.print(
@@ -179,6 +237,22 @@ def facts_of(config, dataset, model, policy):
         "parameters": model.classifier.count_params(),
         "files": workdir.digests(config, model.defense.files),
     }
+
+
+def _said(config, facts):
+    """What must be alike in all processes that train a run."""
+    own = ("workdir", "data_dir", "download")
+    flags = {
+        f"--{name}": value
+        for name, value in dataclasses.asdict(config).items()
+        if name not in own
+    }
+    versions = {
+        "the version of mart_tf": mart_tf.__version__,
+        "the version of TensorFlow": tf.__version__,
+    }
+    shown = {name.replace("_", " "): value for name, value in facts.items()}
+    return flags | versions | shown
 
 
 def _pool(config, dataset):

@@ -350,7 +350,11 @@ class AdversarialClassifier(checked.CheckedModel):
 
     def _results(self, names):
         results = super().get_metrics_result()
-        return {name: results[name] for name in results if name in names}
+        return {
+            name: reduction.as_keras_reduces(results[name])
+            for name in results
+            if name in names
+        }
 
     def _changing(self):
         """The variables that a step changes, but metrics; no counters."""

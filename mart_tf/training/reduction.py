@@ -149,5 +149,17 @@ def _nan_if_infinite(gradient):
     return tf.where(tf.math.is_finite(gradient), gradient, float("nan"))
 
 
+def as_keras_reduces(log):
+    """A scalar in the shape that Keras can take the replicas' mean of.
+
+    Over several processes it takes one along the first axis (see
+    tensorflow#72388), and there `[1]` becomes a scalar.
+    """
+    strategy = tf.distribute.get_strategy()
+    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+        return tf.reshape(log, [1])
+    return log
+
+
 def _replicas():
     return tf.distribute.get_strategy().num_replicas_in_sync

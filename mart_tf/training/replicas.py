@@ -8,7 +8,6 @@ import tensorflow as tf
 from mart_tf import private
 
 _FOREIGN = (
-    tf.distribute.MultiWorkerMirroredStrategy,
     tf.distribute.ParameterServerStrategy,
     tf.distribute.TPUStrategy,
     tf.distribute.experimental.CentralStorageStrategy,
@@ -27,7 +26,7 @@ def check_strategy(strategy):
         raise ValueError(
             f"The classifier was made under a {type(strategy).__name__}; "
             "expected a tf.distribute.MirroredStrategy over the devices of one "
-            "machine, or no strategy."
+            "machine, a MultiWorkerMirroredStrategy, or no strategy."
         )
 
 
