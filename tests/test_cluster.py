@@ -26,7 +26,7 @@ VERTEX = {
     },
     "environment": "cloud",
     "task": {"type": "worker", "index": 0},
-    "job": "{\"python_module\": \"\"}",
+    "job": '{"python_module": ""}',
 }
 
 

@@ -31,6 +31,15 @@ def indices(batches):
     return [x["index"].numpy() for x, _, _ in batches]
 
 
+def assert_parts(batches, count):
+    """That the parts of every batch, one after the other, are the batch."""
+    parts = [whole(batches(part=(place, count))) for place in range(count)]
+    for batch, *pieces in zip(whole(batches()), *parts, strict=True):
+        for one, *others in zip(batch, *pieces, strict=True):
+            assert {len(other) for other in others} == {len(one) // count}
+            np.testing.assert_array_equal(one, np.concatenate(others))
+
+
 class TestTrainingBatches:
     def test_have_the_one_form(self, digits):
         batches = data.training_batches(digits.train, 32)
@@ -131,6 +140,16 @@ class TestTrainingBatches:
             local = strategy.experimental_local_results(tensor)
             assert len({len(part) for part in local}) == 1
             np.testing.assert_array_equal(np.concatenate(local), whole_batch)
+
+    @pytest.mark.parametrize("count", [2, 4])
+    def test_parts_in_turn_are_the_batch(self, digits, count):
+        settings = {"augment": True, "start_step": 38}
+        assert_parts(
+            lambda **part: data.training_batches(
+                digits.train, 32, **settings, **part
+            ).take(4),
+            count,
+        )
 
     def test_refuses_less_than_a_batch(self, digits):
         with pytest.raises(ValueError, match="2000 is larger than the 1294"):
@@ -309,6 +328,21 @@ class TestPool:
                 )
         np.testing.assert_array_equal(image[::2], as_floats[index[::2]])
 
+    @pytest.mark.parametrize("count", [2, 5])
+    def test_parts_in_turn_are_the_batch(self, digits, count):
+        assert_parts(
+            lambda **part: data.training_batches(
+                digits.train,
+                30,
+                augment=True,
+                pool=a_pool(50),
+                pool_fraction=0.3,
+                unlabeled_weight=0.5,
+                **part,
+            ).take(3),
+            count,
+        )
+
     def test_labelled_data_may_stream(self, tmp_path):
         tiny_tfds.prepare(tmp_path, shards=3, train=tiny_tfds.examples(60))
         train = data.load("tiny:mode=streaming", data_dir=tmp_path).train
@@ -383,6 +417,19 @@ class TestEvaluationBatches:
         np.testing.assert_array_equal(
             image[359:], np.repeat(images[-1:], len(image) - 359, axis=0)
         )
+
+    def test_parts_in_turn_are_the_batch(self, digits):
+        assert_parts(
+            lambda **part: data.evaluation_batches(
+                digits.test, 100, (0.0, 255.0), **part
+            ),
+            4,
+        )
+
+    def test_refuses_a_part_that_is_none(self, digits):
+        for part in [(0, 3), (2, 2), (-1, 2)]:
+            with pytest.raises(ValueError, match=r"no part -?\d of \d"):
+                data.evaluation_batches(digits.test, 100, part=part)
 
     def test_arrays_gives_the_first_examples(self, digits):
         images, labels = data.arrays(digits.test)

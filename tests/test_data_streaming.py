@@ -47,6 +47,20 @@ class TestStreaming:
                     np.testing.assert_array_equal, batch, same
                 )
 
+    def test_parts_in_turn_are_the_batch(self, sharded):
+        train = data.load("tiny:mode=streaming", data_dir=sharded).train
+        settings = {"seed": 1, "augment": True, "start_step": 2}
+        parts = [
+            data.training_batches(train, 30, part=(i, 3), **settings).take(5)
+            for i in range(3)
+        ]
+        batches = data.training_batches(train, 30, **settings).take(5)
+        for batch, *pieces in zip(batches, *parts, strict=True):
+            joined = tf.nest.map_structure(
+                lambda *each: tf.concat(each, axis=0), *pieces
+            )
+            tf.nest.map_structure(np.testing.assert_array_equal, batch, joined)
+
     def test_an_epoch_holds_each_row_once(self, sharded):
         memory = data.load("tiny", data_dir=sharded)
         stream = data.load("tiny:mode=streaming", data_dir=sharded)

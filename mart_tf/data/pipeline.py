@@ -170,12 +170,7 @@ def _examples(split, count, seed, augment, start_step, wanted):
 
     Of `count` examples a step those at the places `wanted` come.
     """
-    batches = split.shuffled(count, seed, start_step)
-    if len(wanted) < count:
-        batches = batches.map(
-            lambda *batch: tuple(tf.gather(each, wanted) for each in batch),
-            num_parallel_calls=tf.data.AUTOTUNE,
-        )
+    batches = split.shuffled(count, seed, start_step, wanted)
     if not augment:
         return batches
     steps = len(split) // count

@@ -61,8 +61,12 @@ class ShardedSplit:
         order = tf.range(len(self.shards), dtype=tf.int64)
         return self._examples(self._records(order, 1)).batch(batch_size)
 
-    def shuffled(self, batch_size, seed, start_step):
-        """Endless whole batches: permuted shards, then a shuffle buffer."""
+    def shuffled(self, batch_size, seed, start_step, wanted):
+        """Endless whole batches: permuted shards, then a shuffle buffer.
+
+        Of each batch the examples at the places `wanted`, int64 `[n]`, come;
+        others are read, and not decoded.
+        """
         steps = len(self) // batch_size
         stream = noise.fold(tf.constant(seed, tf.int64), _STREAM)
 
@@ -82,7 +86,13 @@ class ShardedSplit:
         records = epochs.flat_map(epoch_records)
         # What was seen of an epoch is read once more, and not decoded.
         records = records.skip(start_step % steps * batch_size)
-        return self._examples(records).batch(batch_size, drop_remainder=True)
+        if len(wanted) < batch_size:
+            records = (
+                records.batch(batch_size, drop_remainder=True)
+                .map(lambda *batch: [tf.gather(part, wanted) for part in batch])
+                .unbatch()
+            )
+        return self._examples(records).batch(len(wanted), drop_remainder=True)
 
     def _records(self, order, shards_at_once):
         """Pairs of row and serialized example, shards in the given order."""

@@ -182,17 +182,19 @@ class RandomAccess:
         positions = tf.data.Dataset.range(len(self)).batch(batch_size)
         return self.read(positions, batch_size)
 
-    def shuffled(self, batch_size, seed, start_step):
-        """Endless whole batches from step `start_step` on."""
+    def shuffled(self, batch_size, seed, start_step, wanted):
+        """Endless whole batches from step `start_step` on.
+
+        Of each batch the examples at the places `wanted`, int64 `[n]`, come.
+        """
         count, steps = len(self), len(self) // batch_size
 
         def positions(step):
-            first = step % steps * batch_size
-            places = first + tf.range(batch_size, dtype=tf.int64)
+            places = step % steps * batch_size + tf.constant(wanted, tf.int64)
             return permute(places, count, seed, step // steps)
 
         steps_from = tf.data.Dataset.counter(start_step)
-        return self.read(steps_from.map(positions), batch_size)
+        return self.read(steps_from.map(positions), len(wanted))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
