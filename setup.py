@@ -82,10 +82,10 @@ setuptools.setup(
     },
     entry_points={
         "console_scripts": [
-            "mart-train=mart_tf.train:main",
-            "mart-evaluate=mart_tf.evaluate:main",
-            "mart-export=mart_tf.export:main",
-            "mart-label=mart_tf.label:main",
+            "mart-train=mart_tf.entry:train",
+            "mart-evaluate=mart_tf.entry:evaluate",
+            "mart-export=mart_tf.entry:export",
+            "mart-label=mart_tf.entry:label",
         ]
     },
     data_files=shared_files("flags", "export"),

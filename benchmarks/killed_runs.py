@@ -77,6 +77,7 @@ import os
 import signal
 # Not the program's, that this takes time.
 signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+from mart_tf import entry
 from mart_tf.runs import callbacks
 callbacks._EVENT_SECONDS = 0.0
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -37,7 +37,14 @@ def _child(call):
     # As `python -m` has it.
     sys.path[0] = call["cwd"]
     sys.argv = [module, *arguments]
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    from mart_tf import entry
+
+    begin = getattr(entry, module.removeprefix("mart_tf."), None)
+    if begin is not None:
+        # A program, as it is installed.
+        begin()
+    else:
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 def _status(call):

@@ -119,7 +119,7 @@ class TestTheWheel:
         parser = configparser.ConfigParser()
         parser.read_string(text)
         assert dict(parser["console_scripts"]) == {
-            f"mart-{program}": f"mart_tf.{program}:main"
+            f"mart-{program}": f"mart_tf.entry:{program}"
             for program in ("train", "evaluate", "export", "label")
         }
 

@@ -123,6 +123,34 @@ def test_ctrl_c_that_comes_out_as_another_error_is_ctrl_c():
     assert error == "mart-train: stopped by Ctrl-C.\n"
 
 
+# As a person who presses Ctrl-C while the program's modules are imported.
+IMPORTING = """
+import os, signal, sys
+from mart_tf import entry
+
+class Impatient:
+    def find_spec(self, name, path=None, target=None):
+        if name == "mart_tf.runs.config":
+            os.kill(os.getpid(), signal.SIGINT)
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.meta_path.insert(0, Impatient())
+entry.train()
+"""
+
+
+def test_ctrl_c_while_a_program_is_imported():
+    done = subprocess.run(
+        [sys.executable, "-c", IMPORTING],
+        env=programs.environment(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 130
+    assert done.stderr == "mart-train: stopped by Ctrl-C.\n"
+
+
 def test_usr1_asks_to_save():
     process = begun("none")
     process.send_signal(signal.SIGUSR1)

@@ -8,9 +8,9 @@ import math
 import rich.console
 import tensorflow as tf
 
-import mart_tf
 from mart_tf import data
 from mart_tf import defenses
+from mart_tf import environment
 from mart_tf import files
 from mart_tf.models import loading
 from mart_tf.runs import checkpoints
@@ -248,8 +248,8 @@ def _said(config, facts):
         if name not in own
     }
     versions = {
-        "the version of mart_tf": mart_tf.__version__,
-        "the version of TensorFlow": tf.__version__,
+        f"the version of {package}": version
+        for package, version in environment.versions().items()
     }
     shown = {name.replace("_", " "): value for name, value in facts.items()}
     return flags | versions | shown
