@@ -33,13 +33,14 @@ def started(
     tensorflow=True,
     setup="",
     preload="",
+    starter=0,
     **variables,
 ):
     """Starts `python -m mart_tf.<program>`; yields the `Started` process.
 
     In a process of its own, forked from one that has imported TensorFlow:
     that takes seconds. What hangs on a start from nothing uses `subprocess`.
-    One at a time.
+    One at a time of each `starter`.
 
     Args:
         program: Such as "train".
@@ -48,6 +49,7 @@ def started(
         tensorflow: If False, who imports it gets an ImportError.
         setup: Python that runs before it.
         preload: A library that is loaded before all others, or "".
+        starter: Processes with different ones run beside each other.
         variables: What goes into its environment.
     """
     with tempfile.TemporaryDirectory() as folder:
@@ -60,7 +62,7 @@ def started(
             "setup": setup,
             **{name: str(file) for name, file in files.items()},
         }
-        starter = _starter(preload)
+        starter = _starter(preload, starter)
         starter.stdin.write(json.dumps(call) + "\n")
         starter.stdin.flush()
         process = Started(call["arguments"], starter, files)
@@ -100,8 +102,9 @@ class Started:
 
 
 @functools.cache
-def _starter(preload):
-    """The process that forks; one for each of pytest's workers."""
+def _starter(preload, place):
+    """A process that forks, of each of pytest's workers its own."""
+    del place
     starter = subprocess.Popen(
         [sys.executable, pathlib.Path(__file__).with_name("started.py")],
         stdin=subprocess.PIPE,
@@ -109,7 +112,7 @@ def _starter(preload):
         stderr=subprocess.DEVNULL,
         env={
             **environment(),
-            "TF_CPP_MIN_LOG_LEVEL": "2",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
             **({"LD_PRELOAD": preload} if preload else {}),
         },
         text=True,

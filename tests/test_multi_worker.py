@@ -1,0 +1,188 @@
+"""Two processes that train one run, as TF_CONFIG has them on two machines."""
+
+import contextlib
+import json
+import os
+import pathlib
+import signal
+import socket
+import time
+
+import numpy as np
+import programs
+import pytest
+import run_states
+import small_runs
+
+pytestmark = pytest.mark.usefixtures("own_directory")
+
+# Without dropout, whose masks belong to a replica.
+NETWORK = """
+import keras
+
+def build(input_shape, num_classes):
+    return keras.Sequential([
+        keras.Input(input_shape),
+        keras.layers.Conv2D(4, 3, activation="relu"),
+        keras.layers.BatchNormalization(synchronized=True),
+        keras.layers.Flatten(),
+        keras.layers.Dense(num_classes),
+    ])
+"""
+SETTINGS = {
+    "model": "even_network:build",
+    "batch_size": 64,
+    "epochs": 2,
+    "ema": 0.9,
+    "checkpoint_every": "4steps",
+}
+
+
+@pytest.fixture(autouse=True)
+def network(own_directory):
+    pathlib.Path("even_network.py").write_text(NETWORK)
+
+
+@contextlib.contextmanager
+def begun(path, *flags, others=()):
+    """Starts both processes of a run; yields them, the chief first.
+
+    Args:
+        path: The workdir.
+        flags: Flags of both.
+        others: More flags of the one that is not the chief.
+    """
+    settings = small_runs.SMALL | SETTINGS | {"workdir": path}
+    settings |= {"strategy": "multi_worker"}
+    flags = [f"--{name}={value}" for name, value in settings.items()] + [*flags]
+    with contextlib.ExitStack() as stack:
+        ports = [
+            stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            for _ in range(2)
+        ]
+        hosts = [f"127.0.0.1:{port.getsockname()[1]}" for port in ports]
+    with contextlib.ExitStack() as stack:
+        yield [
+            stack.enter_context(
+                programs.started(
+                    "train",
+                    *flags,
+                    *(others if index else ()),
+                    starter=index,
+                    PYTHONPATH=os.pathsep.join([str(programs.ROOT), "."]),
+                    TF_CONFIG=json.dumps(
+                        {
+                            "cluster": {"worker": hosts},
+                            "task": {"type": "worker", "index": index},
+                        }
+                    ),
+                )
+            )
+            for index in range(2)
+        ]
+
+
+def ended(path, *flags, **options):
+    """Runs both processes to their end."""
+    with begun(path, *flags, **options) as both:
+        return [process.finished() for process in both]
+
+
+def saved_within(path, above=0):
+    """Waits until the middle of an epoch is saved; the step."""
+    newest = pathlib.Path(path, "checkpoints/newest.json")
+    for _ in range(6000):
+        with contextlib.suppress(OSError, ValueError):
+            step = json.loads(newest.read_text()).get("within", 0)
+            if step > above:
+                return step
+        time.sleep(0.01)
+    raise AssertionError(f"No save within an epoch above step {above}.")
+
+
+def test_two_processes_train_what_one_does():
+    small_runs.train("one", **SETTINGS)
+    chief, worker = ended("two")
+    assert chief.returncode == 0, chief.stderr
+    assert worker.returncode == 0, worker.stderr
+    assert "2 CPU" in chief.stdout
+    assert "epoch   2/2" in chief.stdout
+    # One of them tells.
+    assert "epoch" not in worker.stdout
+    assert "the chief, at 127.0.0.1:" in worker.stdout
+    for checkpoint in ("best", "best_raw", "last", "last_raw"):
+        one = small_runs.weights("one", checkpoint)
+        two = small_runs.weights("two", checkpoint)
+        for a, b in zip(one, two, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5)
+    for a, b in zip(
+        small_runs.rows("one"), small_runs.rows("two"), strict=True
+    ):
+        assert a.keys() == b.keys()
+        for name in a:
+            np.testing.assert_allclose(
+                float(a[name]), float(b[name]), rtol=1e-5, err_msg=name
+            )
+
+
+def test_a_process_that_is_stopped_or_lost_ends_the_others_and_all_go_on():
+    for process in ended("whole"):
+        assert process.returncode == 0, process.stderr
+    # The scheduler takes one that is not the chief.
+    with begun("run") as both:
+        saved_within("run")
+        os.kill(both[1].pid, signal.SIGTERM)
+        for process in both:
+            done = process.finished()
+            assert done.returncode == 128 + signal.SIGTERM
+            assert done.stderr.startswith(
+                "mart-train: Stopped by SIGTERM of process 1 after step "
+            )
+            assert done.stderr.endswith(
+                "the same command goes on from there.\n"
+            )
+            assert done.stderr.count("\n") == 1
+    # Its machine fails.
+    for place in (1, 0):
+        with begun("run") as both:
+            step = saved_within("run")
+            os.kill(both[place].pid, signal.SIGKILL)
+            killed = time.monotonic()
+            assert both[place].finished().returncode == -signal.SIGKILL
+            left = both[1 - place].finished()
+        assert time.monotonic() - killed < 60
+        assert left.returncode == 138
+        assert left.stderr.startswith(
+            "mart-train: Of the 2 processes that train together one has gone, "
+            f"of {place} (127.0.0.1:"
+        )
+        assert left.stderr.count("\n") == 1
+    chief, worker = ended("run")
+    assert chief.returncode == 0, chief.stderr
+    assert worker.returncode == 0, worker.stderr
+    assert "Continuing run after step " in chief.stdout
+    assert step
+    small_runs.assert_same("whole", "run")
+    ends = [
+        e["outcome"] for e in run_states.events("run") if e["event"] == "end"
+    ]
+    # The chief that was killed wrote none.
+    assert ends == ["stopped", "failed", "finished"]
+
+
+def test_processes_that_differ_are_refused():
+    for process in ended("run", others=["--seed=1"]):
+        assert process.returncode == 1
+        assert process.stderr == (
+            "mart-train: Process 1 differs from the chief in --seed; start all "
+            "processes with the same flags, data and versions.\n"
+        )
+    assert not pathlib.Path("run/run.json").exists()
+    small_runs.train("run", **SETTINGS, strategy="single")
+    for process in ended("run", "--epochs=3", others=["--workdir=other"]):
+        assert process.returncode == 1
+        assert process.stderr == (
+            "mart-train: Process 1 finds step 0 of the run in other, and the "
+            "chief step 40; --workdir must be a folder that all processes "
+            "share.\n"
+        )
