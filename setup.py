@@ -72,6 +72,7 @@ setuptools.setup(
             "check-jsonschema>=0.39,<1",
             "hypothesis>=6.170,<7",
             "jsonschema>=4.26,<5",
+            "kubeflow-training>=1.9.4,<2",
             "kubernetes-validate>=1.37,<2",
             "pytest>=9.2",
             "pytest-xdist>=3.8",
