@@ -5,11 +5,10 @@ import json
 import os
 import pathlib
 import signal
-import socket
 import time
 
+import clusters
 import numpy as np
-import programs
 import pytest
 import run_states
 import small_runs
@@ -43,43 +42,12 @@ def network(own_directory):
     pathlib.Path("even_network.py").write_text(NETWORK)
 
 
-@contextlib.contextmanager
-def begun(path, *flags, others=()):
-    """Starts both processes of a run; yields them, the chief first.
-
-    Args:
-        path: The workdir.
-        flags: Flags of both.
-        others: More flags of the one that is not the chief.
-    """
+def begun(path, *flags, **options):
+    """Both processes of a run, as `clusters.begun` has them."""
     settings = small_runs.SMALL | SETTINGS | {"workdir": path}
     settings |= {"strategy": "multi_worker"}
-    flags = [f"--{name}={value}" for name, value in settings.items()] + [*flags]
-    with contextlib.ExitStack() as stack:
-        ports = [
-            stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-            for _ in range(2)
-        ]
-        hosts = [f"127.0.0.1:{port.getsockname()[1]}" for port in ports]
-    with contextlib.ExitStack() as stack:
-        yield [
-            stack.enter_context(
-                programs.started(
-                    "train",
-                    *flags,
-                    *(others if index else ()),
-                    starter=index,
-                    PYTHONPATH=os.pathsep.join([str(programs.ROOT), "."]),
-                    TF_CONFIG=json.dumps(
-                        {
-                            "cluster": {"worker": hosts},
-                            "task": {"type": "worker", "index": index},
-                        }
-                    ),
-                )
-            )
-            for index in range(2)
-        ]
+    given = [f"--{name}={value}" for name, value in settings.items()]
+    return clusters.begun(*given, *flags, **options)
 
 
 def ended(path, *flags, **options):

@@ -190,6 +190,9 @@ def _continue(training, record, facts, console, steps, seen):
             fitting.fit(training, place, saved, seen, tell, console)
         except watch.Diverged as error:
             raise watch.Diverged(f"{error} {saved.describe()}") from error
+    if not together.is_chief:
+        # Which may still be writing the last epoch.
+        return
     console.print(
         f"Finished: {_outcome(config, model, saved)}. Workdir: "
         f"{config.workdir}",
