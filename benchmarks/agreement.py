@@ -37,16 +37,16 @@ flags.mark_flag_as_required("workdir")
 
 def main(_):
     """Prints a line for each number of steps."""
-    run = workdir.describe(_WORKDIR.value)
-    threat = mart_tf.ThreatModel(run["norm"], run["epsilon"])
+    config = workdir.trained(_WORKDIR.value).config
+    threat = mart_tf.ThreatModel(config.norm, config.epsilon)
     dataset = mart_tf.data.load(
-        run["dataset"], data_dir=_DATA_DIR.value or run["data_dir"]
+        config.dataset, data_dir=_DATA_DIR.value or config.data_dir
     )
     images, labels = map(
         tf.constant, mart_tf.data.arrays(dataset.test, _IMAGES.value)
     )
     classify = targets.of(
-        workdir.load_classifier(_WORKDIR.value)[0], run["outputs"]
+        workdir.load_classifier(_WORKDIR.value)[0], config.outputs
     ).classify
     seeds = noise.seeds(0, tf.range(len(images)))
     offset = threat.random_start(images, seeds) - images

@@ -75,23 +75,23 @@ class Bench:
     """A run's classifier and test images, and both sides' attacks."""
 
     def __init__(self):
-        run = workdir.describe(_WORKDIR.value)
-        self.threat = mart_tf.ThreatModel("linf", run["epsilon"])
+        config = workdir.trained(_WORKDIR.value).config
+        self.threat = mart_tf.ThreatModel("linf", config.epsilon)
         dataset = mart_tf.data.load(
-            run["dataset"], data_dir=_DATA_DIR.value or run["data_dir"]
+            config.dataset, data_dir=_DATA_DIR.value or config.data_dir
         )
         self.images, self.labels = mart_tf.data.arrays(
             dataset.test, _IMAGES.value
         )
         self.classes = dataset.num_classes
         network = workdir.load_classifier(_WORKDIR.value)[0]
-        self.classify = targets.of(network, run["outputs"]).classify
+        self.classify = targets.of(network, config.outputs).classify
         self.width = min(_BATCH_SIZE.value, len(self.images))
         self.engine = engine.Engine(self.classify, self.width)
         self.right = self.engine.predict(self.images) == self.labels
         self.art = peers.art_classifier(self.classify, self.images, self.threat)
         print(
-            f"{_WORKDIR.value}: epsilon {run['epsilon']:g}, "
+            f"{_WORKDIR.value}: epsilon {config.epsilon:g}, "
             f"{len(self.images)} images, natural {self.right.mean():.2%}"
         )
 

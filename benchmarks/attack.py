@@ -149,15 +149,15 @@ class Bench:
 
     def __init__(self, name):
         self.measure = getattr(self, name)
-        run = workdir.describe(_WORKDIR.value)
-        epsilon = cli.number("--epsilon", _EPSILON.value) or run["epsilon"]
-        self.threat = mart_tf.ThreatModel(run["norm"], epsilon)
+        config = workdir.trained(_WORKDIR.value).config
+        epsilon = cli.number("--epsilon", _EPSILON.value) or config.epsilon
+        self.threat = mart_tf.ThreatModel(config.norm, epsilon)
         dataset = mart_tf.data.load(
-            run["dataset"], data_dir=_DATA_DIR.value or run["data_dir"]
+            config.dataset, data_dir=_DATA_DIR.value or config.data_dir
         )
         images, labels = mart_tf.data.arrays(dataset.test)
         self.classify = targets.of(
-            workdir.load_classifier(_WORKDIR.value)[0], run["outputs"]
+            workdir.load_classifier(_WORKDIR.value)[0], config.outputs
         ).classify
         self.engine = engine.Engine(self.classify, _BATCH_SIZE.value)
         count = _whole_batches(min(len(images), _IMAGES.value))

@@ -139,6 +139,29 @@ _PIXEL_RANGE = cli.pixel_flags(FLAGS)
 _ALLOW_CODE = cli.code_flag(FLAGS)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Task:
+    """What to evaluate, on which data, in which threat model.
+
+    Args:
+        path: The workdir of a run, or a saved model.
+        dataset: Whose test split.
+        data_dir: Where its data lies, or None.
+        norm: Of the threat model.
+        epsilon: Its radius.
+        pixel_range: Least and greatest value of a pixel.
+        output: Where the report goes.
+    """
+
+    path: str
+    dataset: str
+    data_dir: str | None
+    norm: str
+    epsilon: float
+    pixel_range: tuple
+    output: pathlib.Path
+
+
 def main(argv=None):
     """Runs the program."""
     cli.run("mart-evaluate", SUMMARY, FLAGS, _main, argv)
@@ -148,8 +171,7 @@ def checked():
     """What is to be evaluated, as far as it is known without TensorFlow.
 
     Returns:
-        A list of flat dicts, as `_subject` makes them; empty where reports
-        are compared.
+        A list of `_Task`; empty where reports are compared.
 
     Raises:
         ValueError: On anything that no evaluation could start with.
@@ -164,21 +186,21 @@ def checked():
     evaluation.resolve(_ATTACKS.value, surrogate=_SURROGATE.value is not None)
     if _SURROGATE.value is not None:
         places.check_there("--surrogate", _SURROGATE.value, f"{_SAVED}, a run")
-    subjects = [_subject(path) for path in _paths()]
-    for subject in subjects:
-        _check_radii(subject)
-    if _OUTPUT.value is not None and len(subjects) > 1:
+    tasks = [_task(path) for path in _paths()]
+    for task in tasks:
+        _check_radii(task)
+    if _OUTPUT.value is not None and len(tasks) > 1:
         raise ValueError(
             f"--output={_OUTPUT.value} is one folder, and --workdir names "
-            f"{len(subjects)} runs; leave it out: each report goes into its "
+            f"{len(tasks)} runs; leave it out: each report goes into its "
             "run."
         )
-    return subjects
+    return tasks
 
 
 def _main():
-    subjects = checked()
-    if not subjects:
+    tasks = checked()
+    if not tasks:
         _compare()
         return
 
@@ -190,15 +212,13 @@ def _main():
 
     console = rich.console.Console(markup=False)
     reports = {}
-    for subject in subjects:
+    for task in tasks:
         # Saved before the next run is evaluated, which may take hours.
-        found = _evaluate(subject)
-        console.print(found)
-        listed = sorted(file.name for file in subject["output"].iterdir())
-        console.print(
-            f"{subject['output']}: {', '.join(listed)}", soft_wrap=True
-        )
-        reports[_heading(subject, subjects)] = found
+        report = _evaluate(task)
+        console.print(report)
+        listed = sorted(file.name for file in task.output.iterdir())
+        console.print(f"{task.output}: {', '.join(listed)}", soft_wrap=True)
+        reports[_heading(task, tasks)] = report
     if len(reports) > 1:
         console.print(comparison.compare(reports))
 
@@ -240,47 +260,48 @@ def _paths():
     return list(dict.fromkeys(_WORKDIR.value))
 
 
-def _subject(path):
-    """What to evaluate, on which data, in which threat model: a flat dict."""
-    if _MODEL.value is None:
-        subject = workdir.describe(path)
-        given = [] if _DATASET.value is None else ["dataset"]
-        consent.check(subject, _ALLOW_CODE.value, given)
-        subject["pixel_range"] = _PIXEL_RANGE(
-            (subject["pixel_min"], subject["pixel_max"]), path
-        )
-        output = pathlib.Path(path, "evaluation")
-    else:
-        subject = _saved_model(path)
-        path = pathlib.Path(os.path.abspath(path))
-        output = path.with_name(f"{path.name}-evaluation")
-        output = pathlib.Path(os.path.relpath(output))
-    if _EPSILON.value is None and _NORM.value not in (None, subject["norm"]):
+def _task(path):
+    """The `_Task` of a run or a saved model, as the flags have it."""
+    task = _of_run(path) if _MODEL.value is None else _of_saved_model(path)
+    if _EPSILON.value is None and _NORM.value not in (None, task.norm):
         raise ValueError(
             f"--norm={_NORM.value} needs an --epsilon: that of "
-            f"{subject['workdir']}, {subject['epsilon']:g}, is a radius in "
-            f"{subject['norm']}."
+            f"{task.path}, {task.epsilon:g}, is a radius in {task.norm}."
         )
-    for name, value in [
-        ("dataset", _DATASET.value),
-        ("data_dir", _DATA_DIR.value),
-        ("norm", _NORM.value),
-        ("epsilon", _EPSILON.value),
-    ]:
-        if value is not None:
-            subject[name] = value
-    subject["output"] = pathlib.Path(_OUTPUT.value or output)
-    places.check_folder("--output", subject["output"], "the report")
-    data.check(
-        subject["dataset"],
-        data_dir=subject["data_dir"],
-        download=_DOWNLOAD.value,
+    given = {
+        "dataset": _DATASET.value,
+        "data_dir": _DATA_DIR.value,
+        "norm": _NORM.value,
+        "epsilon": _EPSILON.value,
+        "output": _OUTPUT.value and pathlib.Path(_OUTPUT.value),
+    }
+    task = dataclasses.replace(
+        task, **{k: value for k, value in given.items() if value is not None}
     )
-    return subject
+    places.check_folder("--output", task.output, "the report")
+    data.check(task.dataset, data_dir=task.data_dir, download=_DOWNLOAD.value)
+    return task
 
 
-def _saved_model(path):
-    """What a run would know, of a model that is evaluated without one."""
+def _of_run(path):
+    """What a run says of how it is to be evaluated."""
+    run = workdir.trained(path)
+    given = [] if _DATASET.value is None else ["dataset"]
+    consent.check(run, _ALLOW_CODE.value, given)
+    config = run.config
+    return _Task(
+        path=run.workdir,
+        dataset=config.dataset,
+        data_dir=config.data_dir,
+        norm=config.norm,
+        epsilon=config.epsilon,
+        pixel_range=_PIXEL_RANGE((config.pixel_min, config.pixel_max), path),
+        output=pathlib.Path(path, "evaluation"),
+    )
+
+
+def _of_saved_model(path):
+    """The same of a model without a run, as far as it and the flags say it."""
     places.check_there("--model", path, _SAVED)
     if _DATASET.value is None:
         raise ValueError(
@@ -291,53 +312,54 @@ def _saved_model(path):
     low, high = (
         _PIXEL_RANGE(said.pixel_range, said.by) if said else _PIXEL_RANGE()
     )
-    subject = {
-        "workdir": path,
-        "data_dir": None,
-        "pixel_range": (low, high),
-        "norm": "linf",
-        "epsilon": data.defaults(_DATASET.value).epsilon * (high - low),
-    }
+    norm = "linf"
+    epsilon = data.defaults(_DATASET.value).epsilon * (high - low)
     if said and said.norm is not None:
-        subject.update(norm=said.norm, epsilon=said.epsilon)
-    return subject
+        norm, epsilon = said.norm, said.epsilon
+    whole = pathlib.Path(os.path.abspath(path))
+    output = os.path.relpath(whole.with_name(f"{whole.name}-evaluation"))
+    return _Task(
+        path=path,
+        dataset=_DATASET.value,
+        data_dir=None,
+        norm=norm,
+        epsilon=epsilon,
+        pixel_range=(low, high),
+        output=pathlib.Path(output),
+    )
 
 
-def _check_radii(subject):
+def _check_radii(task):
     """Refuses a radius that the norm of the threat model does not admit."""
     for flag, radius in [
-        ("--epsilon", subject["epsilon"]),
+        ("--epsilon", task.epsilon),
         *(("--epsilon_sweep", radius) for radius in _EPSILON_SWEEP.value),
     ]:
-        choices.check_radius(
-            flag, radius, subject["norm"], *subject["pixel_range"]
-        )
+        choices.check_radius(flag, radius, task.norm, *task.pixel_range)
 
 
-def _heading(subject, subjects):
+def _heading(task, tasks):
     """A run's own name; its path where two runs have the same name."""
-    names = [pathlib.Path(other["workdir"]).name for other in subjects]
-    name = pathlib.Path(subject["workdir"]).name
-    return name if names.count(name) == 1 else subject["workdir"]
+    names = [pathlib.Path(other.path).name for other in tasks]
+    name = pathlib.Path(task.path).name
+    return name if names.count(name) == 1 else task.path
 
 
-def _evaluate(subject):
+def _evaluate(task):
     """The `Report` of one run or model, saved."""
     from mart_tf import threat as threat_model
     from mart_tf.evaluation import robustness
 
     dataset = data.load(
-        subject["dataset"],
-        data_dir=subject["data_dir"],
-        download=_DOWNLOAD.value,
+        task.dataset, data_dir=task.data_dir, download=_DOWNLOAD.value
     )
     sample = data.sample(dataset.test, _MAX_EXAMPLES.value, _SEED.value)
-    images = data.spread(sample.images, subject["pixel_range"])
+    images = data.spread(sample.images, task.pixel_range)
     threat = threat_model.ThreatModel(
-        subject["norm"], subject["epsilon"], *subject["pixel_range"]
+        task.norm, task.epsilon, *task.pixel_range
     )
     print(f"Threat model: {threat.describe()}")
-    model, facts = _load(_MODEL.value or subject["workdir"], images)
+    model, facts = _load(task.path, images)
     surrogate = None
     if _SURROGATE.value is not None:
         surrogate, _ = _load(_SURROGATE.value, images)
@@ -351,7 +373,7 @@ def _evaluate(subject):
         surrogate=surrogate,
         epsilon_sweep=_EPSILON_SWEEP.value,
         class_names=dataset.class_names,
-        directory=subject["output"],
+        directory=task.output,
         save_adversarial=_SAVE_ADVERSARIAL.value,
         facts={
             "model": facts,
@@ -376,22 +398,23 @@ def _load(path, images):
         if pathlib.Path(path).is_dir():
             print(f"{path} may run any code: give none that you do not trust.")
         return targets.of(path, None, images), {"path": str(path)}
-    run = workdir.describe(path)
+    run = workdir.trained(path)
+    config = run.config
     classifier, epoch, warnings = workdir.load_classifier(
         path, _CHECKPOINT.value
     )
     for warning in warnings:
         print(f"{warning} Evaluating epoch {epoch}, the one before it.")
     target = dataclasses.replace(
-        targets.of(classifier, run["outputs"], images),
-        pixel_range=(run["pixel_min"], run["pixel_max"]),
+        targets.of(classifier, config.outputs, images),
+        pixel_range=(config.pixel_min, config.pixel_max),
     )
     return target, {
-        "workdir": run["workdir"],
-        "checkpoint": workdir.chosen(run, _CHECKPOINT.value),
+        "workdir": run.workdir,
+        "checkpoint": workdir.chosen(config, _CHECKPOINT.value),
         "epoch": epoch,
-        "network": run["model"],
-        "defense": run["defense"],
+        "network": config.model,
+        "defense": config.defense,
     }
 
 

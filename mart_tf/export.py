@@ -5,6 +5,7 @@ mart-export --model=mine.keras --dataset=digits
 mart-export --directory=gs://bucket/models/digits --warmup_batch_sizes=1,32
 """
 
+import dataclasses
 import functools
 import pathlib
 import shlex
@@ -99,6 +100,31 @@ _ATTACKED = _define(
 )
 
 
+@dataclasses.dataclass(frozen=True)
+class _Task:
+    """What to export, and what is known of it.
+
+    Args:
+        path: The workdir of a run, or a `.keras` file.
+        dataset: On whose test split it is attacked, or None.
+        data_dir: Where its data lies, or None.
+        class_names: A name for each class, where a run knows them, else None.
+        pixel_range: Least and greatest value of a pixel.
+        norm: Of the threat model.
+        epsilon: Its radius; None where nothing says one.
+        directory: Where the versions lie.
+    """
+
+    path: str
+    dataset: str | None
+    data_dir: str | None
+    class_names: list | None
+    pixel_range: tuple
+    norm: str
+    epsilon: float | None
+    directory: str | pathlib.Path
+
+
 def main(argv=None):
     """Runs the program."""
     cli.run("mart-export", SUMMARY, FLAGS, _main, argv)
@@ -108,59 +134,57 @@ def checked():
     """What is to be exported, as far as it is known without TensorFlow.
 
     Returns:
-        A flat dict of what is known of it, its directory among it; and why
-        the version will not be attacked, or None.
+        A `_Task`, and why the version will not be attacked, or None.
 
     Raises:
         ValueError: On anything that no export could start with.
     """
-    run = _of_run() if _MODEL.value is None else _of_file(_MODEL.value)
+    task = _of_run() if _MODEL.value is None else _of_file(_MODEL.value)
     if _DATA_DIR.value is not None:
-        run["data_dir"] = _DATA_DIR.value
-    directory = _DIRECTORY.value or run["directory"]
+        task = dataclasses.replace(task, data_dir=_DATA_DIR.value)
+    directory = _DIRECTORY.value or task.directory
     if not versions.is_url(directory):
         directory = versions.check(directory)
         places.check_folder("--directory", directory, "the version")
-    return {**run, "directory": directory}, _why_not_attacked(run)
+    task = dataclasses.replace(task, directory=directory)
+    return task, _why_not_attacked(task)
 
 
 def _main():
-    run, not_attacked = checked()
+    task, not_attacked = checked()
 
     # The flags are good: only now is TensorFlow imported.
     cli.import_tensorflow(FLAGS.verbosity)
     from mart_tf import threat as threat_model
     from mart_tf.serving import saved_model
 
-    classifier, facts, whose = _loaded(run)
+    classifier, outputs, facts, whose = _loaded(task.path)
     dataset = None
-    if run["dataset"] is not None and not not_attacked:
+    if task.dataset is not None and not not_attacked:
         dataset = data.load(
-            run["dataset"],
-            data_dir=run["data_dir"],
-            download=_DOWNLOAD.value,
+            task.dataset, data_dir=task.data_dir, download=_DOWNLOAD.value
         )
     threat = None
-    if run["epsilon"] is not None:
+    if task.epsilon is not None:
         threat = threat_model.ThreatModel(
-            run["norm"], run["epsilon"], *run["pixel_range"]
+            task.norm, task.epsilon, *task.pixel_range
         )
         print(f"Threat model: {threat.describe()}")
 
     def check(hidden):
         if not_attacked:
             return {"attack": f"none: {not_attacked}"}
-        return _attack(run, dataset, threat, classifier, hidden)
+        return _attack(task, dataset, threat, (classifier, outputs), hidden)
 
-    names = _CLASS_NAMES.value or run["class_names"]
+    names = _CLASS_NAMES.value or task.class_names
     if names is None and dataset is not None:
         names = dataset.class_names
     version = saved_model.write_version(
         classifier,
-        run["directory"],
-        outputs=run["outputs"],
+        task.directory,
+        outputs=outputs,
         class_names=names,
-        pixel_range=run["pixel_range"],
+        pixel_range=task.pixel_range,
         signatures=_SIGNATURES.value,
         warmup=_WARMUP.value,
         check=check,
@@ -171,12 +195,12 @@ def _main():
     print(
         "Serve it: tensorflow_model_server --rest_api_port=8501 "
         "--model_name=classifier "
-        f"--model_base_path={shlex.quote(str(run['directory']))}"
+        f"--model_base_path={shlex.quote(str(task.directory))}"
     )
 
 
 def _of_run():
-    """What is known of a run: its configuration and facts, a flat dict."""
+    """The `_Task` of a run."""
     path = _WORKDIR.value
     if path is None:
         path = workdir.newest()
@@ -186,21 +210,29 @@ def _of_run():
             f"--dataset={_DATASET.value} goes with --model; of a run its own "
             "data set is taken: leave it out."
         )
-    run = workdir.describe(path)
+    run = workdir.trained(path)
     consent.check(run, _ALLOW_CODE.value)
-    names = _CLASS_NAMES.value or run["class_names"]
-    if len(names) != run["num_classes"]:
+    names = _CLASS_NAMES.value or run.class_names
+    if len(names) != run.num_classes:
         raise ValueError(
             f"--class_names holds {len(names)} names, and the run has "
-            f"{run['num_classes']} classes; expected a name for each."
+            f"{run.num_classes} classes; expected a name for each."
         )
-    known = run["pixel_min"], run["pixel_max"]
-    run["pixel_range"] = _PIXEL_RANGE(known, path)
-    return {**run, "directory": pathlib.Path(path, "export")}
+    config = run.config
+    return _Task(
+        path=run.workdir,
+        dataset=config.dataset,
+        data_dir=config.data_dir,
+        class_names=run.class_names,
+        pixel_range=_PIXEL_RANGE((config.pixel_min, config.pixel_max), path),
+        norm=config.norm,
+        epsilon=config.epsilon,
+        directory=pathlib.Path(path, "export"),
+    )
 
 
 def _of_file(path):
-    """The same of a `.keras` file, as far as it and the flags say it."""
+    """The `_Task` of a `.keras` file, as far as it and the flags say it."""
     for flag, holder in [("workdir", _WORKDIR), ("checkpoint", _CHECKPOINT)]:
         if FLAGS[flag].present:
             raise ValueError(
@@ -229,44 +261,45 @@ def _of_file(path):
     elif _DATASET.value is not None:
         low, high = pixel_range
         epsilon = data.defaults(_DATASET.value).epsilon * (high - low)
-    return {
-        "dataset": _DATASET.value,
-        "data_dir": None,
-        "class_names": None,
-        "outputs": None,
-        "pixel_range": pixel_range,
-        "norm": norm,
-        "epsilon": epsilon,
-        "directory": path.with_name(f"{path.name}-export"),
-    }
+    return _Task(
+        path=str(path),
+        dataset=_DATASET.value,
+        data_dir=None,
+        class_names=None,
+        pixel_range=pixel_range,
+        norm=norm,
+        epsilon=epsilon,
+        directory=path.with_name(f"{path.name}-export"),
+    )
 
 
-def _loaded(run):
+def _loaded(path):
     """The classifier, facts for its card, and what it is in a few words.
 
     Returns:
-        A Keras model, an AdversarialClassifier where a file holds one; a
-        dict; and words for the user.
+        A Keras model, an AdversarialClassifier where a file holds one;
+        "logits" or "probabilities", what it returns; a dict; and words for
+        the user.
     """
     if _MODEL.value is not None:
-        return _loaded_file(run)
-    path = run["workdir"]
+        return _loaded_file(pathlib.Path(path))
     classifier, epoch, warnings = workdir.load_classifier(
         path, _CHECKPOINT.value
     )
     for warning in warnings:
         print(f"{warning} Exporting epoch {epoch}, the one before it.")
-    checkpoint = workdir.chosen(run, _CHECKPOINT.value)
+    config = record.read(path).config
+    checkpoint = workdir.chosen(config, _CHECKPOINT.value)
     training = {"checkpoint": checkpoint, "epoch": epoch}
     facts = {
-        "training": training | record.read(path)["config"],
+        "training": training | dataclasses.asdict(config),
         "evaluation": _evaluation(pathlib.Path(path, "evaluation"), classifier),
     }
     whose = f"the {checkpoint} weights of {path}, of epoch {epoch}"
-    return classifier, facts, whose
+    return classifier, config.outputs, facts, whose
 
 
-def _loaded_file(run):
+def _loaded_file(path):
     from mart_tf.models import loading
     from mart_tf.models import outputs
     from mart_tf.models import single
@@ -274,7 +307,6 @@ def _loaded_file(run):
     # A .keras file may hold an AdversarialClassifier: this registers it.
     from mart_tf.training import classifier as _  # noqa: F401
 
-    path = pathlib.Path(_MODEL.value)
     model = loading.read(str(path))
     network, kind = outputs.unwrap(model)
     if not single.is_adversarial(model):
@@ -282,9 +314,9 @@ def _loaded_file(run):
         single.check(network)
         ends = loading.ends_in_softmax(network)
         kind = "probabilities" if ends else "logits"
-    run["outputs"] = kind
     report = path.with_name(f"{path.name}-evaluation")
-    return model, {"evaluation": _evaluation(report, network)}, str(path)
+    facts = {"evaluation": _evaluation(report, network)}
+    return model, kind, facts, str(path)
 
 
 def _tell(version, not_attacked):
@@ -311,17 +343,15 @@ def _tell(version, not_attacked):
         )
 
 
-def _why_not_attacked(run):
+def _why_not_attacked(task):
     """Why the version is not attacked, or None."""
     if not _ATTACKED.value:
         return "--attack_examples is 0."
-    if run["dataset"] is None:
+    if task.dataset is None:
         return "no --dataset was named."
     try:
         data.check(
-            run["dataset"],
-            data_dir=run["data_dir"],
-            download=_DOWNLOAD.value,
+            task.dataset, data_dir=task.data_dir, download=_DOWNLOAD.value
         )
     except ValueError as error:
         if (_DATA_DIR.value, _DATASET.value) != (None, None):
@@ -330,26 +360,31 @@ def _why_not_attacked(run):
     return None
 
 
-def _attack(run, dataset, threat, classifier, served):
-    """Facts for the card: both accuracies, which must be the same."""
+def _attack(task, dataset, threat, original, served):
+    """Facts for the card: both accuracies, which must be the same.
+
+    Args:
+        task: A `_Task`.
+        dataset: A `data.Dataset`.
+        threat: The `ThreatModel`.
+        original: The classifier, and what it returns.
+        served: The path of the version.
+    """
     from mart_tf.evaluation import robustness
     from mart_tf.evaluation import targets
 
     sample = data.sample(dataset.test, _ATTACKED.value)
-    images = data.spread(sample.images, run["pixel_range"])
+    images = data.spread(sample.images, task.pixel_range)
     trained, exported = (
         robustness.evaluate_robustness(
-            target,
+            targets.of(model, outputs, images),
             (images, sample.labels),
             threat,
             [_ATTACK],
         )
         .results[1]
         .accuracy
-        for target in (
-            targets.of(classifier, run["outputs"], images),
-            targets.of(served, None, images),
-        )
+        for model, outputs in (original, (served, None))
     )
     if abs(trained - exported) > _SAME_ACCURACY:
         raise ValueError(

@@ -4,6 +4,7 @@ mart-label --workdir=RUN --pool=folder:more_images --output=pool.npz
 mart-label --workdir=RUN --subsets=chosen
 """
 
+import dataclasses
 import functools
 import math
 import os
@@ -22,6 +23,7 @@ from mart_tf.cli import kinds
 from mart_tf.labeling import subsets
 from mart_tf.runs import config as run_config
 from mart_tf.runs import consent
+from mart_tf.runs import record
 from mart_tf.runs import workdir
 
 SUMMARY = (
@@ -72,6 +74,26 @@ _PIXEL_RANGE = cli.pixel_flags(FLAGS)
 _ALLOW_CODE = cli.code_flag(FLAGS)
 
 
+@dataclasses.dataclass(frozen=True)
+class _Task:
+    """Whose classifier labels, and where the data lies.
+
+    Args:
+        run: The `Record` of its run.
+        pixel_range: Least and greatest value of a pixel.
+        data_dir: Where the data lies, or None.
+    """
+
+    run: record.Record
+    pixel_range: tuple
+    data_dir: str | None
+
+    @property
+    def where(self):
+        """What all that reads data takes."""
+        return {"data_dir": self.data_dir, "download": _DOWNLOAD.value}
+
+
 def main(argv=None):
     """Runs the program."""
     cli.run("mart-label", SUMMARY, FLAGS, _main, argv)
@@ -81,7 +103,7 @@ def checked():
     """What is to be labelled, as far as it is known without TensorFlow.
 
     Returns:
-        A flat dict of what is known of the run, and where its data lies.
+        A `_Task`.
 
     Raises:
         ValueError: On anything that no labelling could start with.
@@ -91,27 +113,28 @@ def checked():
     if path is None:
         path = workdir.newest()
         print(f"Labelling with the newest run, {path}")
-    run = workdir.describe(path)
+    run = workdir.trained(path)
     consent.check(
         run, _ALLOW_CODE.value, [] if _POOL.value is None else ["dataset"]
     )
-    run["pixel_range"] = _PIXEL_RANGE(
-        (run["pixel_min"], run["pixel_max"]), path
+    config = run.config
+    data_dir = _DATA_DIR.value
+    task = _Task(
+        run,
+        _PIXEL_RANGE((config.pixel_min, config.pixel_max), path),
+        config.data_dir if data_dir is None else data_dir,
     )
-    if _DATA_DIR.value is not None:
-        run["data_dir"] = _DATA_DIR.value
-    where = {"data_dir": run["data_dir"], "download": _DOWNLOAD.value}
     if _POOL.value is not None:
-        data.check_pool(_POOL.value, **where)
+        data.check_pool(_POOL.value, **task.where)
         _check_not_its_own(run)
     else:
-        data.check(run["dataset"], **where)
-    return run, where
+        data.check(config.dataset, **task.where)
+    return task
 
 
 def _main():
-    run, where = checked()
-    path = run["workdir"]
+    task = checked()
+    path = task.run.workdir
 
     # The flags are good: only now is TensorFlow imported.
     cli.import_tensorflow(FLAGS.verbosity)
@@ -121,12 +144,12 @@ def _main():
     )
     for warning in warnings:
         print(f"{warning} Labelling with epoch {epoch}, the one before it.")
-    checkpoint = workdir.chosen(run, _CHECKPOINT.value)
+    checkpoint = workdir.chosen(task.run.config, _CHECKPOINT.value)
     author = f"{path}, {checkpoint} weights, epoch {epoch}"
     if _POOL.value is not None:
-        _label_pool(run, classifier, author, where)
+        _label_pool(task, classifier, author)
     else:
-        _pick_subsets(run, classifier, author, where)
+        _pick_subsets(task, classifier, author)
 
 
 def _check_flags():
@@ -165,7 +188,7 @@ def _check_flags():
 
 def _check_not_its_own(run):
     """Refuses rows of the run's training set, its validation split in it."""
-    pool, own = options.parse(_POOL.value), options.parse(run["dataset"])
+    pool, own = options.parse(_POOL.value), options.parse(run.config.dataset)
     if (
         pool.name in ("folder", "npz", "pickle")
         or pool.name != own.name
@@ -176,8 +199,8 @@ def _check_not_its_own(run):
     if max(first, own_first) < min(stop, own_stop):
         raise ValueError(
             f"--pool={_POOL.value} is, in part or whole, the training set of "
-            f"{run['workdir']} itself ({run['dataset']}), its validation split "
-            "included; expected other images, such as "
+            f"{run.workdir} itself ({run.config.dataset}), its validation "
+            "split included; expected other images, such as "
             f"{own.name}:first=1000 for a run on {own.name}:count=1000."
         )
 
@@ -190,22 +213,22 @@ def _rows(spec):
     return first, first + int(spec.options["count"])
 
 
-def _check_apart(pool, run, where):
+def _check_apart(pool, task):
     """Refuses a pool that holds the run's test or validation split."""
     try:
-        data.check(run["dataset"], **where)
+        data.check(task.run.config.dataset, **task.where)
     except ValueError as error:
         print(f"Not compared with the run's own test images: {error}")
         return
-    data.check_apart(pool, data.load(run["dataset"], **where))
+    data.check_apart(pool, data.load(task.run.config.dataset, **task.where))
 
 
-def _label_pool(run, classifier, author, where):
+def _label_pool(task, classifier, author):
     import rich.console
     import rich.progress
 
-    pool = data.load_pool(_POOL.value, **where)
-    _check_apart(pool, run, where)
+    pool = data.load_pool(_POOL.value, **task.where)
+    _check_apart(pool, task)
     console = rich.console.Console(markup=False)
     with rich.progress.Progress(
         console=console, transient=True, disable=not console.is_terminal
@@ -217,23 +240,26 @@ def _label_pool(run, classifier, author, where):
             _OUTPUT.value,
             labeled_by=author,
             batch_size=_BATCH_SIZE.value,
-            outputs=run["outputs"],
-            pixel_range=run["pixel_range"],
+            outputs=task.run.config.outputs,
+            pixel_range=task.pixel_range,
             progress=lambda done: bar.update(task, completed=done),
         )
     print(f"Wrote {labeled.describe()}")
-    print(f"Classes: {_counts(run, labeled.labels)}")
-    print(f"Train with it: {_train(run, 'mart', f'--pool={labeled.name}')}")
+    print(f"Classes: {_counts(task.run, labeled.labels)}")
+    print(f"Train with it: {_train(task, 'mart', f'--pool={labeled.name}')}")
 
 
-def _pick_subsets(run, classifier, author, where):
+def _pick_subsets(task, classifier, author):
+    run = task.run
     dataset = data.load(
-        run["dataset"], validation_images=run["validation_images"], **where
+        run.config.dataset,
+        validation_images=run.config.validation_images,
+        **task.where,
     )
-    found = (list(dataset.image_shape), list(dataset.class_names))
-    if found != (run["image_shape"], run["class_names"]):
+    loaded = (list(dataset.image_shape), list(dataset.class_names))
+    if loaded != (run.image_shape, run.class_names):
         raise ValueError(
-            f"{dataset.name} is not as it was when {run['workdir']} was "
+            f"{dataset.name} is not as it was when {run.workdir} was "
             "trained: its images or classes differ; train again on this data, "
             "or restore the other."
         )
@@ -245,7 +271,7 @@ def _pick_subsets(run, classifier, author, where):
         dataset=dataset.name,
         picked_by=author,
         batch_size=_BATCH_SIZE.value,
-        pixel_range=run["pixel_range"],
+        pixel_range=task.pixel_range,
     )
     print(
         f"{author} misclassifies {len(wrong):,} of the {wrong.images:,} "
@@ -260,24 +286,29 @@ def _pick_subsets(run, classifier, author, where):
     defense = f"subset:file={folder / subsets.WRONG}:treatment=natural"
     # Rows are those of the run's own split.
     split = f"--validation_images={len(dataset.validation)}"
-    print(f"Train with them: {_train(run, defense, split)}")
+    print(f"Train with them: {_train(task, defense, split)}")
     print("Other treatments: fgsm, kl")
 
 
 def _counts(run, labels):
-    names = run["class_names"]
+    names = run.class_names
     counts = np.bincount(labels, minlength=len(names))
     return ", ".join(
         f"{name} {count:,}" for name, count in zip(names, counts, strict=True)
     )
 
 
-def _train(run, defense, *more):
+def _train(task, defense, *more):
     """A command of mart-train on the run's data and network."""
-    settings = {name: run[name] for name in ("dataset", "data_dir", "model")}
+    config = task.run.config
+    settings = {
+        "dataset": config.dataset,
+        "data_dir": task.data_dir,
+        "model": config.model,
+    }
     given = [f"--{k}={v}" for k, v in settings.items() if v is not None]
     for name, value in zip(
-        ("pixel_min", "pixel_max"), run["pixel_range"], strict=True
+        ("pixel_min", "pixel_max"), task.pixel_range, strict=True
     ):
         if value != getattr(run_config.Config, name):
             given.append(f"--{name}={value:g}")

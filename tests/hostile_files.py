@@ -348,7 +348,7 @@ def _beside(path):
 
 
 def _open_run(path):
-    workdir.describe(path.parent)
+    workdir.trained(path.parent)
     config = run_config.Config(
         dataset="digits", workdir=str(path.parent), epochs=3
     )

@@ -4,10 +4,25 @@ import pathlib
 
 import programs
 import pytest
+import test_record
 
+from mart_tf.runs import config as run_config
 from mart_tf.runs import consent
+from mart_tf.runs import record
 
-RUN = {"workdir": "run", "model": "small_cnn", "dataset": "mnist:count=10"}
+
+def run_of(**changed):
+    """The record of a run in `run`."""
+    settings = {"model": "small_cnn", "dataset": "mnist:count=10"} | changed
+    config = run_config.Config(workdir="run", **settings)
+    pathlib.Path("run").mkdir(exist_ok=True)
+    record.write(config, test_record.FACTS)
+    return record.read("run")
+
+
+@pytest.fixture(autouse=True)
+def in_an_empty_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -22,7 +37,7 @@ RUN = {"workdir": "run", "model": "small_cnn", "dataset": "mnist:count=10"}
     ],
 )
 def test_what_is_the_package_s_own_needs_no_consent(changed):
-    consent.check(RUN | changed, allowed=False)
+    consent.check(run_of(**changed), allowed=False)
 
 
 @pytest.mark.parametrize(
@@ -31,11 +46,11 @@ def test_what_is_the_package_s_own_needs_no_consent(changed):
 def test_other_code_does(changed):
     [(setting, text)] = changed.items()
     with pytest.raises(ValueError, match="give --allow_code") as caught:
-        consent.check(RUN | changed, allowed=False)
+        consent.check(run_of(**changed), allowed=False)
     assert f"--{setting}={text}" in str(caught.value)
-    consent.check(RUN | changed, allowed=True)
+    consent.check(run_of(**changed), allowed=True)
     # The command line names it.
-    consent.check(RUN | changed, allowed=False, given=[setting])
+    consent.check(run_of(**changed), allowed=False, given=[setting])
 
 
 NETWORK = """

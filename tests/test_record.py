@@ -27,11 +27,12 @@ def written(tmp_path):
 
 def test_comes_back(written):
     file, config = written
-    found = record.read(file.parent)
-    assert run_config.Config(**found["config"]) == config
-    assert found["facts"] == FACTS
-    record.write(config, FACTS, found)
-    assert record.read(file.parent)["created"] == found["created"]
+    earlier = record.read(file.parent)
+    assert earlier.workdir == str(file.parent)
+    assert earlier.config == config
+    assert {name: getattr(earlier, name) for name in FACTS} == FACTS
+    record.write(config, FACTS, earlier)
+    assert record.read(file.parent) == earlier
 
 
 def test_another_digit_is_seen(written):
@@ -90,7 +91,7 @@ def test_whole_numbers_may_stand_for_others(written):
     del content["sha256"]
     content["config"]["learning_rate"] = 1
     file.write_text(json.dumps(content))
-    assert record.read(file.parent)["config"]["learning_rate"] == 1
+    assert record.read(file.parent).config.learning_rate == 1
 
 
 @pytest.mark.parametrize(

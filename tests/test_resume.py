@@ -21,6 +21,7 @@ import tensorflow as tf
 from mart_tf.runs import callbacks
 from mart_tf.runs import config as run_config
 from mart_tf.runs import devices
+from mart_tf.runs import record
 from mart_tf.runs import run
 from mart_tf.runs import signals
 from mart_tf.runs import workdir
@@ -365,12 +366,9 @@ def test_a_run_continues_in_its_own_precision(monkeypatch):
     config = small_runs.config_of("run", epochs=2, precision="auto")
     with pytest.raises(Stopped, match="mixed_bfloat16"):
         run.train(config, None, None)
+    workdir.write(config, small_runs.FACTS | {"policy": "float32"})
     with pytest.raises(Stopped, match="float32"):
-        record = {
-            "config": dataclasses.asdict(config),
-            "facts": {"policy": "float32"},
-        }
-        run.train(config, record, None)
+        run.train(config, record.read("run"), None)
 
 
 def test_what_may_differ_when_a_run_continues():

@@ -223,7 +223,7 @@ def test_the_average_is_what_a_run_is_known_by(strategy):
     # It was validated, and chosen, by the average.
     seen = [row["val_loss"] for row in small_runs.rows("run")]
     assert seen != [row["val_loss"] for row in small_runs.rows("plain")]
-    config = run_config.Config(**record.read("run")["config"])
+    config = record.read("run").config
     dataset = data.load("digits", validation_images=config.validation_images)
     model = run.compiled_model(config, dataset, None, 5, "float32")
     model.classifier.set_weights(small_runs.weights("run", "last"))
@@ -290,16 +290,17 @@ def test_the_file_of_a_pool_is_known_by_its_content(kind):
     pathlib.Path("chosen.csv").write_text("row")
     pathlib.Path("pool").write_text("images")
     config = dataclasses.replace(config, pool=f"{kind}:pool")
-    found = workdir.digests(config, ("chosen.csv",))
-    assert found == {
+    digests = workdir.digests(config, ("chosen.csv",))
+    assert digests == {
         "chosen.csv": hashlib.sha256(b"row").hexdigest(),
         "pool": hashlib.sha256(b"images").hexdigest(),
     }
-    record = {"facts": {"files": found}}
-    workdir.check_files(record, workdir.digests(config, ("chosen.csv",)))
+    workdir.write(config, small_runs.FACTS | {"files": digests})
+    earlier = record.read("run")
+    workdir.check_files(earlier, workdir.digests(config, ("chosen.csv",)))
     pathlib.Path("pool").write_text("others")
     with pytest.raises(ValueError, match="pool has changed since the run"):
-        workdir.check_files(record, workdir.digests(config, ("chosen.csv",)))
+        workdir.check_files(earlier, workdir.digests(config, ("chosen.csv",)))
 
 
 def test_the_warm_up_of_epsilon_takes_a_last_part_of_a_step_whole():

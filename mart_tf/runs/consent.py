@@ -11,7 +11,7 @@ def check(run, allowed, given=()):
     Nothing is imported to find that out.
 
     Args:
-        run: What `workdir.describe` found.
+        run: Its `record.Record`.
         allowed: Whether `--allow_code` was given.
         given: Names of settings that the command line says anew.
 
@@ -20,11 +20,11 @@ def check(run, allowed, given=()):
     """
     tables = {"model": models.MODELS, "dataset": data.SOURCES}
     for setting, table in tables.items():
-        text = run[setting]
+        text = getattr(run.config, setting)
         if allowed or setting in given or not _is_code(text, table):
             continue
         raise ValueError(
-            f"{run['workdir']} was trained with code of its own, --{setting}="
+            f"{run.workdir} was trained with code of its own, --{setting}="
             f"{text}, which would run here; if you know it, give --allow_code."
         )
 

@@ -37,9 +37,9 @@ def check(text, allow_code=True, model=""):
             "run, a .keras file or a .weights.h5 file."
         )
     if path.is_dir():
-        run = workdir.describe(path)
+        run = workdir.trained(path)
         given = ["dataset"]
-        if run["model"].split(":")[:2] == model.split(":")[:2]:
+        if run.config.model.split(":")[:2] == model.split(":")[:2]:
             given.append("model")
         consent.check(run, allow_code, given)
         return "workdir"
@@ -97,7 +97,7 @@ def apply(classifier, text, model=""):
         return _sentence(text, taken, left)
     source, epoch, warnings = workdir.load_classifier(text)
     taken, left = weights.initialize(classifier, source, text)
-    checkpoint = workdir.chosen(workdir.describe(text), "best")
+    checkpoint = workdir.chosen(workdir.trained(text).config, "best")
     name = f"{text}, {checkpoint} weights, epoch {epoch}"
     return " ".join([*warnings, _sentence(name, taken, left)])
 

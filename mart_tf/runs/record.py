@@ -17,6 +17,7 @@ from mart_tf.runs import config as run_config
 FORMAT = 1
 
 _NAME = "run.json"
+# What a run knows beside its configuration, as far as it is read again.
 _FACTS = {
     "policy": str,
     "image_shape": list,
@@ -25,13 +26,42 @@ _FACTS = {
 }
 
 
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """A run, as the `run.json` of its workdir tells of it.
+
+    Args:
+        workdir: Where the run lies, a string; the workdir of `config` is the
+            one that it began in.
+        config: Its `Config`; a setting that came after it has the default.
+        policy: "float32" or "mixed_bfloat16".
+        image_shape: Height, width and channels, a list.
+        num_classes: Number of classes.
+        class_names: A name for each, a list.
+        files: SHA-256 of the files that it reads besides its data set, by
+            path.
+        created: When it began, as text.
+        checksum: Of all that the file says.
+    """
+
+    workdir: str
+    config: run_config.Config
+    policy: str
+    image_shape: list
+    num_classes: int
+    class_names: list
+    files: dict
+    created: str | None
+    checksum: str
+
+
 def exists(path):
     """Whether a folder is the workdir of a run."""
     return pathlib.Path(path, _NAME).is_file()
 
 
 def read(path):
-    """What `run.json` of a workdir says.
+    """The `Record` of the run in a workdir.
 
     Raises:
         ValueError: If it is missing, not a run's, or not as it was written.
@@ -43,8 +73,8 @@ def read(path):
         )
     file = pathlib.Path(path, _NAME)
     try:
-        record = limits.read_json(file)
-        fault = _fault(record)
+        content = limits.read_json(file)
+        fault = _fault(content)
     except ValueError:
         fault = "it is no JSON"
     if fault is not None:
@@ -52,10 +82,16 @@ def read(path):
             f"{file} is damaged or of another version of mart_tf ({fault}); "
             "restore it, or train again in another workdir."
         )
-    # A run of an earlier version lacks the settings that came later.
-    settings = run_config.Config(**record["config"])
-    record["config"] = dataclasses.asdict(settings)
-    return record
+    facts = content["facts"]
+    return Record(
+        str(path),
+        # A run of an earlier version lacks the settings that came later.
+        run_config.Config(**content["config"]),
+        **{name: facts[name] for name in _FACTS},
+        files=facts.get("files", {}),
+        created=content.get("created"),
+        checksum=_checksum(content),
+    )
 
 
 def write(config, facts, earlier=None):
@@ -64,31 +100,30 @@ def write(config, facts, earlier=None):
     Args:
         config: A resolved `Config`.
         facts: What the run knows beside it.
-        earlier: What `read` gave of a run that goes on.
+        earlier: The `Record` of a run that goes on.
     """
-    record = {
+    content = {
         "format": FORMAT,
-        "created": (earlier or {}).get("created", _now()),
+        "created": (earlier and earlier.created) or _now(),
         "config": dataclasses.asdict(config),
         "facts": facts,
         "versions": environment.versions(),
         "hardware": _hardware(),
         "git_revision": _git_revision(),
     }
-    record["sha256"] = _checksum(record)
-    files.replace_text(
-        pathlib.Path(config.workdir, _NAME), json.dumps(record, indent=2) + "\n"
-    )
+    content["sha256"] = _checksum(content)
+    text = json.dumps(content, indent=2) + "\n"
+    files.replace_text(pathlib.Path(config.workdir, _NAME), text)
 
 
-def _fault(record):
-    """What is wrong with a record, in a few words, or None."""
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
+def _fault(content):
+    """What is wrong with what the file says, in a few words, or None."""
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
         return "it has no format that is known"
     # A run of an earlier version has no checksum.
-    if record.get("sha256", _checksum(record)) != _checksum(record):
+    if content.get("sha256", _checksum(content)) != _checksum(content):
         return "its checksum does not match"
-    settings, facts = record.get("config"), record.get("facts")
+    settings, facts = content.get("config"), content.get("facts")
     if not (isinstance(settings, dict) and isinstance(facts, dict)):
         return "configuration or facts are missing"
     kinds = {f.name: f.type for f in dataclasses.fields(run_config.Config)}
@@ -117,8 +152,8 @@ def _is(value, kind):
     return isinstance(value, kind)
 
 
-def _checksum(record):
-    rest = {name: value for name, value in record.items() if name != "sha256"}
+def _checksum(content):
+    rest = {name: value for name, value in content.items() if name != "sha256"}
     text = json.dumps(rest, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -34,7 +34,7 @@ def train(config, record, console, leave=None, members=None):
 
     Args:
         config: A resolved `Config`.
-        record: What `workdir.prepare` found of it.
+        record: The `Record` that `workdir.prepare` gave, or None.
         console: A `rich.console.Console` for the person who waits.
         leave: As of `signals.heeded`.
         members: The `cluster.Cluster` of the processes that train it together;
@@ -65,7 +65,7 @@ def _train(config, record, console, leave, together):
     steps = _steps_per_epoch(config, dataset, pool, replicas)
     if record:
         # The policy stays that of the run, on whatever machine it continues.
-        policy, reason = record["facts"]["policy"], "as the run began"
+        policy, reason = record.policy, "as the run began"
     else:
         policy, reason = devices.policy(config.precision)
     # TensorFlow's own default is on.
@@ -194,7 +194,7 @@ def _continue(training, record, facts, console, steps, seen):
         # Which may still be writing the last epoch.
         return
     console.print(
-        f"Finished: {_outcome(config, model, saved)}. Workdir: "
+        f"Finished: {_best_epoch(config, model, saved)}. Workdir: "
         f"{config.workdir}",
         soft_wrap=True,
     )
@@ -205,7 +205,7 @@ def _data(config, record):
     images = config.validation_images
     if images is None and record:
         # Those of the run; one of an earlier version has the default's.
-        images = record["config"].get("validation_images")
+        images = record.config.validation_images
     dataset = data.load(
         config.dataset,
         data_dir=config.data_dir,
@@ -216,7 +216,7 @@ def _data(config, record):
     return dataclasses.replace(config, validation_images=images), dataset
 
 
-def _outcome(config, model, saved):
+def _best_epoch(config, model, saved):
     """Which epoch is the best, in a few words."""
     if not config.validation_images:
         return (

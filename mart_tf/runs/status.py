@@ -19,27 +19,26 @@ def lines(path):
         ValueError: If it is none, or damaged.
     """
     path = pathlib.Path(path)
-    said = record.read(path)
-    config, found = said["config"], events.read(path)
-    starts = [i for i, e in enumerate(found) if e["event"] == "start"]
+    config, happened = record.read(path).config, events.read(path)
+    starts = [i for i, e in enumerate(happened) if e["event"] == "start"]
     # What happened since the run last began or went on.
-    now = found[starts[-1] :] if starts else found
+    now = happened[starts[-1] :] if starts else happened
     holder = files.holder(path)
     shown = [
         ("workdir", str(path)),
-        ("run", f"{config['model']}, {config['defense']}, {config['dataset']}"),
+        ("run", f"{config.model}, {config.defense}, {config.dataset}"),
         ("state", _state(now, holder)),
     ]
     if starts:
         shown.append(("progress", _progress(now, holder is not None)))
     shown += _accuracies(history.read(path))
-    if skipped := sum(_skipped(found)):
+    if skipped := sum(_skipped(happened)):
         shown.append(("skipped", f"{skipped} steps: not finite"))
-    saves = [event for event in found if event["event"] == "save"]
+    saves = [event for event in happened if event["event"] == "save"]
     if saves:
         shown.append(("saved", _saved(saves[-1])))
-    if found:
-        last = found[-1]
+    if happened:
+        last = happened[-1]
         shown.append(("last event", f"{last['event']}, {_ago(last['time'])}"))
     return shown
 
@@ -99,10 +98,10 @@ def _accuracies(rows):
     return shown
 
 
-def _skipped(found):
+def _skipped(happened):
     """The skipped steps of each epoch."""
     counts, count = [], 0
-    for event in found:
+    for event in happened:
         if event["event"] == "skip":
             count = _number(event, "skipped")
         elif event["event"] == "epoch":

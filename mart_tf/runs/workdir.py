@@ -20,7 +20,6 @@ from mart_tf import files
 from mart_tf import limits
 from mart_tf import options
 from mart_tf import training
-from mart_tf.runs import config as run_config
 from mart_tf.runs import record
 
 
@@ -39,20 +38,20 @@ def newest(root="runs"):
     return str(max(runs, key=_last_written))
 
 
-def describe(path):
-    """The configuration and the facts of a run, as one flat dict.
+def trained(path):
+    """The `Record` of a run that has weights to load.
 
     Raises:
         ValueError: If the workdir holds no run, or a run without checkpoint.
     """
-    said = record.read(path)
+    run = record.read(path)
     # The checksum comes last: without one there is no checkpoint.
     if not any(pathlib.Path(path, "checkpoints").glob("ckpt-*.sha256")):
         raise ValueError(
             f"{path} has no finished epoch yet; continue it with mart-train "
             f"--flagfile={path}/flags.cfg."
         )
-    return {**said["config"], **said["facts"], "workdir": str(path)}
+    return run
 
 
 def load_classifier(path, checkpoint="best"):
@@ -78,22 +77,25 @@ def load_classifier(path, checkpoint="best"):
     # A .keras file may hold an AdversarialClassifier: this registers it.
     from mart_tf.training import classifier as _  # noqa: F401
 
-    run = describe(path)
+    run = trained(path)
     classifier = loading.build(
-        model_spec(path, run["model"]), run["image_shape"], run["num_classes"]
+        model_spec(path, run.config.model), run.image_shape, run.num_classes
     )
     epoch, warnings = checkpoints.restore_classifier(
-        path, chosen(run, checkpoint), classifier, averaged=run["ema"] > 0.0
+        path,
+        chosen(run.config, checkpoint),
+        classifier,
+        averaged=run.config.ema > 0.0,
     )
     return classifier, epoch, warnings
 
 
-def chosen(run, checkpoint):
-    """Which weights of a run that `describe` read a checkpoint's name means.
+def chosen(config, checkpoint):
+    """Which weights of a run of a `Config` a checkpoint's name means.
 
     Without a validation split no epoch is chosen: "best" is "last".
     """
-    if run["validation_images"] == 0:
+    if config.validation_images == 0:
         return checkpoint.replace("best", "last")
     return checkpoint
 
@@ -108,8 +110,9 @@ def prepare(config):
     """Looks at a workdir before a run, and writes nothing.
 
     Returns:
-        The record of the unfinished run that `config` continues, or None for
-        a new run; one of other settings that saved nothing gives way to it.
+        The `Record` of the unfinished run that `config` continues, or None
+        for a new run; one of other settings that saved nothing gives way to
+        it.
 
     Raises:
         ValueError: If something else lies there, or the settings differ from
@@ -129,15 +132,15 @@ def prepare(config):
                 "new directory."
             )
         return None
-    found = record.read(path)
+    unfinished = record.read(path)
     # A run of an earlier version left defaults out.
     try:
-        earlier = run_config.Config(**found["config"]).filled()
+        earlier = unfinished.config.filled()
     except (ValueError, OverflowError) as error:
         raise ValueError(f"{path / 'run.json'}: {error}") from error
     objection = _objection(path, config, earlier)
     if objection is None:
-        return found
+        return unfinished
     if not _has_trained(path):
         return None
     raise ValueError(objection)
@@ -189,18 +192,23 @@ def digests(config, paths):
     pool = options.parse(config.pool or "none")
     if pool.name in ("npz", "pickle"):
         paths = (*paths, pool.argument)
-    found = {}
+    sums = {}
     for path in paths:
         with limits.opened(pathlib.Path(path).expanduser()) as file:
-            found[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
-    return found
+            sums[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
+    return sums
 
 
-def check_files(earlier, found):
-    """Refuses to continue a run with a file that is no more what it was."""
-    known = earlier["facts"].get("files", {}) if earlier else {}
+def check_files(earlier, sums):
+    """Refuses to continue a run with a file that is no more what it was.
+
+    Args:
+        earlier: Its `Record`, or None for a new run.
+        sums: What `digests` gives now.
+    """
+    known = earlier.files if earlier else {}
     for path, digest in known.items():
-        if found.get(path, digest) != digest:
+        if sums.get(path, digest) != digest:
             raise ValueError(
                 f"{path} has changed since the run began; restore it, or "
                 "train in another --workdir."
