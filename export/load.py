@@ -82,7 +82,7 @@ def run(clients, images, requests, error):
     with concurrent.futures.ThreadPoolExecutor(len(clients)) as threads:
         results = list(threads.map(work, clients, counts))
     seconds = time.perf_counter() - started
-    latencies = sorted(one for found, _ in results for one in found)
+    latencies = sorted(one for taken, _ in results for one in taken)
     errors = sum((failed for _, failed in results), collections.Counter())
     return Result(seconds, latencies, errors)
 

@@ -16,14 +16,14 @@ _PACKAGES = (
 
 def versions():
     """Versions of Python and of the packages that decide a result."""
-    found = {"python": platform.python_version()}
+    by_package = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
-            found[package] = importlib.metadata.version(package)
+            by_package[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
             # mart_tf run from a clone that was not installed.
-            found[package] = None
-    return found
+            by_package[package] = None
+    return by_package
 
 
 @contextlib.contextmanager

@@ -166,7 +166,7 @@ def _made(path):
 def _holder(text):
     """Who has a lock, as its file tells, in words."""
     try:
-        found = json.loads(text)
-        return " ({process} on {host}, since {since})".format(**found)
+        facts = json.loads(text)
+        return " ({process} on {host}, since {since})".format(**facts)
     except (ValueError, LookupError, TypeError, RecursionError):
         return ""

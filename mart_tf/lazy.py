@@ -48,9 +48,9 @@ def load(target):
     """
     module, _, name = target.partition(":")
     try:
-        found = importlib.import_module(module)
+        imported = importlib.import_module(module)
     except ImportError as error:
         raise ValueError(f"Importing {module!r} failed: {error}.") from error
-    if name and not hasattr(found, name):
+    if name and not hasattr(imported, name):
         raise ValueError(f"The module {module!r} has no {name!r}.")
-    return getattr(found, name) if name else found
+    return getattr(imported, name) if name else imported

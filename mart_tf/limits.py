@@ -140,7 +140,7 @@ def archive(path, kind, members=None):
         try:
             # zipfile makes an object of each entry of the list, at once.
             file.most = _LISTING
-            found = zipfile.ZipFile(file)
+            zipped = zipfile.ZipFile(file)
             file.most = math.inf
         except _TooMuch:
             raise _many_members(path, kind) from None
@@ -148,11 +148,11 @@ def archive(path, kind, members=None):
             raise Damaged(
                 f"{path} is not {kind}, or is damaged; write it again."
             ) from None
-        with found:
-            entries = {info.filename: info for info in found.infolist()}
+        with zipped:
+            entries = {info.filename: info for info in zipped.infolist()}
             if len(entries) > _MEMBERS:
                 raise _many_members(path, kind)
-            if len(entries) < len(found.infolist()):
+            if len(entries) < len(zipped.infolist()):
                 raise ValueError(
                     f"{path} holds two members of one name; expected {kind}, "
                     "each of its members once: write it again."
@@ -163,7 +163,7 @@ def archive(path, kind, members=None):
             for info in chosen:
                 _check_member(path, kind, info)
             check_size(path, sum(info.file_size for info in chosen))
-            yield found
+            yield zipped
 
 
 def check_size(path, expanded):
@@ -282,9 +282,9 @@ def _many_members(path, kind):
 
 def _check_regular(path, status):
     if not stat.S_ISREG(status.st_mode):
-        found = _KINDS.get(stat.S_IFMT(status.st_mode), "no regular file")
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "no regular file")
         raise ValueError(
-            f"{path} is {found}; expected a regular file: put its content "
+            f"{path} is {kind}; expected a regular file: put its content "
             "into one, or take it away."
         )
 

@@ -153,16 +153,16 @@ def resolve(text, table, kind, reserved=(), given=None):
 
 def _options(spec, table, reserved, given):
     """The parameters that a user may set, by name."""
-    found = known_parameters.of(spec.target)
+    parameters = known_parameters.of(spec.target)
     if spec.name not in table:
         expected = reserved if given is None else reserved[:given]
-        reserved = list(found)[: len(expected)]
+        reserved = list(parameters)[: len(expected)]
         if len(reserved) < len(expected):
             raise ValueError(
-                f"it takes {len(found)} parameters; expected these first: "
+                f"it takes {len(parameters)} parameters; expected these first: "
                 f"{', '.join(expected)}."
             )
-    return {key: v for key, v in found.items() if key not in reserved}
+    return {key: v for key, v in parameters.items() if key not in reserved}
 
 
 def _named(spec, table, kind):

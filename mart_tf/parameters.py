@@ -37,15 +37,15 @@ def find(module):
     """
     if os.getcwd() not in sys.path:
         sys.path.append(os.getcwd())
-    found, places = None, None
+    spec, places = None, None
     name = ""
     for part in module.split("."):
         name = f"{name}.{part}" if name else part
-        found = importlib.machinery.PathFinder.find_spec(name, places)
-        if found is None:
+        spec = importlib.machinery.PathFinder.find_spec(name, places)
+        if spec is None:
             return None
-        places = found.submodule_search_locations or []
-    return found
+        places = spec.submodule_search_locations or []
+    return spec
 
 
 @functools.cache
@@ -108,8 +108,8 @@ def _is_dataclass(node):
 
 def _is_ours(module):
     """Whether it is a package of this one: importing it costs nothing."""
-    found = find(module) if module.split(".")[0] == "mart_tf" else None
-    return found is not None and bool(found.submodule_search_locations)
+    spec = find(module) if module.split(".")[0] == "mart_tf" else None
+    return spec is not None and bool(spec.submodule_search_locations)
 
 
 def _definitions(module):
@@ -123,8 +123,8 @@ def _definitions(module):
 
 @functools.cache
 def _tree(module):
-    found = find(module)
-    path = pathlib.Path((found and found.origin) or "")
+    spec = find(module)
+    path = pathlib.Path((spec and spec.origin) or "")
     if path.suffix != ".py":
         return ast.Module([], [])
     return ast.parse(path.read_text(encoding="utf-8"))
@@ -157,9 +157,9 @@ def _target(module, base):
 
 
 def _imported(target):
-    found = lazy.load(target)
+    imported = lazy.load(target)
     try:
-        signature = inspect.signature(found)
+        signature = inspect.signature(imported)
     except TypeError as error:
         raise ValueError(f"{target} is no class or function.") from error
     return {
@@ -181,18 +181,18 @@ def _of_arguments(arguments):
     positional = arguments.posonlyargs + arguments.args
     missing = len(positional) - len(arguments.defaults)
     defaults = [None] * missing + arguments.defaults + arguments.kw_defaults
-    found = {}
+    parameters = {}
     for argument, default in zip(
         positional + arguments.kwonlyargs, defaults, strict=True
     ):
         if argument.arg == "self":
             continue
         annotation = argument.annotation
-        found[argument.arg] = Parameter(
+        parameters[argument.arg] = Parameter(
             ast.unparse(annotation) if annotation else "",
             _REQUIRED if default is None else _literal(default),
         )
-    return found
+    return parameters
 
 
 def _literal(node):

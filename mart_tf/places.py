@@ -40,15 +40,15 @@ def expanded(name, path, urls=False):
             f"{name} is {path}, a URL; expected a path of this machine's file "
             f"system: {instead}."
         )
-    found = os.path.expanduser(path)
-    if found.startswith("~"):
-        user = found.partition("/")[0]
+    whole = os.path.expanduser(path)
+    if whole.startswith("~"):
+        user = whole.partition("/")[0]
         raise ValueError(
             f"{name} is {path}, and there is no user {user[1:]!r}; expected "
             f"the path of a home that is there, or ./{user} for a name that "
             "begins so."
         )
-    return found
+    return whole
 
 
 def check_there(name, path, expected):
@@ -123,7 +123,7 @@ def check_folder(name, path, what="the output"):
 
 
 def _of_the_kernel(path):
-    found = os.path.realpath(path)
+    real = os.path.realpath(path)
     return any(
-        os.path.commonpath([found, root]) == root for root in _OF_THE_KERNEL
-    ) and not found.startswith(_MEMORY)
+        os.path.commonpath([real, root]) == root for root in _OF_THE_KERNEL
+    ) and not real.startswith(_MEMORY)

@@ -206,17 +206,17 @@ def run(name, summary, values, main, argv=None):
 
 def _interrupts():
     """A list that is no longer empty once Ctrl-C was pressed."""
-    found = []
+    pressed = []
 
     def interrupt(number, frame):
-        found.append(number)
+        pressed.append(number)
         raise KeyboardInterrupt
 
     # Not where it is ignored, by a background job, or in another thread.
     with contextlib.suppress(ValueError):
         if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
             signal.signal(signal.SIGINT, interrupt)
-    return found
+    return pressed
 
 
 def _stopped(name):

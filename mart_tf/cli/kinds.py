@@ -111,18 +111,18 @@ def list_of(read, empty=True):
         if not text and empty:
             return []
         try:
-            [found] = csv.reader([text], strict=True)
+            [entries] = csv.reader([text], strict=True)
         except (csv.Error, ValueError):
             raise ValueError(
                 f"{name} is {bounds.shown(text)}; expected values separated "
                 "by commas, with quotes closed."
             ) from None
-        found = [item.strip() for item in found]
-        if not (found and all(found)):
+        entries = [item.strip() for item in entries]
+        if not (entries and all(entries)):
             raise ValueError(
                 f"{name} is {bounds.shown(text)}, which has an empty item; "
                 "expected values separated by commas."
             )
-        return [read(name, item) for item in found]
+        return [read(name, item) for item in entries]
 
     return items

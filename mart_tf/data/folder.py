@@ -39,7 +39,7 @@ def load(
     """
     train, test = names.class_folders(path)
     listed = [_list(half, list(train)) for half in (train, test) if half]
-    paths = [image for found, _ in listed for image in found]
+    paths = [image for images, _ in listed for image in images]
     kind, shape = _common(paths, size)
     mode = splits.choose_mode(len(paths), shape, mode)
     halves = [
@@ -173,7 +173,7 @@ def _list(folders, classes):
 
 def _common(paths, size):
     """The kind and the shape that all images have, from their headers."""
-    found = {}
+    first_of = {}
     for path in paths:
         kind, height, width = decoding.header(path)
         # The first image of each kind and size stands for the others.
@@ -184,17 +184,17 @@ def _common(paths, size):
                 f"{decoding.MOST_PIXELS:,}: give all images a smaller size "
                 "with the option size, such as :size=64."
             )
-        found.setdefault((kind, shape), path)
-        if len(found) > 1:
-            raise _unlike(found)
-    kind, shape = next(iter(found))
+        first_of.setdefault((kind, shape), path)
+        if len(first_of) > 1:
+            raise _unlike(first_of)
+    kind, shape = next(iter(first_of))
     return kind, (*shape, _CHANNELS[kind])
 
 
-def _unlike(found):
+def _unlike(first_of):
     """The one sentence for two images that differ in kind or in size."""
-    (one, (height, width)), (other, (rows, columns)) = found
-    path, other_path = found.values()
+    (one, (height, width)), (other, (rows, columns)) = first_of
+    path, other_path = first_of.values()
     if one != other:
         return ValueError(
             f"{path} is {_WORDS[one]} and {other_path} is {_WORDS[other]}; "

@@ -108,25 +108,25 @@ def class_folders(path):
 
 
 def _classes(folder):
-    found = {
+    folders = {
         child.name: child
         for child in sorted(folder.iterdir())
         if child.is_dir() and not child.name.startswith(".")
     }
-    for name in found:
+    for name in folders:
         _check_printable(folder, name)
-    if len(found) < 2:
+    if len(folders) < 2:
         raise ValueError(
-            f"{folder} holds {len(found)} class folders; expected at least "
+            f"{folder} holds {len(folders)} class folders; expected at least "
             "two, each with the images of one class."
         )
-    for child in found.values():
+    for child in folders.values():
         if next(image_names(child), None) is None:
             raise ValueError(
                 f"{child} holds no image; expected files that end in "
                 f"{', '.join(IMAGE_SUFFIXES)}."
             )
-    return found
+    return folders
 
 
 def image_names(folder):
@@ -163,16 +163,16 @@ def images_below(path):
     root = pathlib.Path(path).expanduser()
     if not root.is_dir():
         raise ValueError(f"There is no folder {root}; expected one of images.")
-    found = []
+    paths = []
     for folder, below, _ in os.walk(root):
         below[:] = [name for name in below if name[0] != "."]
-        found += [os.path.join(folder, name) for name in image_names(folder)]
-    if not found:
+        paths += [os.path.join(folder, name) for name in image_names(folder)]
+    if not paths:
         raise ValueError(
             f"{root} holds no image; expected files that end in "
             f"{', '.join(IMAGE_SUFFIXES)}, in it or in the folders in it."
         )
-    return sorted(found)
+    return sorted(paths)
 
 
 def tfds_root(data_dir=None):

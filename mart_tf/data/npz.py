@@ -20,22 +20,22 @@ def load(path):
     Raises:
         ValueError: If an array is anything else; as `archives.read`.
     """
-    found = archives.read(names.npz_file(path), names.NPZ_KEYS)
-    return of_arrays(found, f" of {path}")
+    arrays = archives.read(names.npz_file(path), names.NPZ_KEYS)
+    return of_arrays(arrays, f" of {path}")
 
 
-def of_arrays(found, place=""):
+def of_arrays(arrays, place=""):
     """The `splits.Source` of x_train, y_train, x_test and y_test, a dict.
 
     Args:
-        found: The arrays.
+        arrays: By name.
         place: Where they are from, as messages say it after an array's name.
 
     Raises:
         ValueError: As `load`.
     """
-    x_train, y_train = _half(found, "train", place)
-    x_test, y_test = _half(found, "test", place)
+    x_train, y_train = _half(arrays, "train", place)
+    x_test, y_test = _half(arrays, "test", place)
     if x_train.shape[1:] != x_test.shape[1:]:
         raise ValueError(
             f"x_train{place} has images of shape {x_train.shape[1:]} and "
@@ -63,12 +63,12 @@ def load_pool(path):
     Raises:
         ValueError: If there is no array `image`; as `archives.read`.
     """
-    found = archives.read(names.npz_pool(path), names.NPZ_POOL_KEYS)
-    fields = {"images": found["image"], "labels": found.get("label")}
+    arrays = archives.read(names.npz_pool(path), names.NPZ_POOL_KEYS)
+    fields = {"images": arrays["image"], "labels": arrays.get("label")}
     for key, kind in (("labeled_by", str), ("mean_confidence", float)):
-        if key in found:
+        if key in arrays:
             try:
-                fields[key] = kind(found[key].item())
+                fields[key] = kind(arrays[key].item())
             except (TypeError, ValueError):
                 raise ValueError(
                     f"{key} of {path} is no single {_SINGLE[kind]}; leave it "
@@ -77,9 +77,9 @@ def load_pool(path):
     return fields
 
 
-def _half(found, half, place):
-    images = conversion.images(f"x_{half}{place}", found[f"x_{half}"])
-    labels = conversion.labels(f"y_{half}{place}", found[f"y_{half}"])
+def _half(arrays, half, place):
+    images = conversion.images(f"x_{half}{place}", arrays[f"x_{half}"])
+    labels = conversion.labels(f"y_{half}{place}", arrays[f"y_{half}"])
     if len(images) != len(labels):
         raise ValueError(
             f"x_{half}{place} has {len(images)} images and y_{half} "

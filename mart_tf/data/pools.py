@@ -13,7 +13,7 @@ from mart_tf.data import names
 from mart_tf.data import sources
 
 
-def _adopt(found, made):
+def _adopt(located, made):
     """The fields of a pool that a user's own function returned."""
     if isinstance(made, dict):
         return made
@@ -141,8 +141,8 @@ def load_pool(spec, *, data_dir=None, download=False):
         ValueError: As `check_pool`, and on images or labels that cannot be
             used.
     """
-    found = sources.find(spec, _KIND, data_dir, download)
-    return Pool(str(spec), **sources.read(found, _KIND, data_dir))
+    located = sources.find(spec, _KIND, data_dir, download)
+    return Pool(str(spec), **sources.read(located, _KIND, data_dir))
 
 
 def check_fit(pool, dataset, batch_size, pool_fraction=0.5, unlabeled_weight=1):

@@ -193,7 +193,7 @@ def damage_reported():
     try:
         yield
     except tf.errors.OpError as error:
-        found = re.search(r"ValueError: (.+)", error.message)
-        if not found:
+        sentence = re.search(r"ValueError: (.+)", error.message)
+        if not sentence:
             raise
-        raise ValueError(found[1]) from error
+        raise ValueError(sentence[1]) from error

@@ -18,7 +18,7 @@ class Kind:
         readers: Maps each name to `"package.module:function"`; the entry
             "tfds" reads whatever has another name.
         path_checks: Of the names that take a path, what looks at it.
-        adopt: Makes of what a user's own function returned for a `Found` what
+        adopt: Makes of what a user's own function returned for a `Located` what
             a reader returns.
     """
 
@@ -29,7 +29,7 @@ class Kind:
 
 
 @dataclasses.dataclass(frozen=True)
-class Found:
+class Located:
     """A spec whose source, place and options are known."""
 
     name: str
@@ -38,14 +38,14 @@ class Found:
     options: dict
 
 
-def _adopt(found, made):
+def _adopt(located, made):
     if isinstance(made, options.load("mart_tf.data.splits:Source")):
         return made
     try:
         (x_train, y_train), (x_test, y_test) = made
     except (TypeError, ValueError):
         raise ValueError(
-            f"Dataset {found.name!r} returned a {type(made).__name__}; "
+            f"Dataset {located.name!r} returned a {type(made).__name__}; "
             "expected ((x_train, y_train), (x_test, y_test)) as "
             "keras.datasets return them, or a mart_tf.data.Source."
         ) from None
@@ -107,13 +107,13 @@ def load(spec, *, data_dir=None, download=False, validation_images=None):
     """
     if callable(spec):
         own = getattr(spec, "__name__", type(spec).__name__)
-        found = Found(own, own, None, {})
-        source = _adopt(found, spec())
+        located = Located(own, own, None, {})
+        source = _adopt(located, spec())
     else:
-        found = find(spec, _DATASET, data_dir, download)
-        source = read(found, _DATASET, data_dir)
+        located = find(spec, _DATASET, data_dir, download)
+        source = read(located, _DATASET, data_dir)
     assemble = options.load("mart_tf.data.splits:assemble")
-    return assemble(found.name, source, validation_images)
+    return assemble(located.name, source, validation_images)
 
 
 def find(text, kind, data_dir, download):
@@ -129,13 +129,13 @@ def find(text, kind, data_dir, download):
         place = pathlib.Path(spec.argument).expanduser()
         kind.path_checks[spec.name](place)
         name = f"{spec.name}:{spec.argument}"
-        return Found(name, spec.name, place, settings)
+        return Located(name, spec.name, place, settings)
     if spec.argument is not None:
         own = options.resolve(text, kind.readers, kind.name)
-        return Found(own.name, own.target, None, own.options)
+        return Located(own.name, own.target, None, own.options)
     if spec.name == "digits" and spec.name in kind.readers:
         settings = _options(spec, spec.name, kind)
-        return Found(spec.name, spec.name, None, settings)
+        return Located(spec.name, spec.name, None, settings)
     place = names.prepared_directory(spec.name, data_dir)
     if place is None and not download:
         raise names.not_prepared(spec.name, data_dir, kind.name, kind.readers)
@@ -143,19 +143,19 @@ def find(text, kind, data_dir, download):
     if place:
         named = settings.keys() & {"split", "first", "count"}
         names.tfds_rows(place, **{name: settings[name] for name in named})
-    return Found(spec.name, "tfds", place, settings)
+    return Located(spec.name, "tfds", place, settings)
 
 
-def read(found, kind, data_dir):
+def read(located, kind, data_dir):
     """What the reader makes of it, fetched first where it is not there."""
-    place = found.place
-    if found.source == "tfds" and place is None:
+    place = located.place
+    if located.source == "tfds" and place is None:
         fetch = options.load("mart_tf.data.tfds:download")
-        place = fetch(found.name, names.tfds_root(data_dir))
+        place = fetch(located.name, names.tfds_root(data_dir))
     places = [] if place is None else [place]
-    target = kind.readers.get(found.source, found.source)
-    made = options.load(target)(*places, **found.options)
-    return made if found.source in kind.readers else kind.adopt(found, made)
+    target = kind.readers.get(located.source, located.source)
+    made = options.load(target)(*places, **located.options)
+    return made if located.source in kind.readers else kind.adopt(located, made)
 
 
 def _options(spec, source, kind):

@@ -124,8 +124,8 @@ def _check_classes(file):
         if isinstance(value, dict):
             left += value.values()
             # The second is the name of the first in sets of earlier TFDS.
-            found = [value.get(key) for key in ("pythonClassName", "type")]
-            for name in filter(lambda name: isinstance(name, str), found):
+            named = [value.get(key) for key in ("pythonClassName", "type")]
+            for name in filter(lambda name: isinstance(name, str), named):
                 module = name.rpartition(".")[0]
                 own = module.split(".")[0] == "tensorflow_datasets"
                 if module and not own and module not in sys.modules:
@@ -237,9 +237,9 @@ class _Reader:
 
     def info(self, split):
         """What TFDS knows of a split, held against its files."""
-        found = self.builder.info.splits[split]
-        shards.check(found.filepaths, found.shard_lengths)
-        return found
+        info = self.builder.info.splits[split]
+        shards.check(info.filepaths, info.shard_lengths)
+        return info
 
     def split_names(self):
         """The names of the train split and, if there is one, the test split."""
@@ -335,32 +335,32 @@ def _keys(info):
         pairs = zip(named, kinds, strict=True)
         if all(isinstance(features[name], kind) for name, kind in pairs):
             return named
-    found = [
+    by_kind = [
         [name for name in features if isinstance(features[name], kind)]
         for kind in kinds
     ]
-    if [len(names) for names in found] != [1, 1]:
+    if [len(names) for names in by_kind] != [1, 1]:
         listed = ", ".join(sorted(features))
         raise ValueError(
             f"{info.name} has not one image and one class label for each "
             f"example (its features: {listed}); expected an image "
             "classification set."
         )
-    return found[0][0], found[1][0]
+    return by_kind[0][0], by_kind[1][0]
 
 
 def _image_key(info):
     """The name of the feature that is the image."""
     features = info.features
     named = (info.supervised_keys or [None])[0]
-    found = [
+    images = [
         n for n in features if isinstance(features[n], tfds.features.Image)
     ]
-    if named in found:
+    if named in images:
         return named
-    if len(found) != 1:
+    if len(images) != 1:
         raise ValueError(
             f"{info.name} has not one image for each example (its features: "
             f"{', '.join(sorted(features))}); expected a set of images."
         )
-    return found[0]
+    return images[0]

@@ -37,17 +37,17 @@ def load_pool(path):
     Raises:
         ValueError: If it is not such a dict; as `load`.
     """
-    found = load(path)
+    arrays = load(path)
     for key in ("data", "extrapolated_targets"):
-        present = key in found or key == "data"
-        if present and not isinstance(found.get(key), np.ndarray):
+        present = key in arrays or key == "data"
+        if present and not isinstance(arrays.get(key), np.ndarray):
             raise ValueError(
                 f"{path} holds no array {key}; expected a dict with the array "
                 "data and, where there are labels, extrapolated_targets."
             )
     return {
-        "images": found["data"],
-        "labels": found.get("extrapolated_targets"),
+        "images": arrays["data"],
+        "labels": arrays.get("extrapolated_targets"),
     }
 
 
@@ -64,12 +64,12 @@ def load(path):
     """
     path = names.file(path)
     with limits.opened(path) as file:
-        found = _load(path, file)
-    if not isinstance(found, dict):
+        content = _load(path, file)
+    if not isinstance(content, dict):
         raise ValueError(f"{path} holds no dict; expected one of arrays.")
     return {
         key: value.value if isinstance(value, _StandIn) else value
-        for key, value in found.items()
+        for key, value in content.items()
     }
 
 

@@ -52,13 +52,13 @@ def get(defense):
     if not isinstance(defense, str):
         return defense
     spec = options.resolve(defense, DEFENSES, "defense")
-    found = options.load(spec.target)(**spec.options)
-    if not isinstance(found, options.load("mart_tf.defenses.base:Defense")):
+    made = options.load(spec.target)(**spec.options)
+    if not isinstance(made, options.load("mart_tf.defenses.base:Defense")):
         raise ValueError(
-            f"Defense {defense!r} is a {type(found).__name__}; expected a "
+            f"Defense {defense!r} is a {type(made).__name__}; expected a "
             "subclass of mart_tf.defenses.Defense."
         )
-    return found
+    return made
 
 
 def complete(spec, epsilon):

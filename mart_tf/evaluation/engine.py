@@ -203,8 +203,8 @@ class _Run:
             natural = (tf.constant(values[whole]) for values in natural)
             self.write(rows, self.attack.begin(*natural, self.round))
             if not self.attack.steps:
-                found = self.engine.predict(self.state["adversarial"][rows])
-                self.predictions[rows] = found
+                predicted = self.engine.predict(self.state["adversarial"][rows])
+                self.predictions[rows] = predicted
                 self.checked[rows] = True
                 self.tell()
 

@@ -142,8 +142,8 @@ class Measurement:
         for epsilon, attack in attacks:
             label = f"{name} at {epsilon:g}"
             key = f"sweep {epsilon!r} {name}"
-            found = self._one(label, key, attack, self.correct, shown=False)
-            outcomes.append(found.outcome)
+            result = self._one(label, key, attack, self.correct, shown=False)
+            outcomes.append(result.outcome)
         return results.Sweep(
             name, tuple(epsilon for epsilon, _ in attacks), np.stack(outcomes)
         )
@@ -229,18 +229,18 @@ class Measurement:
         images, labels = self._images[rows], self._labels[rows]
         outcome = run(images, labels, self._seeds[rows], tell)
         _check_inside(attack, outcome.adversarial, images)
-        found = {
+        arrays = {
             "broken": outcome.broken,
             "steps": outcome.steps,
             "unscored": _without_class(outcome.predictions),
             "seconds": time.perf_counter() - started,
         }
         if whole:
-            found |= {name: getattr(outcome, name) for name in _MADE}
+            arrays |= {name: getattr(outcome, name) for name in _MADE}
         if outcome.losses is not None:
-            found["losses"] = outcome.losses.sum(axis=0, dtype=np.float64)
+            arrays["losses"] = outcome.losses.sum(axis=0, dtype=np.float64)
         if attack.norm is not None:
-            found["distances"] = _distances(attack.norm, outcome, images)
+            arrays["distances"] = _distances(attack.norm, outcome, images)
         shown = np.concatenate(
             [
                 some[sampling.draw(labels[some], _KEPT)]
@@ -250,7 +250,7 @@ class Measurement:
                 )
             ]
         )
-        return found | {
+        return arrays | {
             "sample_rows": rows[shown],
             "sample_images": outcome.adversarial[shown],
             "sample_broken": outcome.broken[shown],
@@ -330,8 +330,8 @@ def _pieces(attack, rows, width):
 
 def _distances(norm, outcome, images):
     """Of each adversarial example, infinity where there is none."""
-    found = _lengths(norm, outcome.adversarial, images)
-    return np.where(outcome.broken, found, np.float32(np.inf))
+    lengths = _lengths(norm, outcome.adversarial, images)
+    return np.where(outcome.broken, lengths, np.float32(np.inf))
 
 
 def _lengths(norm, adversarial, images):

@@ -171,12 +171,12 @@ def evaluate_robustness(
                     adversarial.Writer, directory, images, labels, threat
                 ),
             )
-            found = [measured.natural()]
+            results = [measured.natural()]
             for spec, attack in plan:
                 if evaluation.is_transfer(spec):
-                    found.append(measured.transfer(spec.text, attack))
+                    results.append(measured.transfer(spec.text, attack))
                 else:
-                    found.append(measured.attack(spec.text, attack))
+                    results.append(measured.attack(spec.text, attack))
             sweep = swept and measured.sweep(*swept)
         facts = facts or {}
         made = report.Report(
@@ -199,7 +199,7 @@ def evaluate_robustness(
                 "batch_size": width,
                 "precision": "float32",
             },
-            results=tuple(found),
+            results=tuple(results),
             samples=measured.samples,
             labels=labels,
             sweep=sweep,
@@ -207,7 +207,7 @@ def evaluate_robustness(
             warnings=(
                 *doubtful,
                 *_unscored(measured.unscored),
-                *_warnings(found[0], classes, target, other, plan),
+                *_warnings(results[0], classes, target, other, plan),
             ),
         )
         if directory is not None:

@@ -35,11 +35,11 @@ class Craft:
         done = 0.0
         for number in range(rounds):
             for rows in engine.batches(np.arange(len(labels)), size):
-                found = self._made(images, labels, seeds, rows, number)
+                crafted = self._made(images, labels, seeds, rows, number)
                 standing = predictions[rows] == labels[rows]
                 chosen = rows[standing]
-                adversarial[chosen] = found[standing]
-                predictions[chosen] = self._loop.predict(found)[standing]
+                adversarial[chosen] = crafted[standing]
+                predictions[chosen] = self._loop.predict(crafted)[standing]
                 done += len(rows) / rounds
                 observe(done, int((predictions != labels).sum()))
         taken = np.full(len(labels), steps * rounds, np.int32)

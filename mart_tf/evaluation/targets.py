@@ -189,7 +189,7 @@ def _answering(function, images, name):
     for convert in (np.asarray, tf.constant):
         try:
             answered = function(convert(images.numpy()))
-            found = np.asarray(single.returned(answered, name), np.float32)
+            tried = np.asarray(single.returned(answered, name), np.float32)
             break
         # What a user's function raises can be anything.
         except Exception as error:
@@ -202,9 +202,9 @@ def _answering(function, images, name):
 
     def scores(images):
         answers = tf.numpy_function(answer, [images], tf.float32)
-        return tf.ensure_shape(answers, [images.shape[0], *found.shape[1:]])
+        return tf.ensure_shape(answers, [images.shape[0], *tried.shape[1:]])
 
-    _check_shape(found, images, name)
+    _check_shape(tried, images, name)
     return scores
 
 
@@ -222,29 +222,29 @@ def _tried(
     """The `Target`, once it has scored two images."""
     images = _two(images, input_shape, pixel_range, name)
     try:
-        found = scores(images)
-        if not isinstance(found, (tuple, list, dict)):
-            found = _one_tensor(found)
+        answers = scores(images)
+        if not isinstance(answers, (tuple, list, dict)):
+            answers = _one_tensor(answers)
     # What a user's layers and functions raise can be anything.
     except Exception as error:
         raise _failing(name, images, error) from error
-    found = single.returned(found, name)
-    _check_shape(found, images, name)
-    if np.isnan(found).any():
+    answers = single.returned(answers, name)
+    _check_shape(answers, images, name)
+    if np.isnan(answers).any():
         raise ValueError(
             f"{name!r} gives scores that are NaN, for images in the pixel "
             "range; expected a trained model with finite weights."
         )
     if outputs is None:
-        found_kind = loading.are_probabilities(found)
-        outputs = "probabilities" if found_kind else "logits"
-    model_outputs.check_scores(found, outputs)
+        is_softmax = loading.are_probabilities(answers)
+        outputs = "probabilities" if is_softmax else "logits"
+    model_outputs.check_scores(answers, outputs)
     gradients = _differentiable(scores, images)
     if not gradients:
         notes = [*notes, _NO_GRADIENTS]
     if outputs == "probabilities":
         # Behind a softmax of Keras's own lie logits, which do not sum to 1.
-        logits = model_outputs.logits(found, outputs)
+        logits = model_outputs.logits(answers, outputs)
         if loading.are_probabilities(tf.exp(logits)):
             notes = [_LOG_PROBABILITIES, *notes]
 
@@ -254,7 +254,7 @@ def _tried(
     return Target(
         classify,
         name=name,
-        classes=found.shape[1],
+        classes=answers.shape[1],
         outputs=outputs,
         gradients=gradients,
         note=" ".join(notes) or None,
@@ -293,16 +293,16 @@ def _two(images, shape, pixel_range, name):
     return images
 
 
-def _one_tensor(found):
-    if not tf.is_tensor(found):
-        raise TypeError(f"it returns a {type(found).__name__}, not a tensor")
-    return found
+def _one_tensor(answers):
+    if not tf.is_tensor(answers):
+        raise TypeError(f"it returns a {type(answers).__name__}, not a tensor")
+    return answers
 
 
-def _check_shape(found, images, name):
-    if len(found.shape) != 2 or len(found) != len(images):
+def _check_shape(answers, images, name):
+    if len(answers.shape) != 2 or len(answers) != len(images):
         raise ValueError(
-            f"{name!r} gives scores of shape {tuple(found.shape)} for "
+            f"{name!r} gives scores of shape {tuple(answers.shape)} for "
             f"{len(images)} images; expected [{len(images)}, classes]."
         )
 

@@ -40,9 +40,9 @@ class Unfinished:
             return
         path, identity = self._folder / _IDENTITY, identity()
         if any(self._folder.glob("*.npz")):
-            found = _read(path)
-            if found is not None:
-                _check_same(self._folder, found, identity)
+            earlier = _read(path)
+            if earlier is not None:
+                _check_same(self._folder, earlier, identity)
                 return
             warnings.warn(
                 f"{path} is missing or damaged, so that nobody knows what the "
@@ -66,13 +66,13 @@ class Unfinished:
             return work()
         name = hashlib.sha256(key.encode()).hexdigest()[:24]
         path = self._folder / f"{name}.npz"
-        found = _arrays(path, key) if path.exists() else None
-        if found is None:
-            found = {name: np.asarray(array) for name, array in work().items()}
-            checksum = np.array(_checksum(key, found))
+        arrays = _arrays(path, key) if path.exists() else None
+        if arrays is None:
+            arrays = {name: np.asarray(array) for name, array in work().items()}
+            checksum = np.array(_checksum(key, arrays))
             with files.whole(path) as partial, partial.open("wb") as file:
-                np.savez_compressed(file, **found, **{_CHECKSUM: checksum})
-        return found
+                np.savez_compressed(file, **arrays, **{_CHECKSUM: checksum})
+        return arrays
 
     def clear(self):
         """Removes the pieces: the report holds what they held."""
@@ -89,25 +89,25 @@ class Unfinished:
 
 def digest(arrays):
     """SHA-256 of arrays: their bytes, types and shapes."""
-    found = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for array in arrays:
         array = np.ascontiguousarray(array)
-        found.update(f"{array.dtype}{array.shape}".encode())
-        found.update(array.data)
-    return found.hexdigest()
+        sha256.update(f"{array.dtype}{array.shape}".encode())
+        sha256.update(array.data)
+    return sha256.hexdigest()
 
 
 def _read(path):
     """What tells an evaluation from others; None if that is damaged."""
     try:
-        found = limits.read_json(path)
+        identity = limits.read_json(path)
     except ValueError:
         return None
-    return found if isinstance(found, dict) else None
+    return identity if isinstance(identity, dict) else None
 
 
-def _check_same(folder, found, identity):
-    different = [key for key in identity if found.get(key) != identity[key]]
+def _check_same(folder, earlier, identity):
+    different = [key for key in identity if earlier.get(key) != identity[key]]
     if different:
         raise ValueError(
             f"{folder} holds an unfinished evaluation with another "
@@ -126,9 +126,9 @@ def _checksum(key, arrays):
 def _arrays(path, key):
     """The arrays of a finished piece; None, and a warning, if it is damaged."""
     with contextlib.suppress(ValueError, LookupError):
-        found = archives.read(path)
-        if found.pop(_CHECKSUM).item() == _checksum(key, found):
-            return found
+        arrays = archives.read(path)
+        if arrays.pop(_CHECKSUM).item() == _checksum(key, arrays):
+            return arrays
     warnings.warn(
         f"{path} is damaged: the work that it held is done again.",
         stacklevel=3,

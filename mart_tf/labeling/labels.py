@@ -63,8 +63,8 @@ def label_pool(
         stop = min(start + batch_size, len(pool))
         # The last batch repeats the last image: one shape is compiled.
         images = pool.images[np.minimum(start + places, stop - 1)]
-        found, sure = (tensor.numpy() for tensor in predict(images))
-        labels[start:stop] = found[: stop - start]
+        predicted, sure = (tensor.numpy() for tensor in predict(images))
+        labels[start:stop] = predicted[: stop - start]
         confidences[start:stop] = sure[: stop - start]
         if progress is not None:
             progress(stop)

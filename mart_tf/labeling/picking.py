@@ -102,14 +102,14 @@ def _predictions(classifier, split, batch_size, pixel_range):
     def predict(images):
         return tf.argmax(network(images, training=False), axis=1)
 
-    found = []
+    batches = []
     for inputs, labels, weights in pipeline.evaluation_batches(
         split, batch_size, pixel_range
     ):
         real = weights.numpy() > 0.0
         columns = (inputs["index"], labels, predict(inputs["image"]))
-        found.append([column.numpy()[real] for column in columns])
+        batches.append([column.numpy()[real] for column in columns])
     return [
         np.concatenate(column).astype(np.int64)
-        for column in zip(*found, strict=True)
+        for column in zip(*batches, strict=True)
     ]

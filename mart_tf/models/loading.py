@@ -330,12 +330,12 @@ def _computes_in(model, precision):
 
 def _head(model):
     """Names of the last layer with weights and of those that follow it."""
-    found = set()
+    head = set()
     for layer in reversed(_flatten(model)):
-        found.add(layer.name)
+        head.add(layer.name)
         if layer.weights:
             break
-    return found
+    return head
 
 
 def _rewritten(config, policy, head):

@@ -45,16 +45,19 @@ def initialize(classifier, source, name):
     theirs = _with_weights(source)
     taken, left = [], []
     for key, (layer, weights) in _with_weights(classifier).items():
-        _, found = theirs.get(key, (None, None))
-        if found is None:
+        _, original = theirs.get(key, (None, None))
+        if original is None:
             left.append((layer, "absent there"))
-        elif _shapes(weights) != _shapes(found):
+        elif _shapes(weights) != _shapes(original):
             left.append(
-                (layer, f"{_shapes(found)} there, {_shapes(weights)} here")
+                (
+                    layer,
+                    f"{_shapes(original)} there, {_shapes(weights)} here",
+                )
             )
         else:
             taken.append(layer)
-            for mine, other in zip(weights, found, strict=True):
+            for mine, other in zip(weights, original, strict=True):
                 mine.assign(other)
     if not taken:
         listed = "; ".join(f"{layer}: {reason}" for layer, reason in left)
@@ -123,7 +126,7 @@ def _with_weights(model):
         one to its name and its own weights.
     """
     counts = collections.Counter()
-    found = {}
+    layers = {}
     for layer in _flatten(model):
         inner = layer.layers if isinstance(layer, keras.Model) else []
         of_others = {id(w) for child in inner for w in child.weights}
@@ -131,16 +134,16 @@ def _with_weights(model):
         if own:
             name = _common_name(layer)
             counts[name] += 1
-            found[name, counts[name]] = layer.name, own
-    return found
+            layers[name, counts[name]] = layer.name, own
+    return layers
 
 
 def _flatten(model):
     """A model and all the layers in it, each once, in order."""
-    found = {id(model): model}
+    by_id = {id(model): model}
     for layer in model.layers if isinstance(model, keras.Model) else []:
-        found |= {id(inner): inner for inner in _flatten(layer)}
-    return list(found.values())
+        by_id |= {id(inner): inner for inner in _flatten(layer)}
+    return list(by_id.values())
 
 
 def _common_name(layer):

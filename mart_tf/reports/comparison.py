@@ -75,12 +75,12 @@ class _Comparison:
         columns = _merged([list(row.accuracies) for row in rows.values()])
         notes, same = [], True
         for kind, name in (("threat", "threat model"), ("data", "data")):
-            found = {key: getattr(row, kind) for key, row in rows.items()}
-            if len(set(found.values())) == 1:
-                notes.append(f"The {name}: {next(iter(found.values()))}.")
+            words = {key: getattr(row, kind) for key, row in rows.items()}
+            if len(set(words.values())) == 1:
+                notes.append(f"The {name}: {next(iter(words.values()))}.")
                 continue
             same = False
-            each = "; ".join(f"{key}: {value}" for key, value in found.items())
+            each = "; ".join(f"{key}: {value}" for key, value in words.items())
             notes.append(f"The {name} is not the same. {each}.")
         shared = set.intersection(
             *(set(row.accuracies) for row in rows.values())
@@ -102,16 +102,16 @@ class _Comparison:
     def cells(self):
         """Yields each heading, its accuracies in %, and which are best."""
         for heading, row in self.rows.items():
-            found = [(name, row.accuracies.get(name)) for name in self.columns]
+            values = [(name, row.accuracies.get(name)) for name in self.columns]
             yield (
                 heading,
                 [
                     _ABSENT if value is None else f"{100 * value:.2f}"
-                    for _, value in found
+                    for _, value in values
                 ],
                 [
                     name in self.best and value == self.best[name]
-                    for name, value in found
+                    for name, value in values
                 ],
             )
 
@@ -248,9 +248,9 @@ def _set_differently(rows, columns):
     """The attacks that ran with other parameters in another row."""
     different = []
     for column in columns:
-        found = [
+        used = [
             row.parameters[column] for row in rows if column in row.parameters
         ]
-        if any(parameters != found[0] for parameters in found):
+        if any(parameters != used[0] for parameters in used):
             different.append(column)
     return different

@@ -98,20 +98,20 @@ def signs(report, classes=None):
         A tuple of seven `Sign`s.
     """
     # An attack that minimises distance keeps to another radius.
-    found = [
+    results = [
         result
         for result in report.results
         if result.norm is None and result.nature is not None
     ]
     examples = len(report.results[0].outcome)
     answers = (
-        _more_steps(found, report.threat),
-        _transfer(found),
-        _gradient_free(found),
+        _more_steps(results, report.threat),
+        _transfer(results),
+        _gradient_free(results),
         _growing_epsilon(report.sweep, report.threat, examples, classes),
-        _restarts_and_loss(found, report.traces),
-        _autoattack(found),
-        _cross_entropy(found),
+        _restarts_and_loss(results, report.traces),
+        _autoattack(results),
+        _cross_entropy(results),
     )
     return tuple(
         Sign(question, *answer)
@@ -119,8 +119,8 @@ def signs(report, classes=None):
     )
 
 
-def _more_steps(found, threat):
-    ladder = sorted(_plain(found), key=_steps)
+def _more_steps(results, threat):
+    ladder = sorted(_plain(results), key=_steps)
     pairs = [
         (weaker, stronger)
         for weaker, stronger in itertools.combinations(ladder, 2)
@@ -152,9 +152,9 @@ def _comparable(weaker, stronger, threat):
     return _others(weaker, "steps") == _others(stronger, "steps")
 
 
-def _transfer(found):
-    white_box = _gradient_attacks(found)
-    transfers = [result for result in found if result.access == "surrogate"]
+def _transfer(results):
+    white_box = _gradient_attacks(results)
+    transfers = [result for result in results if result.access == "surrogate"]
     if not transfers:
         return NOT_TESTED, "No attack was made on a surrogate: give one."
     if white_box is None:
@@ -162,12 +162,12 @@ def _transfer(found):
     return _challenge(white_box, transfers, _NOISE)
 
 
-def _gradient_free(found):
-    white_box = _gradient_attacks(found)
+def _gradient_free(results):
+    white_box = _gradient_attacks(results)
     if white_box is None:
         return NOT_TESTED, _NO_GRADIENTS
     attacks = []
-    for result in found:
+    for result in results:
         before, after = _leading(result)
         if after and after[0].access == "queries":
             outcome = after[0].outcome
@@ -210,8 +210,8 @@ def _growing_epsilon(sweep, threat, examples, classes):
     )
 
 
-def _restarts_and_loss(found, traces):
-    halves = (_restarts(found), _loss(found, traces))
+def _restarts_and_loss(results, traces):
+    halves = (_restarts(results), _loss(results, traces))
     verdicts = [verdict for verdict, _ in halves]
     # One half alone does not pass for both.
     for verdict in (FAILED, NOT_TESTED, PASSED):
@@ -219,8 +219,8 @@ def _restarts_and_loss(found, traces):
             return verdict, " ".join(evidence for _, evidence in halves)
 
 
-def _restarts(found):
-    attacks = _iterated(found)
+def _restarts(results):
+    attacks = _iterated(results)
     said = []
     for result in attacks:
         single = _first_round(result, attacks)
@@ -250,9 +250,9 @@ def _first_round(result, attacks):
     return evaluated.Result("the first start", result.outcome | later)
 
 
-def _loss(found, traces):
+def _loss(results, traces):
     # Not those of a sweep: at other radii the start alone may break nearly all.
-    accuracy = {result.name: result.accuracy for result in _iterated(found)}
+    accuracy = {result.name: result.accuracy for result in _iterated(results)}
     said = []
     for trace in traces:
         losses = np.asarray(trace.losses, np.float64)
@@ -277,9 +277,9 @@ def _loss(found, traces):
     return NOT_TESTED, "No loss was followed: run pgd:steps=20."
 
 
-def _autoattack(found):
-    ensembles = [result for result in found if result.nature.reference]
-    plain = _iterated(found)
+def _autoattack(results):
+    ensembles = [result for result in results if result.nature.reference]
+    plain = _iterated(results)
     if not ensembles:
         return NOT_TESTED, "AutoAttack did not run: run autoattack."
     if not plain:
@@ -290,9 +290,9 @@ def _autoattack(found):
     return _challenge(strongest, ensembles, _LARGE)
 
 
-def _cross_entropy(found):
+def _cross_entropy(results):
     by_objective = {"cross_entropy": [], "margin": []}
-    for result in found:
+    for result in results:
         if result.access == "gradients":
             by_objective.get(result.nature.objective, []).append(result)
     pairs = [
@@ -321,10 +321,10 @@ def _challenge(holder, attacks, least):
     return PASSED, f"{_shown(holder, attacks[0])}."
 
 
-def _gradient_attacks(found):
+def _gradient_attacks(results):
     """All attacks by the model's own gradients as one `Result`, or None."""
     outcomes = []
-    for result in found:
+    for result in results:
         before, _ = _leading(result)
         if before:
             outcomes.append(before[-1].outcome)
@@ -349,18 +349,18 @@ def _leading(result):
     return before, parts[len(before) :]
 
 
-def _plain(found):
+def _plain(results):
     """Projected ascent by steps of one length, on the model itself."""
     return [
         result
-        for result in found
+        for result in results
         if result.nature.plain and result.access == "gradients"
     ]
 
 
-def _iterated(found):
+def _iterated(results):
     """PGD, CW and their like."""
-    return [result for result in _plain(found) if _steps(result) > 1]
+    return [result for result in _plain(results) if _steps(result) > 1]
 
 
 def _steps(result):
@@ -378,9 +378,9 @@ def _others(result, left_out):
     return result.nature.kind, settings
 
 
-def _shown(*found):
+def _shown(*results):
     return "Accuracy is " + ", ".join(
-        f"{result.accuracy:.2%} under {result.name}" for result in found
+        f"{result.accuracy:.2%} under {result.name}" for result in results
     )
 
 

@@ -50,8 +50,8 @@ def models(figure, columns, accuracies):
     axes = figure.subplots()
     height = 0.8 / count
     texts = []
-    for number, (name, found) in enumerate(accuracies.items()):
-        values = np.array([100 * found.get(key, np.nan) for key in columns])
+    for number, (name, by_attack) in enumerate(accuracies.items()):
+        values = np.array([100 * by_attack.get(key, np.nan) for key in columns])
         places = np.arange(len(columns)) + height * (number - (count - 1) / 2)
         axes.barh(
             places,

@@ -120,14 +120,14 @@ class Result:
         if self.distances is None:
             return None
         distances = self.distances[self.distances > 0].astype(np.float64)
-        found = distances[np.isfinite(distances)]
+        finite = distances[np.isfinite(distances)]
         statistics = {"min": np.min, "median": np.median, "mean": np.mean}
         statistics["max"] = np.max
         return {
-            "found": len(found),
-            "not_found": len(distances) - len(found),
+            "found": len(finite),
+            "not_found": len(distances) - len(finite),
             **{
-                name: float(function(found)) if len(found) else None
+                name: float(function(finite)) if len(finite) else None
                 for name, function in statistics.items()
             },
         }

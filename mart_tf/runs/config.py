@@ -117,14 +117,14 @@ class Config:
         Raises:
             ValueError: If `checkpoint_every` is no such interval.
         """
-        found = _INTERVAL.fullmatch(self.checkpoint_every)
-        number = float(found.group(1)) if found else 0.0
-        if not number or (found.group(2) == "steps" and number % 1):
+        match = _INTERVAL.fullmatch(self.checkpoint_every)
+        number = float(match.group(1)) if match else 0.0
+        if not number or (match.group(2) == "steps" and number % 1):
             raise ValueError(
                 f"--checkpoint_every is {self.checkpoint_every!r}; expected "
                 "minutes or steps, such as 10min or 500steps."
             )
-        if found.group(2) == "steps":
+        if match.group(2) == "steps":
             return None, int(number)
         return 60.0 * number, None
 

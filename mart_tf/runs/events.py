@@ -98,15 +98,15 @@ def read(path):
     file = pathlib.Path(path, _NAME)
     if not file.exists():
         return []
-    found = []
+    events = []
     for line in limits.read_text(file).splitlines():
         try:
             event = json.loads(line)
             when = datetime.datetime.fromisoformat(event["time"])
-            found.append(event | {"time": when.astimezone(datetime.UTC)})
+            events.append(event | {"time": when.astimezone(datetime.UTC)})
         except (ValueError, LookupError, TypeError, RecursionError):
             continue
-    return [event for event in found if isinstance(event.get("event"), str)]
+    return [event for event in events if isinstance(event.get("event"), str)]
 
 
 def _ends_line(file):

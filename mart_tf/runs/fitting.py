@@ -161,16 +161,16 @@ def _validate(model, validation, hooks, finished):
     model.reset_metrics()
     hooks.on_epoch_begin(finished)
     logs = dict(model.get_metrics_result())
-    found = {}
+    results = {}
     if validation is not None:
-        found = model.evaluate(
+        results = model.evaluate(
             validation,
             callbacks=hooks,
             check_data=False,
             return_dict=True,
             verbose=0,
         )
-    logs |= {f"val_{name}": value for name, value in found.items()}
+    logs |= {f"val_{name}": value for name, value in results.items()}
     hooks.on_epoch_end(finished, logs)
     hooks.on_train_end()
 

@@ -18,26 +18,26 @@ def rows(text):
     """
     try:
         reader = csv.DictReader(io.StringIO(text), strict=True)
-        found = list(reader)
+        table = list(reader)
     except csv.Error as error:
         raise ValueError(str(error)) from error
     if "epoch" not in (reader.fieldnames or ["epoch"]):
         raise ValueError("it has no column epoch")
-    for number, row in enumerate(found, 1):
+    for number, row in enumerate(table, 1):
         # None: more values than names, or fewer.
         is_whole = None not in row and None not in row.values()
         if row.get("epoch") != str(number) or not is_whole:
             raise ValueError(f"row {number} is not that of epoch {number}")
-    return found
+    return table
 
 
-def text(found):
+def text(table):
     """The table of rows, which may have different columns."""
     stream = io.StringIO()
-    names = list(dict.fromkeys(name for row in found for name in row))
+    names = list(dict.fromkeys(name for row in table for name in row))
     writer = csv.DictWriter(stream, names, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(found)
+    writer.writerows(table)
     return stream.getvalue()
 
 
@@ -58,6 +58,6 @@ def read(path):
         ) from error
 
 
-def write(path, found):
+def write(path, table):
     """Writes the rows into a workdir."""
-    files.replace_text(pathlib.Path(path, _NAME), text(found))
+    files.replace_text(pathlib.Path(path, _NAME), text(table))

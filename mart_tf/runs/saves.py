@@ -67,8 +67,8 @@ def write(folder, state, number):
 
 def whole(folder):
     """The numbers of the checkpoints that were written to their end."""
-    found = map(number_of, folder.glob("ckpt-*.sha256"))
-    return [number for number in found if number is not None]
+    numbers = map(number_of, folder.glob("ckpt-*.sha256"))
+    return [number for number in numbers if number is not None]
 
 
 def restore_newest(folder, state, kind, above=-1):
@@ -122,11 +122,11 @@ def restore_newest(folder, state, kind, above=-1):
 def newest(folder):
     """The numbers of each kind as far as `newest.json` tells."""
     try:
-        found = limits.read_json(folder / _NEWEST)
+        recorded = limits.read_json(folder / _NEWEST)
         return {
-            kind: found[kind]
+            kind: recorded[kind]
             for kind in ("last", "best", "within")
-            if isinstance(found.get(kind), int)
+            if isinstance(recorded.get(kind), int)
         }
     # A run of an earlier version has none.
     except (OSError, ValueError, AttributeError):
@@ -140,8 +140,8 @@ def name_newest(folder, numbers):
 
 def number_of(path):
     """N of `ckpt-N` or `ckpt-N.index`; None of another name."""
-    found = re.fullmatch(r"ckpt-(\d{1,18})([._].*)?", path.name)
-    return found and int(found.group(1))
+    match = re.fullmatch(r"ckpt-(\d{1,18})([._].*)?", path.name)
+    return match and int(match.group(1))
 
 
 def _keep(folder, numbers):
@@ -176,8 +176,8 @@ def _fault(prefix):
 
 def _files(prefix):
     """What TensorFlow wrote of a checkpoint."""
-    found = sorted(prefix.parent.glob(prefix.name + ".*"))
-    return [file for file in found if file.suffix != ".sha256"]
+    beside = sorted(prefix.parent.glob(prefix.name + ".*"))
+    return [file for file in beside if file.suffix != ".sha256"]
 
 
 def _checksum(parts):

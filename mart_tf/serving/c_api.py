@@ -231,7 +231,7 @@ class Session:
             raise StatusError(_CODES[code], message)
 
     def _find(self, names):
-        found = {}
+        tensors = {}
         for name, tensor in names.items():
             operation, _, index = tensor.partition(":")
             handle = self._library.TF_GraphOperationByName(
@@ -239,8 +239,8 @@ class Session:
             )
             if handle is None:
                 raise ValueError(f"The graph has no tensor {tensor!r}.")
-            found[name] = _Output(handle, int(index or 0))
-        return found
+            tensors[name] = _Output(handle, int(index or 0))
+        return tensors
 
     def _tensor(self, array):
         array = np.asarray(array, order="C")

@@ -118,14 +118,14 @@ def functions(classifier, asked):
         }
 
     every = {DEFAULT: answer, IMAGE_BYTES: answer_encoded, CLASSIFY: classify}
-    found = {}
+    chosen = {}
     for name in asked:
         size, kind = [], tf.string
         if name == DEFAULT:
             size, kind = classifier.image_shape, tf.float32
         spec = tf.TensorSpec([None, *size], kind, name=INPUTS[name])
-        found[name] = every[name], spec
-    return found
+        chosen[name] = every[name], spec
+    return chosen
 
 
 def decode(image_bytes, image_shape, pixel_range):

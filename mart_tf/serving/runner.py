@@ -98,17 +98,17 @@ def _save(path, arrays):
 
 def _load(path):
     with np.load(path, allow_pickle=False) as arrays:
-        found = dict(arrays)
-    for name in [name for name in found if name.startswith(_LENGTHS)]:
-        lengths, content = found.pop(name), found[name.removeprefix(_LENGTHS)]
+        loaded = dict(arrays)
+    for name in [name for name in loaded if name.startswith(_LENGTHS)]:
+        lengths, content = loaded.pop(name), loaded[name.removeprefix(_LENGTHS)]
         stops = np.cumsum(lengths, dtype=np.int64)
         texts = np.empty(lengths.shape, object)
         texts.flat = [
             content[stop - length : stop].tobytes()
             for stop, length in zip(stops, lengths.flat, strict=True)
         ]
-        found[name.removeprefix(_LENGTHS)] = texts
-    return found
+        loaded[name.removeprefix(_LENGTHS)] = texts
+    return loaded
 
 
 def main(folder):

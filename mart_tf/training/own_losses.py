@@ -15,8 +15,8 @@ def of_last_pass(network):
     `add_loss` inside layers. The next pass forgets it.
     """
     # Keras lists the regularizers of the weights last.
-    found = network.losses
-    return _sum(found[: len(found) - len(_of_weights(network))])
+    added = network.losses
+    return _sum(added[: len(added) - len(_of_weights(network))])
 
 
 def _of_weights(network):

@@ -133,13 +133,13 @@ def clip_globally(gradients, optimizer):
         return gradients
     whole = summed(gradients)
     places = [i for i, g in enumerate(whole) if g is not None]
-    found = [whole[i] for i in places]
+    present = [whole[i] for i in places]
     if norm:
-        clipped = [tf.clip_by_norm(g, norm) for g in found]
+        clipped = [tf.clip_by_norm(g, norm) for g in present]
     elif global_norm:
-        clipped, _ = tf.clip_by_global_norm(found, global_norm)
+        clipped, _ = tf.clip_by_global_norm(present, global_norm)
     else:
-        clipped = [tf.clip_by_value(g, -value, value) for g in found]
+        clipped = [tf.clip_by_value(g, -value, value) for g in present]
     for i, gradient in zip(places, clipped, strict=True):
         whole[i] = share(gradient)
     return whole

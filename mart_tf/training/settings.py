@@ -55,18 +55,18 @@ def config(model):
 
 def restored(saved, custom_objects=None):
     """The arguments that `config` wrote."""
-    found = dict(saved)
+    arguments = dict(saved)
     # A class is registered when its module is first imported.
     for target in [*defenses.DEFENSES.values(), *training.UPDATES.values()]:
         options.load(target)
     for name in _OBJECTS:
         # A file of an earlier version has no update.
-        if name in found:
-            found[name] = keras.saving.deserialize_keras_object(
-                found[name], custom_objects=custom_objects
+        if name in arguments:
+            arguments[name] = keras.saving.deserialize_keras_object(
+                arguments[name], custom_objects=custom_objects
             )
-    found["threat"] = threat_model.ThreatModel(**found["threat"])
-    return found
+    arguments["threat"] = threat_model.ThreatModel(**arguments["threat"])
+    return arguments
 
 
 def _spelled(chosen, table):

@@ -41,16 +41,16 @@ class Skips(keras.layers.Layer):
         self.term = counters.add(self, "term")
         self.built = True
 
-    def judge(self, found):
+    def judge(self, tensors):
         """Whether this step is skipped, the same on every replica.
 
         Args:
-            found: For each of `TERMS` this replica's tensors.
+            tensors: For each of `TERMS` this replica's tensors.
 
         Returns:
             A boolean scalar.
         """
-        bad = tf.stack([_any_not_finite(found[name]) for name in TERMS])
+        bad = tf.stack([_any_not_finite(tensors[name]) for name in TERMS])
         bad = reduction.anywhere(bad)
         before = tf.convert_to_tensor(self.in_row.value)
         skipped = tf.reduce_any(bad) | (before > self.limit)

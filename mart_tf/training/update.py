@@ -115,10 +115,10 @@ def get(update):
     if not isinstance(update, str):
         return update
     spec = options.resolve(update, training.UPDATES, "update")
-    found = options.load(spec.target)(**spec.options)
-    if not isinstance(found, Update):
+    made = options.load(spec.target)(**spec.options)
+    if not isinstance(made, Update):
         raise ValueError(
-            f"Update {update!r} is a {type(found).__name__}; expected a "
+            f"Update {update!r} is a {type(made).__name__}; expected a "
             "subclass of mart_tf.training.Update."
         )
-    return found
+    return made
