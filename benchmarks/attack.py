@@ -218,10 +218,10 @@ class Bench:
         """Images a second of the engine."""
         started = time.perf_counter()
         right = self.engine.predict(images) == labels
-        outcome = self._attack(images[right], labels[right], seeds[right])
+        crafted = self._attack(images[right], labels[right], seeds[right])
         seconds = time.perf_counter() - started
-        self.robust = (~outcome.broken).sum() / len(labels)
-        self.steps_taken = outcome.steps.sum() / len(labels)
+        self.robust = (~crafted.broken).sum() / len(labels)
+        self.steps_taken = crafted.steps.sum() / len(labels)
         return len(labels) / seconds
 
     def cleverhans(self, images, labels, _):

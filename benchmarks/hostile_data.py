@@ -56,8 +56,8 @@ def main(argv):
 
 
 def _try(form, count):
-    """Outcomes, the longest time, and the number of failures."""
-    outcomes, times = collections.Counter(), [0.0]
+    """How many ended how, the longest time, and the number of failures."""
+    endings, times = collections.Counter(), [0.0]
     seen = []
 
     @hypothesis.settings(
@@ -71,8 +71,8 @@ def _try(form, count):
     @hypothesis.given(hostile_files.FORMS[form][0])
     def attempt(content):
         seen[:] = [content]
-        outcome, _, seconds = hostile_files.attempt(form, content, folder)
-        outcomes[outcome] += 1
+        ending, _, seconds = hostile_files.attempt(form, content, folder)
+        endings[ending] += 1
         times.append(seconds)
 
     with tempfile.TemporaryDirectory() as folder:
@@ -82,8 +82,8 @@ def _try(form, count):
             # Whatever no user should see.
             traceback.print_exc()
             print(f"{form}: {seen[0][:400]!r}")
-            return outcomes, max(times), 1
-    return outcomes, max(times), 0
+            return endings, max(times), 1
+    return endings, max(times), 0
 
 
 def _peak():

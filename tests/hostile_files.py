@@ -43,7 +43,7 @@ def attempt(form, content, folder):
         folder: A folder for it and what lies beside it.
 
     Returns:
-        The outcome, the sentence or None, and the seconds that it took.
+        How it ended, the sentence or None, and the seconds that it took.
     """
     _, place, prepare, open_it = FORMS[form]
     path = pathlib.Path(folder, place)
@@ -52,11 +52,11 @@ def attempt(form, content, folder):
     if prepare is not None:
         prepare(path)
     before, began = _listed(folder), time.monotonic()
-    outcome, sentence = "loaded", None
+    ending, sentence = "loaded", None
     try:
         open_it(path)
     except (ValueError, OSError) as error:
-        outcome, sentence = "refused", str(error)
+        ending, sentence = "refused", str(error)
     seconds = time.monotonic() - began
     assert seconds < LONGEST_SECONDS, f"{form}: {seconds} s"
     assert _listed(folder) == before, f"{form}: something was written"
@@ -64,7 +64,7 @@ def attempt(form, content, folder):
         assert "\n" not in sentence and sentence.endswith("."), sentence
         assert len(sentence) < _LONGEST_SENTENCE, sentence
         assert str(folder) in sentence, sentence
-    return outcome, sentence, seconds
+    return ending, sentence, seconds
 
 
 def _listed(folder):

@@ -384,17 +384,17 @@ class TestInTheEngine:
         epsilon = np.sort(distances)[4:6].mean()
         model = threat.ThreatModel(norm, epsilon)
         attack = adaptive_boundary.FAB(steps=12).on(linear, model, 4)
-        outcome = run(attack, linear, IMAGES, LABELS, 4)
-        np.testing.assert_array_equal(outcome.broken, distances < epsilon)
+        crafted = run(attack, linear, IMAGES, LABELS, 4)
+        np.testing.assert_array_equal(crafted.broken, distances < epsilon)
         np.testing.assert_array_equal(
-            model.project(outcome.adversarial, IMAGES), outcome.adversarial
+            model.project(crafted.adversarial, IMAGES), crafted.adversarial
         )
-        standing = ~outcome.broken
+        standing = ~crafted.broken
         np.testing.assert_array_equal(
-            outcome.adversarial[standing], IMAGES[standing]
+            crafted.adversarial[standing], IMAGES[standing]
         )
-        predictions = np.argmax(linear(outcome.adversarial), axis=1)
-        np.testing.assert_array_equal(predictions != LABELS, outcome.broken)
+        predictions = np.argmax(linear(crafted.adversarial), axis=1)
+        np.testing.assert_array_equal(predictions != LABELS, crafted.broken)
 
     @NORMS
     def test_outside_by_a_hair_is_outside(self, norm):

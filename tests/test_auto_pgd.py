@@ -524,9 +524,9 @@ def test_breaks_at_least_as_many_digits_as_pgd(digits, norm, epsilon):
 
     def broken(kind, **options):
         attack = kind(steps=20, **options).on(classify, model, 10)
-        outcome = loop.run(attack, images, labels, seeds)
-        assert_inside(outcome.adversarial, images, model)
-        return outcome.broken.sum()
+        crafted = loop.run(attack, images, labels, seeds)
+        assert_inside(crafted.adversarial, images, model)
+        return crafted.broken.sum()
 
     pgd = broken(projected.PGD)
     assert 5 < pgd < 95

@@ -362,13 +362,13 @@ class TestAdapters:
         loop = engine.Engine(counted, 64)
         names = ["cleverhans:fgm", "cleverhans:pgd:nb_iter=3"]
         for name in names:
-            outcome = loop.run(
+            crafted = loop.run(
                 _attack(name, counted),
                 images.numpy()[:200],
                 labels.numpy()[:200].astype("int32"),
                 np.zeros([200, 2], np.int64),
             )
-            assert 0 < outcome.broken.sum() < 200
+            assert 0 < crafted.broken.sum() < 200
         # Once for the gradient, which both attacks share, once for the look
         # at what they found, in two pieces; 200 examples make three batches
         # and a rest.
@@ -474,22 +474,22 @@ class TestMadry:
 class _Script(carlini_wagner_l2.CarliniWagnerL2):
     """CleverHans's own search, with what each constant finds given to it."""
 
-    def __init__(self, outcomes, logits=(0.0, 1.0), **settings):
+    def __init__(self, successes, logits=(0.0, 1.0), **settings):
         super().__init__(
             lambda images: tf.constant([[1.0, 0.0]]),
-            binary_search_steps=len(outcomes),
+            binary_search_steps=len(successes),
             max_iterations=1,
             initial_const=1.0,
             **settings,
         )
         self.optimizer = types.SimpleNamespace(variables=list)
-        self.outcomes = iter(outcomes)
+        self.successes = iter(successes)
         self.logits = logits
         self.constants = []
 
     def attack_step(self, x, y, modifier, const):
         self.constants.append(float(tf.reduce_max(const)))
-        logits = self.logits if next(self.outcomes) else self.logits[::-1]
+        logits = self.logits if next(self.successes) else self.logits[::-1]
         distance = 1.0 / len(self.constants)
         return tf.ones_like(x), 0.0, tf.constant([logits]), [distance]
 
@@ -735,14 +735,14 @@ class TestCarliniWagner:
         loop = engine.Engine(counted, 16)
         counts = []
         for _ in range(2):
-            outcome = loop.run(
+            crafted = loop.run(
                 attack,
                 images.numpy(),
                 labels.numpy().astype("int32"),
                 np.zeros([40, 2], np.int64),
             )
             counts.append(len(traced))
-        assert outcome.broken.any()
+        assert crafted.broken.any()
         # Once for the attack and once for the engine's look, which takes its
         # batches in two pieces: two runs of two batches and a rest, with two
         # constants each, add nothing.

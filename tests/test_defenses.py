@@ -311,8 +311,8 @@ def test_a_share_of_all_or_none_needs_no_rows(fraction):
     ):
         defense = defenses.get(f"mart:{options}")
         assert not defense.needs_rows
-        outcome = defense.loss(linear.linear_network(), batch, adversarial)
-        values.append(outcome.values)
+        losses = defense.loss(linear.linear_network(), batch, adversarial)
+        values.append(losses.values)
     np.testing.assert_array_equal(*values)
 
 

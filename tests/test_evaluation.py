@@ -155,11 +155,11 @@ class TestEngine:
             _pgd(classify, threat, 2, 20),
             projected.CW().on(classify, threat, 2),
         ]:
-            outcome = _run(attack, classify, images, labels)
-            assert outcome.broken.tolist() == [True, False]
-            assert outcome.predictions.tolist() == [0, 1]
+            crafted = _run(attack, classify, images, labels)
+            assert crafted.broken.tolist() == [True, False]
+            assert crafted.predictions.tolist() == [0, 1]
             np.testing.assert_allclose(
-                outcome.adversarial[1], [0.65, 0.35], rtol=1e-6
+                crafted.adversarial[1], [0.65, 0.35], rtol=1e-6
             )
 
     def test_a_linear_network_is_attacked_to_its_l2_optimum(self):
@@ -178,16 +178,16 @@ class TestEngine:
             _pgd(classify, threat, 2, 40, step_size=0.25),
             projected.CW(40, step_size=0.25).on(classify, threat, 2),
         ]:
-            outcome = _run(attack, classify, images, labels)
-            assert outcome.broken.tolist() == [True, False]
+            crafted = _run(attack, classify, images, labels)
+            assert crafted.broken.tolist() == [True, False]
             np.testing.assert_allclose(
-                outcome.adversarial[1], [0.7, 0.45], atol=1e-5
+                crafted.adversarial[1], [0.7, 0.45], atol=1e-5
             )
 
     def test_equals_one_plain_batch_of_pgd(self, digits):
         model, images, labels = digits
         classify = targets.of(model).classify
-        outcome = _run(
+        crafted = _run(
             _pgd(classify, _THREAT, 10, 7), classify, images, labels, 50
         )
 
@@ -202,8 +202,8 @@ class TestEngine:
             broken |= np.argmax(logits, 1) != labels
         broken |= np.argmax(classify(iterate), 1) != labels
         assert 0.1 < broken.mean() < 0.9
-        np.testing.assert_array_equal(outcome.broken, broken)
-        pixels = np.abs(outcome.adversarial - iterate)[~broken]
+        np.testing.assert_array_equal(crafted.broken, broken)
+        pixels = np.abs(crafted.adversarial - iterate)[~broken]
         assert (pixels > 1e-6).mean() < 1e-3
 
     def test_repacking_changes_nothing(self, digits):
@@ -257,16 +257,16 @@ class TestEngine:
             return tf.stack([margin, tf.zeros_like(margin)], axis=1)
 
         threat = mart_tf.ThreatModel(epsilon=0.5)
-        outcome = _run(
+        crafted = _run(
             _pgd(classify, threat, 2, 4, step_size=0.1, random_start="none"),
             classify,
             np.array([[0.5], [0.7]], np.float32),
             np.array([0, 0], np.int32),
         )
-        assert outcome.broken.tolist() == [True, False]
-        assert outcome.steps.tolist() == [1, 4]
+        assert crafted.broken.tolist() == [True, False]
+        assert crafted.steps.tolist() == [1, 4]
         np.testing.assert_allclose(
-            outcome.adversarial, [[0.6], [1.0]], rtol=1e-6
+            crafted.adversarial, [[0.6], [1.0]], rtol=1e-6
         )
 
     def test_the_last_iterate_is_looked_at(self):
@@ -277,7 +277,7 @@ class TestEngine:
 
         threat = mart_tf.ThreatModel(epsilon=0.5)
         for steps, broken in [(3, False), (4, True)]:
-            outcome = _run(
+            crafted = _run(
                 _pgd(
                     classify,
                     threat,
@@ -291,8 +291,8 @@ class TestEngine:
                 np.array([0], np.int32),
                 batch_size=1,
             )
-            assert outcome.broken.tolist() == [broken]
-            assert outcome.predictions.tolist() == [int(broken)]
+            assert crafted.broken.tolist() == [broken]
+            assert crafted.predictions.tolist() == [int(broken)]
 
     def test_nan_is_no_class(self):
         def classify(images):
@@ -303,14 +303,14 @@ class TestEngine:
         images = np.array([[0.2], [0.45], [0.9]], np.float32)
         loop = engine.Engine(classify, 2)
         assert loop.predict(images).tolist() == [0, 0, examples.NO_CLASS]
-        outcome = _run(
+        crafted = _run(
             _pgd(classify, _THREAT, 2, 20),
             classify,
             images[:2],
             np.zeros(2, np.int32),
         )
-        assert outcome.broken.tolist() == [False, True]
-        assert outcome.predictions.tolist() == [0, examples.NO_CLASS]
+        assert crafted.broken.tolist() == [False, True]
+        assert crafted.predictions.tolist() == [0, examples.NO_CLASS]
 
     def test_nan_is_told_of(self):
         def classify(images):
@@ -354,13 +354,13 @@ class TestEngine:
             return tf.stack([score if wins else -score, 0 * score], axis=1)
 
         images = np.full([6, 3], 0.5, np.float32)
-        outcome = _run(
+        crafted = _run(
             _pgd(classify, _THREAT, 2, 4),
             classify,
             images,
             np.zeros(6, np.int32),
         )
-        assert outcome.broken.all() != wins
+        assert crafted.broken.all() != wins
         assert passed.numpy() == 4 * passes
         # The step, and the look at the last iterates.
         assert traced == [(4, 3)] * (2 if wins else 1)
@@ -369,7 +369,7 @@ class TestEngine:
         model, images, labels = digits
         classify = targets.of(model).classify
         told = []
-        outcome = _run(
+        crafted = _run(
             _pgd(classify, _THREAT, 10, 5),
             classify,
             images,
@@ -378,7 +378,7 @@ class TestEngine:
             lambda done, broken: told.append((done, broken)),
         )
         assert told == sorted(told)
-        assert told[-1] == (len(images), outcome.broken.sum())
+        assert told[-1] == (len(images), crafted.broken.sum())
 
     def test_several_cores_find_what_one_finds(self, digits):
         model, images, labels = digits
@@ -433,14 +433,14 @@ class TestEngine:
         assert len(together) > 10
         assert set(together) == {1}
 
-    def test_no_examples_give_no_outcomes(self):
-        outcome = _run(
+    def test_no_examples_are_attacked(self):
+        crafted = _run(
             _pgd(lambda images: images, _THREAT, 3, 2),
             lambda images: images,
             np.zeros([0, 3], np.float32),
             np.zeros(0, np.int32),
         )
-        assert outcome.broken.shape == (0,)
+        assert crafted.broken.shape == (0,)
 
     def test_rounds_start_what_stands_anew(self):
         # The first round starts at the image, the second 0.2 above it: class
@@ -461,7 +461,7 @@ class TestEngine:
             return tf.stack([margin, tf.zeros_like(margin)], axis=1)
 
         told = []
-        outcome = _run(
+        crafted = _run(
             Twice(),
             classify,
             np.array([[0.5], [0.3], [0.1]], np.float32),
@@ -469,10 +469,10 @@ class TestEngine:
             observe=lambda done, broken: told.append((done, broken)),
         )
         # 0.5 breaks by the first step of round 1, 0.3 by that of round 2.
-        assert outcome.broken.tolist() == [True, True, False]
-        assert outcome.steps.tolist() == [1, 2, 2]
+        assert crafted.broken.tolist() == [True, True, False]
+        assert crafted.steps.tolist() == [1, 2, 2]
         np.testing.assert_allclose(
-            outcome.adversarial[:, 0], [0.6, 0.6, 0.4], rtol=1e-6
+            crafted.adversarial[:, 0], [0.6, 0.6, 0.4], rtol=1e-6
         )
         assert told == sorted(told)
         assert told[-1] == (3.0, 2)
@@ -495,16 +495,16 @@ class TestEngine:
             margin = 899.5 - images[:, 0]
             return tf.stack([margin, tf.zeros_like(margin)], axis=1)
 
-        outcome = _run(
+        crafted = _run(
             Walk(),
             classify,
             np.array([[0.0], [-500.0], [300.0]], np.float32),
             np.zeros(3, np.int32),
             batch_size=2,
         )
-        assert outcome.broken.tolist() == [True, False, True]
-        assert outcome.steps.tolist() == [900, steps, 600]
-        assert outcome.adversarial[:, 0].tolist() == [900, steps - 500, 900]
+        assert crafted.broken.tolist() == [True, False, True]
+        assert crafted.steps.tolist() == [900, steps, 600]
+        assert crafted.adversarial[:, 0].tolist() == [900, steps - 500, 900]
 
     def test_the_loss_of_each_iterate_is_kept(self):
         # The score of class 1 is the pixel: log(1 + exp(x)) against class 0.
@@ -512,7 +512,7 @@ class TestEngine:
             return tf.stack([0.0 * images[:, 0], images[:, 0] - 0.75], axis=1)
 
         threat = mart_tf.ThreatModel(epsilon=0.5)
-        outcome = _run(
+        crafted = _run(
             _pgd(classify, threat, 2, 3, step_size=0.1, random_start="none"),
             classify,
             np.array([[0.2], [0.7]], np.float32),
@@ -522,7 +522,7 @@ class TestEngine:
         # The second is broken at its second iterate, and stays there.
         pixels = np.array([[0.2, 0.3, 0.4], [0.7, 0.8, 0.8]])
         np.testing.assert_allclose(
-            outcome.losses, np.log1p(np.exp(pixels - 0.75)), rtol=1e-6
+            crafted.losses, np.log1p(np.exp(pixels - 0.75)), rtol=1e-6
         )
 
     def test_the_losses_are_those_of_the_first_round(self):
@@ -541,20 +541,20 @@ class TestEngine:
         def classify(images):
             return tf.stack([0.0 * images[:, 0], images[:, 0] - 0.75], axis=1)
 
-        outcome = _run(
+        crafted = _run(
             Twice(),
             classify,
             np.array([[0.0], [0.3]], np.float32),
             np.zeros(2, np.int32),
         )
-        assert outcome.broken.tolist() == [False, False]
+        assert crafted.broken.tolist() == [False, False]
         pixels = np.array([[0.0, 0.1], [0.3, 0.4]])
         np.testing.assert_allclose(
-            outcome.losses, np.log1p(np.exp(pixels - 0.75)), rtol=1e-6
+            crafted.losses, np.log1p(np.exp(pixels - 0.75)), rtol=1e-6
         )
         # The last round's iterate is handed over, from 0.2 above.
         np.testing.assert_allclose(
-            outcome.adversarial[:, 0], [0.4, 0.7], rtol=1e-6
+            crafted.adversarial[:, 0], [0.4, 0.7], rtol=1e-6
         )
 
     def test_the_last_iterate_of_every_round_is_looked_at(self):
@@ -580,16 +580,16 @@ class TestEngine:
             margin = 0.55 - images[:, 0]
             return tf.stack([margin, tf.zeros_like(margin)], axis=1)
 
-        outcome = _run(
+        crafted = _run(
             Farther(),
             classify,
             np.array([[0.3], [0.1]], np.float32),
             np.zeros(2, np.int32),
         )
-        assert outcome.broken.tolist() == [True, False]
-        assert outcome.steps.tolist() == [2, 3]
+        assert crafted.broken.tolist() == [True, False]
+        assert crafted.steps.tolist() == [2, 3]
         np.testing.assert_allclose(
-            outcome.adversarial[:, 0], [0.6, 0.2], rtol=1e-6
+            crafted.adversarial[:, 0], [0.6, 0.2], rtol=1e-6
         )
 
     def test_many_attacks_of_a_kind_bring_no_warning(self, caplog):

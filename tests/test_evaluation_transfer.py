@@ -17,17 +17,17 @@ def classify(images):
 
 
 def run(attack, pixels, batch_size=4, seeds=None):
-    """The outcome for images of one pixel and class 0, and what was told."""
+    """What is made of images of one pixel and class 0, and what was told."""
     images = np.array(pixels, np.float32)[:, None]
     labels = np.zeros(len(images), np.int32)
     if seeds is None:
         seeds = np.zeros([len(images), 2], np.int64)
     told = []
     loop = engine.Engine(classify, batch_size)
-    outcome = surrogates.Craft(attack, loop).run(
+    crafted = surrogates.Craft(attack, loop).run(
         images, labels, seeds, lambda *done: told.append(done)
     )
-    return outcome, told
+    return crafted, told
 
 
 class Overshooting(base.Attack):
@@ -54,11 +54,11 @@ class Overshooting(base.Attack):
 
 def test_the_best_iterate_is_tried_and_nothing_stops_before():
     # Up to 0.6, over the line, and down to 0.1; up to 0.4, under it.
-    outcome, told = run(Overshooting(), [0.4, 0.2])
-    np.testing.assert_allclose(outcome.adversarial[:, 0], [0.6, 0.4])
-    assert outcome.broken.tolist() == [True, False]
-    assert outcome.predictions.tolist() == [1, 0]
-    assert outcome.steps.tolist() == [3, 3]
+    crafted, told = run(Overshooting(), [0.4, 0.2])
+    np.testing.assert_allclose(crafted.adversarial[:, 0], [0.6, 0.4])
+    assert crafted.broken.tolist() == [True, False]
+    assert crafted.predictions.tolist() == [1, 0]
+    assert crafted.steps.tolist() == [3, 3]
     assert told == [(2.0, 1)]
 
 
@@ -80,14 +80,14 @@ class Rounds(base.Attack):
 def test_what_a_round_has_broken_stays_as_it_was():
     # Rounds end at +0.1, +0.3 and -0.1: 0.5 falls to the first alone and 0.3
     # to the second alone; 0.1 stands, and keeps what the last round made.
-    outcome, told = run(Rounds(), [0.5, 0.3, 0.1])
+    crafted, told = run(Rounds(), [0.5, 0.3, 0.1])
     np.testing.assert_allclose(
-        outcome.adversarial[:, 0], [0.6, 0.6, 0.0], atol=1e-6
+        crafted.adversarial[:, 0], [0.6, 0.6, 0.0], atol=1e-6
     )
-    assert outcome.broken.tolist() == [True, True, False]
-    assert outcome.predictions.tolist() == [1, 1, 0]
+    assert crafted.broken.tolist() == [True, True, False]
+    assert crafted.predictions.tolist() == [1, 1, 0]
     # On a surrogate every example takes all steps of all rounds.
-    assert outcome.steps.tolist() == [3, 3, 3]
+    assert crafted.steps.tolist() == [3, 3, 3]
     np.testing.assert_allclose([done for done, _ in told], [1.0, 2.0, 3.0])
     assert [broken for _, broken in told] == [1, 2, 2]
 
@@ -106,15 +106,15 @@ def test_each_example_of_every_batch_has_its_own_seed_and_place():
     pixels = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.05]
     seeds = np.array([[9, row] for row in (3, 1, 4, 1, 5, 9, 2)])
     # Three batches, of which one example fills the last up.
-    outcome, told = run(BySeed(), pixels, batch_size=3, seeds=seeds)
+    crafted, told = run(BySeed(), pixels, batch_size=3, seeds=seeds)
     expected = np.array(pixels) + seeds[:, 1] / 100
-    np.testing.assert_allclose(outcome.adversarial[:, 0], expected, atol=1e-6)
-    assert outcome.broken.tolist() == (expected > LINE).tolist()
-    assert outcome.broken.tolist() == [False] * 5 + [True, False]
+    np.testing.assert_allclose(crafted.adversarial[:, 0], expected, atol=1e-6)
+    assert crafted.broken.tolist() == (expected > LINE).tolist()
+    assert crafted.broken.tolist() == [False] * 5 + [True, False]
     assert told == [(3.0, 0), (6.0, 1), (7.0, 1)]
 
 
-def test_no_examples_give_no_outcomes():
-    outcome, told = run(Overshooting(), [])
-    assert outcome.broken.shape == (0,)
+def test_no_examples_are_attacked():
+    crafted, told = run(Overshooting(), [])
+    assert crafted.broken.shape == (0,)
     assert not told

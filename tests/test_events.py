@@ -50,17 +50,17 @@ def test_lines_come_back_whatever_lies_between_them(run):
 
 
 @pytest.mark.parametrize(
-    ("error", "outcome"),
+    ("error", "ending"),
     [(ValueError("It was bad."), "failed"), (KeyboardInterrupt(), "stopped")],
 )
-def test_how_a_run_ends_is_written(run, error, outcome):
+def test_how_a_run_ends_is_written(run, error, ending):
     tell = events.Log(run)
     with pytest.raises(type(error)), tell.running():
         raise error
     last = events.read(run)[-1]
-    assert (last["event"], last["outcome"]) == ("end", outcome)
+    assert (last["event"], last["outcome"]) == ("end", ending)
     assert last["sentence"] == str(error)
-    assert shown(run)["state"].startswith(outcome)
+    assert shown(run)["state"].startswith(ending)
 
 
 def test_a_run_goes_on_without_its_log(run):

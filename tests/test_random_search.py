@@ -236,21 +236,21 @@ def test_the_engine_needs_no_gradient():
     small = threat.ThreatModel(epsilon=0.04)
     attack = random_search.Square(queries=60).on(classify, small, 3)
     assert not attack.needs_gradient
-    outcome = engine.Engine(classify, 4).run(
+    crafted = engine.Engine(classify, 4).run(
         attack, IMAGES, labels, SEEDS.numpy()
     )
-    assert 0 < outcome.broken.sum() < 12
-    wrong = margins(outcome.adversarial, labels) > 0
-    np.testing.assert_array_equal(wrong, outcome.broken)
+    assert 0 < crafted.broken.sum() < 12
+    wrong = margins(crafted.adversarial, labels) > 0
+    np.testing.assert_array_equal(wrong, crafted.broken)
     # What stands was queried to the end, and ends with the best candidate:
     # called on the batch the attack finds the same.
-    standing = ~outcome.broken
-    assert (outcome.steps[standing] == 61).all()
+    standing = ~crafted.broken
+    assert (crafted.steps[standing] == 61).all()
     alone = random_search.Square(queries=60)(
         classify, IMAGES, labels, small, seed=SEEDS
     )
     np.testing.assert_array_equal(
-        outcome.adversarial[standing], alone.numpy()[standing]
+        crafted.adversarial[standing], alone.numpy()[standing]
     )
 
 

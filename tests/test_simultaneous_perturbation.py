@@ -244,13 +244,13 @@ def test_the_engine_needs_no_gradient():
         classify, small, 3
     )
     assert not attack.needs_gradient
-    outcome = engine.Engine(classify, 4).run(
+    crafted = engine.Engine(classify, 4).run(
         attack, IMAGES, labels, SEEDS.numpy()
     )
-    assert 0 < outcome.broken.sum() < 12
-    predicted = np.argmax(linear(outcome.adversarial), axis=1)
-    np.testing.assert_array_equal(predicted != labels, outcome.broken)
-    assert (outcome.steps[~outcome.broken] == 10).all()
+    assert 0 < crafted.broken.sum() < 12
+    predicted = np.argmax(linear(crafted.adversarial), axis=1)
+    np.testing.assert_array_equal(predicted != labels, crafted.broken)
+    assert (crafted.steps[~crafted.broken] == 10).all()
 
 
 @pytest.mark.parametrize(

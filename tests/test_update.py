@@ -26,7 +26,7 @@ class Sharpness(update.Update):
         self.radius = radius
 
     def __call__(self, model, loss):
-        first, outcome = self.gradient(model, loss)
+        first, auxiliary = self.gradient(model, loss)
         first = self.summed(first)
         scale = self.radius / tf.linalg.global_norm(first)
         weights = [
@@ -37,7 +37,7 @@ class Sharpness(update.Update):
         ]
         gradients, _ = self.gradient(model, loss, weights)
         self.apply(model, gradients)
-        return outcome
+        return auxiliary
 
 
 @keras.saving.register_keras_serializable(package="test_update")
@@ -46,9 +46,9 @@ class Elsewhere(update.Update):
 
     def __call__(self, model, loss):
         weights = [variable.value for variable in model.trainable_variables]
-        gradients, outcome = self.gradient(model, loss, weights)
+        gradients, auxiliary = self.gradient(model, loss, weights)
         self.apply(model, gradients)
-        return outcome
+        return auxiliary
 
 
 def gradient_by_hand(kernel, bias):

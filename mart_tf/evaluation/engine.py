@@ -35,7 +35,7 @@ _MOST_TRACED = 10_000
 
 
 @dataclasses.dataclass(frozen=True)
-class Outcome:
+class Crafted:
     """What an attack made of each example.
 
     adversarial: float32 `[n, ...]`: the iterate that broke the example, or
@@ -107,9 +107,9 @@ class Engine:
                 work done, in examples, and the number broken so far.
 
         Returns:
-            An `Outcome`.
+            A `Crafted`.
         """
-        return _Run(self, attack, images, labels, seeds, observe).outcome()
+        return _Run(self, attack, images, labels, seeds, observe).crafted()
 
     def looks(self, attack):
         """What an attack's iterates are judged by: images to classes."""
@@ -174,7 +174,7 @@ class _Run:
         if attack.climbs and attack.steps <= _MOST_TRACED:
             self.losses = np.full((len(labels), attack.steps), np.nan, "f4")
 
-    def outcome(self):
+    def crafted(self):
         for number in range(self.attack.all_rounds):
             self.round = number
             standing = np.flatnonzero(self.predictions == self.labels)
@@ -190,7 +190,7 @@ class _Run:
             for step in range(1, self.attack.steps):
                 missing = np.isnan(losses[:, step])
                 losses[missing, step] = losses[missing, step - 1]
-        return Outcome(adversarial, self.predictions, broken, steps, losses)
+        return Crafted(adversarial, self.predictions, broken, steps, losses)
 
     def start(self, standing):
         self.before[standing] += self.taken[standing]

@@ -29,7 +29,7 @@ _LEAST_BATCHES = 4
 # How many broken and how many standing examples are kept for the figure.
 _KEPT = 8
 
-# What of an `engine.Outcome` an `adversarial.Writer` takes.
+# What of an `engine.Crafted` an `adversarial.Writer` takes.
 _MADE = ("adversarial", "predictions")
 
 
@@ -227,34 +227,34 @@ class Measurement:
         tf.random.set_seed(self._seed + number)
         started = time.perf_counter()
         images, labels = self._images[rows], self._labels[rows]
-        outcome = run(images, labels, self._seeds[rows], tell)
-        _check_inside(attack, outcome.adversarial, images)
+        crafted = run(images, labels, self._seeds[rows], tell)
+        _check_inside(attack, crafted.adversarial, images)
         arrays = {
-            "broken": outcome.broken,
-            "steps": outcome.steps,
-            "unscored": _without_class(outcome.predictions),
+            "broken": crafted.broken,
+            "steps": crafted.steps,
+            "unscored": _without_class(crafted.predictions),
             "seconds": time.perf_counter() - started,
         }
         if whole:
-            arrays |= {name: getattr(outcome, name) for name in _MADE}
-        if outcome.losses is not None:
-            arrays["losses"] = outcome.losses.sum(axis=0, dtype=np.float64)
+            arrays |= {name: getattr(crafted, name) for name in _MADE}
+        if crafted.losses is not None:
+            arrays["losses"] = crafted.losses.sum(axis=0, dtype=np.float64)
         if attack.norm is not None:
-            arrays["distances"] = _distances(attack.norm, outcome, images)
+            arrays["distances"] = _distances(attack.norm, crafted, images)
         shown = np.concatenate(
             [
                 some[sampling.draw(labels[some], _KEPT)]
                 for some in (
-                    np.flatnonzero(outcome.broken),
-                    np.flatnonzero(~outcome.broken),
+                    np.flatnonzero(crafted.broken),
+                    np.flatnonzero(~crafted.broken),
                 )
             ]
         )
         return arrays | {
             "sample_rows": rows[shown],
-            "sample_images": outcome.adversarial[shown],
-            "sample_broken": outcome.broken[shown],
-            "sample_predictions": outcome.predictions[shown],
+            "sample_images": crafted.adversarial[shown],
+            "sample_broken": crafted.broken[shown],
+            "sample_predictions": crafted.predictions[shown],
         }
 
     def _result(self, name, attack, standing, rows, pieces):
@@ -309,7 +309,7 @@ class Measurement:
             result,
             self._images[rows],
             self._labels[rows],
-            engine.Outcome(images, predictions, broken, None),
+            engine.Crafted(images, predictions, broken, None),
             self._target.classify,
         )
 
@@ -328,10 +328,10 @@ def _pieces(attack, rows, width):
     return [rows[i : i + each] for i in range(0, len(rows), each or 1)]
 
 
-def _distances(norm, outcome, images):
+def _distances(norm, crafted, images):
     """Of each adversarial example, infinity where there is none."""
-    lengths = _lengths(norm, outcome.adversarial, images)
-    return np.where(outcome.broken, lengths, np.float32(np.inf))
+    lengths = _lengths(norm, crafted.adversarial, images)
+    return np.where(crafted.broken, lengths, np.float32(np.inf))
 
 
 def _lengths(norm, adversarial, images):

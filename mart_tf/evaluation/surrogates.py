@@ -35,16 +35,16 @@ class Craft:
         done = 0.0
         for number in range(rounds):
             for rows in engine.batches(np.arange(len(labels)), size):
-                crafted = self._made(images, labels, seeds, rows, number)
+                made = self._made(images, labels, seeds, rows, number)
                 standing = predictions[rows] == labels[rows]
                 chosen = rows[standing]
-                adversarial[chosen] = crafted[standing]
-                predictions[chosen] = self._loop.predict(crafted)[standing]
+                adversarial[chosen] = made[standing]
+                predictions[chosen] = self._loop.predict(made)[standing]
                 done += len(rows) / rounds
                 observe(done, int((predictions != labels).sum()))
         taken = np.full(len(labels), steps * rounds, np.int32)
         broken = predictions != labels
-        return engine.Outcome(adversarial, predictions, broken, taken)
+        return engine.Crafted(adversarial, predictions, broken, taken)
 
     def _made(self, images, labels, seeds, rows, number):
         """What a round of the attack makes of some examples."""

@@ -239,26 +239,26 @@ class Samples:
     adversarial_confidences: np.ndarray | None = None
 
     @classmethod
-    def choose(cls, result, images, labels, outcome, classify=None, count=8):
+    def choose(cls, result, images, labels, crafted, classify=None, count=8):
         """Up to `count` of an attack's examples of all classes, half broken.
 
         Args:
             result: The attack's `Result`.
             images: The examples that it attacked, `[m, ...]`.
             labels: Their classes `[m]`.
-            outcome: What became of them: `adversarial`, `broken` and
+            crafted: What the attack made of them: `adversarial`, `broken` and
                 `predictions`, a row for each.
             classify: Images to logits, for the confidences; None for none.
             count: How many examples to take.
         """
-        broken = np.flatnonzero(outcome.broken)
-        standing = np.flatnonzero(~outcome.broken)
+        broken = np.flatnonzero(crafted.broken)
+        standing = np.flatnonzero(~crafted.broken)
         some = max(count // 2, count - len(standing))
         broken = broken[sampling.draw(labels[broken], some)]
         some = count - len(broken)
         standing = standing[sampling.draw(labels[standing], some)]
         rows = np.concatenate([broken, standing])
-        natural, adversarial = images[rows], outcome.adversarial[rows]
+        natural, adversarial = images[rows], crafted.adversarial[rows]
         confidences = ()
         if classify is not None:
             confidences = [
@@ -271,7 +271,7 @@ class Samples:
             natural,
             adversarial,
             labels[rows],
-            outcome.predictions[rows],
+            crafted.predictions[rows],
             *confidences,
         )
 

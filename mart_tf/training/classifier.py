@@ -189,7 +189,7 @@ class AdversarialClassifier(checked.CheckedModel):
         adversarial = self._attacked(batch)
         self.memory.keep(batch.example, adversarial.memory)
         loss = self._shared_loss(batch, adversarial)
-        outcome, own = self.update(self, loss)
+        losses, own = self.update(self, loss)
         self.averages.update(self.trainable_variables, self.step)
         self.step.assign_add(1)
         skipped = self.skips.judge(
@@ -200,23 +200,23 @@ class AdversarialClassifier(checked.CheckedModel):
                     *adversarial.measures.values(),
                     *adversarial.memory.values(),
                 ],
-                "logits": [outcome.natural_logits, outcome.adversarial_logits],
-                "loss": [batch.weight * outcome.values],
+                "logits": [losses.natural_logits, losses.adversarial_logits],
+                "loss": [batch.weight * losses.values],
                 "own": [own],
                 "state": [variable.value for variable in changing],
             }
         )
         if self.has_metrics:
-            logits = outcome.natural_logits
+            logits = losses.natural_logits
             if logits is None:
-                logits = outcome.adversarial_logits
+                logits = losses.adversarial_logits
             private.build_metrics(self, target, logits)
         metrics = self.metrics_variables
         changing += metrics
         before += [tf.identity(variable.value) for variable in metrics]
         counted = tf.ones_like(batch.weight)
         self.logs.measure(adversarial.measures)
-        seen = self._take(batch, target, data, outcome, counted, own)
+        seen = self._take(batch, target, data, losses, counted, own)
         reduction.put_back(changing, before, skipped)
         self.logs.count(skipped)
         return self._results({*adversarial.measures, *seen})
@@ -231,16 +231,16 @@ class AdversarialClassifier(checked.CheckedModel):
             adversarial = base.Defense.attack(
                 self.defense, self._classify_frozen, batch, inner
             )
-            outcome, own = self._loss(batch, adversarial, training=False)
-            if outcome.natural_logits is None:
+            losses, own = self._loss(batch, adversarial, training=False)
+            if losses.natural_logits is None:
                 logits = self._classify_frozen(batch.image)
-                outcome = outcome._replace(natural_logits=logits)
-            if outcome.adversarial_logits is None:
+                losses = losses._replace(natural_logits=logits)
+            if losses.adversarial_logits is None:
                 logits = self._classify_frozen(adversarial.image)
-                outcome = outcome._replace(adversarial_logits=logits)
+                losses = losses._replace(adversarial_logits=logits)
         # Rows of weight 0 fill the last batch of an evaluation up.
         counted = tf.cast(batch.weight != 0.0, tf.float32)
-        seen = self._take(batch, target, data, outcome, counted, own)
+        seen = self._take(batch, target, data, losses, counted, own)
         return self._results(seen)
 
     @property
@@ -330,18 +330,18 @@ class AdversarialClassifier(checked.CheckedModel):
         here = tf.cast(tf.shape(batch.image)[0], tf.float32)
 
         def loss():
-            outcome, own = self._loss(batch, adversarial, training=True)
-            total = tf.reduce_sum(batch.weight * outcome.values)
-            return (total + here * own) / count, (outcome, own)
+            losses, own = self._loss(batch, adversarial, training=True)
+            total = tf.reduce_sum(batch.weight * losses.values)
+            return (total + here * own) / count, (losses, own)
 
         return loss
 
-    def _take(self, batch, target, data, outcome, counted, own):
+    def _take(self, batch, target, data, losses, counted, own):
         """Updates the metrics that this step has something for: their names."""
-        seen = self.logs.take(batch, outcome, counted, own)
+        seen = self.logs.take(batch, losses, counted, own)
         if not self.has_metrics:
             return seen
-        logits = outcome.natural_logits
+        logits = losses.natural_logits
         if logits is None:
             logits = self._classify_frozen(batch.image)
         weight = keras.utils.unpack_x_y_sample_weight(data)[2]

@@ -65,23 +65,23 @@ class Logs:
         """How many steps were skipped since the last reset."""
         return round(float(self._skipped.result()))
 
-    def take(self, batch, outcome, counted, own):
+    def take(self, batch, losses, counted, own):
         """Takes in a step, as far as it has something.
 
         Args:
             batch: A `defenses.Batch`.
-            outcome: A `defenses.Losses`.
+            losses: A `defenses.Losses`.
             counted: Float32 `[batch]`: 1 where the example counts, else 0.
             own: The classifier's own losses, a scalar.
 
         Returns:
             Names of those that it had something for.
         """
-        self._loss.update_state(batch.weight * outcome.values + own, counted)
+        self._loss.update_state(batch.weight * losses.values + own, counted)
         seen = {self._loss.name}
         for tracker, logits in [
-            (self._natural, outcome.natural_logits),
-            (self._robust, outcome.adversarial_logits),
+            (self._natural, losses.natural_logits),
+            (self._robust, losses.adversarial_logits),
         ]:
             if logits is not None:
                 predicted = tf.argmax(logits, axis=1, output_type=tf.int32)

@@ -35,17 +35,18 @@ class Update:
                 `optimizer`, `weight_decay`, `step` and `epoch`.
             loss: A function without arguments that runs the forward passes,
                 and returns this replica's share of the loss, a float32 scalar
-                (the replicas' sum is F), and an outcome.
+                (the replicas' sum is F), and the auxiliary output of these
+                passes, of which the logs tell.
 
         Returns:
-            The outcome of the evaluation that the logs shall tell of.
+            The auxiliary output of the passes that the logs shall tell of.
         """
-        gradients, outcome = self.gradient(model, loss)
+        gradients, auxiliary = self.gradient(model, loss)
         self.apply(model, gradients)
-        return outcome
+        return auxiliary
 
     def gradient(self, model, loss, weights=None):
-        """The gradient of this replica's share of the loss, and the outcome.
+        """The gradient of this replica's share, and the auxiliary output.
 
         Args:
             model: As above.
@@ -57,14 +58,14 @@ class Update:
 
         Returns:
             A list of gradients, None for a variable that the loss does not
-            reach, and the outcome.
+            reach, and the auxiliary output of the passes.
         """
         variables = model.trainable_variables
         if weights is None:
             with tf.GradientTape() as tape:
-                value, outcome = loss()
+                value, auxiliary = loss()
             weights = [variable.value for variable in variables]
-            return tape.gradient(value, weights), outcome
+            return tape.gradient(value, weights), auxiliary
         weights = [tf.convert_to_tensor(weight) for weight in weights]
         elsewhere = keras.StatelessScope(
             zip(variables, weights, strict=True), collect_losses=True
@@ -72,8 +73,8 @@ class Update:
         with tf.GradientTape() as tape:
             tape.watch(weights)
             with elsewhere:
-                value, outcome = loss()
-        return tape.gradient(value, weights), outcome
+                value, auxiliary = loss()
+        return tape.gradient(value, weights), auxiliary
 
     def summed(self, gradients):
         """Gradients of the loss of the whole batch, from each replica's."""
