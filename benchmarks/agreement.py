@@ -23,7 +23,7 @@ import tensorflow as tf
 import mart_tf
 from mart_tf import attacks
 from mart_tf import noise
-from mart_tf.evaluation import targets
+from mart_tf.evaluation import subjects
 from mart_tf.runs import workdir
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A run of mart-train.")
@@ -45,7 +45,7 @@ def main(_):
     images, labels = map(
         tf.constant, mart_tf.data.arrays(dataset.test, _IMAGES.value)
     )
-    classify = targets.of(
+    classify = subjects.as_subject(
         workdir.load_classifier(_WORKDIR.value)[0], config.outputs
     ).classify
     seeds = noise.seeds(0, tf.range(len(images)))

@@ -32,7 +32,7 @@ from mart_tf.attacks import auto_pgd
 from mart_tf.attacks import projected
 from mart_tf.attacks import random_search
 from mart_tf.evaluation import engine
-from mart_tf.evaluation import targets
+from mart_tf.evaluation import subjects
 from mart_tf.runs import workdir
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A run of mart-train.")
@@ -85,7 +85,7 @@ class Bench:
         )
         self.classes = dataset.num_classes
         network = workdir.load_classifier(_WORKDIR.value)[0]
-        self.classify = targets.of(network, config.outputs).classify
+        self.classify = subjects.as_subject(network, config.outputs).classify
         self.width = min(_BATCH_SIZE.value, len(self.images))
         self.engine = engine.Engine(self.classify, self.width)
         self.right = self.engine.predict(self.images) == self.labels

@@ -45,7 +45,7 @@ from mart_tf import cli
 from mart_tf import noise
 from mart_tf.attacks import projected
 from mart_tf.evaluation import engine
-from mart_tf.evaluation import targets
+from mart_tf.evaluation import subjects
 from mart_tf.runs import workdir
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A run of mart-train.")
@@ -156,7 +156,7 @@ class Bench:
             config.dataset, data_dir=_DATA_DIR.value or config.data_dir
         )
         images, labels = mart_tf.data.arrays(dataset.test)
-        self.classify = targets.of(
+        self.classify = subjects.as_subject(
             workdir.load_classifier(_WORKDIR.value)[0], config.outputs
         ).classify
         self.engine = engine.Engine(self.classify, _BATCH_SIZE.value)

@@ -15,7 +15,7 @@ from absl import app
 from absl import flags
 
 import mart_tf
-from mart_tf.evaluation import targets
+from mart_tf.evaluation import subjects
 from mart_tf.runs import workdir
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "A run of mart-train.")
@@ -38,7 +38,7 @@ def main(_):
         config.dataset, data_dir=_DATA_DIR.value or config.data_dir
     )
     data = mart_tf.data.arrays(dataset.test, _IMAGES.value)
-    classify = targets.of(
+    classify = subjects.as_subject(
         workdir.load_classifier(_WORKDIR.value)[0], config.outputs
     ).classify
     print("| logits times | natural | PGD-20 | CW | CleverHans's PGD-20 |")

@@ -388,8 +388,8 @@ def _evaluate(task):
 
 
 def _load(path, images):
-    """The `Target` of a run or a saved model, and facts about it."""
-    from mart_tf.evaluation import targets
+    """The `Subject` of a run or a saved model, and facts about it."""
+    from mart_tf.evaluation import subjects
 
     # A .keras file may hold an AdversarialClassifier: this registers it.
     from mart_tf.training import classifier as _  # noqa: F401
@@ -397,7 +397,7 @@ def _load(path, images):
     if not pathlib.Path(path, "run.json").exists():
         if pathlib.Path(path).is_dir():
             print(f"{path} may run any code: give none that you do not trust.")
-        return targets.of(path, None, images), {"path": str(path)}
+        return subjects.as_subject(path, None, images), {"path": str(path)}
     run = workdir.trained(path)
     config = run.config
     classifier, epoch, warnings = workdir.load_classifier(
@@ -405,11 +405,11 @@ def _load(path, images):
     )
     for warning in warnings:
         print(f"{warning} Evaluating epoch {epoch}, the one before it.")
-    target = dataclasses.replace(
-        targets.of(classifier, config.outputs, images),
+    subject = dataclasses.replace(
+        subjects.as_subject(classifier, config.outputs, images),
         pixel_range=(config.pixel_min, config.pixel_max),
     )
-    return target, {
+    return subject, {
         "workdir": run.workdir,
         "checkpoint": workdir.chosen(config, _CHECKPOINT.value),
         "epoch": epoch,

@@ -371,13 +371,13 @@ def _attack(task, dataset, threat, original, served):
         served: The path of the version.
     """
     from mart_tf.evaluation import robustness
-    from mart_tf.evaluation import targets
+    from mart_tf.evaluation import subjects
 
     sample = data.sample(dataset.test, _ATTACKED.value)
     images = data.spread(sample.images, task.pixel_range)
     trained, exported = (
         robustness.evaluate_robustness(
-            targets.of(model, outputs, images),
+            subjects.as_subject(model, outputs, images),
             (images, sample.labels),
             threat,
             [_ATTACK],

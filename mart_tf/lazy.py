@@ -2,7 +2,7 @@
 
 import importlib
 
-_TARGETS = {}
+_TABLES = {}
 
 
 def attributes(package, table):
@@ -13,7 +13,7 @@ def attributes(package, table):
         table: Maps each public name to `"package.module:object"`, or, for a
             module, to `"package.module"`.
     """
-    _TARGETS[package] = table
+    _TABLES[package] = table
 
     def find(name):
         if name not in table:
@@ -34,19 +34,19 @@ def attributes(package, table):
     return find, names
 
 
-def targets(package):
+def table_of(package):
     """The table of such a package; {} of any other."""
     importlib.import_module(package)
-    return _TARGETS.get(package, {})
+    return _TABLES.get(package, {})
 
 
-def load(target):
+def load(import_path):
     """The object named by `"package.module:object"`, or the module.
 
     Raises:
         ValueError: If the module cannot be imported, or has no such object.
     """
-    module, _, name = target.partition(":")
+    module, _, name = import_path.partition(":")
     try:
         imported = importlib.import_module(module)
     except ImportError as error:

@@ -28,15 +28,15 @@ class Spec:
         name: A name of a table, or `package.module:Name`.
         argument: A path, or what else is no `key=value`.
         options: Values by key.
-        target: `"package.module:object"` that the name stands for, once it
-            is known.
+        import_path: `"package.module:object"` that the name stands for, once
+            it is known.
     """
 
     text: str
     name: str
     argument: str | None = None
     options: dict = dataclasses.field(default_factory=dict)
-    target: str | None = None
+    import_path: str | None = None
 
 
 def parse(text):
@@ -113,7 +113,7 @@ def resolve(text, table, kind, reserved=(), given=None):
             whatever they are called there; default: as many as are reserved.
 
     Returns:
-        A `Spec` with its target, and option values of the types that the
+        A `Spec` with its import path, and option values of the types that the
         signature asks for.
 
     Raises:
@@ -153,7 +153,7 @@ def resolve(text, table, kind, reserved=(), given=None):
 
 def _options(spec, table, reserved, given):
     """The parameters that a user may set, by name."""
-    parameters = known_parameters.of(spec.target)
+    parameters = known_parameters.of(spec.import_path)
     if spec.name not in table:
         expected = reserved if given is None else reserved[:given]
         reserved = list(parameters)[: len(expected)]
@@ -166,9 +166,9 @@ def _options(spec, table, reserved, given):
 
 
 def _named(spec, table, kind):
-    """The spec with its target, of the table or of a module of the user's."""
+    """The spec with its import path, by the table or of a user's module."""
     if spec.name in table:
-        return dataclasses.replace(spec, target=table[spec.name])
+        return dataclasses.replace(spec, import_path=table[spec.name])
     name, *rest = (spec.argument or "").split(":", 1)
     if not name.isidentifier():
         raise unknown(kind, spec.name, [*table, "package.module:Name"])
@@ -178,9 +178,12 @@ def _named(spec, table, kind):
             f"{spec.name!r}, which cannot be found; expected one in this "
             f"directory or installed, or one of: {', '.join(sorted(table))}."
         )
-    target = f"{spec.name}:{name}"
+    whole = f"{spec.name}:{name}"
     return dataclasses.replace(
-        spec, name=target, argument=rest[0] if rest else None, target=target
+        spec,
+        name=whole,
+        argument=rest[0] if rest else None,
+        import_path=whole,
     )
 
 
@@ -189,7 +192,7 @@ def canonical(text, table, kind, reserved=(), given=None):
     spec = resolve(text, table, kind, reserved, given)
     values = {
         key: spec.options[key]
-        for key, parameter in known_parameters.of(spec.target).items()
+        for key, parameter in known_parameters.of(spec.import_path).items()
         if spec.options.get(key, parameter.default) != parameter.default
     }
     return _spelled(spec.name, values)
@@ -223,9 +226,9 @@ def _spelled(name, values):
     return ":".join([name, *parts])
 
 
-def load(target):
+def load(import_path):
     """The class or function named by `"package.module:object"`."""
-    return lazy.load(target)
+    return lazy.load(import_path)
 
 
 def _read(where, text, parameter, ours):

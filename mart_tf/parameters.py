@@ -49,7 +49,7 @@ def find(module):
 
 
 @functools.cache
-def of(target):
+def of(import_path):
     """Parameters of `"package.module:object"`.
 
     A constructor that a class inherits is looked for in its bases; what no
@@ -61,9 +61,9 @@ def of(target):
     Raises:
         ValueError: If the module has no such class or function.
     """
-    module, _, name = target.partition(":")
-    if _is_ours(module) and name in lazy.targets(module):
-        return of(lazy.targets(module)[name])
+    module, _, name = import_path.partition(":")
+    if _is_ours(module) and name in lazy.table_of(module):
+        return of(lazy.table_of(module)[name])
     node = _definitions(module).get(name)
     if isinstance(node, ast.FunctionDef):
         return _of_arguments(node.args)
@@ -74,7 +74,7 @@ def of(target):
             return _of_arguments(own[0].args)
     if isinstance(node, ast.ClassDef) and not _is_dataclass(node):
         bases = [
-            _target(module, base)
+            _import_path(module, base)
             for base in node.bases
             if ast.unparse(base) != "object"
         ]
@@ -83,7 +83,7 @@ def of(target):
             return next(filter(None, map(of, bases)), {})
     if node is None and not _may_hold(_tree(module), name):
         raise ValueError(f"The module {module!r} has no {name!r}.")
-    return _imported(target)
+    return _imported(import_path)
 
 
 def _may_hold(tree, name):
@@ -130,7 +130,7 @@ def _tree(module):
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def _target(module, base):
+def _import_path(module, base):
     """`"package.module:object"` of a base class as a source writes it."""
     first, _, rest = ast.unparse(base).partition(".")
     if first in _definitions(module) and not rest:
@@ -156,12 +156,12 @@ def _target(module, base):
     return None
 
 
-def _imported(target):
-    imported = lazy.load(target)
+def _imported(import_path):
+    imported = lazy.load(import_path)
     try:
         signature = inspect.signature(imported)
     except TypeError as error:
-        raise ValueError(f"{target} is no class or function.") from error
+        raise ValueError(f"{import_path} is no class or function.") from error
     return {
         key: Parameter(
             ""

@@ -69,7 +69,7 @@ def is_called_by_fit(arguments):
     return bool(arguments.get("_use_cached_eval_dataset"))
 
 
-def build_metrics(model, target, scores):
+def build_metrics(model, labels, scores):
     """Makes the metrics that `compile` was given.
 
     Under a strategy Keras does so before it traces a step; without one they
@@ -77,12 +77,12 @@ def build_metrics(model, target, scores):
 
     Args:
         model: A compiled `keras.Model`.
-        target: Labels, as the metrics will see them.
+        labels: As the metrics will see them.
         scores: Outputs, `[batch, classes]`.
     """
     metrics = model._compile_metrics
     if metrics is not None and not metrics.built:
-        metrics.build(target, scores)
+        metrics.build(labels, scores)
 
 
 def saved_model(content):

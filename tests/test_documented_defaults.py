@@ -48,8 +48,8 @@ def test_every_option_of_a_defense_with_its_default():
     documented = {(row[0], row[1]): row[2] for row in rows}
     defined = {
         (name, option): parameter.default
-        for name, target in defenses.DEFENSES.items()
-        for option, parameter in parameters.of(target).items()
+        for name, import_path in defenses.DEFENSES.items()
+        for option, parameter in parameters.of(import_path).items()
     }
     assert documented.keys() == defined.keys()
     for place, default in defined.items():

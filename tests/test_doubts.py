@@ -7,7 +7,7 @@ import tensorflow as tf
 
 import mart_tf
 from mart_tf.evaluation import doubts
-from mart_tf.evaluation import targets
+from mart_tf.evaluation import subjects
 
 IMAGES = np.random.default_rng(0).random((40, 4, 4, 1), np.float32)
 LABELS = (np.arange(40) % 3).astype("int32")
@@ -19,8 +19,8 @@ def linear(images):
 
 
 def found(classify):
-    target = targets.of(classify, images=IMAGES)
-    return list(doubts.of(target, IMAGES, LABELS))
+    subject = subjects.as_subject(classify, images=IMAGES)
+    return list(doubts.of(subject, IMAGES, LABELS))
 
 
 def test_a_sound_classifier_leaves_none():
@@ -78,8 +78,8 @@ def test_a_gradient_of_0(share, flat):
         stepped = tf.where(images > 1.5, images, tf.round(images))
         return linear(stepped)
 
-    target = targets.of(classify, images=moved)
-    [sentence] = doubts.of(target, moved, LABELS)
+    subject = subjects.as_subject(classify, images=moved)
+    [sentence] = doubts.of(subject, moved, LABELS)
     assert f"At {flat} of 40 images the gradient is exactly 0" in sentence
 
 

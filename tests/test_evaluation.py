@@ -21,7 +21,7 @@ from mart_tf.attacks import projected
 from mart_tf.evaluation import arrays
 from mart_tf.evaluation import engine
 from mart_tf.evaluation import shares
-from mart_tf.evaluation import targets
+from mart_tf.evaluation import subjects
 
 _THREAT = mart_tf.ThreatModel(epsilon=0.1)
 
@@ -186,7 +186,7 @@ class TestEngine:
 
     def test_equals_one_plain_batch_of_pgd(self, digits):
         model, images, labels = digits
-        classify = targets.of(model).classify
+        classify = subjects.as_subject(model).classify
         crafted = _run(
             _pgd(classify, _THREAT, 10, 7), classify, images, labels, 50
         )
@@ -208,7 +208,7 @@ class TestEngine:
 
     def test_repacking_changes_nothing(self, digits):
         model, images, labels = digits
-        classify = targets.of(model).classify
+        classify = subjects.as_subject(model).classify
         attack = _pgd(classify, _THREAT, 10, 9)
         few, many = (
             _run(attack, classify, images, labels, size) for size in (7, 64)
@@ -221,7 +221,7 @@ class TestEngine:
 
     def test_the_seed_decides_the_start(self, digits):
         model, images, labels = digits
-        classify = targets.of(model).classify
+        classify = subjects.as_subject(model).classify
         first, again, other = (
             _run(
                 _pgd(classify, _THREAT, 10, 1),
@@ -237,7 +237,7 @@ class TestEngine:
 
     def test_stays_inside_the_threat_model_to_the_last_bit(self, digits):
         model, images, labels = digits
-        classify = targets.of(model).classify
+        classify = subjects.as_subject(model).classify
         epsilon = np.float32(0.1)
         for attack in [
             projected.FGSM().on(classify, _THREAT, 10),
@@ -367,7 +367,7 @@ class TestEngine:
 
     def test_tells_how_far_it_is(self, digits):
         model, images, labels = digits
-        classify = targets.of(model).classify
+        classify = subjects.as_subject(model).classify
         told = []
         crafted = _run(
             _pgd(classify, _THREAT, 10, 5),
@@ -382,7 +382,7 @@ class TestEngine:
 
     def test_several_cores_find_what_one_finds(self, digits):
         model, images, labels = digits
-        classify = targets.of(model).classify
+        classify = subjects.as_subject(model).classify
         seeds = noise.seeds(0, tf.range(len(images))).numpy()
         found = [
             engine.Engine(classify, 16 * cores, cores).run(

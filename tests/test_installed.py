@@ -42,8 +42,8 @@ def run(*command, **options):
     return done.stdout
 
 
-def build(kind, tree, target):
-    script = f"build_meta.build_{kind}({str(target)!r})"
+def build(kind, tree, folder):
+    script = f"build_meta.build_{kind}({str(folder)!r})"
     script = f"from setuptools import build_meta; {script}"
     run(sys.executable, "-c", script, cwd=tree)
 
@@ -60,15 +60,15 @@ def built(tmp_path_factory):
             tree / name,
             ignore=shutil.ignore_patterns("__pycache__"),
         )
-    target = tmp_path_factory.mktemp("dist")
-    build("sdist", tree, target)
-    (sdist,) = target.glob("*.tar.gz")
+    folder = tmp_path_factory.mktemp("dist")
+    build("sdist", tree, folder)
+    (sdist,) = folder.glob("*.tar.gz")
     unpacked = tmp_path_factory.mktemp("unpacked")
     shutil.unpack_archive(sdist, unpacked)
     (source,) = unpacked.iterdir()
-    build("wheel", source, target)
+    build("wheel", source, folder)
     assert not (source / "build").exists()
-    return target
+    return folder
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import tensorflow as tf
 from mart_tf.attacks import base
 from mart_tf.evaluation import measuring
 from mart_tf.evaluation import progress
-from mart_tf.evaluation import targets
+from mart_tf.evaluation import subjects
 from mart_tf.evaluation import unfinished
 
 # Rows 0 and 3 are misclassified without attack.
@@ -60,7 +60,7 @@ def measured(request, monkeypatch):
     images = np.array(PIXELS, np.float32)[:, None]
     with progress.bar(False) as opened:
         yield measuring.Measurement(
-            targets.of(classify, images=images),
+            subjects.as_subject(classify, images=images),
             images,
             np.zeros(len(images), np.int32),
             2,

@@ -848,7 +848,7 @@ class TestBuild:
 
     def test_names_are_checked_without_tensorflow(self, project):
         kind, spec = names.check("our_networks:linear")
-        assert (kind, spec.target) == ("function", "our_networks:linear")
+        assert (kind, spec.import_path) == ("function", "our_networks:linear")
         assert names.check("digits_cnn")[0] == "table"
         # Importing a module that is None raises ImportError.
         code = textwrap.dedent("""

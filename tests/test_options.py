@@ -62,7 +62,7 @@ def test_a_complete_spec_stays_what_it_is_when_defaults_change(monkeypatch):
     said = options.complete("mart", defenses.DEFENSES, "defense")
     found = dict(parameters.of("mart_tf.defenses.mart:MART"))
     found["regularization"] = parameters.Parameter("float", 99.0)
-    monkeypatch.setattr(parameters, "of", lambda target: found)
+    monkeypatch.setattr(parameters, "of", lambda import_path: found)
     again = options.resolve(said, defenses.DEFENSES, "defense")
     assert again.options["regularization"] == 5.0
 
@@ -77,11 +77,11 @@ def test_a_complete_spec_stays_what_it_is_when_defaults_change(monkeypatch):
     ],
 )
 def test_every_default_can_be_written_and_read_again(table, reserved):
-    for name, target in table.items():
+    for name, import_path in table.items():
         said = options.complete(name, table, "name", reserved)
         defaults = {
             key: parameter.default
-            for key, parameter in parameters.of(target).items()
+            for key, parameter in parameters.of(import_path).items()
             if key not in reserved
         }
         assert options.resolve(said, table, "name", reserved).options == (
@@ -123,5 +123,5 @@ def test_refuses_an_empty_list_item():
 
 def test_every_table_names_things_that_load():
     for table in (defenses.DEFENSES, training.SCHEDULES):
-        for target in table.values():
-            assert callable(options.load(target))
+        for import_path in table.values():
+            assert callable(options.load(import_path))

@@ -25,8 +25,8 @@ PUBLIC = {
     "mart_tf.defenses": """ALP Adversarial Batch CLP DEFENSES DERIVED Defense
         Dynamic InnerAttack Losses MART MMA Natural Standard Subset TRADES UAT
         complete get""",
-    "mart_tf.evaluation": """DEFAULT Instance NATURAL Report Result TRANSFER
-        Target create is_transfer resolve""",
+    "mart_tf.evaluation": """DEFAULT Instance NATURAL Report Result Subject
+        TRANSFER Target create is_transfer resolve""",
     "mart_tf.labeling": "label_pool pick_subsets",
     "mart_tf.models": """MODELS build cnn4 cnn8 digits_cnn resnet18 resnet50
         small_cnn wide_resnet""",

@@ -325,9 +325,9 @@ class TestObjectStore:
         copied = []
         copy = tf.io.gfile.copy
 
-        def record(source, target):
-            copied.append(target)
-            copy(source, target)
+        def record(source, destination):
+            copied.append(destination)
+            copy(source, destination)
 
         monkeypatch.setattr(tf.io.gfile, "copy", record)
 
@@ -346,7 +346,7 @@ class TestObjectStore:
         assert copied[-1] == "ram://bucket/order/1/saved_model.pb"
 
     def test_a_copy_that_fails_leaves_nothing(self, monkeypatch):
-        def fail(source, target):
+        def fail(source, destination):
             raise tf.errors.PermissionDeniedError(
                 None, None, "no writing here."
             )

@@ -59,8 +59,8 @@ def resolve(text):
     name = options.parse(text).name
     if name == _LIBRARY:
         table = {
-            key.partition(":")[2]: target
-            for key, target in ATTACKS.items()
+            key.partition(":")[2]: import_path
+            for key, import_path in ATTACKS.items()
             if key.startswith(f"{_LIBRARY}:")
         }
         # "cleverhans" alone leaves nothing, which is in no table either.
@@ -87,7 +87,7 @@ def create(spec):
     Raises:
         ValueError: If an option is outside its range.
     """
-    attack = options.load(spec.target)(**spec.options)
+    attack = options.load(spec.import_path)(**spec.options)
     if not isinstance(attack, options.load("mart_tf.attacks.base:Attack")):
         raise ValueError(
             f"{spec.target} is a {type(attack).__name__}; expected a subclass "
@@ -117,8 +117,8 @@ __getattr__, __dir__ = lazy.attributes(
     {
         "Attack": "mart_tf.attacks.base:Attack",
         **{
-            target.partition(":")[2]: target
-            for name, target in ATTACKS.items()
+            import_path.partition(":")[2]: import_path
+            for name, import_path in ATTACKS.items()
             if not name.startswith(f"{_LIBRARY}:")
         },
         "ascent_step": "mart_tf.attacks.gradient:ascent_step",

@@ -132,7 +132,7 @@ def find(text, kind, data_dir, download):
         return Located(name, spec.name, place, settings)
     if spec.argument is not None:
         own = options.resolve(text, kind.readers, kind.name)
-        return Located(own.name, own.target, None, own.options)
+        return Located(own.name, own.import_path, None, own.options)
     if spec.name == "digits" and spec.name in kind.readers:
         settings = _options(spec, spec.name, kind)
         return Located(spec.name, spec.name, None, settings)
@@ -153,8 +153,8 @@ def read(located, kind, data_dir):
         fetch = options.load("mart_tf.data.tfds:download")
         place = fetch(located.name, names.tfds_root(data_dir))
     places = [] if place is None else [place]
-    target = kind.readers.get(located.source, located.source)
-    made = options.load(target)(*places, **located.options)
+    import_path = kind.readers.get(located.source, located.source)
+    made = options.load(import_path)(*places, **located.options)
     return made if located.source in kind.readers else kind.adopt(located, made)
 
 

@@ -52,7 +52,7 @@ def get(defense):
     if not isinstance(defense, str):
         return defense
     spec = options.resolve(defense, DEFENSES, "defense")
-    made = options.load(spec.target)(**spec.options)
+    made = options.load(spec.import_path)(**spec.options)
     if not isinstance(made, options.load("mart_tf.defenses.base:Defense")):
         raise ValueError(
             f"Defense {defense!r} is a {type(made).__name__}; expected a "
@@ -81,8 +81,8 @@ def complete(spec, epsilon):
 __getattr__, __dir__ = lazy.attributes(
     __name__,
     {
-        target.split(":")[1]: target
-        for target in [
+        import_path.split(":")[1]: import_path
+        for import_path in [
             *DEFENSES.values(),
             *(f"mart_tf.defenses.base:{name}" for name in _OF_A_DEFENSE),
         ]

@@ -41,8 +41,8 @@ class Instance(options.Spec):
     """What stands for an attack that was made in Python: `text` names it.
 
     Args:
-        text, name, argument, options, target: As in `options.Spec`; the last
-            three say nothing here.
+        text, name, argument, options, import_path: As in `options.Spec`; the
+            last three say nothing here.
         attack: The `mart_tf.attacks.Attack`.
     """
 
@@ -126,6 +126,8 @@ __getattr__, __dir__ = lazy.attributes(
     {
         "Report": "mart_tf.reports.report:Report",
         "Result": "mart_tf.reports.results:Result",
-        "Target": "mart_tf.evaluation.targets:Target",
+        "Subject": "mart_tf.evaluation.subjects:Subject",
+        # Its earlier name.
+        "Target": "mart_tf.evaluation.subjects:Subject",
     },
 )

@@ -15,21 +15,21 @@ _IMAGES = 64
 _ROUNDING = 1e-3
 
 
-def of(target, images, labels):
+def of(subject, images, labels):
     """Sentences on what is doubtful, for a person; none where nothing is.
 
     Args:
-        target: A `targets.Target`.
+        subject: A `subjects.Subject`.
         images: float32 array `[n, ...]`; the first 64 are looked at.
         labels: int32 array `[n]`.
     """
     images, labels = images[:_IMAGES], labels[:_IMAGES]
-    first = _logits(target, images)
-    gap = _difference(first, _logits(target, images))
+    first = _logits(subject, images)
+    gap = _difference(first, _logits(subject, images))
     if gap > _ROUNDING:
         yield (
             "Two passes over the same images differ, in their logits by up to "
-            f"{gap:.2g} of the greatest: {target.name} draws random numbers, "
+            f"{gap:.2g} of the greatest: {subject.name} draws random numbers, "
             "or changes as it is asked (dropout or noise in inference mode?). "
             "An attack that follows one draw overrates it: evaluate it "
             "without, or run autoattack:version=rand."
@@ -38,17 +38,17 @@ def of(target, images, labels):
     if half and gap <= _ROUNDING:
         # In a batch of the same size, of other images.
         others = np.concatenate([images[:half], images[: len(images) - half]])
-        gap = _difference(first[:half], _logits(target, others)[:half])
+        gap = _difference(first[:half], _logits(subject, others)[:half])
         if gap > _ROUNDING:
             yield (
                 "The answer to an image depends on the other images of its "
                 f"batch, by up to {gap:.2g} of the greatest logit: "
-                f"{target.name} normalizes by the batch (batch normalization "
+                f"{subject.name} normalizes by the batch (batch normalization "
                 "in training mode?), and accuracies hang on how images are "
                 "batched."
             )
-    if target.gradients:
-        flat = _without_gradient(target, images, labels)
+    if subject.gradients:
+        flat = _without_gradient(subject, images, labels)
         if flat.any():
             yield (
                 f"At {flat.sum()} of {len(images)} images the gradient is "
@@ -57,8 +57,8 @@ def of(target, images, labels):
             )
 
 
-def _logits(target, images):
-    return np.asarray(target.classify(tf.constant(images)))
+def _logits(subject, images):
+    return np.asarray(subject.classify(tf.constant(images)))
 
 
 def _difference(one, other):
@@ -68,9 +68,9 @@ def _difference(one, other):
     return float(differs.max(initial=0.0) / (scale or 1.0))
 
 
-def _without_gradient(target, images, labels):
+def _without_gradient(subject, images, labels):
     slopes, *_ = attacks.input_gradient(
-        target.classify, tf.constant(images), tf.constant(labels)
+        subject.classify, tf.constant(images), tf.constant(labels)
     )
     axes = tuple(range(1, images.ndim))
     return ~np.any(np.asarray(slopes) != 0.0, axis=axes)

@@ -37,7 +37,7 @@ class Measurement:
     """Everything that is measured on one model and one set of examples.
 
     Args:
-        target: The `Target` under attack.
+        subject: The `Subject` under attack.
         images: float32 array `[n, ...]`.
         labels: int32 array `[n]`.
         batch_size: Images in one pass through the network.
@@ -56,7 +56,7 @@ class Measurement:
 
     def __init__(
         self,
-        target,
+        subject,
         images,
         labels,
         batch_size,
@@ -65,7 +65,7 @@ class Measurement:
         opened,
         open_writer=None,
     ):
-        self._target = target
+        self._subject = subject
         self._batch_size = batch_size
         self._loops = {}
         self._images = images
@@ -216,9 +216,9 @@ class Measurement:
         width = -(-count // max(1, batches)) or self._batch_size
         if width not in self._loops:
             # Python's own functions are not called from two threads.
-            cores = 1 if self._target.in_python else None
+            cores = 1 if self._subject.in_python else None
             self._loops[width] = engine.Engine(
-                self._target.classify, width, cores
+                self._subject.classify, width, cores
             )
         return self._loops[width]
 
@@ -310,7 +310,7 @@ class Measurement:
             self._images[rows],
             self._labels[rows],
             engine.Crafted(images, predictions, broken, None),
-            self._target.classify,
+            self._subject.classify,
         )
 
 

@@ -18,7 +18,7 @@ from mart_tf.evaluation import arrays
 from mart_tf.evaluation import doubts
 from mart_tf.evaluation import measuring
 from mart_tf.evaluation import progress as progress_bars
-from mart_tf.evaluation import targets
+from mart_tf.evaluation import subjects
 from mart_tf.evaluation import unfinished
 from mart_tf.reports import report
 
@@ -87,7 +87,7 @@ def evaluate_robustness(
             default: what an AdversarialClassifier or a SavedModel says, else
             "logits".
         surrogate: Another model, in any form that `model` may have, or a
-            `targets.Target` where its outputs have to be declared: what the
+            `subjects.Subject` where its outputs have to be declared: what the
             attacks of `evaluation.TRANSFER`, or those named with "transfer:",
             are made on.
         epsilon_sweep: Radii at which the first `pgd` of the list, or PGD-20,
@@ -124,11 +124,11 @@ def evaluate_robustness(
         raise ValueError(f"batch_size is {batch_size}; expected at least 1.")
     images, labels = arrays.arrays(dataset, max_examples)
     images = arrays.check_images(images, threat)
-    target = targets.of(model, outputs, images)
-    classes = target.classes
+    subject = subjects.as_subject(model, outputs, images)
+    classes = subject.classes
     labels = arrays.check_labels(labels, classes, class_names)
-    other = surrogate and targets.of(surrogate, None, images)
-    for part in filter(None, (target, other)):
+    other = surrogate and subjects.as_subject(surrogate, None, images)
+    for part in filter(None, (subject, other)):
         _check_range(part, threat)
     if other and other.classes != classes:
         raise ValueError(
@@ -136,10 +136,10 @@ def evaluate_robustness(
             f"model {classes}; expected one for the same."
         )
     plan = [
-        (spec, _create(spec, target, other, threat, classes)) for spec in specs
+        (spec, _create(spec, subject, other, threat, classes)) for spec in specs
     ]
-    swept = _sweep_plan(specs, radii, target, threat, classes)
-    doubtful = list(doubts.of(target, images, labels))
+    swept = _sweep_plan(specs, radii, subject, threat, classes)
+    doubtful = list(doubts.of(subject, images, labels))
     for sentence in doubtful:
         warnings.warn(sentence, stacklevel=2)
     # Not wider than the data: padding would be computed for nothing.
@@ -153,13 +153,13 @@ def evaluate_robustness(
                 "seed": seed,
                 "batch size": width,
                 "data": unfinished.digest([images, labels]),
-                "model": _identity(target, images),
+                "model": _identity(subject, images),
                 "surrogate": other and _identity(other, images),
             },
         )
         with progress_bars.bar(progress) as opened:
             measured = measuring.Measurement(
-                target,
+                subject,
                 images,
                 labels,
                 width,
@@ -182,7 +182,7 @@ def evaluate_robustness(
         made = report.Report(
             model={
                 **facts.get("model", {}),
-                **_described(target),
+                **_described(subject),
                 **({"surrogate": _described(other)} if other else {}),
             },
             data={
@@ -207,7 +207,7 @@ def evaluate_robustness(
             warnings=(
                 *doubtful,
                 *_unscored(measured.unscored),
-                *_warnings(results[0], classes, target, other, plan),
+                *_warnings(results[0], classes, subject, other, plan),
             ),
         )
         if directory is not None:
@@ -217,12 +217,12 @@ def evaluate_robustness(
         return made
 
 
-def _check_range(target, threat):
+def _check_range(subject, threat):
     """Refuses a threat model of other pixels than the model's own."""
-    own = target.pixel_range
+    own = subject.pixel_range
     if own not in (None, (threat.pixel_min, threat.pixel_max)):
         raise ValueError(
-            f"The model {target.name} was trained on pixels in [{own[0]:g}, "
+            f"The model {subject.name} was trained on pixels in [{own[0]:g}, "
             f"{own[1]:g}], and the threat model's lie in "
             f"[{threat.pixel_min:g}, {threat.pixel_max:g}]; expected the same: "
             f"ThreatModel(pixel_min={own[0]:g}, pixel_max={own[1]:g})."
@@ -236,10 +236,10 @@ def _radii(radii, threat):
     return sorted({float(epsilon) for epsilon in radii})
 
 
-def _create(spec, target, other, threat, classes):
+def _create(spec, subject, other, threat, classes):
     """The attack of a spec, on the model or on the surrogate."""
     transfer = evaluation.is_transfer(spec)
-    attacked = other if transfer else target
+    attacked = other if transfer else subject
     try:
         attack = evaluation.create(spec)
         attack = attack.on(attacked.classify, threat, classes)
@@ -263,7 +263,7 @@ def _create(spec, target, other, threat, classes):
     return attack
 
 
-def _sweep_plan(specs, radii, target, threat, classes):
+def _sweep_plan(specs, radii, subject, threat, classes):
     """The attack to sweep by name, and one of it for each radius."""
     if not radii:
         return None
@@ -278,7 +278,7 @@ def _sweep_plan(specs, radii, target, threat, classes):
             epsilon,
             _create(
                 _scaled(spec, epsilon / threat.epsilon),
-                target,
+                subject,
                 None,
                 dataclasses.replace(threat, epsilon=epsilon),
                 classes,
@@ -298,20 +298,20 @@ def _scaled(spec, share):
     return dataclasses.replace(spec, options=options)
 
 
-def _identity(target, images):
+def _identity(subject, images):
     """What tells a model from others: its weights, or what it answers."""
-    if target.weights is not None:
-        return [target.outputs, unfinished.digest(target.weights())]
-    answers = target.classify(tf.constant(images[:_ASKED]))
-    return [target.name, target.outputs, np.argmax(answers, axis=1).tolist()]
+    if subject.weights is not None:
+        return [subject.outputs, unfinished.digest(subject.weights())]
+    answers = subject.classify(tf.constant(images[:_ASKED]))
+    return [subject.name, subject.outputs, np.argmax(answers, axis=1).tolist()]
 
 
-def _described(target):
+def _described(subject):
     return {
-        "name": target.name,
-        "parameters": target.parameters,
-        "outputs": target.outputs,
-        "weights": target.weights and unfinished.digest(target.weights()),
+        "name": subject.name,
+        "parameters": subject.parameters,
+        "outputs": subject.outputs,
+        "weights": subject.weights and unfinished.digest(subject.weights()),
     }
 
 
@@ -325,7 +325,7 @@ def _unscored(counts):
             )
 
 
-def _warnings(natural, classes, target, other, plan):
+def _warnings(natural, classes, subject, other, plan):
     """Sentences that a reader of the report must not miss."""
     chance = 1 / classes
     if natural.accuracy < chance + _ABOVE_CHANCE:
@@ -334,7 +334,7 @@ def _warnings(natural, classes, target, other, plan):
             f"chance is {chance:.2%}: is this the right model, in the right "
             "pixel range, with the right classes?"
         )
-    for part in (target, other):
+    for part in (subject, other):
         if part is not None and part.note:
             yield f"{part.name}: {part.note}"
     for _, attack in plan:

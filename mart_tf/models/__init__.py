@@ -1,6 +1,6 @@
 """Keras classifiers that return float32 logits, by name.
 
-`MODELS` is the table of names; each target is a function
+`MODELS` is the table of names; each names a function
 `(input_shape, num_classes, **options) -> keras.Model`, imported on first use.
 """
 

@@ -63,7 +63,7 @@ def build(
 
 
 def _build(spec, input_shape, num_classes, seed, precision, anew):
-    kind, target = names.check(spec)
+    kind, resolved = names.check(spec)
     input_shape = tuple(int(size) for size in input_shape)
     if kind == "table":
         if len(input_shape) != 3:
@@ -71,10 +71,10 @@ def _build(spec, input_shape, num_classes, seed, precision, anew):
                 f"Model {spec!r} needs images of shape (height, width, "
                 f"channels); the data set's have shape {input_shape}."
             )
-        function = options.load(target.target)
+        function = options.load(resolved.import_path)
         with _policy(precision):
             return function(
-                input_shape, num_classes, seed=seed, **target.options
+                input_shape, num_classes, seed=seed, **resolved.options
             )
     # A user's code may set a policy of its own: it does not outlive this.
     with _policy("float32"):
@@ -87,7 +87,7 @@ def _build(spec, input_shape, num_classes, seed, precision, anew):
         else:
             # The function's own initialisers follow the seed too.
             keras.utils.set_random_seed(seed)
-            model = _call(target, input_shape, num_classes)
+            model = _call(resolved, input_shape, num_classes)
     _check_fit(spec, model, input_shape, num_classes)
     return with_precision(model, precision)
 
@@ -253,7 +253,7 @@ def read(path):
 
 
 def _call(spec, input_shape, num_classes):
-    function = options.load(spec.target)
+    function = options.load(spec.import_path)
     model = function(input_shape, num_classes, **spec.options)
     if not isinstance(model, keras.Model):
         raise ValueError(

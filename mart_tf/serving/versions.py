@@ -136,9 +136,9 @@ def _upload(local, url):
         names = [name.rstrip("/") for name in tf.io.gfile.listdir(url)]
         version = f"{url}/{_greatest(names) + 1}"
         for path in files:
-            target = f"{version}/{path.relative_to(local).as_posix()}"
-            tf.io.gfile.makedirs(target.rpartition("/")[0])
-            tf.io.gfile.copy(str(path), target)
+            copy = f"{version}/{path.relative_to(local).as_posix()}"
+            tf.io.gfile.makedirs(copy.rpartition("/")[0])
+            tf.io.gfile.copy(str(path), copy)
     except BaseException as error:
         if version is not None:
             with contextlib.suppress(tf.errors.OpError):

@@ -181,7 +181,7 @@ class AdversarialClassifier(checked.CheckedModel):
         inputs.check_rows(self.defense, data)
         changing = self._changing()
         before = [tf.identity(variable.value) for variable in changing]
-        batch, target = inputs.unpack(data, noise.fold(self.seed, self.step))
+        batch, labels = inputs.unpack(data, noise.fold(self.seed, self.step))
         batch = batch._replace(memory=self.memory.recall(batch.example))
         dropout.seed(
             self.classifier, noise.fold(self.seed, _DROPOUT_STREAM), self.step
@@ -210,20 +210,20 @@ class AdversarialClassifier(checked.CheckedModel):
             logits = losses.natural_logits
             if logits is None:
                 logits = losses.adversarial_logits
-            private.build_metrics(self, target, logits)
+            private.build_metrics(self, labels, logits)
         metrics = self.metrics_variables
         changing += metrics
         before += [tf.identity(variable.value) for variable in metrics]
         counted = tf.ones_like(batch.weight)
         self.logs.measure(adversarial.measures)
-        seen = self._take(batch, target, data, losses, counted, own)
+        seen = self._take(batch, labels, data, losses, counted, own)
         reduction.put_back(changing, before, skipped)
         self.logs.count(skipped)
         return self._results({*adversarial.measures, *seen})
 
     def test_step(self, data):
         """The same loss in inference mode, under PGD at the full epsilon."""
-        batch, target = inputs.unpack(data, noise.fold(self.seed, _TEST_STREAM))
+        batch, labels = inputs.unpack(data, noise.fold(self.seed, _TEST_STREAM))
         # Its rows are those of another split.
         batch = batch._replace(example=-tf.ones_like(batch.example))
         inner = self._inner_attack(ramp=False)
@@ -240,7 +240,7 @@ class AdversarialClassifier(checked.CheckedModel):
                 losses = losses._replace(adversarial_logits=logits)
         # Rows of weight 0 fill the last batch of an evaluation up.
         counted = tf.cast(batch.weight != 0.0, tf.float32)
-        seen = self._take(batch, target, data, losses, counted, own)
+        seen = self._take(batch, labels, data, losses, counted, own)
         return self._results(seen)
 
     @property
@@ -336,7 +336,7 @@ class AdversarialClassifier(checked.CheckedModel):
 
         return loss
 
-    def _take(self, batch, target, data, losses, counted, own):
+    def _take(self, batch, labels, data, losses, counted, own):
         """Updates the metrics that this step has something for: their names."""
         seen = self.logs.take(batch, losses, counted, own)
         if not self.has_metrics:
@@ -345,7 +345,7 @@ class AdversarialClassifier(checked.CheckedModel):
         if logits is None:
             logits = self._classify_frozen(batch.image)
         weight = keras.utils.unpack_x_y_sample_weight(data)[2]
-        results = self.compute_metrics(None, target, logits, weight)
+        results = self.compute_metrics(None, labels, logits, weight)
         return seen | {*results} - {metric.name for metric in self.logs.metrics}
 
     def _results(self, names):

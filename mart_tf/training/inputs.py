@@ -21,37 +21,37 @@ def unpack(data, seed):
         data: What Keras gives `train_step`.
         seed: An int64 scalar that the noise of all examples comes from.
     """
-    x, target, weight = keras.utils.unpack_x_y_sample_weight(data)
+    x, labels, weight = keras.utils.unpack_x_y_sample_weight(data)
     image = x["image"] if isinstance(x, dict) else x
     image = tf.cast(image, tf.float32)
     if isinstance(x, dict) and "index" in x:
         example = tf.cast(x["index"], tf.int64)
     else:
         example = reduction.global_positions(image)
-    label, target = _classes(target, image)
+    classes, labels = _classes(labels, image)
     if weight is None:
         weight = tf.ones(tf.shape(image)[:1])
     batch = base.Batch(
         image=image,
-        label=tf.cast(label, tf.int32),
+        label=tf.cast(classes, tf.int32),
         weight=tf.reshape(tf.cast(weight, tf.float32), [-1]),
         example=example,
         seeds=noise.seeds(seed, example),
         memory={},
     )
-    return batch, target
+    return batch, labels
 
 
-def _classes(target, image):
+def _classes(labels, image):
     """Integer classes `[n]`, and labels of a known shape for the metrics.
 
     Where one call was given labels `[n]` and another `[n, 1]` or one-hot ones
     of the same type, Keras compiles one step for both, which sees no rank, or
     not how many columns there are.
     """
-    shape = target.shape
+    shape = labels.shape
     if shape.rank is None or (shape.rank == 2 and shape[1] is None):
-        rows = tf.reshape(target, [tf.shape(image)[0], -1])
+        rows = tf.reshape(labels, [tf.shape(image)[0], -1])
         label = tf.where(
             tf.shape(rows)[1] == 1,
             tf.cast(rows[:, 0], tf.int64),
@@ -61,8 +61,8 @@ def _classes(target, image):
         return label, label
     if shape.rank == 2:
         one_hot = shape[1] != 1
-        return tf.argmax(target, axis=1) if one_hot else target[:, 0], target
-    return target, target
+        return tf.argmax(labels, axis=1) if one_hot else labels[:, 0], labels
+    return labels, labels
 
 
 def check_training(model, x, y, batch_size, validation_data):

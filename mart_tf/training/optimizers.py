@@ -124,7 +124,7 @@ def create(spec, learning_rate):
         learning_rate: A number above 0, or a Keras schedule.
     """
     resolved = check(spec)
-    made = options.load(resolved.target)(learning_rate, **resolved.options)
+    made = options.load(resolved.import_path)(learning_rate, **resolved.options)
     import keras
 
     if not isinstance(made, keras.optimizers.Optimizer):

@@ -157,7 +157,7 @@ def create(spec, learning_rate, steps_per_epoch, epochs):
     resolved = options.resolve(
         spec, training.SCHEDULES, "schedule", training.SCHEDULE_RESERVED
     )
-    return options.load(resolved.target)(
+    return options.load(resolved.import_path)(
         learning_rate, steps_per_epoch, epochs, **resolved.options
     )
 

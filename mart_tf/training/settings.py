@@ -57,8 +57,9 @@ def restored(saved, custom_objects=None):
     """The arguments that `config` wrote."""
     arguments = dict(saved)
     # A class is registered when its module is first imported.
-    for target in [*defenses.DEFENSES.values(), *training.UPDATES.values()]:
-        options.load(target)
+    for table in (defenses.DEFENSES, training.UPDATES):
+        for import_path in table.values():
+            options.load(import_path)
     for name in _OBJECTS:
         # A file of an earlier version has no update.
         if name in arguments:
@@ -71,7 +72,7 @@ def restored(saved, custom_objects=None):
 
 def _spelled(chosen, table):
     """The spec of a defense or an update, with every option."""
-    names = {target: name for name, target in table.items()}
+    names = {import_path: name for name, import_path in table.items()}
     kind = type(chosen)
     name = names.get(f"{kind.__module__}:{kind.__name__}", kind.__name__)
     values = chosen.get_config().items()

@@ -116,7 +116,7 @@ def get(update):
     if not isinstance(update, str):
         return update
     spec = options.resolve(update, training.UPDATES, "update")
-    made = options.load(spec.target)(**spec.options)
+    made = options.load(spec.import_path)(**spec.options)
     if not isinstance(made, Update):
         raise ValueError(
             f"Update {update!r} is a {type(made).__name__}; expected a "

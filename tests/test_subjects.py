@@ -12,7 +12,7 @@ import tensorflow as tf
 import mart_tf
 from mart_tf import attacks
 from mart_tf.evaluation import engine
-from mart_tf.evaluation import targets
+from mart_tf.evaluation import subjects
 
 _CLASSES = 10
 
@@ -25,7 +25,7 @@ def images():
 
 @pytest.fixture(scope="module")
 def labels():
-    return sklearn.datasets.load_digits().target[:32].astype("int32")
+    return sklearn.datasets.load_digits().subject[:32].astype("int32")
 
 
 @pytest.fixture(scope="module")
@@ -85,15 +85,15 @@ def _sums(images):
 
 class TestKeras:
     def test_the_trained_network_in_inference_mode(self, model, images):
-        target = targets.of(model)
-        assert target.name == "digits"
-        assert target.classes == 10
-        assert target.outputs == "logits"
-        assert target.parameters == model.count_params()
-        assert target.gradients
-        assert target.note is None
+        subject = subjects.as_subject(model)
+        assert subject.name == "digits"
+        assert subject.classes == 10
+        assert subject.outputs == "logits"
+        assert subject.parameters == model.count_params()
+        assert subject.gradients
+        assert subject.note is None
         np.testing.assert_array_equal(
-            target.classify(images), model(images, training=False)
+            subject.classify(images), model(images, training=False)
         )
 
     def test_an_adversarial_classifier_says_what_it_returns(self, images):
@@ -107,23 +107,24 @@ class TestKeras:
         model = mart_tf.AdversarialClassifier(
             network, "mart", threat=_threat(), outputs="probabilities"
         )
-        target = targets.of(model)
-        assert target.outputs == "probabilities"
-        probabilities = tf.nn.softmax(target.classify(images))
+        subject = subjects.as_subject(model)
+        assert subject.outputs == "probabilities"
+        probabilities = tf.nn.softmax(subject.classify(images))
         np.testing.assert_allclose(probabilities, network(images), atol=1e-6)
         # Keras keeps the logits behind its softmax: nothing to say.
-        assert target.note is None
+        assert subject.note is None
         with pytest.raises(ValueError, match="ends in a softmax"):
-            targets.of(network)
+            subjects.as_subject(network)
 
     def test_a_file(self, model, images, tmp_path):
         path = tmp_path / "model.keras"
         model.save(path)
         for given in (path, str(path)):
-            target = targets.of(given)
-            assert target.name == str(path)
+            subject = subjects.as_subject(given)
+            assert subject.name == str(path)
             np.testing.assert_array_equal(
-                target.classify(images), targets.of(model).classify(images)
+                subject.classify(images),
+                subjects.as_subject(model).classify(images),
             )
 
     def test_computes_in_float32(self, images):
@@ -140,7 +141,7 @@ class TestKeras:
         expected = expected @ last_kernel + last_bias
         assert np.abs(network(images) - expected).max() > 1e-4
         np.testing.assert_allclose(
-            targets.of(network).classify(images), expected, atol=1e-5
+            subjects.as_subject(network).classify(images), expected, atol=1e-5
         )
 
     def test_a_network_without_gradients(self, images):
@@ -152,9 +153,9 @@ class TestKeras:
                 keras.layers.Dense(_CLASSES),
             ]
         )
-        target = targets.of(network)
-        assert not target.gradients
-        assert "attacks that need none" in target.note
+        subject = subjects.as_subject(network)
+        assert not subject.gradients
+        assert "attacks that need none" in subject.note
 
     def test_several_outputs(self, images, tmp_path):
         entry = keras.Input((8, 8, 1))
@@ -182,33 +183,33 @@ class TestKeras:
             ]
         )
         with pytest.raises(ValueError, match="does not tell the shape"):
-            targets.of(network)
-        assert targets.of(network, images=images).gradients
+            subjects.as_subject(network)
+        assert subjects.as_subject(network, images=images).gradients
         with pytest.raises(ValueError, match=r"have shape \(8, 8\); the"):
-            targets.of(network, images=images[..., 0])
+            subjects.as_subject(network, images=images[..., 0])
 
 
 class TestSavedModel:
     def test_gives_what_the_network_gives(
         self, model, versions, images, labels
     ):
-        target = targets.of(versions)
-        assert target.name == str(versions / "1")
-        assert target.classes == 10
-        assert target.outputs == "logits"
-        assert target.parameters == model.count_params()
-        assert target.gradients
-        assert target.note is None
+        subject = subjects.as_subject(versions)
+        assert subject.name == str(versions / "1")
+        assert subject.classes == 10
+        assert subject.outputs == "logits"
+        assert subject.parameters == model.count_params()
+        assert subject.gradients
+        assert subject.note is None
         # What was loaded must outlive this call.
         gc.collect()
-        keras_target = targets.of(model)
+        keras_subject = subjects.as_subject(model)
         np.testing.assert_allclose(
-            target.classify(images), keras_target.classify(images), atol=1e-6
+            subject.classify(images), keras_subject.classify(images), atol=1e-6
         )
-        gradient = _gradient(keras_target.classify, images, labels)
+        gradient = _gradient(keras_subject.classify, images, labels)
         assert np.abs(gradient).max() > 1e-3
         np.testing.assert_allclose(
-            _gradient(target.classify, images, labels), gradient, atol=1e-6
+            _gradient(subject.classify, images, labels), gradient, atol=1e-6
         )
 
     def test_pgd_breaks_the_same_examples(
@@ -216,9 +217,12 @@ class TestSavedModel:
     ):
         found = [
             attacks.pgd(
-                target.classify, images, labels, _threat(), steps=5, seed=0
+                subject.classify, images, labels, _threat(), steps=5, seed=0
             )
-            for target in (targets.of(model), targets.of(versions))
+            for subject in (
+                subjects.as_subject(model),
+                subjects.as_subject(versions),
+            )
         ]
         keras_broken, served_broken = (
             np.argmax(model(adversarial), axis=1) != labels
@@ -238,54 +242,54 @@ class TestSavedModel:
         # Neither is a version: one is not whole, the other has no number.
         (tmp_path / "11").mkdir()
         (tmp_path / "newest").mkdir()
-        target = targets.of(tmp_path)
-        assert pathlib.Path(target.name).name == "10"
-        assert targets.of(tmp_path / "2").name == str(tmp_path / "2")
+        subject = subjects.as_subject(tmp_path)
+        assert pathlib.Path(subject.name).name == "10"
+        assert subjects.as_subject(tmp_path / "2").name == str(tmp_path / "2")
         # 2 * 3 * 8 pixels of 1 in the first row.
         white = np.ones((1, 8, 8, 1), np.float32)
-        assert target.classify(white).numpy()[0, 0] == 48.0
+        assert subject.classify(white).numpy()[0, 0] == 48.0
 
     def test_probabilities_only(self, images, labels, tmp_path):
         _save(
             tmp_path,
             lambda images: {"probabilities": tf.nn.softmax(_sums(images))},
         )
-        target = targets.of(tmp_path)
-        assert target.outputs == "probabilities"
-        assert target.note == (
+        subject = subjects.as_subject(tmp_path)
+        assert subject.outputs == "probabilities"
+        assert subject.note == (
             "It gives probabilities, no logits: the attacks see their "
             "logarithms."
         )
         logits = _sums(images)
         np.testing.assert_allclose(
-            target.classify(images),
+            subject.classify(images),
             logits - tf.reduce_logsumexp(logits, axis=1, keepdims=True),
             atol=1e-4,
         )
         np.testing.assert_allclose(
-            _gradient(target.classify, images, labels % 3),
+            _gradient(subject.classify, images, labels % 3),
             _gradient(_sums, images, labels % 3),
             atol=1e-4,
         )
 
     def test_one_output_of_any_name(self, images, tmp_path):
         _save(tmp_path / "a", lambda images: {"output_0": _sums(images)})
-        target = targets.of(tmp_path / "a")
-        assert (target.outputs, target.note) == ("logits", None)
-        np.testing.assert_allclose(target.classify(images), _sums(images))
+        subject = subjects.as_subject(tmp_path / "a")
+        assert (subject.outputs, subject.note) == ("logits", None)
+        np.testing.assert_allclose(subject.classify(images), _sums(images))
         _save(
             tmp_path / "b",
             lambda images: {"output_0": tf.nn.softmax(_sums(images))},
         )
-        target = targets.of(tmp_path / "b")
-        assert target.outputs == "probabilities"
-        assert "logarithms" in target.note
+        subject = subjects.as_subject(tmp_path / "b")
+        assert subject.outputs == "probabilities"
+        assert "logarithms" in subject.note
 
     def test_a_signature_without_gradients(self, tmp_path):
         _save(tmp_path, lambda images: {"logits": _sums(tf.round(images))})
-        target = targets.of(tmp_path)
-        assert not target.gradients
-        assert "gives no gradients" in target.note
+        subject = subjects.as_subject(tmp_path)
+        assert not subject.gradients
+        assert "gives no gradients" in subject.note
 
     def test_an_operation_that_has_no_gradient(self, images, tmp_path):
         def coarse(images):
@@ -293,10 +297,10 @@ class TestSavedModel:
             return _sums(tf.image.resize(images, (4, 4), "area"))
 
         _save(tmp_path, lambda images: {"logits": coarse(images)})
-        assert not targets.of(tmp_path).gradients
-        assert not targets.of(coarse, images=images).gradients
+        assert not subjects.as_subject(tmp_path).gradients
+        assert not subjects.as_subject(coarse, images=images).gradients
         served = tf.function(coarse)
-        assert not targets.of(served, images=images).gradients
+        assert not subjects.as_subject(served, images=images).gradients
 
     @pytest.mark.parametrize(
         ("function", "shape", "dtype", "message"),
@@ -332,7 +336,7 @@ class TestSavedModel:
     ):
         _save(tmp_path, function, shape, dtype)
         with pytest.raises(ValueError, match=message):
-            targets.of(tmp_path)
+            subjects.as_subject(tmp_path)
 
     def test_refuses_one_without_a_signature(self, tmp_path):
         module = tf.Module()
@@ -342,7 +346,7 @@ class TestSavedModel:
         )
         tf.saved_model.save(module, str(tmp_path), {"other": serve})
         with pytest.raises(ValueError) as refused:
-            targets.of(tmp_path)
+            subjects.as_subject(tmp_path)
         assert str(refused.value) == (
             f"The SavedModel {str(tmp_path)!r} has no signature "
             "'serving_default' (its signatures: other); expected one from "
@@ -352,30 +356,30 @@ class TestSavedModel:
     def test_refuses_what_is_damaged(self, tmp_path):
         (tmp_path / "saved_model.pb").write_bytes(b"damaged")
         with pytest.raises(ValueError, match="cannot be read; expected a"):
-            targets.of(tmp_path)
+            subjects.as_subject(tmp_path)
 
 
 class TestCallable:
     def test_a_tensorflow_function(self, images, labels):
-        target = targets.of(_sums, images=images)
-        assert target.name == "_sums"
-        assert target.classes >= 2
-        assert target.parameters is None
-        assert target.gradients
-        assert target.note is None
-        assert _gradient(target.classify, images, labels % 3).any()
+        subject = subjects.as_subject(_sums, images=images)
+        assert subject.name == "_sums"
+        assert subject.classes >= 2
+        assert subject.parameters is None
+        assert subject.gradients
+        assert subject.note is None
+        assert _gradient(subject.classify, images, labels % 3).any()
 
     def test_declared_probabilities(self, images):
         def softmax(images):
             return tf.nn.softmax(_sums(images))
 
         with pytest.raises(ValueError, match="returns probabilities"):
-            targets.of(softmax, images=images)
-        target = targets.of(softmax, "probabilities", images)
-        assert target.gradients
-        assert "logarithms" in target.note
+            subjects.as_subject(softmax, images=images)
+        subject = subjects.as_subject(softmax, "probabilities", images)
+        assert subject.gradients
+        assert "logarithms" in subject.note
         with pytest.raises(ValueError, match="are not probabilities"):
-            targets.of(_sums, "probabilities", images)
+            subjects.as_subject(_sums, "probabilities", images)
 
     @pytest.mark.parametrize(
         "function",
@@ -388,35 +392,35 @@ class TestCallable:
         ],
     )
     def test_one_that_only_answers(self, function, images):
-        target = targets.of(function, images=images)
-        assert not target.gradients
-        assert "TensorFlow cannot trace it (" in target.note
-        assert target.note.endswith("only attacks that need none can run.")
+        subject = subjects.as_subject(function, images=images)
+        assert not subject.gradients
+        assert "TensorFlow cannot trace it (" in subject.note
+        assert subject.note.endswith("only attacks that need none can run.")
         # The engine compiles it for one batch shape, and fills the last up.
-        found = engine.Engine(target.classify, 5).predict(images)
+        found = engine.Engine(subject.classify, 5).predict(images)
         np.testing.assert_array_equal(found, np.argmax(_sums(images), axis=1))
 
-        traced = tf.function(target.classify)
+        traced = tf.function(subject.classify)
         concrete = traced.get_concrete_function(tf.TensorSpec((5, 8, 8, 1)))
         assert concrete.output_shapes == [5, 3]
 
     def test_predict_of_a_keras_model(self, model, images):
-        target = targets.of(
+        subject = subjects.as_subject(
             lambda images: model.predict(images, verbose=0), images=images
         )
-        assert not target.gradients
+        assert not subject.gradients
         np.testing.assert_allclose(
-            tf.function(target.classify)(images),
+            tf.function(subject.classify)(images),
             model(images, training=False),
             atol=1e-6,
         )
 
     def test_one_that_answers_another_number_of_rows_later(self, images):
-        target = targets.of(
+        subject = subjects.as_subject(
             lambda images: np.asarray(_sums(images[:2])), images=images
         )
         with pytest.raises(tf.errors.InvalidArgumentError):
-            target.classify(images[:5])
+            subject.classify(images[:5])
 
     @pytest.mark.parametrize(
         ("function", "message"),
@@ -436,20 +440,20 @@ class TestCallable:
     )
     def test_refuses(self, function, message, images):
         with pytest.raises(ValueError, match=message) as refused:
-            targets.of(function, images=images)
+            subjects.as_subject(function, images=images)
         assert "\n" not in str(refused.value)
 
     def test_needs_images(self):
         with pytest.raises(ValueError, match="give a few to try it on"):
-            targets.of(_sums)
+            subjects.as_subject(_sums)
 
 
-class TestNoTarget:
+class TestNoSubject:
     def test_a_workdir(self, tmp_path):
         (tmp_path / "run.json").write_text("{}", encoding="utf-8")
         (tmp_path / "export").mkdir()
         with pytest.raises(ValueError, match="is the workdir of a run; expec"):
-            targets.of(tmp_path)
+            subjects.as_subject(tmp_path)
 
     @pytest.mark.parametrize(
         ("name", "message"),
@@ -465,13 +469,13 @@ class TestNoTarget:
         (tmp_path / "damaged.keras").touch()
         (tmp_path / "folder" / "1").mkdir(parents=True)
         with pytest.raises(ValueError, match=message):
-            targets.of(str(tmp_path / name))
+            subjects.as_subject(str(tmp_path / name))
 
     def test_something_else(self):
         with pytest.raises(ValueError, match="The model is a int; expected a "):
-            targets.of(3)
+            subjects.as_subject(3)
         with pytest.raises(ValueError, match="did you mean 'logits'"):
-            targets.of(_sums, "logit")
+            subjects.as_subject(_sums, "logit")
 
 
 def _threat():

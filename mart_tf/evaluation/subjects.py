@@ -29,7 +29,7 @@ _NO_GRADIENTS = "It gives no gradients: only attacks that need none can run."
 
 
 @dataclasses.dataclass(frozen=True)
-class Target:
+class Subject:
     """A classifier under attack.
 
     Args:
@@ -65,14 +65,14 @@ class Target:
         return shares.split(self.classify)
 
 
-def of(model, outputs=None, images=None):
-    """The `Target` that is meant.
+def as_subject(model, outputs=None, images=None):
+    """The `Subject` that a model in any form is.
 
     It is tried on two images: what it returns is checked, and whether it has
     gradients is found out.
 
     Args:
-        model: A `Target`, which is returned as it is; a Keras classifier or
+        model: A `Subject`, which is returned as it is; a Keras classifier or
             an AdversarialClassifier; the path, `str`
             or `pathlib.Path`, of a `.keras` file, of a SavedModel, or of a
             directory of numbered versions, of which the newest is taken; or a
@@ -85,14 +85,14 @@ def of(model, outputs=None, images=None):
             tells their shape.
 
     Returns:
-        A `Target`. A Keras model computes in float32.
+        A `Subject`. A Keras model computes in float32.
 
     Raises:
         ValueError: If it is none of these or cannot be read, a SavedModel has
             no usable signature, the model fails on the images, or its outputs
             are not what is declared.
     """
-    if isinstance(model, Target):
+    if isinstance(model, Subject):
         return model
     if outputs is not None and outputs not in choices.OUTPUTS:
         raise options.unknown("kind of outputs", str(outputs), choices.OUTPUTS)
@@ -219,7 +219,7 @@ def _tried(
     notes=(),
     **facts,
 ):
-    """The `Target`, once it has scored two images."""
+    """The `Subject`, once it has scored two images."""
     images = _two(images, input_shape, pixel_range, name)
     try:
         answers = scores(images)
@@ -251,7 +251,7 @@ def _tried(
     def classify(images):
         return model_outputs.logits(scores(images), outputs)
 
-    return Target(
+    return Subject(
         classify,
         name=name,
         classes=answers.shape[1],
