@@ -233,7 +233,7 @@ def _label_pool(task, classifier, author):
     with rich.progress.Progress(
         console=console, transient=True, disable=not console.is_terminal
     ) as bar:
-        task = bar.add_task("Labelling", total=len(pool))
+        shown = bar.add_task("Labelling", total=len(pool))
         labeled = labeling.label_pool(
             classifier,
             pool,
@@ -242,7 +242,7 @@ def _label_pool(task, classifier, author):
             batch_size=_BATCH_SIZE.value,
             outputs=task.run.config.outputs,
             pixel_range=task.pixel_range,
-            progress=lambda done: bar.update(task, completed=done),
+            progress=lambda done: bar.update(shown, completed=done),
         )
     print(f"Wrote {labeled.describe()}")
     print(f"Classes: {_counts(task.run, labeled.labels)}")
