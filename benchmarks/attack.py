@@ -45,6 +45,7 @@ from mart_tf import cli
 from mart_tf import noise
 from mart_tf.attacks import projected
 from mart_tf.evaluation import engine
+from mart_tf.evaluation import shares
 from mart_tf.evaluation import subjects
 from mart_tf.runs import workdir
 
@@ -133,7 +134,9 @@ class _Worker:
 
 def _work(name, arguments, pipe):
     flags.FLAGS(arguments)
-    cli.import_tensorflow(0, core_each=name == "ours")
+    cli.import_tensorflow(
+        0, shares.keep_to_one_core if name == "ours" else None
+    )
     bench = Bench(name)
     while True:
         question, arguments = pipe.recv()

@@ -122,7 +122,7 @@ def _compare(network, defense, one, other, weights):
     if f"{defense}/loss" not in a or f"{defense}/loss" not in b:
         return
     names = [n for n in a.files if n.startswith(f"{defense}/after/")]
-    apart = max(float(np.abs(a[n] - b[n]).max()) for n in names)
+    difference = max(float(np.abs(a[n] - b[n]).max()) for n in names)
     went = max(
         float(np.abs(a[n] - a[n.replace("after", "before")]).max())
         for n in names
@@ -131,7 +131,7 @@ def _compare(network, defense, one, other, weights):
     _print_row(
         "right",
         f"{defense}, {network}, {one} and {other}",
-        f"weights apart by {apart:.1e} of {went:.1e} at most, losses "
+        f"weights apart by {difference:.1e} of {went:.1e} at most, losses "
         f"{losses[0]:.6f} {losses[1]:.6f}",
     )
 
@@ -389,7 +389,7 @@ def train_step(network, size, precision, xla):
         "images_per_second": rate,
         "tflops": rate * flops / 1e12,
         "first_seconds": first,
-        "memory_gb": _memory(tf),
+        "memory_gb": _gpu_memory(tf),
     }
 
 
@@ -514,7 +514,7 @@ def _shape(network):
     return (8, 8, 1) if network == "digits_cnn" else (32, 32, 3)
 
 
-def _memory(tf):
+def _gpu_memory(tf):
     if not tf.config.list_physical_devices("GPU"):
         return None
     return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 1e9

@@ -221,13 +221,13 @@ def main():
         with record.open("a") as file:
             file.write(json.dumps(done[key]) + "\n")
 
-    memory = _memory()
+    before = _ram()
     for number in range(-(-examples // (_CHUNK * len(hostile.PROGRAMS)))):
         for program in hostile.PROGRAMS:
             key = f"in process {program} {number}"
             if key not in done:
                 write(key, _in_process(program, number))
-    grown = _memory() - memory
+    grown = _ram() - before
     if processes:
         _processes(root, done, write, processes)
     sys.exit(_summary(done, grown))
@@ -248,7 +248,7 @@ def _arguments(arguments):
     return pathlib.Path(root.value), examples.value, processes.value
 
 
-def _memory():
+def _ram():
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

@@ -42,15 +42,15 @@ def main(_):
     generator = np.random.default_rng(0)
     images = generator.integers(0, 256, (_IMAGES, *_SHAPE), "uint8")
     labels = generator.integers(0, _CLASSES, _IMAGES).astype("int32")
-    memory = splits.memory_split(images, labels)
+    in_memory = splits.memory_split(images, labels)
     pool = pools.Pool(
         name="pool", images=images[:20_000], labels=labels[:20_000]
     )
     cases = {
-        "in memory": functools.partial(_batches, memory),
-        "augmented": functools.partial(_batches, memory, augment=True),
+        "in memory": functools.partial(_batches, in_memory),
+        "augmented": functools.partial(_batches, in_memory, augment=True),
         "with a pool": functools.partial(
-            _batches, memory, augment=True, pool=pool
+            _batches, in_memory, augment=True, pool=pool
         ),
     }
     if _DATA_DIR.value is not None:

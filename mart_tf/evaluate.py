@@ -205,7 +205,7 @@ def _main():
         return
 
     # The flags are good: only now is TensorFlow imported.
-    cli.import_tensorflow(FLAGS.verbosity, core_each=True)
+    cli.import_tensorflow(FLAGS.verbosity, _keep_to_one_core)
     import rich.console
 
     from mart_tf.reports import comparison
@@ -221,6 +221,12 @@ def _main():
         reports[_heading(task, tasks)] = report
     if len(reports) > 1:
         console.print(comparison.compare(reports))
+
+
+def _keep_to_one_core():
+    from mart_tf.evaluation import shares
+
+    shares.keep_to_one_core()
 
 
 def _compare():

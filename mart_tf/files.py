@@ -31,13 +31,13 @@ def whole(path):
     Args:
         path: A `pathlib.Path`.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    temporary = path.with_name(f".{path.name}.partial")
     try:
-        yield partial
-        sync(partial)
-        os.replace(partial, path)
+        yield temporary
+        sync(temporary)
+        os.replace(temporary, path)
     finally:
-        partial.unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def sync(path):
@@ -65,8 +65,8 @@ def replace_text(path, text):
         path: A `pathlib.Path`.
         text: The new content.
     """
-    with whole(path) as partial:
-        partial.write_text(text, encoding="utf-8")
+    with whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 @contextlib.contextmanager

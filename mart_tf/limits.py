@@ -1,7 +1,7 @@
 """Files of a user's: what is opened, and what it may grow to when it is read.
 
 A file is looked at before anything is expanded: only regular files are opened,
-and what a header says is held against the file's size and the memory there is.
+and what a header says is held against the file's size and the RAM there is.
 Neither numpy nor TensorFlow is imported.
 """
 
@@ -185,20 +185,20 @@ def check_size(path, expanded):
             f"or {in_words(SMALL)}: if it is meant so, write it without "
             "compression, as numpy.savez does."
         )
-    check_memory(path, expanded)
+    check_ram(path, expanded)
 
 
-def check_memory(what, needed):
-    """Refuses what does not fit into memory.
+def check_ram(what, needed):
+    """Refuses what does not fit into the RAM.
 
     Args:
         what: How the message names it.
         needed: Bytes.
 
     Raises:
-        ValueError: If this is more than `available_memory`.
+        ValueError: If this is more than `available_ram`.
     """
-    available = available_memory()
+    available = available_ram()
     if needed > available:
         raise ValueError(
             f"{what} takes {in_words(needed)} of memory, and "
@@ -207,8 +207,8 @@ def check_memory(what, needed):
         )
 
 
-def available_memory():
-    """Bytes of memory that can still be had, as far as the system tells."""
+def available_ram():
+    """Bytes of RAM that can still be had, as far as the system tells."""
     try:
         lines = pathlib.Path("/proc/meminfo").read_text("ascii").splitlines()
         kibibytes = {
@@ -218,21 +218,21 @@ def available_memory():
         free = 1024 * (kibibytes["MemAvailable"] + kibibytes["SwapFree"])
     except (OSError, ValueError, LookupError):
         free = math.inf
-    return min(free, machine_memory())
+    return min(free, machine_ram())
 
 
-def machine_memory():
-    """Bytes of the machine or container; infinity where neither tells."""
+def machine_ram():
+    """Bytes of RAM in all, of machine or container; infinity if neither says."""
     try:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
-        memory = math.inf
+        ram = math.inf
     try:
         # "max" where it has no limit.
         limit = int(pathlib.Path("/sys/fs/cgroup/memory.max").read_text())
     except (OSError, ValueError):
-        return memory
-    return min(memory, limit)
+        return ram
+    return min(ram, limit)
 
 
 def in_words(size):

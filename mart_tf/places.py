@@ -10,7 +10,7 @@ import stat
 
 # Not disks: what the kernel shows of itself, and its devices.
 _OF_THE_KERNEL = ("/proc", "/sys", "/dev")
-_MEMORY = "/dev/shm"
+_SHARED_MEMORY = "/dev/shm"
 
 # What a file that is half written adds to a name, and files in a folder to its
 # path.
@@ -126,4 +126,4 @@ def _of_the_kernel(path):
     real = os.path.realpath(path)
     return any(
         os.path.commonpath([real, root]) == root for root in _OF_THE_KERNEL
-    ) and not real.startswith(_MEMORY)
+    ) and not real.startswith(_SHARED_MEMORY)

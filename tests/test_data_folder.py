@@ -92,7 +92,7 @@ class TestFolder:
         assert loaded.image_shape == (8, 8, 3) and len(loaded.test) == 4
 
     def test_streaming_gives_the_same_batches(self, tree):
-        memory = data.load(f"folder:{tree}:size=7")
+        in_memory = data.load(f"folder:{tree}:size=7")
         stream = data.load(f"folder:{tree}:size=7:mode=streaming")
         assert stream.mode == "streaming"
         assert stream.describe().endswith("2 classes; streaming")
@@ -101,7 +101,7 @@ class TestFolder:
             lambda set: data.training_batches(set.train, 4, start_step=2),
             lambda set: data.evaluation_batches(set.test, 3),
         ):
-            one, other = batches(memory), batches(stream)
+            one, other = batches(in_memory), batches(stream)
             assert one.element_spec == other.element_spec
             assert one.cardinality() == other.cardinality()
             for batch, same in zip(one.take(7), other.take(7), strict=True):

@@ -488,10 +488,10 @@ class TestAugmentation:
         images = tf.constant(self.images())
         together = augmentation.augment(images, self.rows, 0, 1)
         order = np.random.default_rng(1).permutation(600)[:50]
-        apart = augmentation.augment(
+        alone = augmentation.augment(
             tf.gather(images, order), self.rows[order], 0, 1
         )
-        np.testing.assert_array_equal(apart, tf.gather(together, order))
+        np.testing.assert_array_equal(alone, tf.gather(together, order))
 
     def test_changes_with_the_epoch_and_the_seed(self):
         images = tf.constant(self.images())

@@ -29,13 +29,14 @@ def epoch(batches, count):
 
 class TestStreaming:
     def test_holds_the_rows_of_memory_mode(self, sharded):
-        memory = data.load("tiny", data_dir=sharded)
+        in_memory = data.load("tiny", data_dir=sharded)
         stream = data.load("tiny:mode=streaming", data_dir=sharded)
-        assert memory.mode == "memory" and stream.mode == "streaming"
+        assert in_memory.mode == "memory" and stream.mode == "streaming"
         assert len(stream.train.shards) == 5
-        assert memory.class_names == stream.class_names == ("ant", "bee", "cow")
+        names = ("ant", "bee", "cow")
+        assert in_memory.class_names == stream.class_names == names
         for name in ("train", "validation", "test"):
-            one, other = getattr(memory, name), getattr(stream, name)
+            one, other = getattr(in_memory, name), getattr(stream, name)
             assert len(one) == len(other)
             np.testing.assert_array_equal(one.indices, other.indices)
             for batch, same in zip(
@@ -62,11 +63,10 @@ class TestStreaming:
             tf.nest.map_structure(np.testing.assert_array_equal, batch, joined)
 
     def test_an_epoch_holds_each_row_once(self, sharded):
-        memory = data.load("tiny", data_dir=sharded)
+        in_memory = data.load("tiny", data_dir=sharded)
         stream = data.load("tiny:mode=streaming", data_dir=sharded)
-        by_row = dict(
-            zip(memory.train.indices.tolist(), memory.train.images, strict=True)
-        )
+        train = in_memory.train
+        by_row = dict(zip(train.indices.tolist(), train.images, strict=True))
         batches = data.training_batches(stream.train, 30, seed=1)
         epochs = [[], [], []]
         for step, (x, _, _) in enumerate(batches.take(9)):

@@ -91,12 +91,12 @@ class TestOtherSets:
         tiny_tfds.prepare(tmp_path, features=features, train=train)
         with pytest.raises(ValueError, match="differ in size.*tiny:size=64"):
             data.load("tiny", data_dir=tmp_path)
-        memory = data.load("tiny:size=3", data_dir=tmp_path)
+        in_memory = data.load("tiny:size=3", data_dir=tmp_path)
         stream = data.load("tiny:size=3:mode=streaming", data_dir=tmp_path)
-        assert memory.image_shape == stream.image_shape == (3, 3, 3)
+        assert in_memory.image_shape == stream.image_shape == (3, 3, 3)
         # No test split: a fifth of the training images.
-        assert len(memory.test) == len(stream.test) == 6
-        parts = (memory.train, memory.validation, memory.test)
+        assert len(in_memory.test) == len(stream.test) == 6
+        parts = (in_memory.train, in_memory.validation, in_memory.test)
         rows = np.concatenate([split.indices for split in parts])
         np.testing.assert_array_equal(np.sort(rows), np.arange(30))
         for one, other in zip(

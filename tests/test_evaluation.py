@@ -911,7 +911,7 @@ class TestPieces:
         assert double(np.ones(40, np.float32)).numpy().tolist() == [2.0] * 40
 
     @pytest.mark.parametrize("cores", [1, 3])
-    def test_a_piece_for_each_core_where_operations_keep_to_one(
+    def test_a_share_for_each_core_where_operations_keep_to_one(
         self, cores, monkeypatch
     ):
         monkeypatch.setattr(

@@ -16,8 +16,8 @@ class TestWhole:
     def test_a_reader_never_sees_a_part(self, tmp_path):
         path = tmp_path / "a.txt"
         path.write_text("old")
-        with files.whole(path) as partial:
-            partial.write_text("half")
+        with files.whole(path) as temporary:
+            temporary.write_text("half")
             assert path.read_text() == "old"
         assert path.read_text() == "half"
         assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
@@ -25,8 +25,8 @@ class TestWhole:
     def test_what_fails_leaves_what_was_there(self, tmp_path):
         path = tmp_path / "a.txt"
         path.write_text("old")
-        with pytest.raises(OSError, match="full"), files.whole(path) as partial:
-            partial.write_text("half")
+        with pytest.raises(OSError, match="full"), files.whole(path) as beside:
+            beside.write_text("half")
             raise OSError("full")
         assert path.read_text() == "old"
         assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]

@@ -246,8 +246,8 @@ class TestLegitimateDataPasses:
 
 def test_what_does_not_fit_into_memory(tmp_path, monkeypatch):
     np.savez(tmp_path / "pool.npz", image=np.zeros([40, 99, 99], np.uint8))
-    assert limits.available_memory() > 2**20
-    monkeypatch.setattr(limits, "available_memory", lambda: 2**18)
+    assert limits.available_ram() > 2**20
+    monkeypatch.setattr(limits, "available_ram", lambda: 2**18)
     with pytest.raises(ValueError, match="takes 383.0 KiB .* 256.0 KiB are"):
         data.load_pool(f"npz:{tmp_path}/pool.npz")
 

@@ -513,9 +513,9 @@ class TestPrecision:
                 [np.ravel(gradient) for gradient in gradients]
             )
         whole, half = found.values()
-        apart = np.linalg.norm(half - whole) / np.linalg.norm(whole)
+        difference = np.linalg.norm(half - whole) / np.linalg.norm(whole)
         # 8 bits of mantissa through ten normalized layers, of noise: 0.16.
-        assert 0.01 < apart < 0.25
+        assert 0.01 < difference < 0.25
 
     def test_the_policy_does_not_leak(self):
         loading.build("digits_cnn", (8, 8, 1), 10, precision="mixed_bfloat16")

@@ -271,7 +271,7 @@ def told(error):
         sentence = f"{error.filename}: {error.strerror}."
     elif isinstance(error, flags.Error | ValueError | OSError):
         sentence = str(error)
-    elif _is_of_memory(error):
+    elif _is_out_of_memory(error):
         sentence = (
             "There is not enough memory for this; expected a smaller network, "
             f"smaller images or a smaller --batch_size. ({_cause(error)})"
@@ -292,7 +292,7 @@ def _is_of_tensorflow(error):
     return type(error).__module__.startswith("tensorflow.")
 
 
-def _is_of_memory(error):
+def _is_out_of_memory(error):
     name = type(error).__name__
     return isinstance(error, MemoryError) or name == "ResourceExhaustedError"
 
@@ -330,7 +330,7 @@ def _help(name, summary, values):
     return "\n".join(lines)
 
 
-def import_tensorflow(verbosity, core_each=False, starts=True):
+def import_tensorflow(verbosity, configure=None, starts=True):
     """Imports TensorFlow and finds its devices, without its messages.
 
     Some are printed before any setting of TensorFlow's can silence them; they
@@ -338,8 +338,8 @@ def import_tensorflow(verbosity, core_each=False, starts=True):
 
     Args:
         verbosity: The flag's value.
-        core_each: Whether operations on a CPU keep to one core, for a program
-            that has one piece of work for each core.
+        configure: Called before TensorFlow makes its devices, for settings
+            that hold for the whole process.
         starts: Whether TensorFlow is started: not where it is to join others
             first.
     """
@@ -349,8 +349,8 @@ def import_tensorflow(verbosity, core_each=False, starts=True):
     with contextlib.nullcontext() if verbosity else _silence():
         import tensorflow as tf
 
-        if core_each and not tf.config.list_physical_devices("GPU"):
-            tf.config.threading.set_intra_op_parallelism_threads(1)
+        if configure is not None:
+            configure()
         if starts:
             tf.config.list_logical_devices()
 

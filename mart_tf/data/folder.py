@@ -147,7 +147,7 @@ def load_pool(path, *, size: int | None = None):
 
 def _decoded(paths, kind, shape):
     """The images, uint8 `[n, *shape]`."""
-    limits.check_memory(
+    limits.check_ram(
         f"{paths[0]} and the {len(paths) - 1:,} other images",
         len(paths) * int(np.prod(shape)),
     )

@@ -266,7 +266,7 @@ def arrays(split, max_examples=None):
     count = len(split)
     if max_examples is not None:
         count = min(count, whole("max_examples", max_examples, 1))
-    limits.check_memory(
+    limits.check_ram(
         f"An array of {count:,} images",
         4 * count * int(np.prod(split.image_shape)),
     )

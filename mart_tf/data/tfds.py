@@ -272,7 +272,7 @@ class _Reader:
 
     def read(self, split, count):
         """The images and labels of `count` examples, as arrays."""
-        limits.check_memory(
+        limits.check_ram(
             f"The split {split} of {self.builder.name}",
             count * int(np.prod(self.image_shape)),
         )

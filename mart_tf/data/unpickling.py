@@ -75,7 +75,7 @@ def load(path):
 
 def _load(path, file):
     size = os.fstat(file.fileno()).st_size
-    limits.check_memory(path, size)
+    limits.check_ram(path, size)
     file.most = size
     try:
         opcodes.check(file, size)

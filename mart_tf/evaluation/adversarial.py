@@ -38,9 +38,9 @@ class Writer:
 
     def __init__(self, directory, images, labels, threat, predictions):
         self._directory = pathlib.Path(directory)
-        self._partial = self._directory / f".{_FOLDER}.partial"
-        shutil.rmtree(self._partial, ignore_errors=True)
-        self._partial.mkdir(parents=True)
+        self._temporary = self._directory / f".{_FOLDER}.partial"
+        shutil.rmtree(self._temporary, ignore_errors=True)
+        self._temporary.mkdir(parents=True)
         self._natural = images, predictions
         self._labels = labels
         self._threat = threat
@@ -80,13 +80,13 @@ class Writer:
         self._write(results.WORST_CASE, self._worst, self._fallen, limits)
         place = self._directory / _FOLDER
         shutil.rmtree(place, ignore_errors=True)
-        os.replace(self._partial, place)
+        os.replace(self._temporary, place)
 
     def _write(self, name, made, broken, limits):
         image, prediction = made
         norm, epsilon = limits
         np.savez_compressed(
-            self._partial / f"{self._file_name(name)}.npz",
+            self._temporary / f"{self._file_name(name)}.npz",
             image=image,
             label=self._labels,
             prediction=prediction,

@@ -70,7 +70,7 @@ class Unfinished:
         if arrays is None:
             arrays = {name: np.asarray(array) for name, array in work().items()}
             checksum = np.array(_checksum(key, arrays))
-            with files.whole(path) as partial, partial.open("wb") as file:
+            with files.whole(path) as temporary, temporary.open("wb") as file:
                 np.savez_compressed(file, **arrays, **{_CHECKSUM: checksum})
         return arrays
 

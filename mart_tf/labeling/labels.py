@@ -156,7 +156,7 @@ def _check_images(model, kind, pixel_range, pool):
 
 
 def _write(path, pool):
-    with files.whole(path) as partial, partial.open("wb") as file:
+    with files.whole(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(
             file,
             image=pool.images,

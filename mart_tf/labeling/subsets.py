@@ -144,12 +144,12 @@ def write(folder, wrong, right):
     """
     folder = check_folder(folder).absolute()
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".{folder.name}.partial")
-    partial.mkdir(exist_ok=True)
+    temporary = folder.with_name(f".{folder.name}.partial")
+    temporary.mkdir(exist_ok=True)
     for name, examples in [(WRONG, wrong), (RIGHT, right)]:
-        with (partial / name).open("w", encoding="utf-8", newline="") as file:
+        with (temporary / name).open("w", encoding="utf-8", newline="") as file:
             _write(file, examples)
-    os.rename(partial, folder)
+    os.rename(temporary, folder)
 
 
 def _write(file, examples):

@@ -112,19 +112,19 @@ def check_options(name, **values):
                 f"Model {name!r} has {option} {value!r}; expected {expected}."
             )
     if name in _PARAMETERS:
-        _check_memory(name, values, _PARAMETERS[name](**values))
+        _check_fits(name, values, _PARAMETERS[name](**values))
 
 
-def _check_memory(name, values, parameters):
+def _check_fits(name, values, parameters):
     """Refuses a network that this machine could not hold in training."""
     needed = parameters * _BYTES_A_PARAMETER
-    memory = limits.machine_memory()
-    if needed > memory:
+    available = limits.machine_ram()
+    if needed > available:
         said = ", ".join(f"{key} {value}" for key, value in values.items())
         raise ValueError(
             f"Model {name!r} of {said} has about {parameters:,} parameters, "
             f"which take {needed / 2**30:,.0f} GiB in training, and this "
-            f"machine has {memory / 2**30:,.0f} GiB; expected a smaller one."
+            f"machine has {available / 2**30:,.0f} GiB; expected a smaller one."
         )
 
 

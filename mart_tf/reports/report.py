@@ -234,14 +234,14 @@ def write_together(directory, files, stale=()):
     directory.mkdir(parents=True, exist_ok=True)
     try:
         # Inside it: beside it may be another file system.
-        with tempfile.TemporaryDirectory(dir=directory, prefix=".") as partial:
-            partial = pathlib.Path(partial)
+        with tempfile.TemporaryDirectory(dir=directory, prefix=".") as name:
+            temporary = pathlib.Path(name)
             for name, content in files.items():
-                (partial / name).write_bytes(content)
+                (temporary / name).write_bytes(content)
             for name in set(stale) - set(files):
                 (directory / name).unlink(missing_ok=True)
             for name in files:
-                os.replace(partial / name, directory / name)
+                os.replace(temporary / name, directory / name)
     except BaseException:
         if is_new and not any(directory.iterdir()):
             directory.rmdir()

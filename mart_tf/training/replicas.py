@@ -53,18 +53,18 @@ def check_compiled(model):
                 f"{name} is set, which Keras cannot do on {count} replicas; "
                 "leave it out, or train on one device."
             )
-    apart = [
+    unsynchronized = [
         layer.name
         for layer in private.layers(model.classifier)
         if isinstance(layer, keras.layers.BatchNormalization)
         and not layer.synchronized
     ]
-    if apart:
-        more = ", ..." if len(apart) > _SHOWN else ""
+    if unsynchronized:
+        more = ", ..." if len(unsynchronized) > _SHOWN else ""
         warnings.warn(
             "Batch normalization without synchronized=True "
-            f"({', '.join(apart[:_SHOWN])}{more}): each of {count} replicas "
-            "normalizes by its own share of the batch, and the statistics of "
-            "the first one are saved.",
+            f"({', '.join(unsynchronized[:_SHOWN])}{more}): each of {count} "
+            "replicas normalizes by its own share of the batch, and the "
+            "statistics of the first one are saved.",
             stacklevel=3,
         )
