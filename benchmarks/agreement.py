@@ -64,7 +64,7 @@ def main(_):
         theirs = cleverhans_pgd(classify, images, labels, threat, steps, offset)
         pixels = np.abs(ours.numpy() - theirs.numpy()) > 1e-5
         one, other = (
-            classify(found).numpy().argmax(axis=1) for found in (ours, theirs)
+            classify(made).numpy().argmax(axis=1) for made in (ours, theirs)
         )
         print(
             f"{steps:5}   {pixels.mean():18.4%}   {(one != other).sum():10} of "

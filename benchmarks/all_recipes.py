@@ -104,8 +104,8 @@ def write_data(batch_size):
     for size in ("100k", "500k"):
         np.savez(f"pool_{size}.npz", image=images("cifar10"), label=labels)
     with open("ti_500K_pseudo_labeled.pickle", "wb") as file:
-        found = {"data": images("cifar10"), "extrapolated_targets": labels}
-        pickle.dump(found, file)
+        content = {"data": images("cifar10"), "extrapolated_targets": labels}
+        pickle.dump(content, file)
     split = data.load("npz:cifar10.npz").train
     rows = np.sort(split.indices)[::4]
     examples = subsets.Examples(

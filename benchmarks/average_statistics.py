@@ -43,12 +43,12 @@ def main(_):
             ("average", "live", average),
             ("average", "estimated", anew),
         ]:
-            found = mart_tf.evaluate_robustness(
+            report = mart_tf.evaluate_robustness(
                 network, test, _THREAT, ["pgd"]
             ).accuracy
             print(
                 f"| {seed} | {weights} | {statistics} | "
-                f"{100 * found['natural']:.2f} | {100 * found['pgd']:.2f} |",
+                f"{100 * report['natural']:.2f} | {100 * report['pgd']:.2f} |",
                 flush=True,
             )
 

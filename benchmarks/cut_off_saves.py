@@ -41,7 +41,7 @@ def main(_):
     root.mkdir(parents=True, exist_ok=True)
     file = root / "found.jsonl"
     lines = file.read_text().splitlines() if file.exists() else []
-    found = {tuple(key): fault for key, fault in map(json.loads, lines)}
+    faults = {tuple(key): fault for key, fault in map(json.loads, lines)}
     for name in _RECIPES.value:
         recipe = failing_disk.Recipe(root / name, *_FLAGS[name])
         for how in _HOW.value:
@@ -56,22 +56,22 @@ def main(_):
             ]
             for at, change in chosen[:: _EVERY.value]:
                 key = (name, how, at)
-                if key in found:
+                if key in faults:
                     continue
-                found[key] = recipe.fault(how, at)
+                faults[key] = recipe.fault(how, at)
                 with file.open("a") as out:
-                    out.write(json.dumps([key, found[key]]) + "\n")
-                if found[key]:
-                    print(*key, change, found[key], flush=True)
+                    out.write(json.dumps([key, faults[key]]) + "\n")
+                if faults[key]:
+                    print(*key, change, faults[key], flush=True)
             tried = [
-                f for (n, h, _), f in found.items() if (n, h) == (name, how)
+                f for (n, h, _), f in faults.items() if (n, h) == (name, how)
             ]
             print(
                 f"{name}, {how}: {len(tried)} of {len(chosen)} changes, "
                 f"{sum(map(bool, tried))} faults",
                 flush=True,
             )
-    return any(found.values())
+    return any(faults.values())
 
 
 if __name__ == "__main__":

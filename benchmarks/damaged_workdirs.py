@@ -71,19 +71,19 @@ def main(_):
     whole = root / "whole"
     asked = Asked(whole)
     draw = random.Random(_SEED.value)
-    found = []
+    faulty = []
     for number in range(_COUNT.value):
         copy = root / "copy"
         shutil.rmtree(copy, ignore_errors=True)
         shutil.copytree(whole, copy)
         what = damage(copy, draw)
         for fault in asked.faults(copy):
-            found.append(number)
+            faulty.append(number)
             print(f"{number:5d} {what}: {fault}", flush=True)
-    print(f"{len(set(found))} of {_COUNT.value} damages led to a fault.")
+    print(f"{len(set(faulty))} of {_COUNT.value} damages led to a fault.")
     for answer, times in sorted(asked.answers.items()):
         print(f"{times:6d} {answer}")
-    return bool(found)
+    return bool(faulty)
 
 
 def damage(path, draw):

@@ -229,8 +229,8 @@ def train():
         )
         report = folder / "report.json"
         if report.exists():
-            found = json.loads(report.read_text(encoding="utf-8"))
-            for kind in [found["natural"], *found["attacks"]]:
+            content = json.loads(report.read_text(encoding="utf-8"))
+            for kind in [content["natural"], *content["attacks"]]:
                 _print_row(
                     "train",
                     f"{kind['name']}, {_IMAGES.value} images",
@@ -343,7 +343,7 @@ def peak():
     """TFLOP/s of a matrix product in each precision."""
     import rates
 
-    found = {}
+    measured = {}
     for precision, dtype in [
         ("float32", "float32"),
         ("tf32", "float32"),
@@ -351,8 +351,8 @@ def peak():
     ]:
         _tensorflow("gpu", tf32=precision == "tf32")
         with _alone():
-            found[precision] = rates.matrix_product_peak(dtype) / 1e12
-    return found
+            measured[precision] = rates.matrix_product_peak(dtype) / 1e12
+    return measured
 
 
 def train_step(network, size, precision, xla):
@@ -559,11 +559,11 @@ def _run_job(part, job, end):
     except subprocess.TimeoutExpired:
         _print_row(part, what, "stopped at the part's time limit")
         return
-    found = re.search(r"^result (.*)$", process.stdout, re.MULTILINE)
-    if process.returncode or not found:
+    match = re.search(r"^result (.*)$", process.stdout, re.MULTILINE)
+    if process.returncode or not match:
         _print_row(part, what, f"failed:\n{process.stderr[-1500:]}")
         return
-    result = json.loads(found[1])
+    result = json.loads(match[1])
     with _locked(_RESULTS.value), open(_RESULTS.value, "a") as stream:
         stream.write(json.dumps({"job": job, "result": result}) + "\n")
     cells = [f"{name} {_short(value)}" for name, value in result.items()]

@@ -259,12 +259,12 @@ def make_place(folder):
 
 def listed(folder):
     """All that lies in a folder, but what libraries keep in a home."""
-    found = set()
+    paths = set()
     for place, folders, files in os.walk(folder):
         if place.endswith("/home"):
             folders[:] = [f for f in folders if not f.startswith(".")]
-        found |= {os.path.join(place, name) for name in (*folders, *files)}
-    return found
+        paths |= {os.path.join(place, name) for name in (*folders, *files)}
+    return paths
 
 
 def told(program, arguments):

@@ -41,11 +41,11 @@ def main(argv):
         f"{'kind':10} {'files':>6} {'loaded':>7} {'refused':>8} {'longest':>8}"
     )
     for form in hostile_files.FORMS:
-        found, longest, faults = _try(form, each)
+        endings, longest, faults = _try(form, each)
         failed += faults
         print(
-            f"{form:10} {found.total():6} {found['loaded']:7} "
-            f"{found['refused']:8} {longest:6.2f} s"
+            f"{form:10} {endings.total():6} {endings['loaded']:7} "
+            f"{endings['refused']:8} {longest:6.2f} s"
         )
     print(
         f"{failed} ended otherwise; {time.monotonic() - began:.0f} s in all; "

@@ -155,24 +155,24 @@ def _as_process(program, arguments, folder):
     }
 
 
-def _fault(found, peak):
+def _fault(run, peak):
     """What is wrong with what came of a process, or None."""
-    if found["hung"]:
+    if run["hung"]:
         return "hangs"
-    if found["memory"] > peak + _MORE_MEMORY:
-        return f"needs {found['memory'] / 2**30:.1f} GiB"
-    if found["outside"]:
-        return f"writes {found['outside']}"
+    if run["memory"] > peak + _MORE_MEMORY:
+        return f"needs {run['memory'] / 2**30:.1f} GiB"
+    if run["outside"]:
+        return f"writes {run['outside']}"
     lines = [
         line
-        for line in found["said"].strip().splitlines()
+        for line in run["said"].strip().splitlines()
         if "Warning: " not in line
     ]
-    if found["status"] == 0:
+    if run["status"] == 0:
         return None
-    if found["status"] != 1 or len(lines) != 1:
+    if run["status"] != 1 or len(lines) != 1:
         return "says no sentence"
-    if found["written"]:
+    if run["written"]:
         return "is refused, and has written"
     try:
         hostile.check_sentence(lines[0].partition(": ")[2])
@@ -189,8 +189,8 @@ def _processes(root, done, write, count):
         hostile.make_place(root / "new_place")
         shutil.rmtree(root / "new_place/runs/first")
         arguments = [*_SHORT["train"][1:], "--workdir=runs/first"]
-        found = _as_process("train", arguments, root / "new_place")
-        assert found["status"] == 0, found
+        run = _as_process("train", arguments, root / "new_place")
+        assert run["status"] == 0, run
         os.rename(root / "new_place", place)
     calls = []
     for program in hostile.PROGRAMS:
@@ -216,8 +216,8 @@ def main():
             entry = json.loads(line)
             done[entry["key"]] = entry
 
-    def write(key, found):
-        done[key] = {"key": key, **found}
+    def write(key, ended):
+        done[key] = {"key": key, **ended}
         with record.open("a") as file:
             file.write(json.dumps(done[key]) + "\n")
 
@@ -260,27 +260,27 @@ def _summary(done, grown):
     print(f"The process grew by {grown / 2**20:.0f} MiB.")
     faults = 0
     for program in hostile.PROGRAMS:
-        found = [
+        entries = [
             entry
             for key, entry in done.items()
             if key.startswith(f"process {program} ")
         ]
-        if not found:
+        if not entries:
             continue
         peak = done[f"process {program} 0"]["memory"]
-        for entry in found:
+        for entry in entries:
             fault = _fault(entry, peak)
             if fault:
                 faults += 1
                 print(f"{program} {entry['arguments']} {fault}:")
                 print(f"  {entry['said'][-300:]}")
-        ran = sum(entry["status"] == 0 for entry in found)
+        ran = sum(entry["status"] == 0 for entry in entries)
         print(
-            f"{program}: {len(found)} processes, {ran} ran, "
-            f"{len(found) - ran} did not; normal peak "
+            f"{program}: {len(entries)} processes, {ran} ran, "
+            f"{len(entries) - ran} did not; normal peak "
             f"{peak / 2**30:.2f} GiB, greatest "
-            f"{max(e['memory'] for e in found) / 2**30:.2f} GiB; longest "
-            f"{max(e['seconds'] for e in found):.0f} s."
+            f"{max(e['memory'] for e in entries) / 2**30:.2f} GiB; longest "
+            f"{max(e['seconds'] for e in entries):.0f} s."
         )
     print(f"{faults} faults.")
     return 1 if faults else 0

@@ -99,10 +99,10 @@ def main(_):
     _write_inputs(root)
     file = root / "found.jsonl"
     lines = file.read_text().splitlines() if file.exists() else []
-    found = {line["number"]: line for line in map(json.loads, lines)}
+    done = {line["number"]: line for line in map(json.loads, lines)}
     whole, seconds = {}, {}
     for number in range(_FIRST.value, _FIRST.value + _RUNS.value):
-        if number in found:
+        if number in done:
             continue
         recipe = list(_RECIPES)[number % len(_RECIPES)]
         if recipe not in whole:
@@ -116,7 +116,7 @@ def main(_):
         # Of the number alone, however often the script was stopped.
         draw = random.Random(f"{_SEED.value} {number}")
         line = _run(root, recipe, number, draw, seconds[recipe], whole[recipe])
-        found[number] = line
+        done[number] = line
         with file.open("a") as out:
             out.write(json.dumps(line) + "\n")
         print(
@@ -124,11 +124,11 @@ def main(_):
             f"{line['fault'] or 'equal'}",
             flush=True,
         )
-    faults = sorted(number for number in found if found[number]["fault"])
-    stops = [stop for line in found.values() for stop in line["stops"]]
-    lost = [steps for line in found.values() for steps in line["lost"]]
+    faults = sorted(number for number in done if done[number]["fault"])
+    stops = [stop for line in done.values() for stop in line["stops"]]
+    lost = [steps for line in done.values() for steps in line["lost"]]
     print(
-        f"{len(found)} runs, {len(stops)} stops; at most {max(lost)} steps "
+        f"{len(done)} runs, {len(stops)} stops; at most {max(lost)} steps "
         f"lost, {sum(lost) / len(lost):.2f} on average; "
         f"{len(faults)} ended otherwise: {faults}"
     )
@@ -199,14 +199,14 @@ def _finish(root, recipe, name):
 
 def _lost(path):
     """How many steps each start of a run took again."""
-    found, taken = [], None
+    lost, taken = [], None
     for event in run_states.events(path):
         if event["event"] == "start":
             if taken is not None:
-                found.append(taken - event["done"])
+                lost.append(taken - event["done"])
             taken = event["done"]
         taken = max(taken, event.get("done", 0))
-    return found
+    return lost
 
 
 if __name__ == "__main__":

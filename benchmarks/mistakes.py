@@ -80,7 +80,7 @@ def main(argv):
     if not mistakes:
         sys.exit(f"No mistake in {_FOLDER} is called {_ONLY.value}.")
     names = tracked(_ROOT)
-    found = Found(_RESULTS.value, names)
+    judged = Judged(_RESULTS.value, names)
     unnoticed = []
     with contextlib.ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
@@ -92,12 +92,12 @@ def main(argv):
         for mistake in mistakes:
             # In this order: what waits for another was begun after it.
             tests = mistake.tests
-            if found.get(mistake.key) is None and tests not in as_they_are:
+            if judged.get(mistake.key) is None and tests not in as_they_are:
                 as_they_are[tests] = threads.submit(
-                    _as_they_are, copies, found, tests
+                    _as_they_are, copies, judged, tests
                 )
             done.append(
-                threads.submit(_judged, copies, found, as_they_are, mistake)
+                threads.submit(_judged, copies, judged, as_they_are, mistake)
             )
         for mistake, future in zip(mistakes, done, strict=True):
             said, seconds = future.result()
@@ -216,7 +216,7 @@ def _pytest(copy, tests):
     return status, time.monotonic() - started
 
 
-class Found:
+class Judged:
     """What earlier runs found with the same sources and tests."""
 
     def __init__(self, path, names):
@@ -246,27 +246,27 @@ class Found:
                 file.write(json.dumps(entry) + "\n")
 
 
-def _as_they_are(copies, found, tests):
+def _as_they_are(copies, judged, tests):
     """Whether tests pass without a mistake."""
     key = _digest(repr(tests).encode())
-    if found.get(key) is None:
+    if judged.get(key) is None:
         status, _ = copies.run(tests)
         if status != _PASSED:
             return False
-        found.keep(key, True)
+        judged.keep(key, True)
     return True
 
 
-def _judged(copies, found, as_they_are, mistake):
+def _judged(copies, judged, as_they_are, mistake):
     """What came of a mistake, in words, and the seconds of its tests."""
-    if found.get(mistake.key) is None:
+    if judged.get(mistake.key) is None:
         if not as_they_are[mistake.tests].result():
             return "TESTS FAIL", 0.0
         status, seconds = copies.run(mistake.tests, mistake)
         said = {_PASSED: "NOT NOTICED", _FAILED: _NOTICED}
         # Code that cannot be imported, say, is noticed by anything.
-        found.keep(mistake.key, [said.get(status, "NO TEST RAN"), seconds])
-    return found.get(mistake.key)
+        judged.keep(mistake.key, [said.get(status, "NO TEST RAN"), seconds])
+    return judged.get(mistake.key)
 
 
 def _wanted(mistake, only):

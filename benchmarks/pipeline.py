@@ -63,8 +63,8 @@ def main(_):
         for name, batches in cases.items():
             rates[name].append(_rate(batches()))
     print(f"{'':12} {'images/s':>10}   batches of {_BATCH_SIZE.value}")
-    for name, found in rates.items():
-        print(f"{name:12} {statistics.median(found):10,.0f}")
+    for name, measured in rates.items():
+        print(f"{name:12} {statistics.median(measured):10,.0f}")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"most memory of the process: {peak:,.0f} MiB")
 

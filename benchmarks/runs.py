@@ -26,10 +26,10 @@ def accuracies(workdir, attacks, checkpoint, *arguments):
             f"--checkpoint={checkpoint}",
             *arguments,
         )
-    found = json.loads(report.read_text(encoding="utf-8"))
+    content = json.loads(report.read_text(encoding="utf-8"))
     return {
         attack["name"]: round(100 * attack["accuracy"], 2)
-        for attack in [found["natural"], *found["attacks"]]
+        for attack in [content["natural"], *content["attacks"]]
     }
 
 

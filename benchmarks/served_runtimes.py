@@ -50,12 +50,12 @@ def main(_):
             with tempfile.TemporaryDirectory() as folder:
                 model = trained(name, shape, policy)
                 path = mart_tf.export_saved_model(model, folder)
-                for runtime, found in measure(model, shape, path):
-                    if isinstance(found, float):
-                        worst = max(worst, found)
-                        found = f"{found:.1e}"
+                for runtime, difference in measure(model, shape, path):
+                    if isinstance(difference, float):
+                        worst = max(worst, difference)
+                        difference = f"{difference:.1e}"
                     print(
-                        f"{name:12} {policy:15} {runtime:30} {found:>10}",
+                        f"{name:12} {policy:15} {runtime:30} {difference:>10}",
                         flush=True,
                     )
     return worst > verification.TOLERANCE

@@ -56,7 +56,7 @@ def main(_):
             bench = Bench(network, precision)
             rounds = [(bench.step(), bench.fit()) for _ in range(_ROUNDS.value)]
             step, fit = (
-                statistics.median(found) for found in zip(*rounds, strict=True)
+                statistics.median(times) for times in zip(*rounds, strict=True)
             )
             ratio = statistics.median(f / s for s, f in rounds)
             peak = peaks[precision.removeprefix("mixed_")]

@@ -61,13 +61,13 @@ def main(_):
             if number:
                 rates[name].append(size / (time.perf_counter() - begun))
     print(f"{'':14} {'images/s':>9} {'CleverHans':>11} {'ART':>6}")
-    for name, found in rates.items():
+    for name, own in rates.items():
         ratios = [
-            statistics.median(a / b for a, b in zip(found, theirs, strict=True))
+            statistics.median(a / b for a, b in zip(own, theirs, strict=True))
             for theirs in (rates["CleverHans"], rates["ART"])
         ]
         print(
-            f"{name:14} {statistics.median(found):9.1f} {ratios[0]:11.2f} "
+            f"{name:14} {statistics.median(own):9.1f} {ratios[0]:11.2f} "
             f"{ratios[1]:6.2f}"
         )
 

@@ -222,7 +222,7 @@ def available_ram():
 
 
 def machine_ram():
-    """Bytes of RAM in all, of machine or container; infinity if neither says."""
+    """Bytes of RAM of machine or container; infinity where neither tells."""
     try:
         ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):

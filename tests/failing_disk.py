@@ -101,7 +101,7 @@ class Recipe:
         """
         place = self._place(f"{how}-{at}")
         failed = self._train(place, how, at)
-        found = _of_failure(how, failed)
+        fault = _of_failure(how, failed)
         changes = _changes(place)
         # The last is the one that did not happen.
         changes = changes if how == "full" else changes[:-1]
@@ -111,17 +111,17 @@ class Recipe:
         before = len(_starts(place))
         again = self._train(place, how, 0)
         if again.returncode or again.stderr.strip():
-            found = found or f"again: {again.returncode}, {again.stderr[-300:]}"
+            fault = fault or f"again: {again.returncode}, {again.stderr[-300:]}"
         # Where nothing was left to do, nothing was started.
         elif any(done < saved for done in _starts(place)[before:]):
-            found = found or f"step {saved} was saved, and is lost"
-        if not found:
-            found = run_states.different(
+            fault = fault or f"step {saved} was saved, and is lost"
+        if not fault:
+            fault = run_states.different(
                 self._whole, run_states.state(place / "run")
             )
-        if not found:
+        if not fault:
             shutil.rmtree(place)
-        return found
+        return fault
 
     def _place(self, name):
         place = self._folder / name
@@ -148,8 +148,8 @@ class Recipe:
 def _starts(place):
     """How many steps were taken before each start, as far as is known."""
     file = place / "run" / "events.jsonl"
-    found = run_states.events(file.parent) if file.exists() else []
-    return [event["done"] for event in found if event["event"] == "start"]
+    events = run_states.events(file.parent) if file.exists() else []
+    return [event["done"] for event in events if event["event"] == "start"]
 
 
 def _changes(place):
@@ -187,8 +187,8 @@ def _empty(folder, changes):
 
 def _saved(changes):
     """After how many steps the newest checkpoint was written to its end."""
-    found = map(_SAVED.fullmatch, changes)
+    saves = map(_SAVED.fullmatch, changes)
     steps = [
-        int(match[2]) * (1 if match[1] else _STEPS) for match in found if match
+        int(match[2]) * (1 if match[1] else _STEPS) for match in saves if match
     ]
     return max(steps, default=0)

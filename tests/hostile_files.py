@@ -83,17 +83,17 @@ def damaged(content):
     )
 
     def apply(changes):
-        found = bytearray(content)
+        changed = bytearray(content)
         for place, how, value in changes:
             if how == "set":
-                found[place : place + 1] = bytes([value])
+                changed[place : place + 1] = bytes([value])
             elif how == "cut":
-                del found[max(place, 1) :]
+                del changed[max(place, 1) :]
             elif how == "drop":
-                del found[place : place + value]
+                del changed[place : place + value]
             else:
-                found[place:place] = found[place : place + value]
-        return bytes(found)
+                changed[place:place] = changed[place : place + value]
+        return bytes(changed)
 
     return changes.map(apply)
 
@@ -288,8 +288,8 @@ _OPERATIONS = [
 @st.composite
 def _json(draw, good):
     """A JSON file with values that are none, or damaged."""
-    found = json.loads(json.dumps(good))
-    at = found
+    value = json.loads(json.dumps(good))
+    at = value
     while True:
         key = draw(st.sampled_from(sorted(at)))
         if isinstance(at[key], dict) and at[key] and draw(st.booleans()):
@@ -300,7 +300,7 @@ def _json(draw, good):
         else:
             del at[key]
         break
-    text = json.dumps(found)
+    text = json.dumps(value)
     if draw(st.integers(0, 19)) == 0:
         text = "[" * 100_000
     content = text.encode()

@@ -20,10 +20,10 @@ def outcome(*wrong):
 
 def broken_after(**steps):
     """`e3=5` for example 3 broken after 5 steps; all others stand."""
-    found = np.full(EXAMPLES, -1, np.int32)
+    after = np.full(EXAMPLES, -1, np.int32)
     for name, count in steps.items():
-        found[int(name[1:])] = count
-    return found
+        after[int(name[1:])] = count
+    return after
 
 
 def natural():

@@ -14,7 +14,7 @@ def state(path):
         path: The workdir of a run that has ended.
     """
     path = pathlib.Path(path)
-    found = {"metrics.csv": (path / "metrics.csv").read_bytes()}
+    parts = {"metrics.csv": (path / "metrics.csv").read_bytes()}
     for kind in ("", "best"):
         folder = path / "checkpoints" / kind
         newest = max(
@@ -24,17 +24,17 @@ def state(path):
         )
         if newest is None:
             continue
-        found[f"newest {kind}"] = newest.name.encode()
+        parts[f"newest {kind}"] = newest.name.encode()
         reader = tf.train.load_checkpoint(str(newest.with_suffix("")))
         for name in reader.get_variable_to_shape_map():
             # How often was saved, and Keras's own bookkeeping of it.
             if "save_counter" in name or "OBJECT_GRAPH" in name:
                 continue
             # A text is plain bytes.
-            found[f"{kind} {name}"] = np.array(
+            parts[f"{kind} {name}"] = np.array(
                 reader.get_tensor(name)
             ).tobytes()
-    return found
+    return parts
 
 
 def different(one, other):

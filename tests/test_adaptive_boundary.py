@@ -72,7 +72,7 @@ def least_maximum(x, w, value, low=0.0, high=1.0):
     """The linf distance by a linear programme; None if out of reach."""
     pixels = len(x)
     bound = -np.ones([pixels, 1])
-    found = optimize.linprog(
+    solution = optimize.linprog(
         np.append(np.zeros(pixels), 1.0),
         np.block([[np.eye(pixels), bound], [-np.eye(pixels), bound]]),
         np.zeros(2 * pixels),
@@ -80,7 +80,7 @@ def least_maximum(x, w, value, low=0.0, high=1.0):
         [-value],
         [*zip(low - x, high - x, strict=True), (0, None)],
     )
-    return found.fun if found.status == 0 else None
+    return solution.fun if solution.status == 0 else None
 
 
 def least_length(x, w, value, low=0.0, high=1.0):

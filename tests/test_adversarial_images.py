@@ -78,7 +78,7 @@ class TestFiles:
         assert not [p for p in directory.iterdir() if p.name[0] == "."]
 
     def test_the_model_sees_in_them_what_the_report_says(self, saved, digits):
-        directory, found = saved
+        directory, report = saved
         model, (images, labels) = digits
         for name, attack in zip(_FILES, _ATTACKS, strict=True):
             file = _files(directory)[name]
@@ -87,10 +87,10 @@ class TestFiles:
             np.testing.assert_array_equal(file["label"], labels)
             seen = model.predict(file["image"], verbose=0).argmax(axis=1)
             np.testing.assert_array_equal(file["prediction"], seen)
-            broken = ~found.outcomes[attack]
+            broken = ~report.outcomes[attack]
             np.testing.assert_array_equal(file["broken"], broken)
             assert broken.any() and not broken.all()
-            natural = found.outcomes["natural"]
+            natural = report.outcomes["natural"]
             assert not natural.all()
             np.testing.assert_array_equal(
                 file["image"][~natural], images[~natural]
@@ -110,12 +110,12 @@ class TestFiles:
     def test_the_worst_case_holds_the_first_that_broke_each(
         self, saved, digits
     ):
-        directory, found = saved
+        directory, report = saved
         model, (_, labels) = digits
         files = _files(directory)
         worst = files["worst_case"]
         np.testing.assert_array_equal(
-            worst["broken"], ~found.worst_case.outcome
+            worst["broken"], ~report.worst_case.outcome
         )
         seen = model.predict(worst["image"], verbose=0).argmax(axis=1)
         np.testing.assert_array_equal(seen != labels, worst["broken"])
@@ -127,11 +127,11 @@ class TestFiles:
             )
 
     def test_the_report_is_the_same_without(self, saved, digits, tmp_path):
-        _, found = saved
+        _, report = saved
         without = _evaluate(digits, tmp_path)
         assert not (tmp_path / "adversarial").exists()
         for name, outcome in without.outcomes.items():
-            np.testing.assert_array_equal(outcome, found.outcomes[name])
+            np.testing.assert_array_equal(outcome, report.outcomes[name])
 
     def test_a_directory_is_needed(self, digits):
         with pytest.raises(ValueError, match="expected both"):

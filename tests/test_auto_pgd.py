@@ -434,8 +434,8 @@ class TestPasses:
         for passes in (1, 20):
             attack = auto_pgd.APGD(steps=20, passes=passes, objective="margin")
             made = attack(classify, images, labels, model_of("linf"), seed=0)
-            found = (made.numpy() @ WEIGHTS).argmax(1) != labels
-            fallen.append(found.mean())
+            broken = (made.numpy() @ WEIGHTS).argmax(1) != labels
+            fallen.append(broken.mean())
         best = auto_pgd.APGD(steps=20, objective="margin")(
             linear, images, labels, model_of("linf"), seed=0
         )
@@ -452,8 +452,8 @@ class TestPasses:
             attack = auto_pgd.APGD(steps=8, passes=passes)
             attack = attack.on(self.classify(), tiny, CLASSES)
             loop = engine.Engine(attack.classify, EXAMPLES, cores=1)
-            found = loop.run(attack, IMAGES, labels, SEEDS.numpy())
-            assert found.broken.mean() == share
+            crafted = loop.run(attack, IMAGES, labels, SEEDS.numpy())
+            assert crafted.broken.mean() == share
 
 
 @pytest.mark.parametrize(

@@ -17,35 +17,35 @@ def averaged(weights, decay, warmup_steps=0):
     variable = keras.Variable([-7.0])
     average = averages.Averages(decay, warmup_steps)
     average.ensure([variable])
-    found = []
+    values = []
     for step, weight in enumerate(weights):
         variable.assign([weight])
         average.update([variable], tf.constant(step, tf.int64))
-        found.append(float(average.weights[0][0]))
-    return found
+        values.append(float(average.weights[0][0]))
+    return values
 
 
 def test_a_constant_decay_worked_by_hand():
     # 0.1 is what the warm-up begins with. What the weight was before its
     # first step counts for nothing.
-    found = averaged([1.0, 2.0, 4.0, 8.0], decay=0.1)
-    np.testing.assert_allclose(found, [1.0, 1.9, 3.79, 7.579], rtol=1e-6)
+    values = averaged([1.0, 2.0, 4.0, 8.0], decay=0.1)
+    np.testing.assert_allclose(values, [1.0, 1.9, 3.79, 7.579], rtol=1e-6)
 
 
 def test_a_decay_that_rises_worked_by_hand():
     # d = 0, 1/10, 2/11, then 0.2 rather than 3/12.
-    found = averaged([1.0, 2.0, 4.0, 8.0], decay=0.2)
+    values = averaged([1.0, 2.0, 4.0, 8.0], decay=0.2)
     third = (2 * 1.9 + 9 * 4.0) / 11
     np.testing.assert_allclose(
-        found, [1.0, 1.9, third, 0.2 * third + 0.8 * 8.0], rtol=1e-6
+        values, [1.0, 1.9, third, 0.2 * third + 0.8 * 8.0], rtol=1e-6
     )
 
 
 def test_the_decay_of_each_step():
     steps = tf.range(8, dtype=tf.int64)
-    found = averages.decay_at(steps, 0.2, warmup_steps=3)
+    decays = averages.decay_at(steps, 0.2, warmup_steps=3)
     expected = [0, 0, 0, 1 / 10, 2 / 11, 0.2, 0.2, 0.2]
-    np.testing.assert_allclose(found, expected, rtol=1e-6)
+    np.testing.assert_allclose(decays, expected, rtol=1e-6)
     late = averages.decay_at(tf.constant(10**6, tf.int64), 0.995)
     np.testing.assert_allclose(late, 0.995, rtol=1e-6)
 
@@ -53,9 +53,9 @@ def test_the_decay_of_each_step():
 @pytest.mark.parametrize("warmup_steps", [0, 1, 5])
 def test_equals_tensorflows(warmup_steps):
     weights = np.random.default_rng(0).normal(size=40).astype("float32")
-    found = averaged(weights, 0.7, warmup_steps)
+    values = averaged(weights, 0.7, warmup_steps)
     first = max(1, warmup_steps)
-    np.testing.assert_array_equal(found[:first], weights[:first])
+    np.testing.assert_array_equal(values[:first], weights[:first])
     variable = tf.Variable([weights[first - 1]])
     number = tf.Variable(0.0)
     theirs = tf.train.ExponentialMovingAverage(0.7, num_updates=number)
@@ -65,7 +65,7 @@ def test_equals_tensorflows(warmup_steps):
         variable.assign([weight])
         theirs.apply([variable])
         np.testing.assert_allclose(
-            theirs.average(variable), [found[first + t]], rtol=1e-5
+            theirs.average(variable), [values[first + t]], rtol=1e-5
         )
 
 
@@ -188,32 +188,32 @@ def test_is_what_evaluation_prediction_and_export_see(tmp_path):
     model = normalized(ema=0.9)
     network = model.averaged()
     trainable = [np.array(w) for w in model.averages.weights]
-    for found, average, raw in zip(
+    for seen, average, raw in zip(
         network.trainable_weights,
         trainable,
         model.classifier.trainable_weights,
         strict=True,
     ):
-        np.testing.assert_array_equal(found, average)
+        np.testing.assert_array_equal(seen, average)
         assert (np.array(raw) != average).any()
     # Batch-norm statistics are the live model's.
-    for found, live in zip(
+    for seen, live in zip(
         network.non_trainable_weights,
         model.classifier.non_trainable_weights,
         strict=True,
     ):
-        np.testing.assert_array_equal(found, live)
+        np.testing.assert_array_equal(seen, live)
     reference = mart_tf.AdversarialClassifier(
         network, "mart", linear.THREAT, attack_steps=2
     )
     reference.compile("sgd")
-    found = evaluated(model)
-    assert found == pytest.approx(evaluated(reference), rel=1e-5)
+    seen = evaluated(model)
+    assert seen == pytest.approx(evaluated(reference), rel=1e-5)
     raw = mart_tf.AdversarialClassifier(
         model.classifier, "mart", linear.THREAT, attack_steps=2
     )
     raw.compile("sgd")
-    assert found["loss"] != pytest.approx(evaluated(raw)["loss"], rel=1e-3)
+    assert seen["loss"] != pytest.approx(evaluated(raw)["loss"], rel=1e-3)
     expected = network(linear.IMAGES, training=False)
     for logits in (
         model.predict(linear.IMAGES, verbose=0),

@@ -11,8 +11,9 @@ FOLDERS = ("benchmarks", "export", "mart_tf", "tests")
 
 def test_a_folder_has_one():
     # More below it would hide its files from the globs above.
-    found = {path.parent for f in FOLDERS for path in (ROOT / f).rglob("BUILD")}
-    assert found == {ROOT / folder for folder in FOLDERS}
+    files = [path for f in FOLDERS for path in (ROOT / f).rglob("BUILD")]
+    folders = {path.parent for path in files}
+    assert folders == {ROOT / folder for folder in FOLDERS}
 
 
 @pytest.mark.parametrize("folder", FOLDERS)

@@ -66,11 +66,11 @@ def test_the_first_of_equally_good_epochs_is_the_best(tmp_path):
         model.classifier.weights[1].assign([epoch] * linear.CLASSES)
         saved.save(epoch, accuracy)
     classifier = linear.linear_network()
-    found = checkpoints.restore_classifier(tmp_path, "best", classifier)
-    assert found == (2, [])
+    restored = checkpoints.restore_classifier(tmp_path, "best", classifier)
+    assert restored == (2, [])
     np.testing.assert_array_equal(classifier.weights[1], [2] * linear.CLASSES)
-    found = checkpoints.restore_classifier(tmp_path, "last", classifier)
-    assert found == (5, [])
+    restored = checkpoints.restore_classifier(tmp_path, "last", classifier)
+    assert restored == (5, [])
     # The newest and one more.
     kept = sorted(file.stem for file in tmp_path.rglob("ckpt-*.index"))
     assert kept == ["ckpt-1", "ckpt-2", "ckpt-4", "ckpt-5"]
@@ -92,8 +92,8 @@ def test_the_average_is_of_the_same_epoch_as_the_weights(tmp_path):
         ("last", False, 2),
     ]:
         checkpoints.restore_classifier(tmp_path, kind, classifier, averaged)
-        found = classifier.weights[1]
-        np.testing.assert_array_equal(found, [value] * linear.CLASSES)
+        bias = classifier.weights[1]
+        np.testing.assert_array_equal(bias, [value] * linear.CLASSES)
 
 
 def test_the_tenth_epoch_is_newer_than_the_ninth(tmp_path):
@@ -103,8 +103,8 @@ def test_the_tenth_epoch_is_newer_than_the_ninth(tmp_path):
     assert made(tmp_path)[1].restore() == (10, 0, [])
     classifier = linear.linear_network()
     for kind in ("best", "last"):
-        found = checkpoints.restore_classifier(tmp_path, kind, classifier)
-        assert found == (10, [])
+        restored = checkpoints.restore_classifier(tmp_path, kind, classifier)
+        assert restored == (10, [])
     assert saved.best_epoch == 10
 
 
@@ -182,8 +182,8 @@ def test_a_later_save_that_was_cut_off_is_not_seen(tmp_path):
         np.testing.assert_array_equal(one, two)
     classifier = linear.linear_network()
     for kind in ("last", "best"):
-        found = checkpoints.restore_classifier(tmp_path, kind, classifier)
-        assert found == (1, [])
+        restored = checkpoints.restore_classifier(tmp_path, kind, classifier)
+        assert restored == (1, [])
 
 
 @pytest.mark.parametrize("kind", ["last", "best"])
@@ -195,10 +195,10 @@ def test_one_that_has_gone_is_missed(tmp_path, kind, files):
     folder = tmp_path / "checkpoints" / ("best" if kind == "best" else "")
     for file in folder.glob(files):
         file.unlink()
-    found, [warning] = checkpoints.restore_classifier(
+    epoch, [warning] = checkpoints.restore_classifier(
         tmp_path, kind, linear.linear_network()
     )
-    assert found == 2
+    assert epoch == 2
     assert f"{folder / 'ckpt-3'} is damaged" in warning
 
 

@@ -206,7 +206,7 @@ def test_evaluation_equals_the_closed_form_during_warm_up_too(warmup):
         seed=linear.SEED,
     )
     model.compile(keras.optimizers.SGD(0.1))
-    found = model.evaluate(
+    logs = model.evaluate(
         {"image": linear.IMAGES, "index": linear.ROWS},
         linear.LABELS,
         batch_size=linear.EXAMPLES,
@@ -222,7 +222,7 @@ def test_evaluation_equals_the_closed_form_during_warm_up_too(warmup):
         "natural_accuracy": (natural.argmax(1) == linear.LABELS).mean(),
         "robust_accuracy": (robust.argmax(1) == linear.LABELS).mean(),
     }
-    assert found == pytest.approx(expected, rel=1e-5)
+    assert logs == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["single", "mirrored"])
@@ -242,10 +242,10 @@ def test_of_a_row_that_comes_twice_the_mean_is_kept(kind):
             table, tf.constant(rows)[some], tf.constant(values)[some]
         )
 
-    for found in strategy.experimental_local_results(
+    for table in strategy.experimental_local_results(
         strategy.run(tf.function(replica))
     ):
-        np.testing.assert_allclose(found, [0.1, 4.0, 0.3, 5.0], rtol=1e-6)
+        np.testing.assert_allclose(table, [0.1, 4.0, 0.3, 5.0], rtol=1e-6)
 
 
 def digits_model(defense="standard", **compile_settings):
@@ -259,13 +259,13 @@ def digits_model(defense="standard", **compile_settings):
 def test_forms_of_labels_give_the_same_weights():
     images, labels = digits()
     forms = [labels, labels[:, None], np.eye(10, dtype="float32")[labels]]
-    found = []
+    trained = []
     for given in forms:
         model = digits_model("mart")
         model.fit(images, given, batch_size=64, shuffle=False, verbose=0)
-        found.append(model.get_weights())
-    for weights in found[1:]:
-        for a, b in zip(weights, found[0], strict=True):
+        trained.append(model.get_weights())
+    for weights in trained[1:]:
+        for a, b in zip(weights, trained[0], strict=True):
             np.testing.assert_array_equal(a, b)
 
 
@@ -281,13 +281,13 @@ def test_forms_of_labels_may_change_from_call_to_call(metrics):
     settings = {"batch_size": 64, "shuffle": False, "verbose": 0}
     forms = [labels, labels[:, None]] + ([] if metrics else [one_hot])
     for given in [*reversed(forms), *forms]:
-        found = model.fit(
+        fitted = model.fit(
             images, given, validation_data=(images, given), **settings
         )
         expected = reference.fit(
             images, labels, validation_data=(images, labels), **settings
         )
-        assert found.history == expected.history
+        assert fitted.history == expected.history
         np.testing.assert_equal(
             model.evaluate(images, given, verbose=0),
             reference.evaluate(images, labels, verbose=0),

@@ -74,8 +74,8 @@ class TestTable:
 
     def test_other_settings_under_one_name_are_said(self):
         changed = dataclasses.replace(made.pgd(), parameters={"steps": 21})
-        found = made.full(results=(made.natural(), changed))
-        text = _printed({"a": made.full(), "b": found})
+        other = made.full(results=(made.natural(), changed))
+        text = _printed({"a": made.full(), "b": other})
         assert "Not with the same settings: pgd:steps=20." in text
 
     def test_is_whole_in_a_narrow_terminal(self):

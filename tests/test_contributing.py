@@ -13,8 +13,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 def blocks():
     """The marked code of "Add a defense", by its mark."""
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    found = re.findall(r"<!-- (\w+) -->\n```\w*\n(.*?)```", text, re.DOTALL)
-    return dict(found)
+    pairs = re.findall(r"<!-- (\w+) -->\n```\w*\n(.*?)```", text, re.DOTALL)
+    return dict(pairs)
 
 
 def run(*command, cwd):

@@ -9,14 +9,14 @@ from mart_tf import data
 def arrays(**changes):
     """The arrays of an npz file of 20 + 6 images in 3 classes."""
     generator = np.random.default_rng(0)
-    found = {
+    whole = {
         "x_train": generator.integers(0, 256, [20, 4, 5]).astype(np.uint8),
         "y_train": np.arange(20) % 3,
         "x_test": generator.integers(0, 256, [6, 4, 5]).astype(np.uint8),
         "y_test": np.arange(6) % 3,
     }
-    found.update(changes)
-    return {key: value for key, value in found.items() if value is not None}
+    whole.update(changes)
+    return {key: value for key, value in whole.items() if value is not None}
 
 
 def with_value(array, value):

@@ -84,8 +84,8 @@ class TestTrainingBatches:
             for one, other in zip(
                 straight[start:], whole(resumed.take(12 - start)), strict=True
             ):
-                for expected, found in zip(one, other, strict=True):
-                    np.testing.assert_array_equal(expected, found)
+                for expected, resumed in zip(one, other, strict=True):
+                    np.testing.assert_array_equal(expected, resumed)
 
     def test_never_change(self, digits):
         # A change here would break the resumption of every user's run.
@@ -181,9 +181,9 @@ class TestPool:
             digits.train, 1294, unlabeled_weight=0.3, **settings
         )
         assert batches.cardinality() == tf.data.INFINITE_CARDINALITY
-        found = whole(batches.take(steps))
+        epoch = whole(batches.take(steps))
         source, seen = datasets.load_digits(), []
-        for image, index, label, weight in found:
+        for image, index, label, weight in epoch:
             # Every second example is the pool's.
             np.testing.assert_array_equal(index >= first, [False, True] * 647)
             mine, rows = index[::2], index[1::2] - first
@@ -228,8 +228,8 @@ class TestPool:
         for one, other in zip(
             whole(alone.take(40)), whole(mixed.take(40)), strict=True
         ):
-            for expected, found in zip(one, other, strict=True):
-                np.testing.assert_array_equal(expected, found[::2])
+            for expected, pooled in zip(one, other, strict=True):
+                np.testing.assert_array_equal(expected, pooled[::2])
 
     def test_resume_is_bit_equal(self, digits):
         split = digits.train.select(np.arange(21))
@@ -243,8 +243,8 @@ class TestPool:
             for one, other in zip(
                 straight[start:], whole(resumed.take(12 - start)), strict=True
             ):
-                for expected, found in zip(one, other, strict=True):
-                    np.testing.assert_array_equal(expected, found)
+                for expected, resumed in zip(one, other, strict=True):
+                    np.testing.assert_array_equal(expected, resumed)
 
     def test_the_seed_moves_the_pool_too(self, digits):
         pool = a_pool(100)
@@ -360,8 +360,8 @@ class TestPool:
         for one, other in zip(
             straight[steps:], whole(resumed.take(steps)), strict=True
         ):
-            for expected, found in zip(one, other, strict=True):
-                np.testing.assert_array_equal(expected, found)
+            for expected, streamed in zip(one, other, strict=True):
+                np.testing.assert_array_equal(expected, streamed)
 
     @pytest.mark.parametrize(
         ("pool", "settings", "message"),
@@ -399,12 +399,12 @@ class TestEvaluationBatches:
     def test_see_every_example_once_in_order(self, digits, batch_size):
         batches = data.evaluation_batches(digits.test, batch_size)
         assert int(batches.cardinality()) == -(-359 // batch_size)
-        found = whole(batches)
-        for image, index, label, weight in found:
+        seen = whole(batches)
+        for image, index, label, weight in seen:
             assert image.shape == (batch_size, 8, 8, 1)
             assert index.shape == label.shape == weight.shape == (batch_size,)
         image, index, label, weight = (
-            np.concatenate(parts) for parts in zip(*found, strict=True)
+            np.concatenate(parts) for parts in zip(*seen, strict=True)
         )
         np.testing.assert_array_equal(weight[:359], 1)
         np.testing.assert_array_equal(weight[359:], 0)
@@ -452,12 +452,12 @@ class TestAugmentation:
 
     def test_equals_pad_crop_and_flip_in_numpy(self):
         images = self.images()
-        found = augmentation.augment(tf.constant(images), self.rows, 3, 5)
-        assert found.dtype == tf.uint8
+        cropped = augmentation.augment(tf.constant(images), self.rows, 3, 5)
+        assert cropped.dtype == tf.uint8
         offsets = augmentation.offsets(self.rows, 3, 5)
         padded = np.pad(images, [(0, 0), (4, 4), (4, 4), (0, 0)])
         for image, top, left, flip, expected in zip(
-            padded, *(o.numpy() for o in offsets), found.numpy(), strict=True
+            padded, *(o.numpy() for o in offsets), cropped.numpy(), strict=True
         ):
             crop = image[top : top + 5, left : left + 6]
             np.testing.assert_array_equal(

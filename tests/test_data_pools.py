@@ -384,9 +384,9 @@ class TestPickle:
     def test_arrays_of_every_order_and_kind(self, tmp_path, protocol, array):
         path = tmp_path / "arrays.pickle"
         path.write_bytes(pickle.dumps({"array": array}, protocol))
-        found = unpickling.load(path)["array"]
-        assert found.dtype == array.dtype
-        np.testing.assert_array_equal(found, array)
+        loaded = unpickling.load(path)["array"]
+        assert loaded.dtype == array.dtype
+        np.testing.assert_array_equal(loaded, array)
 
     def test_labels_may_be_missing(self, tmp_path):
         pool = data.load_pool(self.write(tmp_path, {"data": pixels(3)}))
@@ -520,13 +520,13 @@ class TestLabelPool:
         confidence = (1 / odds.sum(1)).mean()
         assert counts[-1] == 10 and len(counts) == -(-10 // batch_size)
         read = data.load_pool(f"npz:{path}")
-        for found in (labeled, read):
-            assert found.name == f"npz:{path}"
-            assert found.labeled_by == "runs/natural"
-            assert found.images.dtype == np.uint8
-            np.testing.assert_array_equal(found.images, pool.images)
-            np.testing.assert_array_equal(found.labels, logits.argmax(1))
-            assert found.mean_confidence == pytest.approx(confidence, abs=1e-5)
+        for each in (labeled, read):
+            assert each.name == f"npz:{path}"
+            assert each.labeled_by == "runs/natural"
+            assert each.images.dtype == np.uint8
+            np.testing.assert_array_equal(each.images, pool.images)
+            np.testing.assert_array_equal(each.labels, logits.argmax(1))
+            assert each.mean_confidence == pytest.approx(confidence, abs=1e-5)
         assert [child.name for child in tmp_path.iterdir()] == ["pool.npz"]
 
     def test_computes_in_float32_and_inference_mode(self, tmp_path):
@@ -557,14 +557,14 @@ class TestLabelPool:
         pool = data.Pool("mine", pixels(10))
         with pytest.raises(ValueError, match="ends in a softmax"):
             labeling.label_pool(network, pool, path, labeled_by="x")
-        found = labeling.label_pool(
+        labeled = labeling.label_pool(
             network, pool, path, labeled_by="x", outputs="probabilities"
         )
         logits = labeling.label_pool(
             linear(), pool, tmp_path / "other.npz", labeled_by="x"
         )
-        np.testing.assert_array_equal(found.labels, logits.labels)
-        assert found.mean_confidence == pytest.approx(logits.mean_confidence)
+        np.testing.assert_array_equal(labeled.labels, logits.labels)
+        assert labeled.mean_confidence == pytest.approx(logits.mean_confidence)
 
     def test_never_overwrites(self, tmp_path):
         path = tmp_path / "pool.npz"

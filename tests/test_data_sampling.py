@@ -19,20 +19,20 @@ class TestDraw:
         labels = np.repeat([0, 1, 2], [60, 30, 10])
         for seed in range(5):
             for count in (10, 50, 90):
-                found = counts(labels, sampling.draw(labels, count, seed))
+                drawn = counts(labels, sampling.draw(labels, count, seed))
                 exact = np.array([6, 3, 1]) * count / 10
-                assert sum(found) == count
-                assert np.abs(found - exact).max() <= 1
+                assert sum(drawn) == count
+                assert np.abs(drawn - exact).max() <= 1
         even = np.arange(1000) // 100
         for count in (10, 200, 1000):
-            found = counts(even, sampling.draw(even, count, 7))
-            assert found == [count // 10] * 10
+            drawn = counts(even, sampling.draw(even, count, 7))
+            assert drawn == [count // 10] * 10
 
     def test_a_larger_sample_holds_the_smaller(self):
         labels = np.random.default_rng(0).integers(0, 7, 300)
-        found = [set(sampling.draw(labels, n, 3)) for n in range(301)]
-        assert [len(places) for places in found] == list(range(301))
-        assert all(a < b for a, b in zip(found, found[1:], strict=False))
+        samples = [set(sampling.draw(labels, n, 3)) for n in range(301)]
+        assert [len(places) for places in samples] == list(range(301))
+        assert all(a < b for a, b in zip(samples, samples[1:], strict=False))
 
     def test_every_place_is_as_likely(self):
         labels = np.repeat([0, 1], 20)
@@ -70,28 +70,28 @@ def folder(tmp_path_factory):
 def test_a_sample_of_a_folder_holds_every_class(folder, mode):
     test = data.load(f"folder:{folder}:mode={mode}").test
     assert counts(test.labels, np.arange(10)) == [10, 0, 0]
-    found = data.sample(test, 12, seed=3)
-    assert (found.kind, found.of) == ("stratified", 60)
-    assert counts(found.labels, np.arange(12)) == [4, 4, 4]
-    np.testing.assert_array_equal(found.labels, found.rows // 20)
-    levels = np.round(255 * found.images[:, 0, 0, 0])
-    np.testing.assert_array_equal(levels, found.rows)
-    assert found.facts() == {
+    sample = data.sample(test, 12, seed=3)
+    assert (sample.kind, sample.of) == ("stratified", 60)
+    assert counts(sample.labels, np.arange(12)) == [4, 4, 4]
+    np.testing.assert_array_equal(sample.labels, sample.rows // 20)
+    levels = np.round(255 * sample.images[:, 0, 0, 0])
+    np.testing.assert_array_equal(levels, sample.rows)
+    assert sample.facts() == {
         "sample": "stratified",
         "of": 60,
-        "rows": found.rows.tolist(),
+        "rows": sample.rows.tolist(),
     }
     # The rows of the seed, whatever the program and the mode.
     places = sampling.draw(np.repeat([0, 1, 2], 20), 12, 3)
-    np.testing.assert_array_equal(found.rows, places)
-    assert found.rows.tolist() != data.sample(test, 12).rows.tolist()
+    np.testing.assert_array_equal(sample.rows, places)
+    assert sample.rows.tolist() != data.sample(test, 12).rows.tolist()
 
 
 def test_all_is_all(folder):
     test = data.load(f"folder:{folder}").test
-    for found in (data.sample(test), data.sample(test, 60, 1)):
-        assert found.facts() == {"sample": "all", "of": 60, "rows": None}
-        np.testing.assert_array_equal(found.rows, np.arange(60))
+    for sample in (data.sample(test), data.sample(test, 60, 1)):
+        assert sample.facts() == {"sample": "all", "of": 60, "rows": None}
+        np.testing.assert_array_equal(sample.rows, np.arange(60))
     with pytest.raises(ValueError, match="max_examples is 0"):
         data.sample(test, 0)
 
@@ -105,13 +105,13 @@ def test_of_what_tfds_has_shuffled_the_first(tmp_path, mode, test_split):
         del splits["test"]
     tiny_tfds.prepare(tmp_path, shards=3, **splits)
     test = data.load(f"tiny:mode={mode}", data_dir=tmp_path).test
-    found = data.sample(test, 7, seed=5)
+    sample = data.sample(test, 7, seed=5)
     facts = {"sample": "first", "of": 30 if test_split else 12, "rows": None}
-    assert found.facts() == facts
+    assert sample.facts() == facts
     images, labels = data.arrays(test)
-    np.testing.assert_array_equal(found.images, images[:7])
-    np.testing.assert_array_equal(found.labels, labels[:7])
-    np.testing.assert_array_equal(found.rows, test.indices[:7])
+    np.testing.assert_array_equal(sample.images, images[:7])
+    np.testing.assert_array_equal(sample.labels, labels[:7])
+    np.testing.assert_array_equal(sample.rows, test.indices[:7])
 
 
 @pytest.mark.parametrize("mode", ["memory", "streaming"])
@@ -127,21 +127,21 @@ def test_of_what_tfds_has_not_shuffled_a_sample(tmp_path, mode, test_split):
     tiny_tfds.prepare(tmp_path, shards=2, disable_shuffling=True, **splits)
     test = data.load(f"tiny:mode={mode}", data_dir=tmp_path).test
     images, labels = data.arrays(test)
-    found = data.sample(test, 6)
-    assert found.kind == "stratified"
-    places = np.searchsorted(test.indices, found.rows)
+    sample = data.sample(test, 6)
+    assert sample.kind == "stratified"
+    places = np.searchsorted(test.indices, sample.rows)
     np.testing.assert_array_equal(places, sampling.draw(labels, 6))
-    np.testing.assert_array_equal(found.images, images[places])
-    np.testing.assert_array_equal(found.labels, labels[places])
-    assert len(set(found.labels.tolist())) == 3
+    np.testing.assert_array_equal(sample.images, images[places])
+    np.testing.assert_array_equal(sample.labels, labels[places])
+    assert len(set(sample.labels.tolist())) == 3
 
 
 def test_of_arrays_and_digits_a_sample(tmp_path):
     path = tmp_path / "mine.npz"
     images, labels = np.zeros([40, 4, 4], np.uint8), np.arange(40) // 20
     np.savez(path, x_train=images, y_train=labels, x_test=images, y_test=labels)
-    found = data.sample(data.load(f"npz:{path}").test, 10)
-    assert counts(found.labels, np.arange(10)) == [5, 5]
-    found = data.sample(data.load("digits").test, 100)
-    assert found.kind == "stratified"
-    assert min(counts(found.labels, np.arange(100))) >= 9
+    sample = data.sample(data.load(f"npz:{path}").test, 10)
+    assert counts(sample.labels, np.arange(10)) == [5, 5]
+    sample = data.sample(data.load("digits").test, 100)
+    assert sample.kind == "stratified"
+    assert min(counts(sample.labels, np.arange(100))) >= 9

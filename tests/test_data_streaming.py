@@ -119,7 +119,7 @@ class TestStreaming:
         train = data.load("tiny:mode=streaming", data_dir=sharded).train
         batches = data.training_batches(train, 50)
         rows = [set(x["index"].numpy().tolist()) for x, _, _ in batches.take(3)]
-        assert all(len(found) == 50 for found in rows)
+        assert all(len(epoch) == 50 for epoch in rows)
         assert rows[0] != rows[1] != rows[2]
 
     def test_replicas_share_one_global_batch(self, sharded, strategy):

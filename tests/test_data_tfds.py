@@ -63,9 +63,9 @@ class TestShared:
         )
         for split in ("test", "validation"):
             one = getattr(mnist, split)
-            found = data.arrays(getattr(stream, split), 300)
-            np.testing.assert_array_equal(found[0], data.arrays(one, 300)[0])
-            np.testing.assert_array_equal(found[1], data.arrays(one, 300)[1])
+            streamed = data.arrays(getattr(stream, split), 300)
+            np.testing.assert_array_equal(streamed[0], data.arrays(one, 300)[0])
+            np.testing.assert_array_equal(streamed[1], data.arrays(one, 300)[1])
 
     def test_cifar10_streaming(self):
         cifar = data.load("cifar10:mode=streaming", data_dir=SHARED)
@@ -117,10 +117,10 @@ class TestOtherSets:
         np.testing.assert_array_equal(np.sort(rows), np.arange(20, 50))
         images, labels = data.arrays(whole.train)
         kept = np.isin(whole.train.indices, some.train.indices)
-        found = data.arrays(some.train)
+        arrays = data.arrays(some.train)
         seen = np.isin(some.train.indices, whole.train.indices)
-        np.testing.assert_array_equal(found[0][seen], images[kept])
-        np.testing.assert_array_equal(found[1][seen], labels[kept])
+        np.testing.assert_array_equal(arrays[0][seen], images[kept])
+        np.testing.assert_array_equal(arrays[1][seen], labels[kept])
         np.testing.assert_array_equal(
             data.arrays(some.test)[0], data.arrays(whole.test)[0]
         )
@@ -321,8 +321,8 @@ class TestPresence:
             folder.mkdir(parents=True)
             (folder / "dataset_info.json").write_text("{}")
         (tmp_path / "tiny" / "3.0.0").mkdir()
-        found = names.prepared_directory("tiny", tmp_path)
-        assert found == tmp_path / "tiny" / "1.10.0"
+        place = names.prepared_directory("tiny", tmp_path)
+        assert place == tmp_path / "tiny" / "1.10.0"
 
     def test_finds_a_configuration(self, tmp_path):
         for name in ("fog", "snow"):
@@ -332,8 +332,8 @@ class TestPresence:
             info = json.dumps({"splits": [split]})
             (folder / "dataset_info.json").write_text(info)
             if name == "fog":
-                found = names.prepared_directory("tiny", tmp_path)
-                assert found == folder
+                place = names.prepared_directory("tiny", tmp_path)
+                assert place == folder
         data.check("tiny/snow", data_dir=tmp_path)
         with pytest.raises(ValueError, match="name one: tiny/fog, tiny/snow"):
             data.check("tiny", data_dir=tmp_path)

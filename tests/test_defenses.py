@@ -217,13 +217,13 @@ def test_a_loss_runs_the_passes_it_needs_and_no_others(defense, expected):
         NATURAL, linear.LABELS, None, linear.ROWS, seeds=None, memory={}
     )
     defense = defenses.get(defense)
-    found = defense.loss(classify, batch, base.Adversarial(ADVERSARIAL))
+    losses = defense.loss(classify, batch, base.Adversarial(ADVERSARIAL))
     assert len(seen) == len(expected)
     for images, by_hand in zip(seen, expected, strict=True):
         assert images is by_hand
-    assert np.isfinite(found.values).all()
-    assert (found.natural_logits is None) != any(x is NATURAL for x in seen)
-    assert (found.adversarial_logits is None) != any(
+    assert np.isfinite(losses.values).all()
+    assert (losses.natural_logits is None) != any(x is NATURAL for x in seen)
+    assert (losses.adversarial_logits is None) != any(
         x is ADVERSARIAL for x in seen
     )
 
@@ -352,10 +352,10 @@ def test_a_given_step_and_the_radius_of_a_warm_up_reach_every_attack():
             epsilon_warmup_steps=10,
         )
         model.step.assign(5)
-        found = model.defense.attack(
+        adversarial = model.defense.attack(
             model._classify_frozen, batch, model._inner_attack()
         )
-        np.testing.assert_allclose(found.image, expected, atol=1e-6)
+        np.testing.assert_allclose(adversarial.image, expected, atol=1e-6)
 
 
 def dynamic_by_hand(criterion, reference):
@@ -404,7 +404,7 @@ def test_dynamic_step_equals_the_closed_form(strategy, reference):
 def test_fosc_is_zero_at_a_solution_where_the_pixel_range_is_in_it():
     # Nearly a linear objective: ten steps end at its maximum over both.
     images = np.where(linear.IMAGES > 0.5, 1.0, linear.IMAGES).astype("float32")
-    found = {}
+    values = {}
     for reference in ("natural", "range"):
         _, fosc = attacks.pgd_until_stationary(
             lambda x: x @ linear.KERNEL + linear.BIAS,
@@ -415,9 +415,9 @@ def test_fosc_is_zero_at_a_solution_where_the_pixel_range_is_in_it():
             seed=1,
             reference=reference,
         )
-        found[reference] = fosc.numpy()
-    np.testing.assert_allclose(found["range"], 0.0, atol=1e-3)
-    assert np.median(found["natural"]) > 0.1
+        values[reference] = fosc.numpy()
+    np.testing.assert_allclose(values["range"], 0.0, atol=1e-3)
+    assert np.median(values["natural"]) > 0.1
 
 
 @pytest.mark.parametrize("reference", ["natural", "start", "range"])
@@ -621,17 +621,17 @@ def test_mma_looks_again_from_the_training_epsilon():
     threat = mart_tf.ThreatModel(epsilon=0.1)
     epoch = tf.constant(0, tf.int64)
     inner = base.InnerAttack(threat, 10, 0.025, 0.1, "uniform", epoch)
-    found = defense.attack(classify, batch, inner)
-    margin = found.measures["margin"].numpy()
+    made = defense.attack(classify, batch, inner)
+    margin = made.measures["margin"].numpy()
     # Inside 0.02 all stay on the flat part, and u is that of the start; inside
     # 0.1 a quarter starts beyond it, and ends at u = 1.
     reached = margin < 0.15
     assert 5 <= reached.sum() <= 18
     assert (margin[reached] > 0.139).all()
     assert (abs(margin - 0.14) < 1e-3).sum() > 0.5 * reached.sum()
-    np.testing.assert_array_equal(found.weight, reached)
+    np.testing.assert_array_equal(made.weight, reached)
     np.testing.assert_allclose(
-        found.memory["epsilon"], np.where(reached, margin, 0.15), atol=1e-6
+        made.memory["epsilon"], np.where(reached, margin, 0.15), atol=1e-6
     )
 
 

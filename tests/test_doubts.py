@@ -18,13 +18,13 @@ def linear(images):
     return tf.reshape(images, [-1, 16]) @ WEIGHTS
 
 
-def found(classify):
+def sentences(classify):
     subject = subjects.as_subject(classify, images=IMAGES)
     return list(doubts.of(subject, IMAGES, LABELS))
 
 
 def test_a_sound_classifier_leaves_none():
-    assert not found(linear)
+    assert not sentences(linear)
     network = keras.Sequential(
         [
             keras.Input((4, 4, 1)),
@@ -35,7 +35,7 @@ def test_a_sound_classifier_leaves_none():
             keras.layers.Dense(3),
         ]
     )
-    assert not found(network)
+    assert not sentences(network)
 
 
 def test_dropout_in_inference_mode():
@@ -44,7 +44,7 @@ def test_dropout_in_inference_mode():
     def classify(images):
         return linear(dropout(images, training=True))
 
-    [sentence] = found(classify)
+    [sentence] = sentences(classify)
     assert sentence.startswith("Two passes over the same images differ")
     assert "autoattack:version=rand" in sentence
 
@@ -55,7 +55,7 @@ def test_a_classifier_that_counts_its_calls():
     def classify(images):
         return linear(images) * (1.0 + calls.assign_add(1.0))
 
-    [sentence] = found(classify)
+    [sentence] = sentences(classify)
     assert "changes as it is asked" in sentence
 
 
@@ -63,7 +63,7 @@ def test_batch_normalization_in_training_mode():
     def classify(images):
         return linear(images - tf.reduce_mean(images, axis=0))
 
-    [sentence] = found(classify)
+    [sentence] = sentences(classify)
     assert "depends on the other images of its batch" in sentence
 
 

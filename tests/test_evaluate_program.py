@@ -110,8 +110,8 @@ class TestOfARun:
             facts = content["data"]
             assert facts["sample"] == "stratified" and facts["of"] == 359
             assert facts["rows"] == sample.rows.tolist()
-        with np.load(place / RUN / "evaluation" / "outcomes.npz") as found:
-            np.testing.assert_array_equal(found["labels"], sample.labels)
+        with np.load(place / RUN / "evaluation" / "outcomes.npz") as arrays:
+            np.testing.assert_array_equal(arrays["labels"], sample.labels)
         assert len(set(sample.labels)) == 10
         lines = [line.split() for line in done.stdout.splitlines()]
         assert ["model", "natural", "fgsm", "worst", "case"] in lines

@@ -52,7 +52,7 @@ def digits():
 
 
 @pytest.fixture(scope="module")
-def found(digits):
+def report(digits):
     """A report on the trained CNN."""
     model, images, labels = digits
     return mart_tf.evaluate_robustness(
@@ -244,9 +244,9 @@ class TestEngine:
             _pgd(classify, _THREAT, 10, 5, random_start="gaussian"),
             projected.CW(steps=5).on(classify, _THREAT, 10),
         ]:
-            found = _run(attack, classify, images, labels, 100).adversarial
-            assert (found >= np.maximum(images - epsilon, 0)).all()
-            assert (found <= np.minimum(images + epsilon, 1)).all()
+            made = _run(attack, classify, images, labels, 100).adversarial
+            assert (made >= np.maximum(images - epsilon, 0)).all()
+            assert (made <= np.minimum(images + epsilon, 1)).all()
 
     def test_any_iterate_breaks_and_is_kept(self):
         # The margin falls with x everywhere, so the attack walks up, through
@@ -384,7 +384,7 @@ class TestEngine:
         model, images, labels = digits
         classify = subjects.as_subject(model).classify
         seeds = noise.seeds(0, tf.range(len(images))).numpy()
-        found = [
+        crafted = [
             engine.Engine(classify, 16 * cores, cores).run(
                 _pgd(classify, _THREAT, 10, 5, restarts=2),
                 images,
@@ -393,8 +393,8 @@ class TestEngine:
             )
             for cores in (1, 3)
         ]
-        assert 0 < found[0].broken.mean() < 1
-        for one, other in zip(*map(dataclasses.astuple, found), strict=True):
+        assert 0 < crafted[0].broken.mean() < 1
+        for one, other in zip(*map(dataclasses.astuple, crafted), strict=True):
             np.testing.assert_array_equal(one, other)
 
     def test_what_fails_in_a_thread_is_told(self):
@@ -612,25 +612,25 @@ class TestEngine:
 class TestEvaluateRobustness:
     def test_counts_over_all_examples(self, digits):
         model, images, labels = digits
-        found = mart_tf.evaluate_robustness(
+        report = mart_tf.evaluate_robustness(
             model, (images, labels), _THREAT, ["fgsm", "pgd:steps=5", "cw"]
         )
         natural = model.predict(images, verbose=0).argmax(1) == labels
-        assert list(found.accuracy) == [
+        assert list(report.accuracy) == [
             "natural",
             "fgsm",
             "pgd:steps=5",
             "cw",
             "worst_case",
         ]
-        np.testing.assert_array_equal(found.outcomes["natural"], natural)
+        np.testing.assert_array_equal(report.outcomes["natural"], natural)
         worst = natural.copy()
         for name in ("fgsm", "pgd:steps=5", "cw"):
-            outcome = found.outcomes[name]
+            outcome = report.outcomes[name]
             assert not outcome[~natural].any()
-            assert found.accuracy[name] == outcome.mean()
+            assert report.accuracy[name] == outcome.mean()
             worst &= outcome
-        np.testing.assert_array_equal(found.outcomes["worst_case"], worst)
+        np.testing.assert_array_equal(report.outcomes["worst_case"], worst)
 
     def test_pgd_is_not_weaker_than_fgsm(self, digits):
         model, images, labels = digits
@@ -693,33 +693,33 @@ class TestEvaluateRobustness:
         weights = np.array([1, 1, 0.5, 1, 1, 0, 0], np.float32)
         data = tf.data.Dataset.from_tensor_slices((images, labels, weights))
         for given in (data.batch(4), data.batch(3)):
-            found = arrays.arrays(given)
-            np.testing.assert_array_equal(found[0], images[:5])
-            np.testing.assert_array_equal(found[1], labels[:5])
+            taken = arrays.arrays(given)
+            np.testing.assert_array_equal(taken[0], images[:5])
+            np.testing.assert_array_equal(taken[1], labels[:5])
         few, _ = arrays.arrays(data.batch(3).repeat(), max_examples=6)
         np.testing.assert_array_equal(few, images[[0, 1, 2, 3, 4, 0]])
 
     def test_takes_the_first_examples(self, digits):
         model, images, labels = digits
         data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(16)
-        found = mart_tf.evaluate_robustness(
+        report = mart_tf.evaluate_robustness(
             model, data.repeat(), _THREAT, [], max_examples=20
         )
         np.testing.assert_array_equal(
-            found.outcomes["natural"],
+            report.outcomes["natural"],
             model.predict(images[:20], verbose=0).argmax(1) == labels[:20],
         )
 
     def test_probabilities_count_as_their_logits(self, digits):
         model, images, labels = digits
         softmax = keras.Sequential([model, keras.layers.Softmax()])
-        expected, found = (
+        expected, declared = (
             mart_tf.evaluate_robustness(
                 network, (images, labels), _THREAT, "pgd:steps=5", outputs=kind
             ).outcomes["pgd:steps=5"]
             for network, kind in [(model, None), (softmax, "probabilities")]
         )
-        np.testing.assert_array_equal(found, expected)
+        np.testing.assert_array_equal(declared, expected)
 
     def test_an_adversarial_classifier_says_what_it_returns(self, digits):
         model, images, labels = digits
@@ -727,11 +727,11 @@ class TestEvaluateRobustness:
         trained = mart_tf.AdversarialClassifier(
             softmax, threat=_THREAT, outputs="probabilities"
         )
-        found = mart_tf.evaluate_robustness(
+        report = mart_tf.evaluate_robustness(
             trained, (images, labels), _THREAT, "fgsm"
         )
-        assert found.model["outputs"] == "probabilities"
-        assert found.accuracy["fgsm"] < found.accuracy["natural"]
+        assert report.model["outputs"] == "probabilities"
+        assert report.accuracy["fgsm"] < report.accuracy["natural"]
 
     def test_a_mixed_precision_network_is_evaluated_in_float32(self):
         images = np.random.default_rng(0).random((40, 6), np.float32)
@@ -770,11 +770,11 @@ class TestEvaluateRobustness:
     def test_a_network_that_is_always_wrong_is_reported(self, digits, tmp_path):
         model, images, labels = digits
         wrong = (model.predict(images, verbose=0).argmax(1) + 1) % 10
-        found = mart_tf.evaluate_robustness(
+        report = mart_tf.evaluate_robustness(
             model, (images, wrong), _THREAT, "fgsm,cleverhans:fgm"
         )
-        assert set(found.accuracy.values()) == {0.0}
-        found.save(tmp_path / "out")
+        assert set(report.accuracy.values()) == {0.0}
+        report.save(tmp_path / "out")
         assert not (tmp_path / "out" / "examples.png").exists()
 
     @pytest.mark.parametrize(
@@ -877,10 +877,10 @@ class TestReport:
         page = (report.save(tmp_path) / "report.md").read_text("utf-8")
         assert "l2, epsilon 0.8" in page
 
-    def test_samples_show_broken_and_standing_examples(self, found):
-        samples = found.samples
+    def test_samples_show_broken_and_standing_examples(self, report):
+        samples = report.samples
         assert samples.accuracy == min(
-            result.accuracy for result in found.results
+            result.accuracy for result in report.results
         )
         broken = samples.predictions != samples.labels
         assert broken.tolist() == [True] * 4 + [False] * 4

@@ -37,13 +37,13 @@ def test_lines_come_back_whatever_lies_between_them(run):
     tell("save", kind="last", number=1, seconds=0.5)
     with file.open("ab") as stream:
         stream.write(b'[]\nnull\n{"time": 3}\n' + b"[" * 100_000 + b"\n")
-    found = events.read(run)
+    happened = events.read(run)
     names = ["start", "epoch", "end", "save"]
-    assert [event["event"] for event in found] == names
-    assert found[1]["val_loss"] is None
-    assert found[2]["outcome"] == "finished"
+    assert [event["event"] for event in happened] == names
+    assert happened[1]["val_loss"] is None
+    assert happened[2]["outcome"] == "finished"
     now = datetime.datetime.now(datetime.UTC)
-    assert 0 <= (now - found[3]["time"]).total_seconds() < 60
+    assert 0 <= (now - happened[3]["time"]).total_seconds() < 60
     # Each line is JSON for others too, but for what was cut off.
     first = json.loads(file.read_text().splitlines()[0])
     assert first["epochs"] == 2
@@ -84,23 +84,23 @@ def test_the_status_of_a_run(run):
         {"epoch": "2", "val_natural_accuracy": "0.8", "best": "0"},
     ]
     history.write(run, rows)
-    found = shown(run)
+    lines = shown(run)
     assert (
-        found["state"] == "not running, and no end was written: it was killed"
+        lines["state"] == "not running, and no end was written: it was killed"
     )
-    assert found["progress"] == "step 150 of 400 (38 %), epoch 2 of 4"
-    assert found["skipped"] == "3 steps: not finite"
-    assert found["last epoch"] == "2: validation, natural 80.0 %"
-    assert found["best epoch"] == "1: validation, natural 90.0 %"
-    assert found["saved"].startswith("step 140, 0:00:0")
+    assert lines["progress"] == "step 150 of 400 (38 %), epoch 2 of 4"
+    assert lines["skipped"] == "3 steps: not finite"
+    assert lines["last epoch"] == "2: validation, natural 80.0 %"
+    assert lines["best epoch"] == "1: validation, natural 90.0 %"
+    assert lines["saved"].startswith("step 140, 0:00:0")
     holder = programs.hold(run)
     try:
-        found = shown(run)
+        lines = shown(run)
     finally:
         holder.kill()
-    assert found["state"].startswith(f"running ({holder.pid} on ")
+    assert lines["state"].startswith(f"running ({holder.pid} on ")
     # 250 steps of 50 images at 1,000 a second.
-    assert found["progress"].endswith(
+    assert lines["progress"].endswith(
         "; 1,000 images/s, 0:00:12 left without validation"
     )
 

@@ -125,21 +125,21 @@ class TestModelCard:
             file = pathlib.Path(path, "assets.extra", "model_card.json")
             return json.loads(file.read_text())
 
-        found = card()
-        assert found["evaluation"]["accuracy"] == {
+        made = card()
+        assert made["evaluation"]["accuracy"] == {
             "natural": report["natural"]["accuracy"],
             "fgsm": report["attacks"][0]["accuracy"],
             "worst_case": report["worst_case"]["accuracy"],
         }
-        assert found["evaluation"]["examples"] == 50
-        assert found["training"]["defense"].startswith("mart:regularization=5:")
-        assert found["training"]["attack_step_size"] == 0.0375
-        assert found["training"]["epoch"] == 1
-        assert found["verification"]["attacked_examples"] == 200
-        assert found["verification"]["attacked_sample"] == "stratified"
+        assert made["evaluation"]["examples"] == 50
+        assert made["training"]["defense"].startswith("mart:regularization=5:")
+        assert made["training"]["attack_step_size"] == 0.0375
+        assert made["training"]["epoch"] == 1
+        assert made["verification"]["attacked_examples"] == 200
+        assert made["verification"]["attacked_sample"] == "stratified"
         assert (
-            found["verification"]["served_accuracy"]
-            == found["verification"]["trained_accuracy"]
+            made["verification"]["served_accuracy"]
+            == made["verification"]["trained_accuracy"]
         )
         # That of another model is none of this one's.
         report["model"]["weights"] = "0" * 64

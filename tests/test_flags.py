@@ -258,5 +258,5 @@ class TestSentences:
         ],
     )
     def test_of_an_error(self, error, said):
-        found = cli.told(error)
-        assert found == said or found.startswith(said)
+        sentence = cli.told(error)
+        assert sentence == said or sentence.startswith(said)

@@ -16,8 +16,8 @@ def test_rows_come_back(tmp_path):
     assert (tmp_path / "metrics.csv").read_text() == (
         "epoch,loss,skipped\n1,2.5,\n2,2,3\n"
     )
-    found = history.read(tmp_path)
-    assert found == [ROWS[0] | {"skipped": ""}, ROWS[1]]
+    rows = history.read(tmp_path)
+    assert rows == [ROWS[0] | {"skipped": ""}, ROWS[1]]
 
 
 @pytest.mark.parametrize(

@@ -68,17 +68,17 @@ def _result(name, count, parameters=None, first=0, **settings):
     )
 
 
-def _report(*found, sweep=None, traces=(), threat=_THREAT):
+def _report(*others, sweep=None, traces=(), threat=_THREAT):
     natural = _result("natural", 990, access="none")
     return types.SimpleNamespace(
-        results=(natural, *found), threat=threat, sweep=sweep, traces=traces
+        results=(natural, *others), threat=threat, sweep=sweep, traces=traces
     )
 
 
-def _sign(number, *found, classes=None, **settings):
-    found = masking.signs(_report(*found, **settings), classes)
-    assert len(found) == 7
-    return found[number - 1]
+def _sign(number, *others, classes=None, **settings):
+    signs = masking.signs(_report(*others, **settings), classes)
+    assert len(signs) == 7
+    return signs[number - 1]
 
 
 def _sweep(epsilons, accuracies, attack="pgd:steps=20"):
@@ -139,10 +139,10 @@ class TestPairs:
 
 class TestSigns:
     def test_nothing_ran(self):
-        found = masking.signs(_report())
-        assert [sign.verdict for sign in found] == ["not tested"] * 7
-        assert all(sign.evidence.endswith(".") for sign in found)
-        assert all(sign.question.endswith("?") for sign in found)
+        signs = masking.signs(_report())
+        assert [sign.verdict for sign in signs] == ["not tested"] * 7
+        assert all(sign.evidence.endswith(".") for sign in signs)
+        assert all(sign.question.endswith("?") for sign in signs)
 
     def test_a_sound_network_passes_all(self):
         parts = (
@@ -162,17 +162,17 @@ class TestSigns:
             sweep=_sweep((0.1, 0.3, 0.5), (0.7, 0.5, 0.02)),
             traces=(_trace([0.5, 0.8, 1.1, 1.09, 1.2]),),
         )
-        found = masking.signs(sound)
-        assert [sign.verdict for sign in found] == ["passed"] * 7
-        assert found[0].evidence == (
+        signs = masking.signs(sound)
+        assert [sign.verdict for sign in signs] == ["passed"] * 7
+        assert signs[0].evidence == (
             "Accuracy is 60.00% under fgsm, 54.00% under pgd:steps=20, 53.10% "
             "under pgd:restarts=5, 53.80% under pgd:steps=100."
         )
-        assert found[2].evidence == (
+        assert signs[2].evidence == (
             "Accuracy is 50.50% under all gradient attacks together, 50.30% "
             "under autoattack: square."
         )
-        assert found[5].evidence == (
+        assert signs[5].evidence == (
             "Accuracy is 52.00% under cw, 50.30% under autoattack."
         )
 
@@ -478,9 +478,9 @@ class TestRestartsAndLoss:
 
     def test_only_attacks_that_climb_are_asked(self):
         names = ("fab", "transfer:cw", "cw at 0.5", "autoattack: apgd_ce")
-        found = [_result(name, 500) for name in names if " " not in name]
+        ran = [_result(name, 500) for name in names if " " not in name]
         traces = tuple(_trace([0.9, 0.1], name) for name in names)
-        sign = _sign(5, *found, self._CW, traces=traces)
+        sign = _sign(5, *ran, self._CW, traces=traces)
         assert sign.verdict == "not tested"
         assert "No loss was followed" in sign.evidence
 
@@ -506,9 +506,9 @@ class TestAutoAttack:
             nature = results.Nature(**{"kind": name, **_NATURES.get(name, {})})
             return results.Result(name, outcome, nature=nature)
 
-        found = [few("natural", 20), few("pgd", 16), few("autoattack", 10)]
+        ran = [few("natural", 20), few("pgd", 16), few("autoattack", 10)]
         report = types.SimpleNamespace(
-            results=found, threat=_THREAT, sweep=None, traces=()
+            results=ran, threat=_THREAT, sweep=None, traces=()
         )
         assert masking.signs(report)[5].verdict == "passed"
 

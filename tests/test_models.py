@@ -288,11 +288,11 @@ class TestArchitectures:
             (small.cnn4(), 2),
             (small.cnn8(), 7),
         ]:
-            found = norms(model)
-            assert len(found) == count
-            assert {(n.momentum, n.epsilon, n.synchronized) for n in found} == {
-                (0.9, 1e-5, True)
-            }
+            inside = norms(model)
+            assert len(inside) == count
+            assert {
+                (n.momentum, n.epsilon, n.synchronized) for n in inside
+            } == {(0.9, 1e-5, True)}
 
     def test_resnet_under_attack_keeps_its_statistics(self):
         model = resnet.resnet18((8, 8, 3), 4)
@@ -494,7 +494,7 @@ class TestPrecision:
     def test_gradients_of_a_wide_resnet_in_both_precisions(self):
         labels = np.arange(32) % 5
         batch = images(32, 8, 8, 3)
-        found = {}
+        gradient_in = {}
         for precision in loading.PRECISIONS:
             model = loading.build(
                 "wide_resnet:depth=10:width=1",
@@ -509,10 +509,10 @@ class TestPrecision:
                 )
             gradients = tape.gradient(loss, model.trainable_variables)
             assert all(np.any(gradient) for gradient in gradients)
-            found[precision] = np.concatenate(
+            gradient_in[precision] = np.concatenate(
                 [np.ravel(gradient) for gradient in gradients]
             )
-        whole, half = found.values()
+        whole, half = gradient_in.values()
         difference = np.linalg.norm(half - whole) / np.linalg.norm(whole)
         # 8 bits of mantissa through ten normalized layers, of noise: 0.16.
         assert 0.01 < difference < 0.25

@@ -13,11 +13,11 @@ from mart_tf.training import optimizers
 def weights(optimizer, gradients, start=1.0):
     """The weight after each step along the given gradients."""
     weight = keras.Variable([start])
-    found = []
+    values = []
     for gradient in gradients:
         optimizer.apply([keras.ops.convert_to_tensor([gradient])], [weight])
-        found.append(float(weight[0]))
-    return found
+        values.append(float(weight[0]))
+    return values
 
 
 class TestSgd:
@@ -27,18 +27,18 @@ class TestSgd:
 
     def test_heavy_ball_is_pytorchs(self):
         # w = w - 0.1 b: 1 - 0.1, - 0.25, + 0.275.
-        found = weights(
+        values = weights(
             optimizers.create("sgd:momentum=0.5", 0.1), self.GRADIENTS
         )
-        np.testing.assert_allclose(found, [0.9, 0.65, 0.925], rtol=1e-6)
+        np.testing.assert_allclose(values, [0.9, 0.65, 0.925], rtol=1e-6)
 
     def test_nesterov_is_pytorchs(self):
         # w = w - 0.1 (g + 0.5 b): 1 - 0.15, - 0.325, + 0.5375.
-        found = weights(
+        values = weights(
             optimizers.create("sgd:momentum=0.5:nesterov=true", 0.1),
             self.GRADIENTS,
         )
-        np.testing.assert_allclose(found, [0.85, 0.525, 1.0625], rtol=1e-6)
+        np.testing.assert_allclose(values, [0.85, 0.525, 1.0625], rtol=1e-6)
 
     def test_the_velocity_keeps_the_rate_it_was_made_at(self):
         # The rate falls from 1 to 0.1 after the first of three gradients of
@@ -47,8 +47,8 @@ class TestSgd:
         schedule = keras.optimizers.schedules.PiecewiseConstantDecay(
             [0], [1.0, 0.1]
         )
-        found = weights(optimizers.sgd(schedule, momentum=0.5), [1.0] * 3)
-        np.testing.assert_allclose(found, [0.0, -0.6, -1.0], atol=1e-6)
+        values = weights(optimizers.sgd(schedule, momentum=0.5), [1.0] * 3)
+        np.testing.assert_allclose(values, [0.0, -0.6, -1.0], atol=1e-6)
 
     def test_what_the_velocity_carries_past_a_fall_of_the_rate(self):
         # A gradient of 1 for ever, momentum 0.9, a rate that falls from 1 to
@@ -59,12 +59,12 @@ class TestSgd:
         schedule = keras.optimizers.schedules.PiecewiseConstantDecay(
             [before - 1], [1.0, 0.1]
         )
-        found = weights(optimizers.sgd(schedule), [1.0] * (before + after))
+        values = weights(optimizers.sgd(schedule), [1.0] * (before + after))
         buffer, pytorch = 0.0, 1.0
         for step in range(before + after):
             buffer = 0.9 * buffer + 1.0
             pytorch -= (1.0 if step < before else 0.1) * buffer
-        np.testing.assert_allclose(pytorch - found[-1], 81.0, rtol=1e-3)
+        np.testing.assert_allclose(pytorch - values[-1], 81.0, rtol=1e-3)
 
     def test_defaults(self):
         optimizer = optimizers.create("sgd", 0.1)
@@ -77,25 +77,25 @@ class TestAdam:
         # beta_1 = beta_2 = 1/2, gradients 1, 1, -3, rate 0.1. After bias
         # correction: m = 1, 1, (0.375 - 1.5) / 0.875 = -9/7 and
         # v = 1, 1, (0.375 + 4.5) / 0.875 = 39/7.
-        found = weights(
+        values = weights(
             optimizers.create("adam:beta_1=0.5:beta_2=0.5", 0.1),
             [1.0, 1.0, -3.0],
         )
         third = 0.1 * (9 / 7) / (39 / 7) ** 0.5
-        np.testing.assert_allclose(found, [0.9, 0.8, 0.8 + third], rtol=1e-6)
+        np.testing.assert_allclose(values, [0.9, 0.8, 0.8 + third], rtol=1e-6)
 
     def test_where_epsilon_stands(self):
         # The first step is rate g / (g + epsilon / sqrt(1 - beta_2)): with
         # g = epsilon and beta_2 = 3/4, a third of the rate.
-        found = weights(
+        values = weights(
             optimizers.create("adam:beta_2=0.75:epsilon=1e-4", 0.3), [1e-4]
         )
-        np.testing.assert_allclose(found, [0.9], rtol=1e-6)
+        np.testing.assert_allclose(values, [0.9], rtol=1e-6)
 
     def test_defaults_are_the_papers(self):
         optimizer = optimizers.create("adam", 0.1)
-        found = optimizer.beta_1, optimizer.beta_2, optimizer.epsilon
-        assert found == (0.9, 0.999, 1e-8)
+        settings = optimizer.beta_1, optimizer.beta_2, optimizer.epsilon
+        assert settings == (0.9, 0.999, 1e-8)
 
 
 @pytest.mark.parametrize(

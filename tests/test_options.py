@@ -32,11 +32,11 @@ def test_reads_values_by_the_signature_in_the_source():
 
 
 def test_signature_gives_defaults_and_annotations():
-    found = parameters.of("mart_tf.defenses.mart:MART")
-    assert list(found)[:2] == ["regularization", "form"]
-    assert found["outer"].annotation.startswith("Literal[")
-    assert found["regularization"].default == 5.0
-    assert not found["form"].required
+    known = parameters.of("mart_tf.defenses.mart:MART")
+    assert list(known)[:2] == ["regularization", "form"]
+    assert known["outer"].annotation.startswith("Literal[")
+    assert known["regularization"].default == 5.0
+    assert not known["form"].required
     assert parameters.of("mart_tf.defenses.natural:Natural") == {}
 
 
@@ -60,9 +60,9 @@ def test_a_complete_spec_says_every_option():
 
 def test_a_complete_spec_stays_what_it_is_when_defaults_change(monkeypatch):
     said = options.complete("mart", defenses.DEFENSES, "defense")
-    found = dict(parameters.of("mart_tf.defenses.mart:MART"))
-    found["regularization"] = parameters.Parameter("float", 99.0)
-    monkeypatch.setattr(parameters, "of", lambda import_path: found)
+    known = dict(parameters.of("mart_tf.defenses.mart:MART"))
+    known["regularization"] = parameters.Parameter("float", 99.0)
+    monkeypatch.setattr(parameters, "of", lambda import_path: known)
     again = options.resolve(said, defenses.DEFENSES, "defense")
     assert again.options["regularization"] == 5.0
 

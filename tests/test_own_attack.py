@@ -131,9 +131,9 @@ def test_what_was_stopped_goes_on(tmp_path):
         evaluate(Counted(), Stopped(), directory=tmp_path)
     assert calls
     calls.clear()
-    found = evaluate(Counted(), "fgsm", directory=tmp_path)
+    report = evaluate(Counted(), "fgsm", directory=tmp_path)
     assert not calls
-    assert [result.name for result in found.results][1:] == ["Counted", "fgsm"]
+    assert [result.name for result in report.results][1:] == ["Counted", "fgsm"]
 
 
 def test_refuses_a_list():

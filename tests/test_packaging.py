@@ -47,13 +47,13 @@ HEAVY = {
 
 def module_names():
     """Every module of the package, by name, with its file."""
-    found = {}
+    paths = {}
     for path in sorted((ROOT / "mart_tf").rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
         if parts[-1] == "__init__":
             parts = parts[:-1]
-        found[".".join(parts)] = path
-    return found
+        paths[".".join(parts)] = path
+    return paths
 
 
 MODULES = module_names()
@@ -62,16 +62,16 @@ MODULES = module_names()
 @functools.cache
 def imports(module):
     """All that a module imports, as absolute dotted names."""
-    found = set()
+    imported = set()
     for node in ast.walk(ast.parse(MODULES[module].read_text("utf-8"))):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{module}: a relative import"
             for alias in node.names:
                 name = f"{node.module}.{alias.name}"
-                found.add(name if name in MODULES else node.module)
-    return found
+                imported.add(name if name in MODULES else node.module)
+    return imported
 
 
 def part(module):
@@ -128,12 +128,12 @@ def test_no_circles():
     graph = {module: imports(module) & set(MODULES) for module in MODULES}
 
     def reached(start):
-        found, todo = set(), [start]
+        seen, todo = set(), [start]
         while todo:
-            new = graph[todo.pop()] - found
-            found |= new
+            new = graph[todo.pop()] - seen
+            seen |= new
             todo += new
-        return found
+        return seen
 
     assert not [module for module in graph if module in reached(module)]
 

@@ -29,7 +29,7 @@ def test_the_versions_are_bounded():
 
 
 def test_nothing_private_is_used_anywhere_else():
-    found = set()
+    files = set()
     for path in [*_ROOT.glob("mart_tf/**/*.py"), *_ROOT.glob("export/**/*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = []
@@ -43,8 +43,8 @@ def test_nothing_private_is_used_anywhere_else():
             elif isinstance(node, ast.Attribute):
                 names = [node.attr]
             if any(_PRIVATE.search(name) for name in names):
-                found.add(path.name)
-    assert found == {"private.py"}
+                files.add(path.name)
+    assert files == {"private.py"}
 
 
 def test_a_called_function_stands_in_the_graph_as_a_call():
@@ -70,12 +70,12 @@ def test_the_logits_of_a_softmax_are_found_and_carry_the_gradient():
         @tf.function
         def of(softmax=softmax):
             with tf.GradientTape() as tape:
-                found = private.softmax_logits(softmax(logits))
-                loss = tf.reduce_logsumexp(found) - found[0, 1]
-            return found, tape.gradient(loss, logits)
+                behind = private.softmax_logits(softmax(logits))
+                loss = tf.reduce_logsumexp(behind) - behind[0, 1]
+            return behind, tape.gradient(loss, logits)
 
-        found, slope = of()
-        np.testing.assert_array_equal(found, logits)
+        behind, slope = of()
+        np.testing.assert_array_equal(behind, logits)
         np.testing.assert_allclose(slope, [[1.0, -1.0, 0.0]])
     # Through p itself nothing comes back: it has underflown to 0.
     assert tf.nn.softmax(logits)[0, 1].numpy() == 0.0
@@ -177,10 +177,10 @@ def test_metrics_are_there_before_they_are_used():
     # Those of the loss, and the accuracy of integer labels; and once.
     assert len(before) == 4
     private.build_metrics(network, tf.zeros([4], tf.int32), tf.zeros([4, 3]))
-    found = network.compute_metrics(
+    values = network.compute_metrics(
         None, tf.constant([0, 1]), tf.constant([[2.0, 1, 0], [2, 1, 0]])
     )
-    assert float(found["accuracy"]) == 0.5
+    assert float(values["accuracy"]) == 0.5
     assert before == [id(variable) for variable in network.metrics_variables]
 
 

@@ -55,14 +55,14 @@ def _documented():
 
 @pytest.mark.parametrize("package, name", _documented())
 def test_a_docstring_names_every_parameter(package, name):
-    found = getattr(importlib.import_module(package), name)
-    if not callable(found):
+    thing = getattr(importlib.import_module(package), name)
+    if not callable(thing):
         # A module, a table, a list.
         return
     # A class's own: an inherited one speaks of another.
-    text = found.__doc__
+    text = thing.__doc__
     assert text
-    for parameter in inspect.signature(found).parameters:
+    for parameter in inspect.signature(thing).parameters:
         assert re.search(rf"\b{parameter}\b", text), parameter
 
 
@@ -73,8 +73,8 @@ def test_what_documents_name_is_there():
     names = set(re.findall(r"\bmart_tf(?:\.[A-Za-z_]+)+", text))
     assert "mart_tf.evaluate_robustness" in names
     for name in names:
-        found = importlib.import_module("mart_tf")
+        thing = importlib.import_module("mart_tf")
         for part in name.split(".")[1:]:
-            if not hasattr(found, part):
-                importlib.import_module(f"{found.__name__}.{part}")
-            found = getattr(found, part)
+            if not hasattr(thing, part):
+                importlib.import_module(f"{thing.__name__}.{part}")
+            thing = getattr(thing, part)

@@ -46,14 +46,14 @@ def test_sides_by_hand():
     # 2.2, 1.6, 1.1. The first 11 windows of 10,000 have the first side.
     attack = random_search.Square(queries=10_000).on(linear, THREAT, 3)
     last = [1, 11, 51, 201, 501, 1001, 2001, 4001, 6001, 8001]
-    found = attack.sides(tf.constant(last), 784)
-    np.testing.assert_array_equal(found, [25, 25, 18, 13, 9, 6, 4, 3, 2, 2])
-    found = attack.sides(tf.constant(last) + 1, 784)
-    np.testing.assert_array_equal(found, [25, 18, 13, 9, 6, 4, 3, 2, 2, 1])
+    sides = attack.sides(tf.constant(last), 784)
+    np.testing.assert_array_equal(sides, [25, 25, 18, 13, 9, 6, 4, 3, 2, 2])
+    sides = attack.sides(tf.constant(last) + 1, 784)
+    np.testing.assert_array_equal(sides, [25, 18, 13, 9, 6, 4, 3, 2, 2, 1])
     # With fewer queries the same ones halve it; none after the last.
     attack = random_search.Square(queries=5000).on(linear, THREAT, 3)
-    found = attack.sides(tf.constant([11, 12, 5000, 5001]), 784)
-    np.testing.assert_array_equal(found, [25, 18, 2, 0])
+    sides = attack.sides(tf.constant([11, 12, 5000, 5001]), 784)
+    np.testing.assert_array_equal(sides, [25, 18, 2, 0])
     # Never less than a pixel.
     np.testing.assert_array_equal(attack.sides(tf.constant([5000]), 16), [1])
 

@@ -429,8 +429,8 @@ def whole(spec, table):
 
 def test_every_recipe_of_the_paper_has_its_expectation():
     of_the_paper = re.compile(r"Table \d|Figure \d|authors' code")
-    found = {r.stem for r in RECIPES if of_the_paper.search(header(r))}
-    assert found <= set(EXPECTED) <= {recipe.stem for recipe in RECIPES}
+    recipes = {r.stem for r in RECIPES if of_the_paper.search(header(r))}
+    assert recipes <= set(EXPECTED) <= {recipe.stem for recipe in RECIPES}
 
 
 @each_recipe
@@ -453,12 +453,12 @@ def test_resolves_to_what_the_paper_says(recipe, stand_ins):
         assert float(rate(step)) < 0.5 * float(rate(step - 1))
     if expected:
         expected.setdefault("attack_step_size", expected["epsilon"] / 4)
-    found = {name: getattr(config, name) for name in expected}
+    resolved = {name: getattr(config, name) for name in expected}
     for name in TABLES.keys() & expected.keys():
         # However a spec is written, and whatever the defaults are.
-        found[name] = whole(found[name], TABLES[name])
+        resolved[name] = whole(resolved[name], TABLES[name])
         expected[name] = whole(expected[name], TABLES[name])
-    assert found == expected
+    assert resolved == expected
     assert config.precision == "auto"
 
 
@@ -503,13 +503,13 @@ def test_header(recipe):
 
 def groups():
     """The recipes that the index names under each of its headings."""
-    found = {}
+    by_title = {}
     for section in INDEX.split("\n## ")[1:]:
         title, _, body = section.partition("\n")
-        found[title] = dict(
+        by_title[title] = dict(
             re.findall(r"^\| `(\w+)\.cfg` \| (.*) \|$", body, re.MULTILINE)
         )
-    return found
+    return by_title
 
 
 def test_the_index_names_each_recipe_once():
@@ -538,7 +538,7 @@ def test_recipes_are_of_the_table_or_figure_they_stand_under(title):
 
 def trained_defenses():
     """The defenses of all recipes, one for each way through their code."""
-    found = {}
+    specs = {}
     for recipe in RECIPES:
         spec = options.parse(written(recipe)["defense"])
         # Numbers and files do not lead another way; words do.
@@ -546,8 +546,8 @@ def trained_defenses():
             (key, value if re.fullmatch("[a-z_]+", value) else "")
             for key, value in spec.options.items()
         )
-        found.setdefault((spec.name, ways), spec.text)
-    return sorted(found.values())
+        specs.setdefault((spec.name, ways), spec.text)
+    return sorted(specs.values())
 
 
 @pytest.mark.parametrize("defense", trained_defenses())

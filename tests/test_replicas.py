@@ -45,7 +45,7 @@ def test_what_keras_cannot_do_on_several(settings, of_optimizer, name):
 
 def test_accumulated_gradients_equal_a_larger_batch():
     images, labels = linear.IMAGES[:4], linear.LABELS[:4]
-    found = []
+    trained = []
     for size, steps in [(4, None), (2, 2)]:
 
         def optimizer(steps=steps):
@@ -53,8 +53,8 @@ def test_accumulated_gradients_equal_a_larger_batch():
 
         model = compiled(linear.linear_network, optimizer, "single")
         model.fit(images, labels, batch_size=size, shuffle=False, verbose=0)
-        found.append(model.classifier.get_weights())
-    for whole, parts in zip(*found, strict=True):
+        trained.append(model.classifier.get_weights())
+    for whole, parts in zip(*trained, strict=True):
         np.testing.assert_allclose(whole, parts, atol=1e-6)
 
 

@@ -50,13 +50,13 @@ _REAL_SIGNS = masking.signs
 @pytest.fixture(autouse=True, scope="module")
 def signs():
     """Signs of masking that hold whatever the results."""
-    found = (
+    signs = (
         masking.Sign("Do more steps help?", "passed", "70 % under PGD-20."),
         masking.Sign("Is the white box stronger?", "failed", "By 9 % <b>."),
         masking.Sign("Does epsilon matter?", "not tested", "Run a sweep."),
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(masking, "signs", lambda report, classes: found)
+        patch.setattr(masking, "signs", lambda report, classes: signs)
         yield
 
 
@@ -109,8 +109,8 @@ class TestNumbers:
 
     def test_accuracy_by_class(self):
         # Of the classes 0, 0, 0, 0, 1, 1, 1, 2, 2, 2, example 0 and 4 fall.
-        found = made.pgd().per_class(made.LABELS, 4)
-        np.testing.assert_allclose(found, [3 / 4, 2 / 3, 2 / 3, np.nan])
+        accuracies = made.pgd().per_class(made.LABELS, 4)
+        np.testing.assert_allclose(accuracies, [3 / 4, 2 / 3, 2 / 3, np.nan])
 
     def test_distances_are_of_examples_that_needed_an_attack(self):
         assert made.least_distance().distance_summary == {
@@ -147,11 +147,11 @@ class TestNumbers:
             lambda images: logits + images.sum(axis=1, keepdims=True),
         )
         assert chosen.predictions.tolist() == [1, 0]
-        for found in (
+        for confidences in (
             chosen.natural_confidences,
             chosen.adversarial_confidences,
         ):
-            np.testing.assert_allclose(found, [0.7, 0.5])
+            np.testing.assert_allclose(confidences, [0.7, 0.5])
 
     def test_examples_of_all_classes_are_shown(self):
         # Class by class, as a folder lists them; each second one is broken.
@@ -308,8 +308,8 @@ class TestJson:
 
 class TestArrays:
     def test_hold_what_became_of_every_example(self, saved):
-        with np.load(saved / "outcomes.npz") as found:
-            assert found["names"].tolist() == [
+        with np.load(saved / "outcomes.npz") as arrays:
+            assert arrays["names"].tolist() == [
                 "natural",
                 "pgd:steps=20",
                 "autoattack",
@@ -318,20 +318,20 @@ class TestArrays:
                 "cleverhans:cw_l2",
                 "worst_case",
             ]
-            assert found["parents"].tolist() == [-1, -1, -1, 2, 2, -1, -1]
-            np.testing.assert_array_equal(found["labels"], made.LABELS)
+            assert arrays["parents"].tolist() == [-1, -1, -1, 2, 2, -1, -1]
+            np.testing.assert_array_equal(arrays["labels"], made.LABELS)
             np.testing.assert_array_equal(
-                found["r4_outcome"], made.outcome(9, 0, 5, 6)
+                arrays["r4_outcome"], made.outcome(9, 0, 5, 6)
             )
             np.testing.assert_array_equal(
-                found["r1_broken_after"], made.pgd().broken_after
+                arrays["r1_broken_after"], made.pgd().broken_after
             )
-            assert found["r5_distances"][9] == 0.0
-            assert "r5_broken_after" not in found
+            assert arrays["r5_distances"][9] == 0.0
+            assert "r5_broken_after" not in arrays
             np.testing.assert_array_equal(
-                found["sweep_epsilons"], [0.1, 0.3, 0.5]
+                arrays["sweep_epsilons"], [0.1, 0.3, 0.5]
             )
-            assert found["sweep_outcomes"].sum(axis=1).tolist() == [9, 7, 1]
+            assert arrays["sweep_outcomes"].sum(axis=1).tolist() == [9, 7, 1]
 
     def test_are_the_same_bytes_again(self, saved, tmp_path):
         again = made.full().save(tmp_path)

@@ -43,24 +43,24 @@ def other():
     return _network(1)[0]
 
 
-def _row(found, name):
-    [row] = [result for result in found.results if result.name == name]
+def _row(report, name):
+    [row] = [result for result in report.results if result.name == name]
     return row
 
 
 class TestEnsembles:
     def test_each_part_gets_what_the_earlier_left(self, digits):
         model, data = digits
-        found = mart_tf.evaluate_robustness(
+        report = mart_tf.evaluate_robustness(
             model,
             data,
             _THREAT,
             "autoattack:version=custom:attacks=apgd_ce+apgd_dlr",
         )
-        whole = found.results[1]
+        whole = report.results[1]
         first, second = whole.parts
         assert first.name.endswith(": apgd_ce")
-        assert first.attacked == found.results[0].outcome.sum()
+        assert first.attacked == report.results[0].outcome.sum()
         assert second.attacked == first.outcome.sum()
         # Cumulative: what has fallen stays down.
         assert not (second.outcome & ~first.outcome).any()
@@ -142,33 +142,33 @@ class TestEnsembles:
 class TestSurrogate:
     def test_the_model_itself_transfers_whole(self, digits):
         model, data = digits
-        found = mart_tf.evaluate_robustness(
+        report = mart_tf.evaluate_robustness(
             model,
             data,
             _THREAT,
             "pgd:steps=5,transfer:pgd:steps=5",
             surrogate=model,
         )
-        white, black = found.results[1:]
+        white, black = report.results[1:]
         # Crafting stops nowhere, and looks at the last iterate alone.
-        assert white.accuracy <= black.accuracy < found.accuracy["natural"]
+        assert white.accuracy <= black.accuracy < report.accuracy["natural"]
         assert black.access == "surrogate"
         assert white.access == "gradients"
-        assert found.model["surrogate"]["name"] == model.name
+        assert report.model["surrogate"]["name"] == model.name
 
     def test_another_model_transfers_less(self, digits, other):
         model, data = digits
-        found = mart_tf.evaluate_robustness(
+        report = mart_tf.evaluate_robustness(
             model, data, _THREAT, "pgd:steps=10", surrogate=other
         )
-        assert [result.name for result in found.results[1:]] == [
+        assert [result.name for result in report.results[1:]] == [
             "pgd:steps=10",
             "transfer:fgsm",
             "transfer:pgd:steps=10:steps_per_epsilon=4",
             "transfer:pgd:steps=20",
             "transfer:cw",
         ]
-        accuracy = found.accuracy
+        accuracy = report.accuracy
         made = accuracy["transfer:pgd:steps=10:steps_per_epsilon=4"]
         assert accuracy["pgd:steps=10"] < made < accuracy["natural"]
 
@@ -218,20 +218,20 @@ class TestSurrogate:
 class TestSweep:
     def test_equals_an_evaluation_at_each_radius(self, digits):
         model, data = digits
-        found = mart_tf.evaluate_robustness(
+        report = mart_tf.evaluate_robustness(
             model,
             data,
             _THREAT,
             "fgsm,pgd:steps=5",
             epsilon_sweep=[0.5, 0.02, 0.1],
         )
-        sweep = found.sweep
+        sweep = report.sweep
         assert sweep.attack == "pgd:steps=5"
         assert sweep.epsilons == (0.02, 0.1, 0.5)
         assert list(sweep.accuracies) == sorted(sweep.accuracies, reverse=True)
         assert sweep.accuracies[-1] == 0.0
         # What the smaller radius broke counts too.
-        assert sweep.accuracies[1] <= found.accuracy["pgd:steps=5"]
+        assert sweep.accuracies[1] <= report.accuracy["pgd:steps=5"]
         alone = mart_tf.evaluate_robustness(
             model, data, mart_tf.ThreatModel(epsilon=0.02), "pgd:steps=5"
         )
@@ -246,7 +246,7 @@ class TestSweep:
             return tf.stack([tf.zeros_like(score), score], axis=1)
 
         images = np.array([[0.5], [0.4], [0.3], [0.0]], np.float32)
-        found = mart_tf.evaluate_robustness(
+        report = mart_tf.evaluate_robustness(
             classify,
             (images, np.zeros(4, int)),
             _THREAT,
@@ -254,8 +254,8 @@ class TestSweep:
             epsilon_sweep=[0.3, 0.02, 0.2, 0.1],
         )
         # 0.5 falls from 0.05 on, 0.4 from 0.15 on, 0.3 from 0.25 on.
-        assert found.sweep.epsilons == (0.02, 0.1, 0.2, 0.3)
-        assert found.sweep.accuracies == (1.0, 0.75, 0.5, 0.25)
+        assert report.sweep.epsilons == (0.02, 0.1, 0.2, 0.3)
+        assert report.sweep.accuracies == (1.0, 0.75, 0.5, 0.25)
 
     @pytest.mark.parametrize("radius", [0.0, -0.1, 1.5, float("nan")])
     def test_refuses_a_radius_that_no_threat_model_has(self, digits, radius):
@@ -270,20 +270,20 @@ class TestDistances:
     def test_stand_apart_from_the_worst_case(self, digits):
         model, (images, labels) = digits
         spec = "cleverhans:cw_l2:binary_search_steps=2:max_iterations=20"
-        found = mart_tf.evaluate_robustness(
+        report = mart_tf.evaluate_robustness(
             model,
             (images[:20], labels[:20]),
             _THREAT,
             ["fgsm", f"{spec}:learning_rate=0.1:radius=0.5"],
         )
-        row = found.results[2]
+        row = report.results[2]
         assert row.norm == "l2"
-        right = found.results[0].outcome
+        right = report.results[0].outcome
         assert (row.distances[~right] == 0.0).all()
         assert (row.distances[right] > 0.0).all()
         np.testing.assert_array_equal(row.outcome, row.distances > 0.5)
-        expected = right & found.results[1].outcome
-        np.testing.assert_array_equal(found.worst_case.outcome, expected)
+        expected = right & report.results[1].outcome
+        np.testing.assert_array_equal(report.worst_case.outcome, expected)
 
 
 class TestModelsWithoutGradients:
@@ -294,20 +294,20 @@ class TestModelsWithoutGradients:
             assert isinstance(batch, np.ndarray)
             return model(batch).numpy()
 
-        found = mart_tf.evaluate_robustness(
+        report = mart_tf.evaluate_robustness(
             served,
             (images[:30], labels[:30]),
             _THREAT,
             "square:queries=30,transfer:pgd:steps=5",
             surrogate=other,
         )
-        assert found.results[1].access == "queries"
-        assert found.results[1].accuracy < found.accuracy["natural"]
+        assert report.results[1].access == "queries"
+        assert report.results[1].accuracy < report.accuracy["natural"]
         alone = mart_tf.evaluate_robustness(
             model, (images[:30], labels[:30]), _THREAT, "square:queries=30"
         )
         np.testing.assert_array_equal(
-            found.results[1].outcome, alone.results[1].outcome
+            report.results[1].outcome, alone.results[1].outcome
         )
 
     def test_refuse_what_needs_gradients(self, digits):
@@ -338,17 +338,17 @@ class TestMasking:
         rest = (rest[:1400] / 16).reshape(-1, 8, 8, 1)
         soft.fit(rest, classes[:1400], epochs=10, verbose=0)
         attacks = "autoattack:version=custom:attacks=apgd_ce+apgd_t+square"
-        found = mart_tf.evaluate_robustness(
+        report = mart_tf.evaluate_robustness(
             soft,
             (images[:60], labels[:60]),
             mart_tf.ThreatModel(epsilon=0.25),
             f"fgsm,pgd:steps=20,{attacks}",
         )
-        accuracy = found.accuracy
+        accuracy = report.accuracy
         assert accuracy["fgsm"] > 0.6
         assert accuracy[attacks] < 0.1
-        assert any(sign.verdict == "failed" for sign in found.signs)
-        assert found.signs[5].verdict == "failed"
+        assert any(sign.verdict == "failed" for sign in report.signs)
+        assert report.signs[5].verdict == "failed"
 
 
 class TestStoppedEvaluations:
@@ -456,10 +456,10 @@ class TestStoppedEvaluations:
 class TestWarnings:
     def test_a_model_near_chance_is_pointed_out(self, digits):
         model, (images, labels) = digits
-        found = mart_tf.evaluate_robustness(
+        report = mart_tf.evaluate_robustness(
             model, (images, (labels + 1) % 10), _THREAT, "fgsm"
         )
-        assert "chance is 10.00%" in found.warnings[0]
+        assert "chance is 10.00%" in report.warnings[0]
 
     @pytest.mark.parametrize(
         ("right", "warned"), [(9, True), (14, True), (16, False), (90, False)]
@@ -472,10 +472,10 @@ class TestWarnings:
 
         labels = np.where(np.arange(100) < right, 0, 1)
         images = np.full([100, 1], 0.5, np.float32)
-        found = mart_tf.evaluate_robustness(
+        report = mart_tf.evaluate_robustness(
             classify, (images, labels), _THREAT, []
         )
-        assert any("chance is 10.00%" in w for w in found.warnings) == warned
+        assert any("chance is 10.00%" in w for w in report.warnings) == warned
 
     def test_fall_backs_are_in_the_report(self):
         images = np.random.default_rng(0).random((20, 4, 4, 1), "float32")
@@ -485,13 +485,13 @@ class TestWarnings:
             return tf.reshape(batch, [-1, 16]) @ weights
 
         labels = np.argmax(classify(images), axis=1)
-        found = mart_tf.evaluate_robustness(
+        report = mart_tf.evaluate_robustness(
             classify,
             (images, labels),
             _THREAT,
             "autoattack:version=custom:attacks=apgd_t",
         )
-        assert "apgd_dlr ran in its place" in found.warnings[0]
+        assert "apgd_dlr ran in its place" in report.warnings[0]
 
     def test_two_classes_are_attacked_by_the_margin(self):
         made = autoattack.AutoAttack("plus").on(lambda x: x, _THREAT, 2)

@@ -162,8 +162,8 @@ class TestCppRuntime:
                 runs = [threads.submit(run) for _ in range(3)]
                 begun.wait()
                 session.close()
-            for found in runs:
-                results, refused = found.result()
+            for future in runs:
+                results, refused = future.result()
                 assert all(len(r["logits"]) == 4096 for r in results)
                 assert refused.startswith("The session is closed")
 

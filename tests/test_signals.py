@@ -176,13 +176,13 @@ def test_afterwards_signals_are_what_they_were():
 
 
 def test_a_thread_leaves_them_alone():
-    before, found = signal.getsignal(signal.SIGTERM), []
+    before, seen = signal.getsignal(signal.SIGTERM), []
 
     def body():
         with signals.heeded() as heeded:
-            found.append((heeded.stop, signal.getsignal(signal.SIGTERM)))
+            seen.append((heeded.stop, signal.getsignal(signal.SIGTERM)))
 
     thread = threading.Thread(target=body)
     thread.start()
     thread.join()
-    assert found == [(None, before)]
+    assert seen == [(None, before)]

@@ -242,9 +242,9 @@ class TestWarmup:
         for log, (name, batch) in zip(logs, read, strict=True):
             if name == "classify":
                 request = log.classify_log.request
-                found = request.input.example_list.examples
-                found = [each.SerializeToString() for each in found]
-                assert found == batch.tolist()
+                sent = request.input.example_list.examples
+                sent = [each.SerializeToString() for each in sent]
+                assert sent == batch.tolist()
             else:
                 request = log.predict_log.request
                 [(key, tensor)] = request.inputs.items()

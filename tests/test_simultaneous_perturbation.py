@@ -83,10 +83,10 @@ def test_the_estimate_does_not_hang_on_the_size_of_a_forward_pass(monkeypatch):
     def estimate(forward):
         monkeypatch.setattr(simultaneous_perturbation, "_FORWARD", forward)
         asked.clear()
-        found = simultaneous_perturbation.gradient_estimate(
+        gradient = simultaneous_perturbation.gradient_estimate(
             classify, IMAGES, LABELS, SEEDS, samples=24
         )
-        return found, list(asked)
+        return gradient, list(asked)
 
     # 12 pairs of 12 examples: all at once; 4 pairs, for 5 do not divide 12;
     # one pair at least.

@@ -138,9 +138,9 @@ def test_the_run_is_that_of_the_good_batches_alone(kind, defense):
         if mark is None:
             good = slice(step, step + 1)
             fit(other, images[good], rows[good], labels[good])
-    found, expected = state(model), state(other)
-    assert len(found) > 25
-    for (name, one), (_, two) in zip(found, expected, strict=True):
+    reached, expected = state(model), state(other)
+    assert len(reached) > 25
+    for (name, one), (_, two) in zip(reached, expected, strict=True):
         np.testing.assert_array_equal(one, two, err_msg=name)
 
 
@@ -170,8 +170,8 @@ def test_too_many_in_a_row_end_it_and_say_what(mark, cause):
 def test_an_infinite_gradient_is_not_clipped_into_a_small_one():
     optimizer = keras.optimizers.SGD(0.1, clipvalue=0.01)
     gradients = [tf.constant([np.inf, 1.0]), None]
-    found, nothing = reduction.clip_globally(gradients, optimizer)
-    np.testing.assert_array_equal(found, [np.nan, 1.0])
+    clipped, nothing = reduction.clip_globally(gradients, optimizer)
+    np.testing.assert_array_equal(clipped, [np.nan, 1.0])
     assert nothing is None
 
 

@@ -215,7 +215,7 @@ class TestSavedModel:
     def test_pgd_breaks_the_same_examples(
         self, model, versions, images, labels
     ):
-        found = [
+        adversarials = [
             attacks.pgd(
                 subject.classify, images, labels, _threat(), steps=5, seed=0
             )
@@ -226,7 +226,7 @@ class TestSavedModel:
         ]
         keras_broken, served_broken = (
             np.argmax(model(adversarial), axis=1) != labels
-            for adversarial in found
+            for adversarial in adversarials
         )
         assert 0 < keras_broken.sum() < len(labels)
         np.testing.assert_array_equal(served_broken, keras_broken)
@@ -397,8 +397,8 @@ class TestCallable:
         assert "TensorFlow cannot trace it (" in subject.note
         assert subject.note.endswith("only attacks that need none can run.")
         # The engine compiles it for one batch shape, and fills the last up.
-        found = engine.Engine(subject.classify, 5).predict(images)
-        np.testing.assert_array_equal(found, np.argmax(_sums(images), axis=1))
+        classes = engine.Engine(subject.classify, 5).predict(images)
+        np.testing.assert_array_equal(classes, np.argmax(_sums(images), axis=1))
 
         traced = tf.function(subject.classify)
         concrete = traced.get_concrete_function(tf.TensorSpec((5, 8, 8, 1)))

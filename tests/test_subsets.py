@@ -57,15 +57,15 @@ class TestFile:
         assert [path.name for path in folder.parent.iterdir()] == ["folder"]
 
     def test_is_read_as_it_was_written(self, file):
-        found = subsets.read(file)
-        assert found.rows.dtype == np.int64
-        assert found.rows.tolist() == [2, 7, 29]
-        assert found.labels.tolist() == [1, 0, 2]
-        assert found.predicted.tolist() == [0, 1, 1]
-        assert (found.dataset, found.images, found.bound, len(found)) == (
+        chosen = subsets.read(file)
+        assert chosen.rows.dtype == np.int64
+        assert chosen.rows.tolist() == [2, 7, 29]
+        assert chosen.labels.tolist() == [1, 0, 2]
+        assert chosen.predicted.tolist() == [0, 1, 1]
+        assert (chosen.dataset, chosen.images, chosen.bound, len(chosen)) == (
             ("digits", 20, 30, 3)
         )
-        assert found.picked_by == "runs/first, best weights, epoch 3"
+        assert chosen.picked_by == "runs/first, best weights, epoch 3"
 
     @pytest.mark.parametrize(
         "old, new, fault",
@@ -115,13 +115,13 @@ class TestFile:
         ],
     )
     def test_of_another_data_set(self, file, images, dataset, sentence):
-        found = subsets.read(file)
+        chosen = subsets.read(file)
         with pytest.raises(ValueError, match=sentence):
-            subsets.check_data(file, found, images, 30, dataset)
+            subsets.check_data(file, chosen, images, 30, dataset)
         with pytest.raises(ValueError, match="counts rows below 30"):
-            subsets.check_data(file, found, 20, 20)
-        subsets.check_data(file, found, 20, 30, "digits")
-        subsets.check_data(file, found, 20, 30)
+            subsets.check_data(file, chosen, 20, 20)
+        subsets.check_data(file, chosen, 20, 30, "digits")
+        subsets.check_data(file, chosen, 20, 30)
 
     def test_nothing_is_overwritten(self, tmp_path):
         (tmp_path / "mine").write_text("mine")
@@ -297,21 +297,21 @@ class TestDefense:
 
     @pytest.mark.parametrize("treatment", ["natural", "fgsm", "kl"])
     def test_the_attack_by_hand(self, file, treatment):
-        found = subset(file, treatment).attack(classify, batch(), INNER)
+        adversarial = subset(file, treatment).attack(classify, batch(), INNER)
         otherwise = {
             "natural": IMAGES,
             "fgsm": ascend(IMAGES, 0.2),
             "kl": two_steps(),
         }[treatment]
         expected = np.where(CHOSEN[:, None], otherwise, two_steps())
-        np.testing.assert_allclose(found.image, expected, atol=1e-6)
+        np.testing.assert_allclose(adversarial.image, expected, atol=1e-6)
 
     def test_fgsm_follows_the_ramp_of_epsilon(self, file):
         inner = INNER._replace(
             epsilon=tf.constant(0.1), step_size=tf.constant(0.025)
         )
-        found = subset(file, "fgsm").attack(classify, batch(), inner)
-        moved = np.abs(found.image - IMAGES).max(1)
+        adversarial = subset(file, "fgsm").attack(classify, batch(), inner)
+        moved = np.abs(adversarial.image - IMAGES).max(1)
         assert moved[CHOSEN].max() == pytest.approx(0.1, abs=1e-6)
         assert moved[~CHOSEN].max() == pytest.approx(0.05, abs=1e-6)
 
@@ -324,16 +324,16 @@ class TestDefense:
             return classify(images)
 
         image = tf.constant(two_steps())
-        found = subset(file, treatment).loss(
+        losses = subset(file, treatment).loss(
             counting, batch(), base.Adversarial(image)
         )
         assert len(seen) == 1
         assert seen[0] is image
         p = linear.softmax_of(two_steps())[TRUTH == 1]
-        np.testing.assert_allclose(found.values, -np.log(p), atol=1e-6)
-        assert found.natural_logits is None
+        np.testing.assert_allclose(losses.values, -np.log(p), atol=1e-6)
+        assert losses.natural_logits is None
         # Of natural and adversarial examples together no accuracy is logged.
-        assert (found.adversarial_logits is None) == (treatment == "natural")
+        assert (losses.adversarial_logits is None) == (treatment == "natural")
 
     def test_the_divergence_weighs_on_the_subset_alone(self, file):
         seen = []
@@ -343,20 +343,20 @@ class TestDefense:
             return classify(images)
 
         image = tf.constant(two_steps())
-        found = subset(file, "kl", 3.0).loss(
+        losses = subset(file, "kl", 3.0).loss(
             counting, batch(), base.Adversarial(image)
         )
         assert [images is image for images in seen] == [False, True]
         p, q = linear.softmax_of(IMAGES), linear.softmax_of(two_steps())
         expected = -np.log(q[TRUTH == 1])
         expected += 3.0 * CHOSEN * (p * np.log(p / q)).sum(1)
-        np.testing.assert_allclose(found.values, expected, atol=1e-6)
+        np.testing.assert_allclose(losses.values, expected, atol=1e-6)
         # numpy's and TensorFlow's products differ in their last bits.
         np.testing.assert_allclose(
-            found.natural_logits, classify(IMAGES), atol=1e-5
+            losses.natural_logits, classify(IMAGES), atol=1e-5
         )
         np.testing.assert_allclose(
-            found.adversarial_logits, classify(image), atol=1e-5
+            losses.adversarial_logits, classify(image), atol=1e-5
         )
 
     def test_the_default_regularization_and_the_config(self, file):

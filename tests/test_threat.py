@@ -168,18 +168,18 @@ class TestL2:
                 (low + (high - low) * part).astype("float32")
                 for part in (images, far)
             )
-            found = project(far, images).numpy()
-            distance = lengths(found, images)
+            projected = project(far, images).numpy()
+            distance = lengths(projected, images)
             assert (distance <= model.epsilon * (1 + 1e-6)).all()
             assert (distance >= model.epsilon * (1 - 1e-3)).all()
-            assert found.min() >= low and found.max() <= high
+            assert projected.min() >= low and projected.max() <= high
 
     def test_a_radius_per_example_overrides(self):
         images = np.full((3, 2, 2, 1), 0.5, "float32")
         radius = tf.constant([0.0, 0.1, 0.2])
         model = l2(5.0)
-        found = model.project(images + 0.4, images, radius)
-        np.testing.assert_allclose(lengths(found, images), radius, atol=1e-6)
+        inside = model.project(images + 0.4, images, radius)
+        np.testing.assert_allclose(lengths(inside, images), radius, atol=1e-6)
         start = model.random_start(
             images, noise.seeds(0, tf.range(3)), radius
         ).numpy()

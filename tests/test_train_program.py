@@ -227,15 +227,15 @@ def test_the_average_is_what_a_run_is_known_by(strategy):
     dataset = data.load("digits", validation_images=config.validation_images)
     model = run.compiled_model(config, dataset, None, 5, "float32")
     model.classifier.set_weights(small_runs.weights("run", "last"))
-    found = model.evaluate(
+    logs = model.evaluate(
         data.evaluation_batches(dataset.validation, 256, (0.0, 1.0)),
         return_dict=True,
         verbose=0,
     )
     logged = {
-        name: float(small_runs.rows("run")[-1][f"val_{name}"]) for name in found
+        name: float(small_runs.rows("run")[-1][f"val_{name}"]) for name in logs
     }
-    assert found == pytest.approx(logged, rel=1e-4)
+    assert logs == pytest.approx(logged, rel=1e-4)
 
 
 def test_a_run_without_an_average():
@@ -346,8 +346,8 @@ def test_defaults_come_from_the_data_set():
     assert config.workdir == "runs/digits_digits_cnn_mart"
     assert (config.model, config.epsilon) == ("digits_cnn", 0.15)
     config = run_config.Config(defense="mart:form=released", regularization=6)
-    found = options.parse(config.resolved().defense).options
-    assert (found["regularization"], found["form"]) == ("6", "released")
+    settings = options.parse(config.resolved().defense).options
+    assert (settings["regularization"], settings["form"]) == ("6", "released")
     # A workdir's name leaves an option's default out.
     config = run_config.Config(defense="mart:regularization=5.0:form=paper")
     assert config.resolved().workdir == "runs/digits_digits_cnn_mart"
@@ -473,8 +473,8 @@ def test_programs_take_the_last_epoch_of_a_run_without_a_validation_split():
     )
     assert process.returncode == 0, process.stderr
     report = json.loads(pathlib.Path("run/evaluation/report.json").read_text())
-    found = report["model"]["checkpoint"], report["model"]["epoch"]
-    assert found == ("last", 2)
+    used = report["model"]["checkpoint"], report["model"]["epoch"]
+    assert used == ("last", 2)
     process = programs.run(
         "label", "--workdir=run", "--subsets=chosen", "--allow_code", **here
     )

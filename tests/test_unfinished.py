@@ -27,9 +27,9 @@ def test_a_piece_is_done_once(tmp_path):
     work = _Work()
     for _ in range(2):
         kept = unfinished.Unfinished(tmp_path / "partial", _identity)
-        found = kept("pgd 0", work)
-        assert found["broken"].tolist() == [True, False]
-        assert float(found["seconds"]) == 1.5
+        arrays = kept("pgd 0", work)
+        assert arrays["broken"].tolist() == [True, False]
+        assert float(arrays["seconds"]) == 1.5
     assert work.times == 1
     kept("pgd 1", work)
     assert work.times == 2
@@ -82,10 +82,10 @@ def test_any_damaged_byte_of_a_piece_is_noticed(tmp_path):
         piece.write_bytes(damaged)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            found = unfinished.Unfinished(tmp_path, _identity)("pgd 0", work)
-        assert sorted(found) == ["broken", "seconds"]
-        assert found["broken"].tolist() == [True, False]
-        assert float(found["seconds"]) == 1.5
+            arrays = unfinished.Unfinished(tmp_path, _identity)("pgd 0", work)
+        assert sorted(arrays) == ["broken", "seconds"]
+        assert arrays["broken"].tolist() == [True, False]
+        assert float(arrays["seconds"]) == 1.5
 
 
 def test_a_piece_of_other_arrays_or_of_other_work_is_done_again(tmp_path):

@@ -88,10 +88,8 @@ def test_two_gradients_equal_the_closed_form(strategy, compiled):
     ).batch(linear.EXAMPLES)
     logs = model.fit(batch, verbose=0).history
     expected = sharpness_by_hand(0.7)
-    for found, own in zip(
-        model.classifier.get_weights(), expected, strict=True
-    ):
-        np.testing.assert_allclose(found, own, atol=1e-5)
+    for new, own in zip(model.classifier.get_weights(), expected, strict=True):
+        np.testing.assert_allclose(new, own, atol=1e-5)
     plain = linear.train_once(tf.distribute.get_strategy(), "natural")
     assert np.abs(plain[0] - expected[0]).max() > 1e-3
     # The logs are of the first of the two.
