@@ -25,7 +25,7 @@ def images():
 
 @pytest.fixture(scope="module")
 def labels():
-    return sklearn.datasets.load_digits().subject[:32].astype("int32")
+    return sklearn.datasets.load_digits().target[:32].astype("int32")
 
 
 @pytest.fixture(scope="module")
