@@ -43,12 +43,12 @@ def main(_):
             ("average", "live", average),
             ("average", "estimated", anew),
         ]:
-            report = mart_tf.evaluate_robustness(
+            accuracy = mart_tf.evaluate_robustness(
                 network, test, _THREAT, ["pgd"]
             ).accuracy
             print(
                 f"| {seed} | {weights} | {statistics} | "
-                f"{100 * report['natural']:.2f} | {100 * report['pgd']:.2f} |",
+                f"{100 * accuracy['natural']:.2f} | {100 * accuracy['pgd']:.2f} |",
                 flush=True,
             )
 
