@@ -48,7 +48,8 @@ def main(_):
             ).accuracy
             print(
                 f"| {seed} | {weights} | {statistics} | "
-                f"{100 * accuracy['natural']:.2f} | {100 * accuracy['pgd']:.2f} |",
+                f"{100 * accuracy['natural']:.2f} | "
+                f"{100 * accuracy['pgd']:.2f} |",
                 flush=True,
             )
 
