@@ -32,9 +32,12 @@ def matrix_product_peak(dtype):
 
 def forward_flops(model):
     """FLOPs of one image's forward pass: convolutions and dense layers."""
-    total = 0
-    for layer in model.layers:
-        if isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense)):
-            places = np.prod(layer.output.shape[1:-1], dtype=int)
-            total += 2 * int(np.prod(layer.kernel.shape)) * int(places)
-    return total
+    return sum(map(layer_flops, model.layers))
+
+
+def layer_flops(layer):
+    """FLOPs of one image in a layer: two for each multiplication it adds."""
+    if not isinstance(layer, (keras.layers.Conv2D, keras.layers.Dense)):
+        return 0
+    places = np.prod(layer.output.shape[1:-1], dtype=int)
+    return 2 * int(np.prod(layer.kernel.shape)) * int(places)
