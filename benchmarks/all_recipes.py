@@ -15,7 +15,6 @@ import fnmatch
 import math
 import multiprocessing
 import os
-import pathlib
 import pickle
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from absl import app
 from absl import flags
 from absl import logging
 import numpy as np
+import recipes
 import tensorflow as tf
 
 from mart_tf import data
@@ -40,7 +40,6 @@ _RECIPES = flags.DEFINE_list(
 )
 _BATCH = flags.DEFINE_integer("batch", 2, "Images a step.", lower_bound=2)
 
-_FOLDER = pathlib.Path(__file__).resolve().parents[1] / "flags"
 _SHAPES = {"mnist": (28, 28), "cifar10": (32, 32, 3)}
 _CLASSES = 10
 _STEPS = 2
@@ -48,13 +47,13 @@ _STEPS = 2
 
 def main(_):
     """Prints a line for each recipe."""
-    recipes = [
+    chosen = [
         path
-        for path in sorted(_FOLDER.glob("*.cfg"))
+        for path in recipes.paths()
         if any(fnmatch.fnmatch(path.stem, name) for name in _RECIPES.value)
     ]
-    if not recipes:
-        sys.exit(f"No recipe in {_FOLDER} is called {_RECIPES.value}.")
+    if not chosen:
+        sys.exit(f"No recipe in {recipes.FOLDER} is called {_RECIPES.value}.")
     print(
         f"{'recipe':26} {'parameters':>12} {'loss 1':>9} {'loss 2':>9} "
         f"{'seconds':>8}",
@@ -64,7 +63,7 @@ def main(_):
     # Recipes look for their pools and subsets where they are started.
     with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
         write_data(_BATCH.value)
-        jobs = [(path, _BATCH.value) for path in recipes]
+        jobs = [(path, _BATCH.value) for path in chosen]
         # TensorFlow keeps what it compiled until its process ends.
         with multiprocessing.get_context("spawn").Pool(
             1, maxtasksperchild=4
@@ -80,7 +79,7 @@ def main(_):
                     failed.append(name)
     if failed:
         sys.exit(f"The loss is not finite in: {', '.join(failed)}.")
-    print(f"{len(recipes)} recipes ran.")
+    print(f"{len(chosen)} recipes ran.")
 
 
 def write_data(batch_size):
@@ -163,11 +162,7 @@ def two_steps(job):
 
 def configuration(path, batch_size):
     """A recipe's configuration, its data and batch size replaced."""
-    values = train.FLAGS
-    values.unparse_flags()
-    for name in values:
-        values[name].unparse()
-    values(["mart-train", f"--flagfile={path}"])
+    values = recipes.parsed(path)
     if values.dataset in _SHAPES:
         values.dataset = f"npz:{values.dataset}.npz"
     values.batch_size = batch_size
