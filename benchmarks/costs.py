@@ -61,7 +61,7 @@ class Passes(NamedTuple):
 def network(spec, shape):
     """The `Network` of a spec such as "wide_resnet:depth=34:width=10"."""
     # Variables without values: their shapes are enough.
-    with keras.StatelessScope():
+    with keras.StatelessScope(initialize_variables=False):
         model = mart_tf.models.build(spec, shape, CLASSES)
     return Network(
         forward=rates.forward_flops(model),
@@ -97,7 +97,6 @@ def validation(passes, steps):
     return Passes(passes.training + passes.unseen, steps, 0)
 
 
-@functools.cache
 def passes(defense, steps):
     """`Passes` of a defense, the most that a step may take.
 
@@ -114,6 +113,7 @@ def passes(defense, steps):
     )
 
 
+@functools.cache
 def counted(defense, steps):
     """`Passes` of a defense, run once with a classifier that counts them.
 

@@ -19,7 +19,7 @@ from mart_tf import train
 
 # Training images, and those of them that are held out for validation.
 IMAGES = {
-    "digits": (1_438, 143),
+    "digits": (1_438, 144),
     "mnist": (60_000, 2_000),
     "cifar10": (50_000, 2_000),
 }

@@ -1,10 +1,16 @@
 """Training on paper: counts beside TensorFlow's profiler and by hand."""
 
+import datetime
 import importlib
+import json
+import os
 import pathlib
+import shutil
 import sys
 
 import pytest
+
+import mart_tf
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _SMALL = "small_cnn", (28, 28, 1)
@@ -102,3 +108,134 @@ def test_ring(costs):
     # Each of two sends half, twice; each of eight seven eighths, twice.
     assert costs.ring(8.0, 2) == 8.0
     assert costs.ring(8.0, 8) == 14.0
+
+
+@pytest.fixture(scope="module")
+def hours():
+    return importlib.import_module("hours")
+
+
+@pytest.fixture(scope="module")
+def scaling():
+    return importlib.import_module("scaling")
+
+
+def test_fit_finds_the_speed_that_steps_were_made_with(hours):
+    made = hours.Speed(unit=1e-3, flops=1e14)
+    work = [(26, 1e12), (26, 4e12), (3, 1e13)]
+    # 26 ms and 10 ms.
+    assert made.seconds(*work[0]) == pytest.approx(0.036)
+    rows = [(*pair, made.seconds(*pair)) for pair in work]
+    found, apart = hours.fit(rows)
+    assert found == pytest.approx(made)
+    assert apart < 1e-9
+
+
+def test_hours_of_a_recipe_worked_by_hand(hours, costs):
+    recipe = hours.recipe(_ROOT / "flags" / "table2_cifar10_mart.cfg")
+    # 48,000 of 50,000 images by 128.
+    assert (recipe.steps, recipe.epochs) == (375, 120)
+    forward, first = recipe.found.forward, recipe.found.first
+    trained = 48_000 * (26 * forward - 2 * first)
+    checked = 2_000 * (2 * 10 + 2) * forward
+    assert recipe.flop() == 120 * (trained + checked)
+    speed, _ = hours.fitted("step")
+    # 16 batches of validation images.
+    units = 375 * 26 + 16 * 22
+    expected = units * speed.unit + (trained + checked) / speed.flops
+    assert recipe.seconds() == pytest.approx(120 * expected)
+
+
+def test_pool_takes_half_of_a_batch(hours):
+    recipe = hours.recipe(_ROOT / "flags" / "table5a_mart.cfg")
+    assert recipe.steps == 196
+    labeler = hours.recipe(_ROOT / "flags" / "table5_labeler.cfg")
+    assert labeler.steps == 48_000 // 256
+
+
+def test_what_is_said_of_the_digits(hours):
+    digits = mart_tf.data.load("digits")
+    held = len(digits.validation)
+    assert hours.IMAGES["digits"] == (len(digits.train) + held, held)
+
+
+def test_speeds_are_those_of_the_page_about_gpus(hours):
+    page = (_ROOT / "docs" / "gpu.md").read_text(encoding="utf-8")
+    titles = {"resnet18": "ResNet-18"}
+    for name, size, rates in hours.MEASURED:
+        row = f"| {titles.get(name, 'WRN-34-10')}, {size} | bfloat16 |"
+        row += "".join(f" {rate:,} |" for rate in rates.values())
+        assert row in page
+    assert f" {hours.PEAK / 1e12:.0f} TFLOP/s (bfloat16)" in page
+
+
+def test_page_has_the_tables_of_today():
+    tables = importlib.import_module("tables")
+    page = tables.PAGE.read_text(encoding="utf-8")
+    assert tables.filled(page, tables.blocks()) == page
+    assert max(map(len, page.splitlines())) <= 80
+    for path in (_ROOT / "flags").glob("*.cfg"):
+        assert page.count(f"`{path.stem}`") == 1
+
+
+_TELL = "import json, os; print(json.dumps([os.environ.get('TF_CONFIG'), "
+_TELL += "sorted(os.sched_getaffinity(0))]))"
+
+needs_two_cores = pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity")
+    or len(os.sched_getaffinity(0)) < 2
+    or not shutil.which("taskset"),
+    reason="two workers need two cores, and taskset",
+)
+
+
+@needs_two_cores
+def test_workers_have_a_core_each_and_know_each_other(scaling, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", "of another cluster")
+    command = [sys.executable, "-c", _TELL]
+    told = [json.loads(t) for t in scaling.run_workers(command, 2, 60)]
+    configs = [json.loads(config) for config, _ in told]
+    addresses = configs[0]["cluster"]["worker"]
+    assert len(set(addresses)) == 2
+    assert all(address.startswith("127.0.0.1:") for address in addresses)
+    for index, config in enumerate(configs):
+        assert config == {
+            "cluster": {"worker": addresses},
+            "task": {"type": "worker", "index": index},
+        }
+    (first,), (second,) = (cores for _, cores in told)
+    assert first != second
+    # One alone is in no cluster.
+    [alone] = scaling.run_workers(command, 1, 60)
+    assert json.loads(alone) == [None, [first]]
+
+
+@needs_two_cores
+def test_a_worker_that_fails_ends_the_others(scaling):
+    code = (
+        "import os, sys, time\n"
+        "if '\"index\": 1' in os.environ['TF_CONFIG']: sys.exit('no room')\n"
+        "time.sleep(600)"
+    )
+    with pytest.raises(SystemExit, match="Worker 1 of(.|\n)*no room"):
+        scaling.run_workers([sys.executable, "-c", code], 2, 60)
+    wait = [sys.executable, "-c", "import time; time.sleep(600)"]
+    with pytest.raises(SystemExit, match="was not done in 0.5 s"):
+        scaling.run_workers(wait, 2, 0.5)
+
+
+def test_speed_is_that_after_the_first_epoch(scaling):
+    def event(second, name, **facts):
+        when = datetime.datetime(2030, 1, 1, 0, 0, second)
+        return {"time": when, "event": name, **facts}
+
+    found = [
+        event(0, "start", batch_size=32),
+        event(20, "epoch", done=5),
+        event(21, "save", kind="last"),
+        event(25, "epoch", done=10),
+        event(30, "epoch", done=15),
+        event(31, "end", outcome="finished"),
+    ]
+    # Ten steps of 32 images in ten seconds.
+    assert scaling.images_per_second(found) == 32.0
