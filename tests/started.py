@@ -10,6 +10,7 @@ its exit status, a line each.
 """
 
 import atexit
+import gc
 import json
 import os
 import runpy
@@ -73,6 +74,8 @@ def main():
     import keras  # noqa: F401
     import tensorflow  # noqa: F401
 
+    gc.collect()
+    gc.freeze()
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     for line in sys.stdin:
         process = os.fork()
