@@ -178,7 +178,7 @@ def checked():
 
     Returns:
         A resolved `Config`; the record of the run that it continues, or None;
-        the `Cluster` of its processes, or None.
+        the `Members` of its cluster, or None.
 
     Raises:
         ValueError: On anything that no run could start with.

@@ -6,9 +6,9 @@ import keras
 import rich.console
 import rich.progress
 
+from mart_tf.runs import asking
 from mart_tf.runs import history
 from mart_tf.runs import signals
-from mart_tf.runs import workers
 
 _REFRESH_SECONDS = 0.5
 _EVENT_SECONDS = 60.0
@@ -210,7 +210,7 @@ class Within(keras.callbacks.Callback):
         super().__init__()
         self._checkpoints = checkpoints
         self._signals = signals
-        self._asking = workers.Asking(together, signals)
+        self._asking = asking.Asking(together, signals)
         self._several = together.count > 1
         self._seconds, self._steps_between = every
         self._steps = place.steps

@@ -22,7 +22,7 @@ _EXAMPLE = (
 )
 
 
-class Cluster(NamedTuple):
+class Members(NamedTuple):
     """The processes of a run, and which of them this one is.
 
     Attributes:
@@ -48,14 +48,14 @@ class Cluster(NamedTuple):
 
 
 def of_environment(strategy):
-    """The `Cluster` that a `--strategy` asks for.
+    """The `Members` that a `--strategy` asks for.
 
     Args:
         strategy: One of `runs.STRATEGIES`; "auto" takes the cluster where
             `TF_CONFIG` names one of more than one process.
 
     Returns:
-        A `Cluster` of at least two processes, or None.
+        `Members`, at least two, or None.
 
     Raises:
         ValueError: If there should be a cluster, and `TF_CONFIG` tells none.
@@ -71,8 +71,8 @@ def of_environment(strategy):
             "environment variable TF_CONFIG, and it is not set; expected "
             f"something like {_EXAMPLE}, or another --strategy."
         )
-    cluster = _read(text)
-    return cluster if len(cluster.addresses) > 1 else None
+    members = _read(text)
+    return members if len(members.addresses) > 1 else None
 
 
 def _read(text):
@@ -106,7 +106,7 @@ def _read(text):
     if not 0 <= index < len(groups.get(kind, [])):
         raise _refused(text, f"it has no {kind} {index}, which this process is")
     before = len(groups.get("chief", [])) if kind == "worker" else 0
-    return Cluster(tuple(addresses), before + index)
+    return Members(tuple(addresses), before + index)
 
 
 def _refused(text, why):

@@ -21,7 +21,7 @@ def strategy(name, members=None):
 
     Args:
         name: One of `runs.STRATEGIES`.
-        members: The `cluster.Cluster` whose processes train together, or None.
+        members: The `cluster.Members` whose processes train together, or None.
             Each must come here before it has used TensorFlow; the call waits
             for the last one.
     """

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import math
 
 import rich.console
@@ -10,7 +9,6 @@ import tensorflow as tf
 
 from mart_tf import data
 from mart_tf import defenses
-from mart_tf import environment
 from mart_tf import files
 from mart_tf.models import loading
 from mart_tf.runs import checkpoints
@@ -37,7 +35,7 @@ def train(config, record, console, leave=None, members=None):
         record: The `Record` that `workdir.prepare` gave, or None.
         console: A `rich.console.Console` for the person who waits.
         leave: As of `signals.heeded`.
-        members: The `cluster.Cluster` of the processes that train it together;
+        members: The `cluster.Members` of the processes that train it together;
             then nothing may have used TensorFlow yet.
 
     Raises:
@@ -47,7 +45,7 @@ def train(config, record, console, leave=None, members=None):
             written, unless weights became infinite in the middle of it.
     """
     # First of all: TensorFlow must not have done anything before.
-    together = _together(config, members, console)
+    together = workers.trainers(members, config.strategy, console)
     if not together.is_chief:
         # The chief tells for all.
         console = rich.console.Console(quiet=True)
@@ -96,27 +94,6 @@ def _train(config, record, console, leave, together):
         _continue(training, record, facts, console, steps, seen)
 
 
-def _together(config, members, console):
-    """The `Workers` that train the run, this process among them."""
-    make = functools.partial(devices.strategy, config.strategy, members)
-    if members is None:
-        return workers.Workers(make())
-    console.print(
-        f"This is {members.describe()}; waiting for the others.",
-        highlight=False,
-        soft_wrap=True,
-    )
-    together = workers.connected(members, make)
-    if not members.is_chief:
-        console.print(
-            f"All are there; the chief, at {members.addresses[0]}, tells of "
-            "the run and writes its workdir.",
-            highlight=False,
-            soft_wrap=True,
-        )
-    return together
-
-
 @contextlib.contextmanager
 def _held(config, record, together):
     """A scope in which no other process may write the workdir."""
@@ -141,13 +118,8 @@ def _continue(training, record, facts, console, steps, seen):
         config.workdir, model, steps, tell, together
     )
     finished, position, warnings = saved.restore()
-    workers.check_alike(
-        together,
-        config.workdir,
-        _said(config, facts),
-        finished * steps + position,
-    )
     place = fitting.Place(steps, finished, position)
+    workers.check_alike(together, config, facts, place.done)
     instead = "Falling back to the one before it."
     if not place.done:
         instead = "Starting anew."
@@ -240,22 +212,6 @@ def facts_of(config, dataset, model, policy):
         "parameters": model.classifier.count_params(),
         "files": workdir.digests(config, model.defense.files),
     }
-
-
-def _said(config, facts):
-    """What must be alike in all processes that train a run."""
-    own = ("workdir", "data_dir", "download")
-    flags = {
-        f"--{name}": value
-        for name, value in dataclasses.asdict(config).items()
-        if name not in own
-    }
-    versions = {
-        f"the version of {package}": version
-        for package, version in environment.versions().items()
-    }
-    shown = {name.replace("_", " "): value for name, value in facts.items()}
-    return flags | versions | shown
 
 
 def _pool(config, dataset):

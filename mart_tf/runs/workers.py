@@ -7,15 +7,20 @@ gives every one of them the same answer.
 """
 
 import contextlib
+import dataclasses
 import signal
-import time
 import zlib
 
 import numpy as np
 import tensorflow as tf
 
-# Seconds between two questions, at the speed of the chief.
-_BETWEEN = 2.0
+from mart_tf import environment
+from mart_tf.runs import devices
+
+# Flags that may differ between the processes of a run.
+_OWN = ("workdir", "data_dir", "download")
+# Processes that a sentence names.
+_SHOWN = 3
 
 # What TensorFlow raises where a process of the cluster has gone.
 _GONE = (
@@ -81,15 +86,15 @@ class Cluster(Workers):
 
     Args:
         strategy: The strategy.
-        cluster: The `cluster.Cluster`.
+        members: The `cluster.Members`.
     """
 
-    def __init__(self, strategy, cluster):
+    def __init__(self, strategy, members):
         super().__init__(strategy)
-        self._cluster = cluster
-        self.count = len(cluster.addresses)
-        self.index = cluster.index
-        self.is_chief = cluster.is_chief
+        self._addresses = members.addresses
+        self.count = len(members.addresses)
+        self.index = members.index
+        self.is_chief = members.is_chief
         self.replicas = strategy.num_replicas_in_sync // self.count
         self._sum = tf.function(self._everywhere)
 
@@ -126,44 +131,64 @@ class Cluster(Workers):
             yield
         except _GONE as error:
             others = [
-                f"{place} ({address})"
-                for place, address in enumerate(self._cluster.addresses)
+                f"process {place} at {address}"
+                for place, address in enumerate(self._addresses)
                 if place != self.index
             ]
+            shown = " or ".join(others)
+            if len(others) > _SHOWN:
+                shown = f"one of the other {len(others)}"
             raise Lost(
-                f"Of the {self.count} processes that train together one has "
-                f"gone, of {', '.join(others)}: its own last line may say why. "
-                "Start all of them again with the same command: the run goes "
-                "on from its last save."
+                f"A process of this run has gone, {shown}; its own last line "
+                "may say why. Start all of them again with the same command: "
+                "the run goes on from its last save."
             ) from error
 
 
-def connected(cluster, make_strategy):
-    """The workers of a cluster, once all of them are there.
+def trainers(members, strategy, console):
+    """The `Workers` that train a run, this process among them.
 
     Args:
-        cluster: A `cluster.Cluster`.
-        make_strategy: Makes the strategy; TensorFlow waits in it until the
-            last process has come.
+        members: The `cluster.Members`, or None: this process alone. With
+            members TensorFlow may not have been used yet, and the call waits
+            for the last of them to come.
+        strategy: The `--strategy`.
+        console: A `rich.console.Console`, which is told who is waited for.
 
     Raises:
         ValueError: If this process cannot listen at its address.
     """
+    if members is None:
+        return Workers(devices.strategy(strategy))
+
+    def say(text):
+        console.print(text, highlight=False, soft_wrap=True)
+
+    say(f"This is {members.describe()}; waiting for the others.")
     # TensorFlow waits without looking at signals: Ctrl-C ends the process.
     before = _on_interrupt(signal.SIG_DFL)
     try:
-        return Cluster(make_strategy(), cluster)
+        together = Cluster(devices.strategy(strategy, members), members)
     except tf.errors.OpError as error:
         raise ValueError(
             f"TensorFlow cannot join the cluster of TF_CONFIG as "
-            f"{cluster.describe()}: {error.message}. Is the port free, and do "
+            f"{members.describe()}: {error.message}. Is the port free, and do "
             "the processes reach each other?"
         ) from error
     finally:
         _on_interrupt(before)
+    if not members.is_chief:
+        say(
+            f"All are there; the chief, at {members.addresses[0]}, tells of "
+            "the run and writes its workdir."
+        )
+    return together
 
 
 def _on_interrupt(handler):
+    """Sets who answers Ctrl-C; who did before, None if that is not known."""
+    if handler is None:
+        return None
     try:
         return signal.signal(signal.SIGINT, handler)
     except ValueError:
@@ -171,27 +196,27 @@ def _on_interrupt(handler):
         return None
 
 
-def check_alike(workers, path, said, done):
+def check_alike(workers, config, facts, done):
     """Refuses processes that would not train the same run.
 
     Args:
         workers: The `Workers`.
-        path: The workdir.
-        said: What must be alike, plain values by name: the same names in
-            every process.
+        config: The `Config`.
+        facts: What is known of data and network, plain values by name.
         done: How many steps of the run are done.
 
     Raises:
         ValueError: In every process, naming one that differs and in what.
     """
+    said = _said(config, facts)
     own = [zlib.crc32(repr(value).encode()) for value in said.values()]
     rows = workers.gathered([*own, done])
     for place, row in enumerate(rows):
         if row[-1] != rows[0][-1]:
             raise ValueError(
-                f"Process {place} finds step {row[-1]} of the run in {path}, "
-                f"and the chief step {rows[0][-1]}; --workdir must be a folder "
-                "that all processes share."
+                f"Process {place} finds step {row[-1]} of the run in "
+                f"{config.workdir}, and the chief step {rows[0][-1]}; "
+                "--workdir must be a folder that all processes share."
             )
         others = [
             name
@@ -208,57 +233,16 @@ def check_alike(workers, path, said, done):
             )
 
 
-class Asking:
-    """Whether to save and to stop, the same in every process.
-
-    Args:
-        workers: The `Workers`.
-        signals: The `signals.Signals` of this process.
-
-    Attributes:
-        stop: The signal that asks to stop, of whichever process, or None.
-        of: The place of that process.
-        save: Whether one asks to save.
-    """
-
-    def __init__(self, workers, signals):
-        self._workers = workers
-        self._signals = signals
-        self.rest()
-
-    def rest(self):
-        """Nothing is asked for; the next call of `is_wanted` asks again."""
-        self.stop, self.of, self.save = None, 0, False
-        self._calls = self._between = 0
-        self._when = time.monotonic()
-
-    def is_wanted(self, due, now=False):
-        """Whether to save here: it is due, or a signal asks for it.
-
-        Several processes ask each other every two seconds, in between it is
-        not.
-
-        Args:
-            due: Whether the chief finds that it is time; that of others does
-                not count.
-            now: Whether to ask in any case, the same in every process.
-        """
-        self._calls += 1
-        alone = self._workers.count == 1
-        if not (alone or now or self._calls >= self._between):
-            return False
-        own = [due, self._signals.stop or 0, self._signals.save]
-        self._signals.save = False
-        rows = self._workers.gathered([*own, self._pause()])
-        due, self._between = rows[0][0], rows[0][3]
-        self._calls, self._when = 0, time.monotonic()
-        self.save = bool(rows[:, 2].any())
-        self.of = int(np.argmax(rows[:, 1] > 0))
-        number = int(rows[self.of, 1])
-        self.stop = signal.Signals(number) if number else None
-        return bool(due or number or self.save)
-
-    def _pause(self):
-        """How many calls of `is_wanted` take as long as should be between."""
-        seconds = (time.monotonic() - self._when) / self._calls
-        return max(1, min(10**6, round(_BETWEEN / max(seconds, 1e-6))))
+def _said(config, facts):
+    """What must be alike in all processes that train a run, by its name."""
+    flags = {
+        f"--{name}": value
+        for name, value in dataclasses.asdict(config).items()
+        if name not in _OWN
+    }
+    versions = {
+        f"the version of {package}": version
+        for package, version in environment.versions().items()
+    }
+    shown = {name.replace("_", " "): value for name, value in facts.items()}
+    return flags | versions | shown
