@@ -16,14 +16,14 @@ _ATTACKS = (
     "pgd:steps=3:restarts=2",
     "autoattack:version=custom:attacks=apgd_ce+square",
     "transfer:fgsm",
-    "cleverhans:cw_l2:binary_search_steps=2:max_iterations=10"
+    "cw_l2:binary_search_steps=2:max_iterations=10"
     ":learning_rate=0.1:radius=0.5",
 )
 _FILES = (
     "pgd_steps=3_restarts=2",
     "autoattack_version=custom_attacks=apgd_ce+square",
     "transfer_fgsm",
-    "cleverhans_cw_l2_binary_search_steps=2_max_iterations=10"
+    "cw_l2_binary_search_steps=2_max_iterations=10"
     "_learning_rate=0.1_radius=0.5",
 )
 

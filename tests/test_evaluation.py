@@ -857,7 +857,6 @@ class TestReport:
             "cleverhans:pgd",
             "cleverhans:bim",
             "cleverhans:mim",
-            "cleverhans:madry",
         ]
         report = mart_tf.evaluate_robustness(
             model, (images[:100], labels[:100]), threat, names

@@ -348,7 +348,7 @@ class TestBlackBox:
         assert "45.00% under all gradient attacks together" in sign.evidence
 
     def test_an_attack_that_minimises_distance_is_left_out(self):
-        distances = _result("cleverhans:cw_l2", 0, norm="l2")
+        distances = _result("cw_l2", 0, norm="l2")
         square = _result("square", 400, access="queries")
         sign = _sign(3, distances, _result("pgd", 450), square)
         assert sign.verdict == "failed"

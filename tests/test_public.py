@@ -14,8 +14,9 @@ PUBLIC = {
     "mart_tf": """AdversarialClassifier ThreatModel attacks data defenses
         evaluate_robustness evaluation export_saved_model labeling losses
         models""",
-    "mart_tf.attacks": """APGD ATTACKS Attack AutoAttack CW FAB FGSM
-        MomentumPGD PGD SPSA Square TargetedAPGD ascent_step check_settings
+    "mart_tf.attacks": """APGD ATTACKS Attack AutoAttack CW
+        CarliniWagnerL2 FAB FGSM MomentumPGD PGD SPSA Square TargetedAPGD
+        ascent_step check_settings
         create dlr fgsm input_gradient margin nearest_crossing objective pgd
         pgd_until_stationary resolve targeted_dlr""",
     "mart_tf.data": """DEFAULTS Dataset Defaults POOLS Pool SOURCES Source

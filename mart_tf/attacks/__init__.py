@@ -24,13 +24,13 @@ ATTACKS = {
     "apgd_t": "mart_tf.attacks.auto_pgd:TargetedAPGD",
     "fab_t": "mart_tf.attacks.adaptive_boundary:FAB",
     "square": "mart_tf.attacks.random_search:Square",
+    "cw_l2": "mart_tf.attacks.carlini_wagner:CarliniWagnerL2",
     "spsa": "mart_tf.attacks.simultaneous_perturbation:SPSA",
     "autoattack": "mart_tf.attacks.autoattack:AutoAttack",
     "cleverhans:fgm": "mart_tf.attacks.cleverhans.adapters:FastGradient",
     "cleverhans:pgd": "mart_tf.attacks.cleverhans.adapters:ProjectedGradient",
     "cleverhans:bim": "mart_tf.attacks.cleverhans.adapters:BasicIterative",
     "cleverhans:mim": "mart_tf.attacks.cleverhans.adapters:MomentumIterative",
-    "cleverhans:madry": "mart_tf.attacks.cleverhans.adapters:Madry",
     "cleverhans:cw_l2": (
         "mart_tf.attacks.cleverhans.carlini_wagner:CarliniWagnerL2"
     ),

@@ -86,8 +86,8 @@ class _AutoPGD(base.Attack, abc.ABC):
         # Before x^(k+1) counts: the conditions speak of x^(0) to x^(k).
         halve, state = self.check(state, taken)
         here = {"best": point, "best_value": value, "best_gradient": slope}
-        best = _choose(value > state["best_value"], here, state)
-        point, value, slope = _choose(halve, best, here).values()
+        best = examples.choose(value > state["best_value"], here, state)
+        point, value, slope = examples.choose(halve, best, here).values()
         step_size = tf.where(halve, 0.5, 1.0) * state["step_size"]
         rise = tf.cast(value > state["value"], tf.float32)
         following = {
@@ -223,11 +223,3 @@ def _windows(steps):
         if point < steps:
             windows[point + 1] = float(point - earlier)
     return tf.constant(windows)
-
-
-def _choose(condition, first, second):
-    """What `first` names, from it or from `second` for each example."""
-    return {
-        name: examples.where(condition, values, second[name])
-        for name, values in first.items()
-    }

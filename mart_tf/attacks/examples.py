@@ -30,6 +30,14 @@ def where(chosen, values, others):
     return tf.where(tf.reshape(chosen, shape), values, others)
 
 
+def choose(chosen, values, others):
+    """What `values` names, as in `where`, each from its own of two dicts."""
+    return {
+        name: where(chosen, value, others[name])
+        for name, value in values.items()
+    }
+
+
 def strongest_wrong(labels, logits, count):
     """The wrong classes of the highest logits, int32 `[batch, count]`."""
     is_label = tf.one_hot(labels, logits.shape[-1], True, False, dtype=tf.bool)

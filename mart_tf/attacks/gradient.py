@@ -1,6 +1,7 @@
 """Attacks along the gradient: FGSM and PGD."""
 
 import functools
+import math
 import numbers
 
 import tensorflow as tf
@@ -287,6 +288,12 @@ def check_count(name, value):
             f"{name} is {value!r}; expected a whole number of at least 1."
         )
     bounds.ATTACK_STEPS.check(name, value)
+
+
+def check_above_0(name, value):
+    """Raises a `ValueError` unless a setting is a finite number above 0."""
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} is {value!r}; expected a number above 0.")
 
 
 def check_all_steps(name, steps, rounds):

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from mart_tf import noise
 from mart_tf import threat as threat_model
+from mart_tf.attacks import adam
 from mart_tf.attacks import base
 from mart_tf.attacks import gradient
 from mart_tf.attacks import objectives
@@ -17,10 +18,6 @@ from mart_tf.attacks import objectives
 _FORWARD = 512
 
 _MARGIN = functools.partial(objectives.margin, kappa=math.inf)
-
-_MEAN_DECAY = 0.9
-_SQUARE_DECAY = 0.999
-_SMALL = 1e-8
 
 
 class SPSA(base.Attack):
@@ -59,8 +56,8 @@ class SPSA(base.Attack):
     ):
         gradient.check_settings(steps)
         _check_samples(samples)
-        _check_positive("learning_rate", learning_rate)
-        _check_positive("delta", delta)
+        gradient.check_above_0("learning_rate", learning_rate)
+        gradient.check_above_0("delta", delta)
         self.steps = steps
         self.samples = samples
         self.learning_rate = learning_rate
@@ -98,16 +95,10 @@ class SPSA(base.Attack):
             delta=self.delta * width,
             margin=self.margin,
         )
-        mean = state["mean"] + (1.0 - _MEAN_DECAY) * (slope - state["mean"])
-        square = state["square"] + (1.0 - _SQUARE_DECAY) * (
-            tf.square(slope) - state["square"]
-        )
         count = self.threat.radius(images, tf.cast(taken + 1, tf.float32))
-        ascent = (mean / (1.0 - _MEAN_DECAY**count)) / (
-            tf.sqrt(square / (1.0 - _SQUARE_DECAY**count)) + _SMALL
+        ascent, mean, square = adam.step(
+            slope, state["mean"], state["square"], count
         )
-        # The square of a huge slope is infinite.
-        ascent = threat_model.finite(ascent)
         following = {
             "adversarial": self.threat.project(
                 adversarial + self.learning_rate * width * ascent, images
@@ -194,8 +185,3 @@ def _check_samples(samples):
             f"samples is {samples!r}; expected an even number of at least 2, "
             "because samples come in pairs."
         )
-
-
-def _check_positive(name, value):
-    if not (value > 0 and math.isfinite(value)):
-        raise ValueError(f"{name} is {value!r}; expected a number above 0.")

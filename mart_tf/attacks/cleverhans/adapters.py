@@ -2,11 +2,16 @@
 
 Their own options by their own names. The defaults are those of this project's
 attacks where CleverHans has none: 20 steps of epsilon / 10. What an adapter
-mends is named in its docstring. For `pgd` and `madry` CleverHans draws the
-random start from TensorFlow's global generator, for a whole batch at once, so
+mends is named in its docstring. For `pgd` CleverHans draws the random start
+from TensorFlow's global generator, for a whole batch at once, so
 `evaluate_robustness` seeds that generator before each attack; the start of an
 example then depends on the batch size, unlike in this project's own attacks
 and in `spsa`.
+
+`basic_iterative_method` and `madry_et_al` are CleverHans's
+`projected_gradient_descent` without and with a random start, and fail on numpy
+2 ("inhomogeneous shape") before they call it: `bim` calls it itself, and
+`madry_et_al` is `pgd`.
 """
 
 import functools
@@ -129,11 +134,8 @@ class ProjectedGradient(_Adapter):
 class BasicIterative(_Adapter):
     """`basic_iterative_method` (Kurakin et al., ICLR 2017 workshop).
 
-    It is CleverHans's `projected_gradient_descent` without a random start,
-    and called as that. Faults mended so: with its default
-    `sanity_checks=True` and clip bounds it fails on numpy 2 ("inhomogeneous
-    shape"), it ignores its option `rand_init`, and it takes no loss, which
-    the steps that shrink in l2 are mended by.
+    `pgd` without a random start: CleverHans's own function ignores
+    `rand_init`, and takes no loss.
 
     Args:
         nb_iter: Number of steps.
@@ -146,29 +148,6 @@ class BasicIterative(_Adapter):
 
     def others(self):
         return {**super().others(), "rand_init": False}
-
-
-class Madry(_Adapter):
-    """`madry_et_al` (Madry et al., ICLR 2018): PGD from a random start.
-
-    It is CleverHans's `projected_gradient_descent`, and called as that.
-    Faults mended so: with its default `sanity_checks=True` and clip bounds it
-    fails on numpy 2 ("inhomogeneous shape"); it starts in a ball of radius
-    0.3 whatever epsilon and the pixels' range, clipped to epsilon, which
-    leaves most pixels of a smaller ball on its bounds; and it takes no loss,
-    which the steps that shrink in l2 are mended by.
-
-    Args:
-        nb_iter: Number of steps.
-        eps_iter: Step size; default: epsilon / 10.
-    """
-
-    def __init__(self, nb_iter: int = 20, eps_iter: float | None = None):
-        self.nb_iter = nb_iter
-        self.eps_iter = eps_iter
-
-    def others(self):
-        return {**super().others(), "rand_init": True}
 
 
 class MomentumIterative(_Adapter):
@@ -214,11 +193,3 @@ def inside(threat, found, images):
             "rounding."
         )
     return adversarial
-
-
-def check_above_0(attack, *names):
-    """Raises a `ValueError` if one of these settings is not above 0."""
-    for name in names:
-        value = getattr(attack, name)
-        if not 0 < value < np.inf:
-            raise ValueError(f"{name} is {value}; expected a number above 0.")

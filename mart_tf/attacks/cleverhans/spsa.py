@@ -6,6 +6,7 @@ import tensorflow as tf
 from mart_tf import noise
 from mart_tf import threat as threat_model
 from mart_tf.attacks import base
+from mart_tf.attacks import gradient
 from mart_tf.attacks.cleverhans import adapters
 
 
@@ -56,7 +57,8 @@ class SPSA(base.Attack):
         self.spsa_samples = spsa_samples
         self.spsa_iters = spsa_iters
         self.early_stop_loss_threshold = early_stop_loss_threshold
-        adapters.check_above_0(self, "learning_rate", "delta")
+        gradient.check_above_0("learning_rate", learning_rate)
+        gradient.check_above_0("delta", delta)
 
     def prepare(self):
         if self.threat.norm != "linf":
