@@ -172,8 +172,8 @@ class TestStoppedEvaluations:
         whole, stopped = _files(directory), _files(tmp_path)
         assert whole.keys() == stopped.keys()
         for name, arrays in whole.items():
-            if name.startswith("cleverhans"):
-                # Its noise hangs on the pieces, its distances on its batch.
+            if name.startswith("cw_l2"):
+                # It ends on the boundary, and rounding hangs on the batch.
                 continue
             for key, values in arrays.items():
                 np.testing.assert_array_equal(values, stopped[name][key])

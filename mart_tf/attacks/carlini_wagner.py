@@ -34,7 +34,9 @@ class CarliniWagnerL2(base.Attack):
     natural example.
 
     Like them in their code, a descent ends where a tenth of
-    `max_iterations` has not brought the loss below 0.9999 of what it was.
+    `max_iterations` has not brought the loss below 0.9999 of what it was. What
+    is found does not depend on the others of the batch, but it lies on the
+    boundary, where the rounding of the network, which does, has a say.
 
     Args:
         binary_search_steps: How many c are tried, at least 1.
