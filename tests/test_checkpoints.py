@@ -11,6 +11,7 @@ import pytest
 import mart_tf
 from mart_tf.runs import accumulators
 from mart_tf.runs import checkpoints
+from mart_tf.runs import workers
 
 
 def made(path, seed=0):
@@ -345,7 +346,9 @@ def test_a_middle_without_its_checksum_is_missed(tmp_path):
 
 def test_metrics_of_other_replicas_keep_their_sum(tmp_path):
     model, _ = made(tmp_path)
-    kept = accumulators.Accumulators(model)
+    kept = accumulators.Accumulators(
+        model, workers.Workers(model.distribute_strategy)
+    )
     size = kept.saved.shape[1]
     kept.restore(np.arange(2 * size, dtype=np.float32).reshape(2, size))
     kept.give()

@@ -271,7 +271,7 @@ class TestDistances:
     def test_stand_apart_from_the_worst_case(self, digits, name):
         model, (images, labels) = digits
         spec = f"{name}:binary_search_steps=2:max_iterations=20"
-        found = mart_tf.evaluate_robustness(
+        report = mart_tf.evaluate_robustness(
             model,
             (images[:20], labels[:20]),
             _THREAT,
