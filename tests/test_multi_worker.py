@@ -56,16 +56,24 @@ def ended(path, *flags, **options):
         return [process.finished() for process in both]
 
 
-def saved_within(path, above=0):
-    """Waits until the middle of an epoch is saved; the step."""
-    newest = pathlib.Path(path, "checkpoints/newest.json")
-    for _ in range(6000):
-        with contextlib.suppress(OSError, ValueError):
-            step = json.loads(newest.read_text()).get("within", 0)
-            if step > above:
-                return step
-        time.sleep(0.01)
-    raise AssertionError(f"No save within an epoch above step {above}.")
+def newest(path):
+    """The newest step in the middle of an epoch that is saved, or 0."""
+    file = pathlib.Path(path, "checkpoints/newest.json")
+    with contextlib.suppress(OSError, ValueError):
+        return json.loads(file.read_text()).get("within", 0)
+    return 0
+
+
+@contextlib.contextmanager
+def training(path):
+    """Both processes of a run, once they have saved something."""
+    before = newest(path)
+    with begun(path) as both:
+        for _ in range(12_000):
+            if newest(path) > before:
+                break
+            time.sleep(0.01)
+        yield both
 
 
 def test_two_processes_train_what_one_does():
@@ -97,8 +105,7 @@ def test_a_process_that_is_stopped_or_lost_ends_the_others_and_all_go_on():
     for process in ended("whole"):
         assert process.returncode == 0, process.stderr
     # The scheduler takes one that is not the chief.
-    with begun("run") as both:
-        saved_within("run")
+    with training("run") as both:
         os.kill(both[1].pid, signal.SIGTERM)
         for process in both:
             done = process.finished()
@@ -112,8 +119,7 @@ def test_a_process_that_is_stopped_or_lost_ends_the_others_and_all_go_on():
             assert done.stderr.count("\n") == 1
     # Its machine fails.
     for place in (1, 0):
-        with begun("run") as both:
-            step = saved_within("run")
+        with training("run") as both:
             os.kill(both[place].pid, signal.SIGKILL)
             killed = time.monotonic()
             assert both[place].finished().returncode == -signal.SIGKILL
@@ -128,7 +134,6 @@ def test_a_process_that_is_stopped_or_lost_ends_the_others_and_all_go_on():
     assert chief.returncode == 0, chief.stderr
     assert worker.returncode == 0, worker.stderr
     assert "Continuing run after step " in chief.stdout
-    assert step
     small_runs.assert_same("whole", "run")
     ends = [
         e["outcome"] for e in run_states.events("run") if e["event"] == "end"
@@ -149,7 +154,7 @@ def test_processes_that_differ_are_refused():
     for process in ended("run", "--epochs=3", others=["--workdir=other"]):
         assert process.returncode == 1
         assert process.stderr == (
-            "mart-train: Process 1 finds step 0 of the run in other, and the "
-            "chief step 40; --workdir must be a folder that all processes "
+            "mart-train: Process 1 finds step 0 of the run in its --workdir, "
+            "and the chief step 40; it must be one folder that all processes "
             "share.\n"
         )

@@ -214,9 +214,9 @@ def check_alike(workers, config, facts, done):
     for place, row in enumerate(rows):
         if row[-1] != rows[0][-1]:
             raise ValueError(
-                f"Process {place} finds step {row[-1]} of the run in "
-                f"{config.workdir}, and the chief step {rows[0][-1]}; "
-                "--workdir must be a folder that all processes share."
+                f"Process {place} finds step {row[-1]} of the run in its "
+                f"--workdir, and the chief step {rows[0][-1]}; it must be one "
+                "folder that all processes share."
             )
         others = [
             name
