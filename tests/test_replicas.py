@@ -85,7 +85,6 @@ def test_a_batch_norm_of_each_replica_is_told_of(recwarn):
     "strategy",
     [
         tf.distribute.experimental.CentralStorageStrategy,
-        tf.distribute.MultiWorkerMirroredStrategy,
     ],
 )
 def test_strategies_of_other_kinds(strategy):
