@@ -81,14 +81,8 @@ def test_a_batch_norm_of_each_replica_is_told_of(recwarn):
         compiled(lambda: network(False), keras.optimizers.SGD)
 
 
-@pytest.mark.parametrize(
-    "strategy",
-    [
-        tf.distribute.experimental.CentralStorageStrategy,
-    ],
-)
-def test_strategies_of_other_kinds(strategy):
-    with strategy().scope():
+def test_strategies_of_other_kinds():
+    with tf.distribute.experimental.CentralStorageStrategy().scope():
         network = linear.linear_network()
         with pytest.raises(ValueError, match="expected a tf.distribute.Mirror"):
             mart_tf.AdversarialClassifier(network, threat=linear.THREAT)

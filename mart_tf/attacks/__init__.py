@@ -90,8 +90,8 @@ def create(spec):
     attack = options.load(spec.import_path)(**spec.options)
     if not isinstance(attack, options.load("mart_tf.attacks.base:Attack")):
         raise ValueError(
-            f"{spec.import_path} is a {type(attack).__name__}; expected a subclass "
-            "of mart_tf.attacks.Attack."
+            f"{spec.import_path} is a {type(attack).__name__}; expected a "
+            "subclass of mart_tf.attacks.Attack."
         )
     return attack
 
