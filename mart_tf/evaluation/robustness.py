@@ -50,14 +50,10 @@ def evaluate_robustness(
 ):
     """Measures natural and robust accuracy over a whole data set.
 
-    Always in float32, without TF32. An example misclassified without attack
-    counts as broken under every attack; every attack starts from all other
-    examples, so that its accuracy stands alone; inside an ensemble such as
-    `autoattack` each attack gets what the earlier ones left. An example counts
-    as broken as soon as any iterate of the attack is misclassified, which is at
-    least as strict as looking at the last one only; of CleverHans's attacks,
-    and of what is made on a surrogate, the last one counts. The worst case is
-    taken example by example.
+    Always in float32, without TF32. What is misclassified without attack counts
+    as broken under every attack, as soon as any iterate is misclassified; the
+    worst case is taken example by example (docs/evaluation.md, "What is
+    counted").
 
     The images are held in memory, and once more while an attack runs. With
     the same seed, model and data the report is the same; CleverHans draws its

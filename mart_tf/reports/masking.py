@@ -1,45 +1,9 @@
 """Signs of gradient masking, looked for in what an evaluation ran.
 
-A defense that hides its gradients looks robust to the attacks that follow them
-and to no others (Athalye et al., ICML 2018, section 3.1). Each of seven signs
-passes, fails, or is not tested because what it takes was not run. One attack
-is "stronger" than another as `differences.is_stronger` says, by more than 0.5
-points: per cent of all examples. Signs 5 to 7, where sound networks differ a
-little, allow for 5.
-
-1. More gradient steps: no attack is stronger than one of more steps, equal
-   otherwise. FGSM is compared with PGD on the cross-entropy whose steps add
-   up to 2 epsilon or more: from a random start it may be as far to the other
-   side. Between two PGDs the evaluation itself sees to it: any iterate counts,
-   and the longer one passes through those of the shorter.
-2. White box: no attack made on a surrogate is stronger than all gradient
-   attacks together, and
-3. nor is a gradient-free one. One inside an ensemble has only what the
-   gradient attacks before it left, and must not break 0.5 points of that;
-   the code of AutoAttack's authors warns from 0.2 points on.
-4. Growing epsilon: the accuracy never rises, and falls below 5 %. Where a
-   sweep ends above that the sign is not tested, but fails if in linf it has
-   reached half the pixel range: all images can then be turned into one and
-   the same grey one, which is right for the examples of one class at most. So
-   the line there is chance, if that is above 5 %.
-5. Restarts: those after the first break no more than 5 points (20 restarts
-   took 2.8 points from the MNIST network of Madry et al., ICLR 2018, table 1);
-   and the loss along PGD and CW ends more than 1 % above where it
-   began, all falls on the way at most half of all rises. Both are needed.
-6. AutoAttack: not stronger by more than 5 points than the strongest PGD or
-   CW. On MNIST, 20 small steps leave about 3 points too many on sound
-   networks. In the table for CIFAR-10 of Croce and Hein (ICML 2020) published
-   accuracies, mostly under PGD, lie at most 5 points above AutoAttack's or at
-   least 8: MART's own network by 8, the networks that it exposed by up to 67.
-7. Cross-entropy: no attack on the margin is stronger by more than 5 points
-   than one on the cross-entropy of as many steps. In float32 that loss has no
-   gradient where p_y rounds to 1: what follows it, as CleverHans's attacks do,
-   stands still on a network that is merely confident. Of the sound networks in
-   Table 4 of the MART paper CW takes at most 4.4 points more than PGD-20.
-
-A sign that fails is a warning and no proof: the loss of a sound network may be
-hard to climb too. Nor are seven that pass: they show that the attacks which ran
-worked as they should, not that no other would.
+Each of seven signs passes, fails, or is not tested because what it takes was
+not run; what they are, their lines and the reasons for them:
+docs/evaluation.md, "Signs of gradient masking". One attack is "stronger" than
+another as `differences.is_stronger` says.
 """
 
 import dataclasses
@@ -87,7 +51,7 @@ class Sign:
 
 
 def signs(report, classes=None):
-    """The seven signs of the module's docstring, in that order.
+    """The seven signs, in the order of docs/evaluation.md.
 
     Args:
         report: A `Report`; `results`, `threat`, `sweep` and `traces` are read.
