@@ -41,6 +41,7 @@ import numpy as np
 import tensorflow as tf
 
 import mart_tf
+from mart_tf import bounds
 from mart_tf import cli
 from mart_tf import noise
 from mart_tf.attacks import projected
@@ -153,7 +154,9 @@ class Bench:
     def __init__(self, name):
         self.measure = getattr(self, name)
         config = workdir.trained(_WORKDIR.value).config
-        epsilon = cli.number("--epsilon", _EPSILON.value) or config.epsilon
+        epsilon = config.epsilon
+        if _EPSILON.value is not None:
+            epsilon = bounds.number("--epsilon", _EPSILON.value)
         self.threat = mart_tf.ThreatModel(config.norm, epsilon)
         dataset = mart_tf.data.load(
             config.dataset, data_dir=_DATA_DIR.value or config.data_dir
