@@ -32,6 +32,12 @@ from tensorflow_serving.apis import predict_pb2
 
 # gRPC itself allows no more attempts than five.
 _MOST_RETRIES = 4
+# What gRPC says of an answer, or of its headers, beyond the limit.
+_TOO_LONG = (
+    "Decompressed",
+    "CLIENT: Received",
+    "received metadata size exceeds",
+)
 _PREDICT = "/tensorflow.serving.PredictionService/Predict"
 
 
@@ -168,7 +174,7 @@ class Client:
                 f"The address {self._address!r} is not one of a gRPC server; "
                 f"expected HOST:PORT (gRPC said: {said})."
             )
-        if said.startswith("Decompressed") or "CLIENT: Received" in said:
+        if any(part in said for part in _TOO_LONG):
             return (
                 f"The answer of {self._address} is longer than "
                 f"{self._max_answer_bytes:,} bytes; send fewer images at once, "

@@ -252,7 +252,7 @@ def assert_sentence(sentence, part):
     """One sentence of a client's that holds a part, and no escape codes."""
     assert isinstance(sentence, str)
     assert re.match(r"(rest|grpc)_client: ", sentence)
-    assert part in sentence
+    assert part in sentence, sentence
     assert sentence.isprintable()
     assert len(sentence) < 1000
 

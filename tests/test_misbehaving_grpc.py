@@ -81,7 +81,7 @@ SERVERS = {
     ),
     "headers without end": (
         misbehaving.repeats(misbehaving.frame(1, b"", 0, 1), _FIELDS),
-        _LATE,
+        "send fewer images",
     ),
     "no last headers": (says(_DATA), _LATE),
     "half a message": (
@@ -249,6 +249,15 @@ def test_servers(name, images):
     with misbehaving.listening(misbehave, misbehaving.reads_http2) as address:
         sentence, lines = ask(address, images, timeout=0.5)
     misbehaving.assert_sentence(sentence, part)
+    assert not lines
+
+
+def test_headers_that_become_too_long(images):
+    # In half a second they may, or may not.
+    misbehave, _ = SERVERS["headers without end"]
+    with misbehaving.listening(misbehave, misbehaving.reads_http2) as address:
+        sentence, lines = ask(address, images, timeout=60)
+    misbehaving.assert_sentence(sentence, _LONG)
     assert not lines
 
 
