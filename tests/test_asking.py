@@ -106,6 +106,17 @@ def test_between_questions_nobody_is_asked():
     assert one[0]
 
 
+def test_a_question_out_of_turn_says_nothing_of_the_pace():
+    # As validation begins: no time has passed since the last question.
+    def steps(place, seen, asked):
+        asked.is_wanted(False, now=True)
+        if place == 1:
+            seen.stop = signal.SIGTERM
+        return asked.is_wanted(False)
+
+    assert together(steps) == [True] * 2
+
+
 def test_of_two_signals_that_of_the_first_process_counts():
     def steps(place, seen, asked):
         seen.stop = [signal.SIGTERM, signal.SIGINT][place]

@@ -16,18 +16,7 @@ import small_runs
 pytestmark = pytest.mark.usefixtures("own_directory")
 
 # Without dropout, whose masks belong to a replica.
-NETWORK = """
-import keras
-
-def build(input_shape, num_classes):
-    return keras.Sequential([
-        keras.Input(input_shape),
-        keras.layers.Conv2D(4, 3, activation="relu"),
-        keras.layers.BatchNormalization(synchronized=True),
-        keras.layers.Flatten(),
-        keras.layers.Dense(num_classes),
-    ])
-"""
+NETWORK = small_runs.NETWORK.replace("keras.layers.Dropout(0.3),", "")
 SETTINGS = {
     "model": "even_network:build",
     "batch_size": 64,

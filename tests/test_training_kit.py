@@ -6,7 +6,6 @@ container engine is there: neither was run.
 """
 
 import json
-import pathlib
 import re
 import subprocess
 import sys
@@ -179,6 +178,3 @@ class TestLauncher:
 
     def test_refuses_too_many(self):
         assert "more than 64" in self.run("65").stderr
-
-    def test_is_small(self):
-        assert pathlib.Path(KIT, "local.py").stat().st_size < 4000

@@ -343,10 +343,9 @@ def import_tensorflow(verbosity, configure=None, starts=True):
         starts: Whether TensorFlow is started: not where it is to join others
             first.
     """
-    if not (starts or verbosity):
-        # What it says while it joins them, and when it loses them.
-        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    with contextlib.nullcontext() if verbosity else _silence():
+    # Not even the errors that it logs while it joins them, or loses them.
+    quiet = _silence("2" if starts else "3")
+    with contextlib.nullcontext() if verbosity else quiet:
         import tensorflow as tf
 
         if configure is not None:
@@ -356,8 +355,8 @@ def import_tensorflow(verbosity, configure=None, starts=True):
 
 
 @contextlib.contextmanager
-def _silence():
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+def _silence(level):
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", level)
     sys.stderr.flush()
     kept = os.dup(2)
     with open(os.devnull, "w") as silence:

@@ -42,7 +42,8 @@ class Asking:
         Args:
             due: Whether the chief finds that it is time; that of others does
                 not count.
-            now: Whether to ask in any case, the same in every process.
+            now: Whether to ask in any case, the same in every process; then
+                the next call asks too.
         """
         self._calls += 1
         alone = self._workers.count == 1
@@ -51,7 +52,8 @@ class Asking:
         own = [due, self._signals.stop or 0, self._signals.save]
         self._signals.save = False
         rows = self._workers.gathered([*own, self._pause()])
-        due, self._between = rows[0][0], rows[0][3]
+        # One that came out of turn says nothing of the pace.
+        due, self._between = rows[0][0], 0 if now else rows[0][3]
         self._calls, self._when = 0, time.monotonic()
         self.save = bool(rows[:, 2].any())
         self.of = int(np.argmax(rows[:, 1] > 0))

@@ -118,14 +118,12 @@ class Record(keras.callbacks.Callback):
     Args:
         path: The workdir.
         checkpoints: The run's `Checkpoints`, which keep the rows too.
-        writes: Whether this process writes the workdir.
     """
 
-    def __init__(self, path, checkpoints, writes=True):
+    def __init__(self, path, checkpoints):
         super().__init__()
         self._path = path
         self._checkpoints = checkpoints
-        self._writes = writes
 
     def on_epoch_end(self, epoch, logs=None):
         accuracy = logs.get(f"val_{self.model.defense.selects_by}")
@@ -140,7 +138,7 @@ class Record(keras.callbacks.Callback):
             }
         )
         # The row first: a run that is killed before its checkpoint drops it.
-        if self._writes:
+        if self._checkpoints.writes:
             history.write(self._path, rows)
         self._checkpoints.save(epoch + 1, accuracy)
 
@@ -242,7 +240,6 @@ class Within(keras.callbacks.Callback):
     def on_test_begin(self, logs=None):
         # Keras resets them next: validation has the same ones.
         self._checkpoints.take_metrics()
-        self._asking.rest()
         if self._asking.is_wanted(self._is_due(_BEFORE_VALIDATION), now=True):
             self._save()
 

@@ -40,6 +40,7 @@ class Checkpoints:
             one writes, and all read; default: this one alone.
 
     Attributes:
+        writes: Whether this process writes them, and the workdir.
         epoch: Finished epochs.
         best_accuracy: Of the best of them.
         rate: The learning rate that the present epoch began with.
@@ -59,7 +60,7 @@ class Checkpoints:
         self._model = model
         self._steps = steps
         self._tell = tell
-        self._writes = together.is_chief
+        self.writes = together.is_chief
         self.rows = []
         self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.best_accuracy = tf.Variable(
@@ -149,7 +150,7 @@ class Checkpoints:
             OSError: If the disk has no room.
         """
         self._check_finite(f"step {step}")
-        if not self._writes:
+        if not self.writes:
             return
         self._save("within", self._within, step)
         newest = saves.newest(self._folder) | {"within": step}
@@ -184,7 +185,7 @@ class Checkpoints:
         is_best = accuracy is not None and self.is_best(accuracy)
         if is_best:
             self.best_accuracy.assign(accuracy)
-        if not self._writes:
+        if not self.writes:
             return
         newest = saves.newest(self._folder)
         if is_best:

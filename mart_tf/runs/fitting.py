@@ -94,7 +94,7 @@ def fit(training, place, saved, seen, tell, console):
             callbacks.Within(
                 saved, seen, config.interval(), place, tell, together
             ),
-            callbacks.Record(config.workdir, saved, together.is_chief),
+            callbacks.Record(config.workdir, saved),
             callbacks.Events(
                 tell, config.batch_size, place.done, together.count == 1
             ),
