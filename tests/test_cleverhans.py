@@ -591,6 +591,13 @@ class TestCarliniWagner:
         ):
             _attack(f"cleverhans:cw_l2:{option}=0", None)
 
+    @pytest.mark.parametrize(
+        "option", ["binary_search_steps", "max_iterations"]
+    )
+    def test_refuses_to_search_nothing(self, option):
+        with pytest.raises(ValueError, match=f"{option} is 0; expected"):
+            _attack(f"cleverhans:cw_l2:{option}=0", None)
+
 
 class TestSPSA:
     def test_is_broken_without_the_adapter(self, linear):

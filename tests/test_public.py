@@ -27,7 +27,7 @@ PUBLIC = {
         Dynamic InnerAttack Losses MART MMA Natural Standard Subset TRADES UAT
         complete get""",
     "mart_tf.evaluation": """DEFAULT Instance NATURAL Report Result Subject
-        TRANSFER Target create is_transfer resolve""",
+        TRANSFER create is_transfer resolve""",
     "mart_tf.labeling": "label_pool pick_subsets",
     "mart_tf.models": """MODELS build cnn4 cnn8 digits_cnn resnet18 resnet50
         small_cnn wide_resnet""",

@@ -66,12 +66,6 @@ class CarliniWagnerL2(base.Attack):
         confidence: float = 0.0,
         radius: float | None = None,
     ):
-        gradient.check_count("binary_search_steps", binary_search_steps)
-        gradient.check_count("max_iterations", max_iterations)
-        gradient.check_above_0("learning_rate", learning_rate)
-        gradient.check_above_0("initial_const", initial_const)
-        if radius is not None:
-            gradient.check_above_0("radius", radius)
         self.binary_search_steps = binary_search_steps
         self.max_iterations = max_iterations
         self.learning_rate = learning_rate
@@ -79,6 +73,7 @@ class CarliniWagnerL2(base.Attack):
         self.abort_early = abort_early
         self.confidence = confidence
         self.radius = radius
+        check_search(self)
         self.steps = binary_search_steps * max_iterations
 
     def prepare(self):
@@ -192,6 +187,16 @@ class CarliniWagnerL2(base.Attack):
         """||x' - x||^2 in pixels of range 1, `[batch]`."""
         axes = list(range(1, len(images.shape)))
         return tf.reduce_sum(tf.square((reached - images) / self._width), axes)
+
+
+def check_search(attack):
+    """Raises a `ValueError` if the settings of a search for c are none."""
+    for name in ("binary_search_steps", "max_iterations"):
+        gradient.check_count(name, getattr(attack, name))
+    for name in ("learning_rate", "initial_const"):
+        gradient.check_above_0(name, getattr(attack, name))
+    if attack.radius is not None:
+        gradient.check_above_0("radius", attack.radius)
 
 
 def _next_constants(state, broken):

@@ -127,7 +127,5 @@ __getattr__, __dir__ = lazy.attributes(
         "Report": "mart_tf.reports.report:Report",
         "Result": "mart_tf.reports.results:Result",
         "Subject": "mart_tf.evaluation.subjects:Subject",
-        # Its earlier name.
-        "Target": "mart_tf.evaluation.subjects:Subject",
     },
 )

@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 
 from mart_tf.attacks import base
-from mart_tf.attacks import gradient
+from mart_tf.attacks import carlini_wagner
 
 
 class CarliniWagnerL2(base.Attack):
@@ -43,10 +43,6 @@ class CarliniWagnerL2(base.Attack):
         confidence: float = 0.0,
         radius: float | None = None,
     ):
-        gradient.check_above_0("learning_rate", learning_rate)
-        gradient.check_above_0("initial_const", initial_const)
-        if radius is not None:
-            gradient.check_above_0("radius", radius)
         self.binary_search_steps = binary_search_steps
         self.max_iterations = max_iterations
         self.learning_rate = learning_rate
@@ -54,6 +50,7 @@ class CarliniWagnerL2(base.Attack):
         self.abort_early = abort_early
         self.confidence = confidence
         self.radius = radius
+        carlini_wagner.check_search(self)
 
     def prepare(self):
         settings = self.parameters
