@@ -7,7 +7,6 @@ is imported, for a user's own class as for the package's.
 import ast
 import dataclasses
 import functools
-import importlib.machinery
 import inspect
 import os
 import pathlib
@@ -41,7 +40,9 @@ def find(module):
     name = ""
     for part in module.split("."):
         name = f"{name}.{part}" if name else part
-        spec = importlib.machinery.PathFinder.find_spec(name, places)
+        # All finders: an editable install may have one of its own.
+        asked = (finder.find_spec(name, places) for finder in sys.meta_path)
+        spec = next(filter(None, asked), None)
         if spec is None:
             return None
         places = spec.submodule_search_locations or []

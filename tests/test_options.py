@@ -1,5 +1,8 @@
 """The option grammar: what parses, what is refused, and in which words."""
 
+import importlib.util
+import sys
+
 import pytest
 
 from mart_tf import bounds
@@ -125,3 +128,28 @@ def test_every_table_names_things_that_load():
     for table in (defenses.DEFENSES, training.SCHEDULES):
         for import_path in table.values():
             assert callable(options.load(import_path))
+
+
+class _Editable:
+    """Such a finder as pip leaves of a package that it installs editable."""
+
+    def __init__(self, name, path):
+        self._name, self._path = name, path
+
+    def find_spec(self, name, path=None, target=None):
+        if name == self._name:
+            return importlib.util.spec_from_file_location(name, self._path)
+        return None
+
+
+def test_a_package_that_is_installed_editable_is_read_too(
+    tmp_path, monkeypatch
+):
+    file = tmp_path / "elsewhere.py"
+    file.write_text("def build(width: int = 3):\n    raise SystemExit\n")
+    assert parameters.find("installed_editable") is None
+    finders = [*sys.meta_path, _Editable("installed_editable", file)]
+    monkeypatch.setattr(sys, "meta_path", finders)
+    found = parameters.of("installed_editable:build")
+    assert found == {"width": parameters.Parameter("int", 3)}
+    assert "installed_editable" not in sys.modules
