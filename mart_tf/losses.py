@@ -21,12 +21,18 @@ OUTERS = ("bce", "ce", "bce_natural")
 WEIGHTINGS = ("soft", "hard", "none")
 
 
-def cross_entropy(labels, logits):
-    """Cross-entropy, CE(p, y) = -log p_y.
+def cross_entropy(labels, logits, label_smoothing=0.0):
+    """Cross-entropy, CE(p, y) = -log p_y, or with smoothed labels.
+
+        (1 - s) CE(p, y) + s mean_k(-log p_k)
+
+    with s the smoothing (Szegedy et al., CVPR 2016): of C classes the target
+    is 1 - s + s / C at y, and s / C elsewhere.
 
     Args:
         labels: Integer classes, shape `[batch]`, each in `[0, classes)`.
         logits: Scores, shape `[batch, classes]`.
+        label_smoothing: s, a number in [0, 1).
 
     Returns:
         Float32 tensor of shape `[batch]`, in nats. A label outside the
@@ -34,7 +40,11 @@ def cross_entropy(labels, logits):
     """
     log_p = _log_softmax(logits)
     inside = tf.reduce_any(_mask(labels, log_p), axis=-1)
-    return -tf.where(inside, _at(labels, log_p), math.nan)
+    values = -tf.where(inside, _at(labels, log_p), math.nan)
+    if not label_smoothing:
+        return values
+    uniform = -tf.reduce_mean(log_p, axis=-1)
+    return (1.0 - label_smoothing) * values + label_smoothing * uniform
 
 
 def soft_margin(labels, logits):
@@ -58,7 +68,9 @@ def soft_margin(labels, logits):
     return tf.reduce_logsumexp(others, axis=-1)
 
 
-def boosted_cross_entropy(labels, adversarial_logits, form="paper"):
+def boosted_cross_entropy(
+    labels, adversarial_logits, form="paper", label_smoothing=0.0
+):
     """Cross-entropy plus a margin term on the strongest wrong class.
 
     Equation 8 of the MART paper:
@@ -75,6 +87,8 @@ def boosted_cross_entropy(labels, adversarial_logits, form="paper"):
         form: "paper" as above, or "released" for the authors' code, whose
             margin term -log(1.0001 - p_k*(x') + 1e-12) stops growing at 9.21
             nats, where its gradient vanishes.
+        label_smoothing: Of the first term's labels, as in `cross_entropy`;
+            the margin term is untouched. No publication has it: it is ours.
 
     Returns:
         Float32 tensor of shape `[batch]`, in nats.
@@ -89,7 +103,7 @@ def boosted_cross_entropy(labels, adversarial_logits, form="paper"):
     margin = tf.math.softplus(-soft_margin(strongest, logits))
     if form == "released":
         margin = -_log_add(-margin, 1e-4 + 1e-12)
-    return cross_entropy(labels, logits) + margin
+    return cross_entropy(labels, logits, label_smoothing) + margin
 
 
 def kl_divergence(natural_logits, adversarial_logits, form="paper"):
@@ -129,6 +143,7 @@ def mart(
     outer="bce",
     divergence=True,
     weighting="soft",
+    label_smoothing=0.0,
 ):
     """Misclassification aware adversarial training, equation 11.
 
@@ -154,6 +169,8 @@ def mart(
             soft weight stands alone; any other is a constant, and left out.
         weighting: The last factor: "soft" as above, "hard" for 1 where
             argmax p(x) is not y and 0 elsewhere (no gradient), "none" for 1.
+        label_smoothing: Of the cross-entropy inside the first term, as in
+            `boosted_cross_entropy`; the second term is untouched.
 
     Returns:
         Float32 tensor of shape `[batch]`, in nats.
@@ -163,11 +180,14 @@ def mart(
     """
     check_options(form, outer, weighting)
     if outer == "ce":
-        values = cross_entropy(labels, adversarial_logits)
+        values = cross_entropy(labels, adversarial_logits, label_smoothing)
     else:
         of_natural = outer == "bce_natural"
         values = boosted_cross_entropy(
-            labels, natural_logits if of_natural else adversarial_logits, form
+            labels,
+            natural_logits if of_natural else adversarial_logits,
+            form,
+            label_smoothing,
         )
     if not divergence and weighting != "soft":
         return values
@@ -177,7 +197,14 @@ def mart(
     return values + tf.cast(regularization, tf.float32) * term
 
 
-def trades(labels, natural_logits, adversarial_logits, regularization=4.0):
+def trades(
+    labels,
+    natural_logits,
+    adversarial_logits,
+    regularization=4.0,
+    *,
+    label_smoothing=0.0,
+):
     """TRADES (Zhang et al., ICML 2019), as Table 1 of the MART paper has it.
 
         CE(p(x), y) + regularization * KL(p(x) || p(x'))
@@ -189,17 +216,23 @@ def trades(labels, natural_logits, adversarial_logits, regularization=4.0):
         regularization: 1/lambda of its authors, who take 6 for CIFAR-10 and
             1 for MNIST: a number, or one per example, shape `[batch]`. 4 in
             section 4.2 of the MART paper (default).
+        label_smoothing: Of the first term, as in `cross_entropy`.
 
     Returns:
         Float32 tensor of shape `[batch]`, in nats.
     """
-    values = cross_entropy(labels, natural_logits)
+    values = cross_entropy(labels, natural_logits, label_smoothing)
     term = kl_divergence(natural_logits, adversarial_logits)
     return values + tf.cast(regularization, tf.float32) * term
 
 
 def adversarial_logit_pairing(
-    labels, natural_logits, adversarial_logits, regularization=0.5
+    labels,
+    natural_logits,
+    adversarial_logits,
+    regularization=0.5,
+    *,
+    label_smoothing=0.0,
 ):
     """ALP as Table 1 of the MART paper has it: it pairs probabilities.
 
@@ -214,17 +247,23 @@ def adversarial_logit_pairing(
         adversarial_logits: Scores for x', of the same shape.
         regularization: A number, or one per example, shape `[batch]`. The
             paper gives none: the default is ours.
+        label_smoothing: Of the first term, as in `cross_entropy`.
 
     Returns:
         Float32 tensor of shape `[batch]`, in nats.
     """
-    values = cross_entropy(labels, adversarial_logits)
+    values = cross_entropy(labels, adversarial_logits, label_smoothing)
     term = _squared_distance(natural_logits, adversarial_logits)
     return values + tf.cast(regularization, tf.float32) * term
 
 
 def clean_logit_pairing(
-    labels, natural_logits, adversarial_logits, regularization=0.5
+    labels,
+    natural_logits,
+    adversarial_logits,
+    regularization=0.5,
+    *,
+    label_smoothing=0.0,
 ):
     """CLP as Table 1 of the MART paper has it: it pairs probabilities.
 
@@ -237,16 +276,24 @@ def clean_logit_pairing(
         labels, natural_logits, adversarial_logits: As in
             `adversarial_logit_pairing`.
         regularization: Factor of the pairing, at least 0.
+        label_smoothing: Of the first term, as in `cross_entropy`.
 
     Returns:
         Float32 tensor of shape `[batch]`, in nats.
     """
-    values = cross_entropy(labels, natural_logits)
+    values = cross_entropy(labels, natural_logits, label_smoothing)
     term = _squared_distance(natural_logits, adversarial_logits)
     return values + tf.cast(regularization, tf.float32) * term
 
 
-def uat(labels, natural_logits, adversarial_logits, regularization=4.0):
+def uat(
+    labels,
+    natural_logits,
+    adversarial_logits,
+    regularization=4.0,
+    *,
+    label_smoothing=0.0,
+):
     """UAT++ (Uesato et al., NeurIPS 2019), section 3.3 of the MART paper.
 
         CE(p(x'), y) + regularization * KL(p(x) || p(x'))
@@ -260,11 +307,12 @@ def uat(labels, natural_logits, adversarial_logits, regularization=4.0):
         adversarial_logits: Scores for x', of the same shape.
         regularization: A number, or one per example, shape `[batch]`. The
             paper gives none: the default is ours, its value for TRADES.
+        label_smoothing: Of the first term, as in `cross_entropy`.
 
     Returns:
         Float32 tensor of shape `[batch]`, in nats.
     """
-    values = cross_entropy(labels, adversarial_logits)
+    values = cross_entropy(labels, adversarial_logits, label_smoothing)
     term = kl_divergence(natural_logits, adversarial_logits)
     return values + tf.cast(regularization, tf.float32) * term
 

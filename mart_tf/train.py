@@ -98,6 +98,8 @@ _FLOATS = {
     "and export then take the average; 0: none is kept.",
     "ema_warmup_epochs": "Epochs in which the average is the weights "
     "themselves, at least 0; after them its decay rises to --ema.",
+    "label_smoothing": "Share of its label, at least 0 and less than 1, that "
+    "an example gives to all classes in the loss's cross-entropies.",
     "weight_decay": "Coupled L2 on every trainable variable, at least 0; "
     f"default: {_DATASET}.",
 }

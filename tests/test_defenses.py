@@ -88,6 +88,92 @@ def test_mart_step_equals_the_closed_form(strategy):
         np.testing.assert_allclose(weights, by_hand, atol=1e-6)
 
 
+def test_a_step_with_smoothed_labels_equals_the_closed_form(strategy):
+    # The attack climbs the cross-entropy of the labels as they are.
+    adversarial = linear.attack_by_hand(linear.ROWS)
+    target = 0.7 * linear.one_hot(linear.LABELS) + 0.3 / linear.CLASSES
+    expected = linear.update(
+        0.0, linear.softmax_of(adversarial) - target, adversarial
+    )
+    mine = linear.train_once(strategy, "standard", label_smoothing=0.3)
+    for weights, by_hand in zip(mine, expected, strict=True):
+        np.testing.assert_allclose(weights, by_hand, atol=1e-6)
+
+
+# Of each defense the share of CE(p(x), y) and of CE(p(x'), y) in its loss.
+SMOOTHED = {
+    "natural": (1, 0),
+    "standard": (0, 1),
+    "alp": (0, 1),
+    "clp": (1, 0),
+    "trades": (1, 0),
+    "mma": (1 / 3, 2 / 3),
+    "dynamic": (0, 1),
+    "mart": (0, 1),
+    "mart:outer=ce": (0, 1),
+    "mart:outer=bce_natural": (1, 0),
+    "uat": (0, 1),
+}
+
+
+@pytest.mark.parametrize("spec", SMOOTHED)
+def test_smoothing_reaches_the_cross_entropies_of_every_defense(spec):
+    images = [linear.IMAGES, linear.IMAGES[::-1].copy()]
+    logits = [x @ linear.KERNEL + linear.BIAS for x in images]
+    places = np.arange(linear.EXAMPLES)
+    leads = [z[places, linear.LABELS] - z.mean(1) for z in logits]
+    defense = defenses.get(spec)
+    values = []
+    for smoothing in (0.0, 0.3):
+        batch = defenses.Batch(
+            *(images[0], linear.LABELS, None, places, None, {}), smoothing
+        )
+        attacked = defenses.Adversarial(images[1])
+        found = defense.loss(
+            lambda x: x @ linear.KERNEL + linear.BIAS, batch, attacked
+        )
+        values.append(found.values)
+    natural, adversarial = SMOOTHED[spec]
+    expected = 0.3 * (natural * leads[0] + adversarial * leads[1])
+    np.testing.assert_allclose(values[1] - values[0], expected, atol=1e-5)
+
+
+def test_every_defense_smooths_labels_and_says_so():
+    names = {spec.split(":")[0] for spec in SMOOTHED} | {"subset"}
+    assert names == defenses.DEFENSES.keys()
+    assert all(defenses.get(name).smooths_labels for name in SMOOTHED)
+    assert defenses.Subset.smooths_labels
+
+
+@keras.saving.register_keras_serializable(package="test_defenses")
+class Deaf(defenses.Defense):
+    """Takes its labels as they are."""
+
+    def loss(self, classify, batch, adversarial):
+        logits = classify(adversarial.image)
+        return defenses.Losses(losses.cross_entropy(batch.label, logits))
+
+
+@pytest.mark.parametrize(
+    "defense, smoothing, message",
+    [
+        (Deaf(), 0.1, "the loss of Deaf does not say that it heeds it"),
+        ("mart", 1.0, "label_smoothing is 1.0; expected a number of at least"),
+        ("mart", -0.1, "label_smoothing is -0.1; expected"),
+        ("mart", float("nan"), "label_smoothing is nan; expected"),
+        ("mart", "0.1", "label_smoothing is '0.1'; expected"),
+    ],
+)
+def test_refuses_smoothing_that_cannot_be(defense, smoothing, message):
+    with pytest.raises(ValueError, match=message):
+        mart_tf.AdversarialClassifier(
+            linear.linear_network(),
+            defense,
+            linear.THREAT,
+            label_smoothing=smoothing,
+        )
+
+
 def test_own_losses_of_every_forward_pass_count(strategy):
     activity, kernel = 0.3, 0.02
 

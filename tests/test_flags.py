@@ -44,6 +44,7 @@ class TestNumbers:
             "ema_warmup_epochs",
             "epsilon",
             "epsilon_warmup_epochs",
+            "label_smoothing",
             "learning_rate",
             "pixel_max",
             "pool_fraction",

@@ -5,6 +5,7 @@ from decimal import Decimal
 import itertools
 import math
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -255,6 +256,47 @@ def test_soft_margin_equals_the_formula(scale):
 def test_cross_entropy_by_hand():
     value = losses.cross_entropy(LABEL, tf.constant(ADVERSARIAL, tf.float32))
     np.testing.assert_allclose(value, [math.log(4)], rtol=1e-6)
+
+
+def test_smoothed_cross_entropy_by_hand():
+    # p is 1/4, 1/2, 1/4: 0.7 log 4 + 0.3 (log 4 + log 2 + log 4) / 3.
+    value = losses.cross_entropy(LABEL, tf.constant(ADVERSARIAL), 0.3)
+    np.testing.assert_allclose(value, [1.9 * LOG2], rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [2, 8, 30])
+def test_smoothed_cross_entropy_equals_that_of_keras(scale):
+    labels, logits, _ = random_case(scale)
+    expected = keras.losses.categorical_crossentropy(
+        np.eye(10)[labels], logits, from_logits=True, label_smoothing=0.2
+    )
+    values = losses.cross_entropy(labels, logits, 0.2)
+    np.testing.assert_allclose(values, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name, smoothed",
+    [
+        ("trades", "natural"),
+        ("clean_logit_pairing", "natural"),
+        ("adversarial_logit_pairing", "adversarial"),
+        ("uat", "adversarial"),
+        ("mart", "adversarial"),
+    ],
+)
+def test_smoothing_touches_the_cross_entropy_alone(name, smoothed):
+    """(1 - s) CE + s mean_k(-log p_k) is CE + s (z_y - mean_k z_k)."""
+    labels, natural, adversarial = random_case(3)
+    loss = getattr(losses, name)
+    values = [
+        loss(labels, natural, adversarial, label_smoothing=s).numpy()
+        for s in (0.0, 0.3)
+    ]
+    logits = natural if smoothed == "natural" else adversarial
+    lead = logits[np.arange(len(labels)), labels] - logits.mean(1)
+    np.testing.assert_allclose(
+        values[1] - values[0], 0.3 * lead, rtol=1e-4, atol=1e-4
+    )
 
 
 def test_soft_margin_by_hand():

@@ -32,7 +32,7 @@ PUBLIC = {
     "mart_tf.models": """MODELS build cnn4 cnn8 digits_cnn resnet18 resnet50
         small_cnn wide_resnet""",
     "mart_tf.training": """OPTIMIZERS OPTIMIZER_RESERVED SCHEDULES
-        SCHEDULE_RESERVED UPDATES Update""",
+        AWP SCHEDULE_RESERVED UPDATES Update""",
 }
 LOSSES = """adversarial_logit_pairing boosted_cross_entropy
     clean_logit_pairing cross_entropy kl_divergence mart soft_margin trades

@@ -152,7 +152,15 @@ WITHIN = [("on_train_batch_end", 13)]
         ({}, PLACES),
         ({"defense": "mma", "schedule": "cosine:warmup_epochs=0.7"}, BOTH),
         ({"strategy": "mirrored"}, WITHIN),
-        ({"ema": 0.9, "ema_warmup_epochs": 0.3, "augment": True}, BOTH),
+        (
+            {
+                "ema": 0.9,
+                "ema_warmup_epochs": 0.3,
+                "augment": True,
+                "update": "awp:from_epoch=2",
+            },
+            BOTH,
+        ),
     ],
     ids=["plain", "mma", "mirrored", "average"],
 )

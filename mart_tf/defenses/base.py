@@ -22,6 +22,8 @@ class Batch(NamedTuple):
     the global batch where the input has no rows. seeds: int64 `[batch, 2]`,
     the noise of each example at this step. memory: what the defense kept of
     each example when it last saw it, float32 `[batch]` by name.
+    label_smoothing: how much of its label an example gives to all classes,
+    in [0, 1), for the cross-entropies of the loss.
     """
 
     image: tf.Tensor
@@ -30,6 +32,7 @@ class Batch(NamedTuple):
     example: tf.Tensor
     seeds: tf.Tensor
     memory: dict[str, tf.Tensor]
+    label_smoothing: float = 0.0
 
 
 class InnerAttack(NamedTuple):
@@ -95,12 +98,15 @@ class Defense:
         needs_rows: Whether the input must tell each example's row in the
             training data.
         files: Paths of what it reads besides the data.
+        smooths_labels: Whether `loss` heeds `Batch.label_smoothing`; where it
+            does not, label smoothing is refused.
     """
 
     selects_by = "robust_accuracy"
     measures = ()
     needs_rows = False
     files = ()
+    smooths_labels = False
 
     def memory(self, threat):
         """First values of what is kept of each training example, by name."""

@@ -50,6 +50,8 @@ class MART(base.Defense):
         ValueError: If an option lies outside its range.
     """
 
+    smooths_labels = True
+
     def __init__(
         self,
         regularization: float = 5.0,
@@ -113,6 +115,7 @@ class MART(base.Defense):
             outer=self.outer,
             divergence=self._has_divergence,
             weighting=self.weighting if self._has_second_term else "none",
+            label_smoothing=batch.label_smoothing,
         )
         return base.Losses(values, natural_logits, adversarial_logits)
 

@@ -57,6 +57,7 @@ class MMA(base.Defense):
 
     measures = ("margin",)
     needs_rows = True
+    smooths_labels = True
 
     def __init__(
         self,
@@ -123,10 +124,11 @@ class MMA(base.Defense):
         natural_logits = classify(batch.image)
         # x itself where x is wrong.
         adversarial_logits = classify(adversarial.image)
+        smoothing = batch.label_smoothing
         inside = adversarial.weight * losses.cross_entropy(
-            batch.label, adversarial_logits
+            batch.label, adversarial_logits, smoothing
         )
-        natural = losses.cross_entropy(batch.label, natural_logits)
+        natural = losses.cross_entropy(batch.label, natural_logits, smoothing)
         values = (1.0 - _NATURAL_SHARE) * inside + _NATURAL_SHARE * natural
         # Accuracy on the boundary says nothing: it is not reported.
         return base.Losses(values, natural_logits)

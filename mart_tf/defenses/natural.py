@@ -12,6 +12,7 @@ class Natural(base.Defense):
 
     # Its most robust epoch is the one that has learned least.
     selects_by = "natural_accuracy"
+    smooths_labels = True
 
     def describe_attack(self, steps, step_size, random_start):
         return "none in training"
@@ -21,5 +22,7 @@ class Natural(base.Defense):
 
     def loss(self, classify, batch, adversarial):
         logits = classify(batch.image)
-        values = losses.cross_entropy(batch.label, logits)
+        values = losses.cross_entropy(
+            batch.label, logits, batch.label_smoothing
+        )
         return base.Losses(values, natural_logits=logits)

@@ -17,6 +17,7 @@ class Pairing(base.Defense):
     """
 
     function = None
+    smooths_labels = True
 
     def __init__(self, regularization):
         self.regularization = base.number("regularization", regularization)
@@ -29,6 +30,7 @@ class Pairing(base.Defense):
             natural_logits,
             adversarial_logits,
             self.regularization,
+            label_smoothing=batch.label_smoothing,
         )
         return base.Losses(values, natural_logits, adversarial_logits)
 

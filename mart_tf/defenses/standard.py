@@ -10,7 +10,11 @@ from mart_tf.defenses import base
 class Standard(base.Defense):
     """Adversarial training of Madry et al. (ICLR 2018), CE(p(x'), y)."""
 
+    smooths_labels = True
+
     def loss(self, classify, batch, adversarial):
         logits = classify(adversarial.image)
-        values = losses.cross_entropy(batch.label, logits)
+        values = losses.cross_entropy(
+            batch.label, logits, batch.label_smoothing
+        )
         return base.Losses(values, adversarial_logits=logits)

@@ -48,6 +48,7 @@ class Subset(base.Defense):
     """
 
     needs_rows = True
+    smooths_labels = True
 
     def __init__(
         self,
@@ -110,7 +111,9 @@ class Subset(base.Defense):
     def loss(self, classify, batch, adversarial):
         if self.treatment != "kl":
             logits = classify(adversarial.image)
-            values = losses.cross_entropy(batch.label, logits)
+            values = losses.cross_entropy(
+                batch.label, logits, batch.label_smoothing
+            )
             if self.treatment == "natural":
                 return base.Losses(values)
             return base.Losses(values, adversarial_logits=logits)
@@ -118,7 +121,9 @@ class Subset(base.Defense):
         adversarial_logits = classify(adversarial.image)
         chosen = tf.cast(self.contains(batch.example), tf.float32)
         divergence = losses.kl_divergence(natural_logits, adversarial_logits)
-        values = losses.cross_entropy(batch.label, adversarial_logits)
+        values = losses.cross_entropy(
+            batch.label, adversarial_logits, batch.label_smoothing
+        )
         values += self.regularization * chosen * divergence
         return base.Losses(values, natural_logits, adversarial_logits)
 

@@ -38,6 +38,7 @@ LIMITS = {
     "ema_warmup_epochs": bounds.Real(0.0, bounds.COUNT.greatest),
     "epochs": bounds.COUNT,
     "epsilon_warmup_epochs": bounds.Real(0.0, bounds.COUNT.greatest),
+    "label_smoothing": bounds.SHARE,
     "learning_rate": bounds.ABOVE_ZERO,
     "max_skipped_steps": bounds.Whole(0, bounds.COUNT.greatest),
     "pool_fraction": bounds.SHARE,
@@ -84,6 +85,7 @@ class Config:
     schedule: str | None = None
     update: str = "plain"
     weight_decay: float | None = None
+    label_smoothing: float = 0.0
     ema: float = 0.0
     ema_warmup_epochs: float = 0.0
     precision: str = "auto"
@@ -217,10 +219,12 @@ class Config:
         )
         for name in LIMITS:
             self._check_number(name)
-        if self.ema >= 1.0:
-            raise ValueError(
-                f"--ema is {self.ema:g}; expected less than 1, such as 0.995."
-            )
+        for name, example in [("ema", "0.995"), ("label_smoothing", "0.1")]:
+            if getattr(self, name) >= 1.0:
+                raise ValueError(
+                    f"--{name} is {getattr(self, name):g}; expected less than "
+                    f"1, such as {example}."
+                )
         if self.ema_warmup_epochs and not self.ema:
             raise ValueError(
                 f"--ema_warmup_epochs={self.ema_warmup_epochs:g} is of an "

@@ -48,6 +48,7 @@ def print_settings(
             f"{config.batch_size}, "
             f"{config.optimizer}, learning rate {config.learning_rate:g}, "
             f"{config.schedule}, weight decay {config.weight_decay:g}, "
+            f"label smoothing {config.label_smoothing:g}, "
             f"epsilon warm-up {config.epsilon_warmup_epochs:g} epochs, "
             f"{'augmented' if config.augment else 'not augmented'}, "
             f"seed {config.seed}",

@@ -254,6 +254,7 @@ def compiled_model(config, dataset, pool, steps, policy):
         epsilon_warmup_steps=math.ceil(config.epsilon_warmup_epochs * steps),
         update=config.update,
         weight_decay=config.weight_decay,
+        label_smoothing=config.label_smoothing,
         ema=config.ema,
         ema_warmup_steps=math.ceil(config.ema_warmup_epochs * steps),
         max_skipped_steps=config.max_skipped_steps,

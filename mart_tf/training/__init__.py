@@ -25,8 +25,13 @@ OPTIMIZER_RESERVED = ("learning_rate",)
 # How a step takes the gradient.
 UPDATES = {
     "plain": "mart_tf.training.update:Update",
+    "awp": "mart_tf.training.weight_perturbation:AWP",
 }
 
 __getattr__, __dir__ = lazy.attributes(
-    __name__, {"Update": "mart_tf.training.update:Update"}
+    __name__,
+    {
+        "Update": "mart_tf.training.update:Update",
+        "AWP": "mart_tf.training.weight_perturbation:AWP",
+    },
 )

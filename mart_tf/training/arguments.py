@@ -35,6 +35,10 @@ _TYPES = {
         "a name, a spec, or an instance of mart_tf.training.update.Update",
     ),
     "weight_decay": (numbers.Real, "a number of at least 0"),
+    "label_smoothing": (
+        numbers.Real,
+        "a number of at least 0 and less than 1",
+    ),
     "ema": (numbers.Real, "a number of at least 0 and less than 1"),
     "ema_warmup_steps": _STEPS,
     "max_skipped_steps": _STEPS,
@@ -78,9 +82,17 @@ def check(given):
             raise ValueError(
                 f"{name} is {given[name]!r}; expected a number of at least 0."
             )
-    if not 0.0 <= given["ema"] < 1.0:
+    for name in ("ema", "label_smoothing"):
+        if not 0.0 <= given[name] < 1.0:
+            raise ValueError(
+                f"{name} is {given[name]!r}; expected {_TYPES[name][1]}."
+            )
+    if given["label_smoothing"] and not given["defense"].smooths_labels:
         raise ValueError(
-            f"ema is {given['ema']!r}; expected {_TYPES['ema'][1]}."
+            f"label_smoothing is {given['label_smoothing']!r}, and the loss "
+            f"of {type(given['defense']).__name__} does not say that it heeds "
+            "it; expected 0, or a loss that gives batch.label_smoothing to "
+            "mart_tf.losses, and smooths_labels = True in the class."
         )
     model_outputs.check_declared(given["classifier"], given["outputs"])
     check_scope(given["classifier"])

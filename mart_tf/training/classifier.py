@@ -75,6 +75,9 @@ class AdversarialClassifier(checked.CheckedModel):
             `mart_tf.training.update.Update`.
         weight_decay: Coupled L2: `weight_decay * w` is added to the reduced
             gradient of every trainable variable.
+        label_smoothing: s in [0, 1): the cross-entropies of the loss have
+            (1 - s) of their label and s / classes of every class; the attack
+            does not. See `mart_tf.losses.cross_entropy`.
         ema: Decay of the average of the weights, in [0, 1); 0: none is kept.
         ema_warmup_steps: Training steps before the decay begins to rise.
         max_skipped_steps: How many training steps in a row may be skipped
@@ -104,6 +107,7 @@ class AdversarialClassifier(checked.CheckedModel):
         epsilon_warmup_steps=0,
         update="plain",
         weight_decay=0.0,
+        label_smoothing=0.0,
         ema=0.0,
         ema_warmup_steps=0,
         max_skipped_steps=10,
@@ -125,6 +129,7 @@ class AdversarialClassifier(checked.CheckedModel):
             self.epsilon_warmup_steps = int(epsilon_warmup_steps)
             self.update = update
             self.weight_decay = float(weight_decay)
+            self.label_smoothing = float(label_smoothing)
             self.outputs = outputs
             self.seed = int(seed)
             # Batches consumed.
@@ -322,6 +327,7 @@ class AdversarialClassifier(checked.CheckedModel):
             own += own_losses.of_last_pass(self.classifier)
             return logits
 
+        batch = batch._replace(label_smoothing=self.label_smoothing)
         return self.defense.loss(classify, batch, adversarial), own
 
     def _shared_loss(self, batch, adversarial):

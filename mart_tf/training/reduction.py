@@ -11,7 +11,7 @@ import tensorflow as tf
 def global_count(images):
     """Number of examples in the batch, over all replicas, as float32."""
     count = tf.cast(tf.shape(images)[0], tf.float32)
-    if _replicas() == 1:
+    if is_alone():
         return count
     return tf.distribute.get_replica_context().all_reduce("sum", count)
 
@@ -20,7 +20,7 @@ def global_positions(images):
     """Each example's place in the global batch, int64 `[batch]`."""
     size = tf.shape(images)[0]
     places = tf.range(tf.cast(size, tf.int64))
-    if _replicas() == 1:
+    if is_alone():
         return places
     context = tf.distribute.get_replica_context()
     own = tf.one_hot(
@@ -47,7 +47,7 @@ def written(table, rows, values):
     places, shape = rows[:, None], tf.shape(table, tf.int64)
     times = tf.scatter_nd(places, tf.ones_like(values), shape)
     total = tf.scatter_nd(places, values, shape)
-    if _replicas() > 1:
+    if not is_alone():
         context = tf.distribute.get_replica_context()
         times, total = context.all_reduce("sum", [times, total])
     return tf.where(times > 0.0, tf.math.divide_no_nan(total, times), table)
@@ -55,7 +55,7 @@ def written(table, rows, values):
 
 def anywhere(flags):
     """Where a flag is set on any replica, of a boolean tensor's."""
-    if _replicas() == 1:
+    if is_alone():
         return flags
     context = tf.distribute.get_replica_context()
     return context.all_reduce("sum", tf.cast(flags, tf.float32)) > 0.0
@@ -93,7 +93,7 @@ def share(value):
 def summed(gradients):
     """The sums over the replicas; None stays None."""
     whole = list(gradients)
-    if _replicas() == 1:
+    if is_alone():
         return whole
     places = [i for i, g in enumerate(gradients) if g is not None]
     sums = tf.distribute.get_replica_context().all_reduce(
@@ -129,7 +129,7 @@ def clip_globally(gradients, optimizer):
     if value:
         # Else an infinite one would become a small one.
         gradients = [g if g is None else _nan_if_infinite(g) for g in gradients]
-    if _replicas() == 1 or not (norm or global_norm or value):
+    if is_alone() or not (norm or global_norm or value):
         return gradients
     whole = summed(gradients)
     places = [i for i, g in enumerate(whole) if g is not None]
@@ -159,6 +159,11 @@ def as_keras_reduces(log):
     if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         return tf.reshape(log, [1])
     return log
+
+
+def is_alone():
+    """Whether one replica trains, not several."""
+    return _replicas() == 1
 
 
 def _replicas():

@@ -16,6 +16,7 @@ _PLAIN = (
     "random_start",
     "epsilon_warmup_steps",
     "weight_decay",
+    "label_smoothing",
     "outputs",
     "seed",
 )

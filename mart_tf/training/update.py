@@ -32,7 +32,7 @@ class Update:
 
         Args:
             model: The `AdversarialClassifier`: its `trainable_variables`,
-                `optimizer`, `weight_decay`, `step` and `epoch`.
+                `classifier`, `optimizer`, `weight_decay`, `step` and `epoch`.
             loss: A function without arguments that runs the forward passes,
                 and returns this replica's share of the loss, a float32 scalar
                 (the replicas' sum is F), and the auxiliary output of these
@@ -45,16 +45,18 @@ class Update:
         self.apply(model, gradients)
         return auxiliary
 
-    def gradient(self, model, loss, weights=None):
+    def gradient(self, model, loss, weights=None, keep_state=False):
         """The gradient of this replica's share, and the auxiliary output.
 
         Args:
             model: As above.
             loss: As above.
             weights: A tensor for each of `model.trainable_variables`: where to
-                take it; the variables stay as they are, and so does what the
-                forward passes would change, such as batch-norm statistics.
-                Default: at the weights as they are.
+                take it; the variables stay as they are. Default: at the
+                weights as they are.
+            keep_state: Whether what the forward passes at other weights
+                change, such as batch-norm statistics, is kept; else that too
+                stays as it is.
 
         Returns:
             A list of gradients, None for a variable that the loss does not
@@ -74,6 +76,11 @@ class Update:
             tape.watch(weights)
             with elsewhere:
                 value, auxiliary = loss()
+        if keep_state:
+            for variable in model.classifier.non_trainable_variables:
+                changed = elsewhere.get_current_value(variable)
+                if changed is not None:
+                    variable.assign(changed)
         return tape.gradient(value, weights), auxiliary
 
     def summed(self, gradients):
