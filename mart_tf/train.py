@@ -117,6 +117,8 @@ _INTEGERS = {
     "max_skipped_steps": "How many steps in a row may be skipped because a "
     "loss or a gradient in them is not finite, at least 0; one more ends the "
     "run.",
+    "early_stopping_patience": "Epochs without a better one on the validation "
+    "split after which a run ends, at least 0; 0: it runs to its last epoch.",
     "seed": "Seed of weights, order, augmentation and noise, at least 0.",
 }
 _BOOLS = {

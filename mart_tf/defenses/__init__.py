@@ -18,6 +18,8 @@ DEFENSES = {
     "dynamic": "mart_tf.defenses.dynamic:Dynamic",
     "mart": "mart_tf.defenses.mart:MART",
     "uat": "mart_tf.defenses.pairing:UAT",
+    "fgsm_rs": "mart_tf.defenses.fast:FGSMRS",
+    "nfgsm": "mart_tf.defenses.fast:NFGSM",
     "subset": "mart_tf.defenses.subset:Subset",
 }
 

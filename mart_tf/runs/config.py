@@ -25,6 +25,7 @@ FREE_TO_DIFFER = (
     "epochs",
     "checkpoint_every",
     "max_skipped_steps",
+    "early_stopping_patience",
 )
 
 _INTERVAL = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(min|steps)", re.ASCII)
@@ -34,6 +35,7 @@ LIMITS = {
     "attack_step_size": bounds.ABOVE_ZERO,
     "attack_steps": bounds.ATTACK_STEPS,
     "batch_size": bounds.COUNT,
+    "early_stopping_patience": bounds.Whole(0, bounds.COUNT.greatest),
     "ema": bounds.SHARE,
     "ema_warmup_epochs": bounds.Real(0.0, bounds.COUNT.greatest),
     "epochs": bounds.COUNT,
@@ -94,6 +96,7 @@ class Config:
     seed: int = 0
     checkpoint_every: str = "10min"
     max_skipped_steps: int = 10
+    early_stopping_patience: int = 0
 
     def resolved(self):
         """The configuration with every default filled in, and checked.
@@ -229,6 +232,12 @@ class Config:
             raise ValueError(
                 f"--ema_warmup_epochs={self.ema_warmup_epochs:g} is of an "
                 "average of the weights, and none is kept; give --ema too."
+            )
+        if self.early_stopping_patience and self.validation_images == 0:
+            raise ValueError(
+                f"--early_stopping_patience={self.early_stopping_patience} "
+                "looks at the validation split, and --validation_images is 0; "
+                "hold some images out."
             )
         if self.pool is None:
             for name in ("pool_fraction", "unlabeled_weight"):

@@ -11,6 +11,7 @@ import keras
 from mart_tf import data
 from mart_tf.runs import callbacks
 from mart_tf.runs import config as run_config
+from mart_tf.runs import overfitting
 from mart_tf.runs import workers
 from mart_tf.training import classifier as adversarial
 from mart_tf.training import epoch
@@ -55,7 +56,7 @@ class Training(NamedTuple):
 
 
 def fit(training, place, saved, seen, tell, console):
-    """Trains to the last epoch.
+    """Trains to the last epoch, or until it is stopped early.
 
     Args:
         training: A `Training`, its model restored.
@@ -100,6 +101,9 @@ def fit(training, place, saved, seen, tell, console):
             ),
             progress,
             first_loss.FirstLoss(warn),
+            overfitting.Overfitting(
+                saved, config.early_stopping_patience, warn
+            ),
         ]
         if together.is_chief:
             hooks += _tensorboard(config.workdir)
@@ -148,7 +152,7 @@ def _fit(epochs, batches, validation, model, hooks, place):
     elif position:
         fit(finished + 1, steps - position, place.done)
     finished += bool(position)
-    if finished < epochs:
+    if finished < epochs and not model.stop_training:
         fit(epochs, steps, finished * steps)
 
 

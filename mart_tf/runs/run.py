@@ -18,6 +18,7 @@ from mart_tf.runs import events
 from mart_tf.runs import fitting
 from mart_tf.runs import history
 from mart_tf.runs import initialization
+from mart_tf.runs import overfitting
 from mart_tf.runs import signals
 from mart_tf.runs import workdir
 from mart_tf.runs import workers
@@ -125,12 +126,9 @@ def _continue(training, record, facts, console, steps, seen):
         instead = "Starting anew."
     for warning in warnings:
         console.print(f"{warning} {instead}", soft_wrap=True)
-    if finished >= config.epochs:
-        console.print(
-            f"{config.workdir} has finished its {finished} epochs; there is "
-            "nothing to do. Give a larger --epochs to train on.",
-            soft_wrap=True,
-        )
+    nothing_left = _nothing_left(config, model, saved, finished)
+    if nothing_left:
+        console.print(f"{config.workdir} {nothing_left}", soft_wrap=True)
         return
     if not place.done:
         taken = initialization.apply(
@@ -172,6 +170,22 @@ def _continue(training, record, facts, console, steps, seen):
     )
 
 
+def _nothing_left(config, model, saved, finished):
+    """Why a run does not go on, or None."""
+    if finished >= config.epochs:
+        return (
+            f"has finished its {finished} epochs; there is nothing to do. Give "
+            "a larger --epochs to train on."
+        )
+    values = overfitting.accuracies(saved.rows, model.defense.selects_by)
+    if overfitting.is_stopped(values, config.early_stopping_patience):
+        return (
+            f"has stopped early, after epoch {finished}; there is nothing to "
+            "do. Give a larger --early_stopping_patience, or 0, to train on."
+        )
+    return None
+
+
 def _data(config, record):
     """The configuration, its validation images counted, and the data set."""
     images = config.validation_images
@@ -195,11 +209,22 @@ def _best_epoch(config, model, saved):
             f"epoch {config.epochs}, the last, stands for the best, as there "
             "is no validation split to choose by"
         )
-    return (
-        f"best epoch {saved.best_epoch}, with "
-        f"{model.defense.selects_by.replace('_', ' ')} "
+    name = model.defense.selects_by
+    values = overfitting.accuracies(saved.rows, name)
+    text = (
+        f"best epoch {saved.best_epoch}, with {name.replace('_', ' ')} "
         f"{100 * float(saved.best_accuracy):.1f} % on the validation split"
     )
+    gap = overfitting.gap(values, config.validation_images)
+    if gap:
+        kind = "robust overfitting" if "robust" in name else "overfitting"
+        text += (
+            f"; {kind}: epoch {len(values)}, the last, is {100 * gap:.1f} "
+            "points below it"
+        )
+    if len(values) < config.epochs:
+        text += f"; stopped early, after {len(values)} of {config.epochs}"
+    return text
 
 
 def facts_of(config, dataset, model, policy):
