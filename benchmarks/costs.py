@@ -44,12 +44,14 @@ class Passes(NamedTuple):
     forward: those that nothing is derived from. attack: forward, and backward
     to the image. training: forward, and backward to activations and weights.
     unseen: forward passes that validation needs beside those of the loss.
+    gradients: how often the weights' gradient is summed over the cards.
     """
 
     forward: int
     attack: int
     training: int
     unseen: int = 0
+    gradients: int = 1
 
     @property
     def units(self):
@@ -110,6 +112,13 @@ def passes(defense, steps):
     one, two = counted(defense, 1), counted(defense, 2)
     return Passes(
         *(a + (steps - 1) * (b - a) for a, b in zip(one, two, strict=True))
+    )
+
+
+def perturbed(passes):
+    """`Passes` with weight perturbation: the loss's, and a sum, once more."""
+    return passes._replace(
+        training=2 * passes.training, gradients=2 * passes.gradients
     )
 
 
@@ -191,10 +200,10 @@ class _Counting:
 def reduced(found, passes, remembered=0):
     """What the cards of a training step sum over all of them.
 
-    The gradient is one sum. A batch norm takes five for every pass of the
-    loss: sums of the values, of their squares and their number, and in the
-    backward pass the gradients of the first two. One float counts the
-    examples; seven say whether a number was not finite.
+    The gradient is one sum, with weight perturbation two. A batch norm takes
+    five for every pass of the loss: sums of the values, of their squares and
+    their number, and in the backward pass the gradients of the first two. One
+    float counts the examples; seven say whether a number was not finite.
 
     Args:
         found: A `Network`.
@@ -206,8 +215,9 @@ def reduced(found, passes, remembered=0):
         Bytes, and the number of sums.
     """
     norms = 5 * passes.training
-    floats = found.parameters + norms * sum(found.channels) + 1 + 7
-    sums = 1 + norms * len(found.channels) + 2
+    gradients = passes.gradients * found.parameters
+    floats = gradients + norms * sum(found.channels) + 1 + 7
+    sums = passes.gradients + norms * len(found.channels) + 2
     if remembered:
         floats, sums = floats + 2 * remembered, sums + 1
     return _BYTES * floats, sums

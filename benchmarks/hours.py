@@ -15,6 +15,7 @@ import recipes
 
 import mart_tf
 from mart_tf import defenses
+from mart_tf import options
 from mart_tf import train
 
 # Training images, and those of them that are held out for validation.
@@ -100,6 +101,7 @@ class Recipe(NamedTuple):
     network: str
     dataset: str
     defense: str
+    update: str
     attack_steps: int
     batch_size: int
     steps: int
@@ -114,7 +116,10 @@ class Recipe(NamedTuple):
     @property
     def passes(self):
         """Its `costs.Passes`."""
-        return costs.passes(self.defense, self.attack_steps)
+        found = costs.passes(self.defense, self.attack_steps)
+        if options.parse(self.update).name == "awp":
+            return costs.perturbed(found)
+        return found
 
     @property
     def remembered(self):
@@ -172,6 +177,7 @@ def recipe(path):
         network=config.model,
         dataset=config.dataset,
         defense=config.defense,
+        update=config.update,
         attack_steps=config.attack_steps,
         batch_size=config.batch_size,
         steps=config.steps_per_epoch or (images - held) // labeled,

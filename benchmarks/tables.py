@@ -20,6 +20,7 @@ _NETWORKS = (
     ("cnn4", "mnist"),
     ("cnn8", "cifar10"),
     ("resnet18", "cifar10"),
+    ("preact_resnet18", "cifar10"),
     ("resnet50", "cifar10"),
     ("wide_resnet:depth=28:width=4", "cifar10"),
     ("wide_resnet:depth=34:width=8", "cifar10"),
@@ -211,6 +212,7 @@ def _number(value):
 
 
 def _short(name):
-    """WRN-34-10 and resnet18."""
-    wide = re.fullmatch(r"wide_resnet:depth=(\d+):width=(\d+)", name)
-    return f"WRN-{wide[1]}-{wide[2]}" if wide else name
+    """WRN-34-10 and resnet18, and "SiLU" where it is."""
+    wide = re.match(r"wide_resnet:depth=(\d+):width=(\d+)", name)
+    short = f"WRN-{wide[1]}-{wide[2]}" if wide else name.split(":")[0]
+    return f"{short} SiLU" if "silu" in name else short

@@ -52,8 +52,9 @@ _STRINGS = {
     "random_start": "Start of the attack: uniform, gaussian (0.001 N(0, 1)) "
     "or none.",
     "schedule": "Learning rate over the epochs: constant, "
-    "piecewise:at=75+90:factor=0.1 (epochs counted from 1) or cosine, both "
-    f"with warmup_epochs=5 if asked for; default: {_DATASET}.",
+    "piecewise:at=75+90:factor=0.1 (epochs counted from 1), cosine, both "
+    f"with warmup_epochs=5 if asked for, or onecycle:peak=0.4; default: "
+    f"{_DATASET}.",
     "optimizer": "sgd (momentum 0.9), sgd:nesterov=true or adam, with "
     "options: sgd:momentum=0.95.",
     "update": f"How a step takes the gradient: {', '.join(training.UPDATES)}.",

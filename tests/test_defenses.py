@@ -113,6 +113,8 @@ SMOOTHED = {
     "mart:outer=ce": (0, 1),
     "mart:outer=bce_natural": (1, 0),
     "uat": (0, 1),
+    "fgsm_rs": (0, 1),
+    "nfgsm": (0, 1),
 }
 
 

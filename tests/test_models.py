@@ -14,9 +14,9 @@ import tensorflow as tf
 from mart_tf import models
 from mart_tf.models import loading
 from mart_tf.models import names
+from mart_tf.models import preactivation
 from mart_tf.models import resnet
 from mart_tf.models import small
-from mart_tf.models import wide_residual
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +31,11 @@ def resnet50():
 
 @pytest.fixture(scope="module")
 def wide_resnet():
-    return wide_residual.wide_resnet(depth=10, width=2)
+    return preactivation.wide_resnet(depth=10, width=2)
 
 
 def tiny_wide_resnet(input_shape=(8, 8, 3), num_classes=10, seed=0):
-    return wide_residual.wide_resnet(
+    return preactivation.wide_resnet(
         input_shape, num_classes, depth=10, width=1, seed=seed
     )
 
@@ -60,6 +60,21 @@ def randomized(model, seed=0):
     return model
 
 
+def scatter_norms(model, seed):
+    """Gives each batch norm other weights and statistics."""
+    random = np.random.default_rng(seed)
+    for layer in norms(model):
+        shape = layer.gamma.shape
+        layer.set_weights(
+            [
+                random.normal(1.0, 0.2, shape),
+                random.normal(0.0, 0.3, shape),
+                random.normal(0.0, 0.3, shape),
+                random.uniform(0.5, 2.0, shape),
+            ]
+        )
+
+
 def norms(model):
     return [
         layer
@@ -68,30 +83,40 @@ def norms(model):
     ]
 
 
-def convolve(x, kernel, stride):
-    """A convolution padded by half the kernel on every side."""
+def convolve(x, kernel, stride, same=False):
+    """A convolution padded by half the kernel on every side.
+
+    With `same`, at stride 2 and an even size, below and right only.
+    """
     size = kernel.shape[0]
     half = size // 2
-    x = np.pad(x, ((0, 0), (half, half), (half, half), (0, 0)))
+    around = (0, half) if same and stride == 2 else (half, half)
+    x = np.pad(x, ((0, 0), around, around, (0, 0)))
     windows = np.lib.stride_tricks.sliding_window_view(x, (size, size), (1, 2))
     windows = windows[:, ::stride, ::stride]
     return np.einsum("bhwcij,ijco->bhwo", windows, kernel)
 
 
-def wide_resnet_in_numpy(model, batch):
-    """A wide residual network of depth 10, in inference mode."""
+def preactivation_in_numpy(
+    model, batch, activation=lambda x: np.maximum(x, 0.0), same=False, blocks=1
+):
+    """A network of blocks that begin with batch norm, in inference mode."""
 
     def convolution(x, name, stride=1):
-        return convolve(x, model.get_layer(name).kernel.numpy(), stride)
+        return convolve(x, model.get_layer(name).kernel.numpy(), stride, same)
 
     def activated(x, name):
         gamma, beta, mean, variance = model.get_layer(name).get_weights()
         x = gamma * (x - mean) / np.sqrt(variance + 1e-5) + beta
-        return np.maximum(x, 0.0)
+        return activation(x)
 
+    stages = sum("_1_add" in layer.name for layer in model.layers)
     x = convolution(batch, "stem")
-    for stage, stride in [(1, 1), (2, 2), (3, 2)]:
-        name = f"stage{stage}_1"
+    for stage, block in itertools.product(
+        range(1, stages + 1), range(1, blocks + 1)
+    ):
+        stride = 2 if stage > 1 and block == 1 else 1
+        name = f"stage{stage}_{block}"
         first = activated(x, f"{name}_norm1")
         second = convolution(first, f"{name}_conv1", stride)
         second = activated(second, f"{name}_norm2")
@@ -122,7 +147,7 @@ class TestArchitectures:
         ],
     )
     def test_parameter_counts_of_wide_resnets(self, options, count):
-        model = wide_residual.wide_resnet(**options)
+        model = preactivation.wide_resnet(**options)
         assert trainable_parameters(model) == count
 
     def test_small_cnn_layer_by_layer(self):
@@ -233,26 +258,70 @@ class TestArchitectures:
     @pytest.mark.parametrize("width", [1, 2])
     def test_wide_resnet_equals_its_definition(self, width):
         # Width 1 has no convolution in the first stage's shortcut.
-        model = wide_residual.wide_resnet((7, 6, 3), 4, depth=10, width=width)
-        random = np.random.default_rng(width)
-        for layer in norms(model):
-            shape = layer.gamma.shape
-            layer.set_weights(
-                [
-                    random.normal(1.0, 0.2, shape),
-                    random.normal(0.0, 0.3, shape),
-                    random.normal(0.0, 0.3, shape),
-                    random.uniform(0.5, 2.0, shape),
-                ]
-            )
+        model = preactivation.wide_resnet((7, 6, 3), 4, depth=10, width=width)
+        scatter_norms(model, width)
         batch = images(3, 7, 6, 3)
         logits = model(batch, training=False)
         np.testing.assert_allclose(
-            logits, wide_resnet_in_numpy(model, batch), rtol=1e-4, atol=1e-5
+            logits, preactivation_in_numpy(model, batch), rtol=1e-4, atol=1e-5
         )
         shortcuts = [x.name for x in model.layers if "shortcut" in x.name]
         first = ["stage1_1_shortcut"] * (width > 1)
         assert shortcuts == [*first, "stage2_1_shortcut", "stage3_1_shortcut"]
+
+    def test_the_styles_of_newer_recipes_equal_their_definition(self):
+        """SiLU, images normalized inside, "same" padding at stride 2."""
+        model = preactivation.wide_resnet(
+            (8, 8, 3),
+            4,
+            depth=10,
+            width=1,
+            activation="silu",
+            normalize="cifar10",
+            padding="same",
+        )
+        scatter_norms(model, 0)
+        batch = images(3, 8, 8, 3)
+        # As published for PyTorch's transforms.Normalize.
+        mean = np.array([0.4914, 0.4822, 0.4465])
+        deviation = np.array([0.2471, 0.2435, 0.2616])
+        expected = preactivation_in_numpy(
+            model,
+            (batch - mean) / deviation,
+            lambda x: x / (1 + np.exp(-x)),
+            same=True,
+        )
+        np.testing.assert_allclose(
+            model(batch, training=False), expected, rtol=1e-4, atol=1e-5
+        )
+
+    def test_preact_resnet18_equals_its_definition(self):
+        model = preactivation.preact_resnet18((8, 8, 3), 4)
+        scatter_norms(model, 0)
+        batch = images(2, 8, 8, 3)
+        expected = preactivation_in_numpy(model, batch, blocks=2)
+        np.testing.assert_allclose(
+            model(batch, training=False), expected, rtol=1e-4, atol=1e-5
+        )
+        whole = preactivation.preact_resnet18()
+        # That of Rice et al.: 11,171,146 without their last batch norm.
+        assert trainable_parameters(whole) == 11_171_146 + 2 * 512
+
+    @pytest.mark.parametrize(
+        "options, message",
+        [
+            ({"activation": "swish"}, "Unknown activation 'swish'"),
+            ({"normalize": "imagenet"}, "Unknown normalize 'imagenet'"),
+            ({"padding": "valid"}, "Unknown padding 'valid'"),
+            (
+                {"normalize": "cifar10", "input_shape": (8, 8, 1)},
+                "of three channels, and images of 1; expected normalize=none",
+            ),
+        ],
+    )
+    def test_refuses_a_style_that_no_network_has(self, options, message):
+        with pytest.raises(ValueError, match=message):
+            preactivation.preact_resnet18(**options)
 
     @pytest.mark.parametrize(
         "network, name",
@@ -375,7 +444,7 @@ class TestInitialWeights:
         assert 2.2 < -np.log(p[np.arange(64), np.arange(64) % 10]).mean() < 2.6
 
     def test_wide_resnet_is_normal_by_its_outputs(self):
-        model = wide_residual.wide_resnet(depth=10, width=8)
+        model = preactivation.wide_resnet(depth=10, width=8)
         for name, outputs in [
             ("stage1_1_conv1", 9 * 128),
             ("stage2_1_shortcut", 256),
@@ -844,7 +913,7 @@ class TestBuild:
     @pytest.mark.parametrize("depth", [32, 34.0, "34"])
     def test_a_depth_that_no_wide_resnet_has(self, depth):
         with pytest.raises(ValueError, match="such as 10, 16, 28 or 34"):
-            wide_residual.wide_resnet(depth=depth)
+            preactivation.wide_resnet(depth=depth)
 
     def test_names_are_checked_without_tensorflow(self, project):
         kind, spec = names.check("our_networks:linear")

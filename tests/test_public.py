@@ -24,13 +24,13 @@ PUBLIC = {
         evaluation_batches load load_pool memory_split rows sample spread
         steps_per_epoch training_batches""",
     "mart_tf.defenses": """ALP Adversarial Batch CLP DEFENSES DERIVED Defense
-        Dynamic InnerAttack Losses MART MMA Natural Standard Subset TRADES UAT
-        complete get""",
+        Dynamic FGSMRS InnerAttack Losses MART MMA NFGSM Natural Standard
+        Subset TRADES UAT complete get""",
     "mart_tf.evaluation": """DEFAULT Instance NATURAL Report Result Subject
         TRANSFER create is_transfer resolve""",
     "mart_tf.labeling": "label_pool pick_subsets",
-    "mart_tf.models": """MODELS build cnn4 cnn8 digits_cnn resnet18 resnet50
-        small_cnn wide_resnet""",
+    "mart_tf.models": """MODELS build cnn4 cnn8 digits_cnn
+        preact_resnet18 resnet18 resnet50 small_cnn wide_resnet""",
     "mart_tf.training": """OPTIMIZERS OPTIMIZER_RESERVED SCHEDULES
         AWP SCHEDULE_RESERVED UPDATES Update""",
 }

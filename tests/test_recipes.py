@@ -27,6 +27,7 @@ RECIPES = sorted(FOLDER.glob("*.cfg"))
 INDEX = (FOLDER / "README.md").read_text()
 
 TABLES = {
+    "update": training.UPDATES,
     "model": models.MODELS,
     "defense": defenses.DEFENSES,
     "optimizer": training.OPTIMIZERS,
@@ -126,6 +127,45 @@ TRADES_ATTACK = {  # R: the code of TRADES, MART and RST
     "random_start": "gaussian",
 }
 THREE_DECAYS = {"schedule": "piecewise:at=75+90+100"}
+
+
+PREACT = {"model": "preact_resnet18:normalize=cifar10"}
+# The code of Wu, Xia and Wang (NeurIPS 2020).
+AWP = CIFAR10 | {
+    "epochs": 200,
+    "learning_rate": 0.1,
+    "schedule": "piecewise:at=100+150",
+    "weight_decay": 5e-4,
+}
+AWP_WRN = (
+    AWP
+    | WRN_34_10
+    | {
+        "update": "awp:gamma=0.005:from_epoch=10",
+        "attack_step_size": 2 / 255,
+        "random_start": "gaussian",
+    }
+)
+# Wang et al. (ICML 2023): 400 epochs of 50,000 / 512 steps, rounded up.
+EDM = CIFAR10 | {
+    "model": "wide_resnet:depth=28:width=10:activation=silu:"
+    "normalize=cifar10:padding=same",
+    "pool": "npz:edm_1m.npz",
+    "pool_fraction": 0.7,
+    "label_smoothing": 0.1,
+    "attack_step_size": 2 / 255,
+    "random_start": "gaussian",
+    "epochs": 400,
+    "steps": 400 * math.ceil(50_000 / 512),
+    "batch_size": 512,
+    "optimizer": "sgd:nesterov=true",
+    "learning_rate": 0.2,
+    # 0.025 of the steps.
+    "schedule": "cosine:warmup_epochs=10",
+    "weight_decay": 5e-4,
+    "ema": 0.995,
+    "ema_warmup_epochs": 10.0,
+}
 
 
 def on_subset(side, rest):
@@ -334,6 +374,41 @@ EXPECTED = {
             "weight_decay": 2e-4,
         },
         mma_cifar10="mma:max_margin=12/255:min_epsilon=0.005",
+    ),
+    **rows(
+        "awp",
+        AWP
+        | PREACT
+        | {
+            "update": "awp:gamma=0.01",
+            # Of epochs counted from 0: the 101st and the 151st.
+            "schedule": "piecewise:at=101+151",
+        },
+        resnet18="standard",
+    ),
+    **rows(
+        "awp_wrn34",
+        AWP_WRN,
+        trades="trades:regularization=6",
+        mart="mart:regularization=6",
+    ),
+    **rows(
+        "edm_wrn28",
+        EDM,
+        trades="trades:regularization=5",
+        mart="mart:regularization=5",
+    ),
+    **rows(
+        "fast",
+        CIFAR10
+        | PREACT
+        | {
+            "epochs": 30,
+            "learning_rate": 0.2,
+            "schedule": "onecycle:peak=0.4",
+            "weight_decay": 5e-4,
+        },
+        resnet18="nfgsm",
     ),
 }
 

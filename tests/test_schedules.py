@@ -163,3 +163,24 @@ def test_a_saved_model_keeps_its_schedule(spec, tmp_path):
     assert rates(loaded.optimizer._learning_rate, *steps) == rates(
         schedule, *steps
     )
+
+
+class TestOneCycle:
+    def test_rises_and_falls_in_straight_lines(self):
+        # 10 steps, the peak after 4: quarters up, sixths down.
+        schedule = schedules.create("onecycle:peak=0.4", 0.6, 5, 2)
+        np.testing.assert_allclose(
+            rates(schedule, 0, 2, 3, 4, 7, 9),
+            [0.15, 0.45, 0.6, 0.6, 0.3, 0.1],
+            rtol=1e-6,
+        )
+
+    def test_is_saved_with_an_optimizer(self):
+        schedule = schedules.onecycle(0.2, 7, 3, 0.5)
+        steps = (0, 5, 11, 20)
+        assert rates(copy(schedule), *steps) == rates(schedule, *steps)
+
+    @pytest.mark.parametrize("peak", [0.0, 1.0, -0.5])
+    def test_refuses_a_peak_outside_the_run(self, peak):
+        with pytest.raises(ValueError, match="above 0 and below 1"):
+            schedules.onecycle(0.1, 5, 2, peak)

@@ -13,7 +13,8 @@ MODELS = {
     "cnn8": "mart_tf.models.small:cnn8",
     "resnet18": "mart_tf.models.resnet:resnet18",
     "resnet50": "mart_tf.models.resnet:resnet50",
-    "wide_resnet": "mart_tf.models.wide_residual:wide_resnet",
+    "preact_resnet18": "mart_tf.models.preactivation:preact_resnet18",
+    "wide_resnet": "mart_tf.models.preactivation:wide_resnet",
 }
 
 __getattr__, __dir__ = lazy.attributes(

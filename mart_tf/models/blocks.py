@@ -3,8 +3,10 @@
 from keras import layers
 
 
-def convolution(x, filters, size, stride, kernel_initializer, name):
-    """A convolution without bias, padded as PyTorch pads with size // 2.
+def convolution(
+    x, filters, size, stride, kernel_initializer, name, padding="all_round"
+):
+    """A convolution without bias.
 
     Args:
         x: Features `[batch, height, width, channels]`.
@@ -13,15 +15,17 @@ def convolution(x, filters, size, stride, kernel_initializer, name):
         stride: 1 or 2.
         kernel_initializer: A Keras initializer.
         name: The layer's name, unique in its network.
+        padding: "all_round", size // 2 on every side as PyTorch pads, or
+            "same", which at stride 2 pads below and right only.
 
     Returns:
         Features `[batch, rows, columns, filters]`, height and width divided by
         the stride and rounded up.
     """
-    padding = "same"
-    if stride == 2 and size == 3:
-        # At stride 2 "same" pads below and right only; PyTorch pads all
-        # round. A pad op is faster on CPUs than padding inside the
+    if padding == "same" or stride == 1 or size == 1:
+        padding = "same"
+    else:
+        # A pad op is faster on CPUs than padding inside the
         # convolution.
         x = layers.ZeroPadding2D(1, name=f"{name}_pad")(x)
         padding = "valid"

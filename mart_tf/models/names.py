@@ -36,7 +36,7 @@ _LIMITS = {
 # About how many parameters the options of a network make, for those that can
 # make too many: those of its 3x3 convolutions.
 _PARAMETERS = {
-    "wide_resnet": lambda depth=34, width=10: (
+    "wide_resnet": lambda depth=34, width=10, **style: (
         (depth - 4) // 6 * 2 * 9 * (16 * width) ** 2 * (1 + 4 + 16)
     ),
 }

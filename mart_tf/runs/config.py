@@ -273,6 +273,8 @@ class Config:
 
     def differences(self, earlier):
         """Names of the settings that forbid continuing an earlier run."""
+        # Of an earlier version, whose names had fewer options.
+        earlier = earlier.filled()
         own = self
         if own.validation_images is None:
             # As many as the run began with.

@@ -19,7 +19,6 @@ import shutil
 from mart_tf import files
 from mart_tf import limits
 from mart_tf import options
-from mart_tf import training
 from mart_tf.runs import record
 
 
@@ -162,7 +161,7 @@ def _objection(path, config, earlier):
     # What a user's own does with the epochs is not known.
     schedule = options.parse(config.schedule)
     name = ":".join(filter(None, [schedule.name, schedule.argument]))
-    follows_epochs = name == "cosine" or name not in training.SCHEDULES
+    follows_epochs = name not in ("constant", "piecewise")
     if follows_epochs and config.epochs != earlier.epochs:
         return (
             f"{path} holds a run of {earlier.epochs} epochs whose schedule "

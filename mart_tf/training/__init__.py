@@ -9,6 +9,7 @@ SCHEDULES = {
     "constant": "mart_tf.training.schedules:constant",
     "piecewise": "mart_tf.training.schedules:piecewise",
     "cosine": "mart_tf.training.schedules:cosine",
+    "onecycle": "mart_tf.training.schedules:onecycle",
 }
 
 # What a schedule is given by the run, not by the user.

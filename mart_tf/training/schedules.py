@@ -117,6 +117,66 @@ def cosine(
     )
 
 
+def onecycle(learning_rate, steps_per_epoch, epochs, peak: float = 0.4):
+    """Up to the full rate and down again, in straight lines.
+
+        rate(s) = r min((s + 1) / P, (T - s) / (T - P))
+
+    with r the learning rate, s the step counted from 0, T the steps of the
+    run and P = peak T: one cycle of Smith (2017), as Wong et al. (ICLR 2020)
+    train with one step of attack.
+
+    Args:
+        learning_rate: The full rate r, above 0.
+        steps_per_epoch: Training steps in an epoch.
+        epochs: Epochs of the run, T / steps_per_epoch.
+        peak: Share of the run after which the rate is full, above 0 and
+            below 1.
+
+    Returns:
+        A Keras schedule.
+
+    Raises:
+        ValueError: If `peak` lies outside its range.
+    """
+    if not 0.0 < peak < 1.0:
+        raise ValueError(
+            f"The schedule onecycle has peak={peak:g}; expected a share of the "
+            "run above 0 and below 1."
+        )
+    return OneCycle(learning_rate, epochs * steps_per_epoch, peak)
+
+
+@keras.saving.register_keras_serializable("mart_tf")
+class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
+    """See `onecycle`.
+
+    Args:
+        learning_rate: The full rate.
+        steps: Steps of the run.
+        peak: Share of them after which the rate is full.
+    """
+
+    def __init__(self, learning_rate, steps, peak):
+        super().__init__()
+        self.learning_rate = learning_rate
+        self.steps = steps
+        self.peak = peak
+
+    def __call__(self, step):
+        done = keras.ops.cast(step, "float32")
+        rising = (done + 1.0) / (self.peak * self.steps)
+        falling = (self.steps - done) / ((1.0 - self.peak) * self.steps)
+        return self.learning_rate * keras.ops.minimum(rising, falling)
+
+    def get_config(self):
+        return {
+            "learning_rate": self.learning_rate,
+            "steps": self.steps,
+            "peak": self.peak,
+        }
+
+
 @keras.saving.register_keras_serializable("mart_tf")
 class Warmup(keras.optimizers.schedules.LearningRateSchedule):
     """Another schedule, its first steps rising linearly from 0.
