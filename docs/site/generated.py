@@ -37,7 +37,15 @@ def on_files(files, config):
     """Adds the pages."""
     pages = {f"programs/mart-{name}.md": program(name) for name in PROGRAMS}
     pages |= {f"api/{name}.md": package(name) for name in PACKAGES}
-    pages[f"api/{LOSSES}.md"] = f"# {LOSSES}\n\n::: {LOSSES}\n    options:\n      show_root_heading: false\n"
+    pages[f"api/{LOSSES}.md"] = "\n".join(
+        [
+            f"# {LOSSES}",
+            "",
+            f"::: {LOSSES}",
+            "    options:",
+            "      show_root_heading: false",
+        ]
+    )
     for place, content in pages.items():
         files.append(File.generated(config, place, content=content))
     return files
