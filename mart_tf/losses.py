@@ -20,8 +20,10 @@ FORMS = ("paper", "released")
 OUTERS = ("bce", "ce", "bce_natural")
 WEIGHTINGS = ("soft", "hard", "none")
 
+_TensorLike = tf.types.experimental.TensorLike
 
-def cross_entropy(labels, logits):
+
+def cross_entropy(labels: _TensorLike, logits: _TensorLike) -> tf.Tensor:
     """Cross-entropy, CE(p, y) = -log p_y.
 
     Args:
@@ -37,7 +39,7 @@ def cross_entropy(labels, logits):
     return -tf.where(inside, _at(labels, log_p), math.nan)
 
 
-def soft_margin(labels, logits):
+def soft_margin(labels: _TensorLike, logits: _TensorLike) -> tf.Tensor:
     """How far the other classes lead, together: log((1 - p_y) / p_y).
 
         log sum_{k != y} exp z_k - z_y
@@ -58,7 +60,9 @@ def soft_margin(labels, logits):
     return tf.reduce_logsumexp(others, axis=-1)
 
 
-def boosted_cross_entropy(labels, adversarial_logits, form="paper"):
+def boosted_cross_entropy(
+    labels: _TensorLike, adversarial_logits: _TensorLike, form: str = "paper"
+) -> tf.Tensor:
     """Cross-entropy plus a margin term on the strongest wrong class.
 
     Equation 8 of the MART paper:
@@ -92,7 +96,11 @@ def boosted_cross_entropy(labels, adversarial_logits, form="paper"):
     return cross_entropy(labels, logits) + margin
 
 
-def kl_divergence(natural_logits, adversarial_logits, form="paper"):
+def kl_divergence(
+    natural_logits: _TensorLike,
+    adversarial_logits: _TensorLike,
+    form: str = "paper",
+) -> tf.Tensor:
     """Kullback-Leibler divergence, equation 9 of the MART paper.
 
         KL(p(x) || p(x')) = sum_k p_k(x) (log p_k(x) - log p_k(x'))
@@ -120,16 +128,16 @@ def kl_divergence(natural_logits, adversarial_logits, form="paper"):
 
 
 def mart(
-    labels,
-    natural_logits,
-    adversarial_logits,
-    regularization=5.0,
-    form="paper",
+    labels: _TensorLike,
+    natural_logits: _TensorLike,
+    adversarial_logits: _TensorLike,
+    regularization: _TensorLike = 5.0,
+    form: str = "paper",
     *,
-    outer="bce",
-    divergence=True,
-    weighting="soft",
-):
+    outer: str = "bce",
+    divergence: bool = True,
+    weighting: str = "soft",
+) -> tf.Tensor:
     """Misclassification aware adversarial training, equation 11.
 
         BCE(p(x'), y) + regularization * KL(p(x) || p(x')) * (1 - p_y(x))
@@ -177,7 +185,12 @@ def mart(
     return values + tf.cast(regularization, tf.float32) * term
 
 
-def trades(labels, natural_logits, adversarial_logits, regularization=4.0):
+def trades(
+    labels: _TensorLike,
+    natural_logits: _TensorLike,
+    adversarial_logits: _TensorLike,
+    regularization: _TensorLike = 4.0,
+) -> tf.Tensor:
     """TRADES (Zhang et al., ICML 2019), as Table 1 of the MART paper has it.
 
         CE(p(x), y) + regularization * KL(p(x) || p(x'))
@@ -199,8 +212,11 @@ def trades(labels, natural_logits, adversarial_logits, regularization=4.0):
 
 
 def adversarial_logit_pairing(
-    labels, natural_logits, adversarial_logits, regularization=0.5
-):
+    labels: _TensorLike,
+    natural_logits: _TensorLike,
+    adversarial_logits: _TensorLike,
+    regularization: _TensorLike = 0.5,
+) -> tf.Tensor:
     """ALP as Table 1 of the MART paper has it: it pairs probabilities.
 
         CE(p(x'), y) + regularization * ||p(x') - p(x)||_2^2
@@ -224,8 +240,11 @@ def adversarial_logit_pairing(
 
 
 def clean_logit_pairing(
-    labels, natural_logits, adversarial_logits, regularization=0.5
-):
+    labels: _TensorLike,
+    natural_logits: _TensorLike,
+    adversarial_logits: _TensorLike,
+    regularization: _TensorLike = 0.5,
+) -> tf.Tensor:
     """CLP as Table 1 of the MART paper has it: it pairs probabilities.
 
         CE(p(x), y) + regularization * ||p(x') - p(x)||_2^2
@@ -246,7 +265,12 @@ def clean_logit_pairing(
     return values + tf.cast(regularization, tf.float32) * term
 
 
-def uat(labels, natural_logits, adversarial_logits, regularization=4.0):
+def uat(
+    labels: _TensorLike,
+    natural_logits: _TensorLike,
+    adversarial_logits: _TensorLike,
+    regularization: _TensorLike = 4.0,
+) -> tf.Tensor:
     """UAT++ (Uesato et al., NeurIPS 2019), section 3.3 of the MART paper.
 
         CE(p(x'), y) + regularization * KL(p(x) || p(x'))
@@ -269,7 +293,9 @@ def uat(labels, natural_logits, adversarial_logits, regularization=4.0):
     return values + tf.cast(regularization, tf.float32) * term
 
 
-def check_options(form="paper", outer="bce", weighting="soft"):
+def check_options(
+    form: str = "paper", outer: str = "bce", weighting: str = "soft"
+) -> None:
     """Refuses what `mart` does not know.
 
     Args:

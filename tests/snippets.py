@@ -15,7 +15,9 @@ import tempfile
 
 import programs
 
-_BLOCK = re.compile(r"^<!-- test: (.+) -->\n```\w+\n(.*?)^```", re.M | re.S)
+_BLOCK = re.compile(
+    r"^<!-- test: ([^>\n]+) -->\n```\w+\n(.*?)^```", re.M | re.S
+)
 
 # What takes minutes as it is written; flags given later win.
 LESS = {

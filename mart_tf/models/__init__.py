@@ -4,7 +4,19 @@
 `(input_shape, num_classes, **options) -> keras.Model`, imported on first use.
 """
 
+import typing
+
 from mart_tf import lazy
+
+if typing.TYPE_CHECKING:
+    from mart_tf.models.loading import build as build
+    from mart_tf.models.resnet import resnet18 as resnet18
+    from mart_tf.models.resnet import resnet50 as resnet50
+    from mart_tf.models.small import cnn4 as cnn4
+    from mart_tf.models.small import cnn8 as cnn8
+    from mart_tf.models.small import digits_cnn as digits_cnn
+    from mart_tf.models.small import small_cnn as small_cnn
+    from mart_tf.models.wide_residual import wide_resnet as wide_resnet
 
 MODELS = {
     "digits_cnn": "mart_tf.models.small:digits_cnn",
