@@ -1,10 +1,13 @@
 """Code that the documents show, run as a reader would run it.
 
-A fenced block is run where a mark stands above it: `<!-- test: python -->`,
-`<!-- test: bash -->`, or `<!-- test: file NAME -->` for a file that the reader
-writes.
+A fenced block is run where a mark stands above it: `<!-- test: python -->`, or
+`<!-- test: file NAME -->` for a file that the reader writes. Of calls of our
+programs, `<!-- test: flags -->`, the flags are checked as the programs check
+them: the same calls are run by `test_readme.py`.
 """
 
+import copy
+import importlib
 import json
 import os
 import pathlib
@@ -13,19 +16,13 @@ import subprocess
 import sys
 import tempfile
 
-import programs
+from mart_tf import cli
 
 _BLOCK = re.compile(
     r"^<!-- test: ([^>\n]+) -->\n```\w+\n(.*?)^```", re.M | re.S
 )
 
-# What takes minutes as it is written; flags given later win.
-LESS = {
-    "train": ["--epochs=1", "--attack_steps=1"],
-    "evaluate": ["--attacks=fgsm,pgd:steps=2", "--max_examples=20"],
-    "export": ["--attack_examples=2"],
-    "label": [],
-}
+_PROGRAMS = ("train", "evaluate", "export", "label")
 
 _RECORDER = """#!{python}
 import json, pathlib, sys
@@ -53,8 +50,9 @@ def run_page(page, folder):
     for mark, code in blocks(page):
         if mark == "python":
             exec(compile(code, page.name, "exec"), names)
-        elif mark == "bash":
-            run_commands(calls(["bash", "-ec", code], folder), folder)
+        elif mark == "flags":
+            for call in calls(["bash", "-ec", code], folder):
+                check_flags(call)
         else:
             (folder / mark.removeprefix("file ")).write_text(code)
 
@@ -67,7 +65,7 @@ def calls(command, folder):
     """
     with tempfile.TemporaryDirectory() as place:
         written = pathlib.Path(place, "calls")
-        for program in LESS:
+        for program in _PROGRAMS:
             recorder = pathlib.Path(place, f"mart-{program}")
             recorder.write_text(
                 _RECORDER.format(python=sys.executable, calls=str(written))
@@ -85,12 +83,8 @@ def calls(command, folder):
         return [json.loads(line) for line in written.read_text().splitlines()]
 
 
-def run_commands(called, folder):
-    """Runs calls of programs with less of everything; what they said."""
-    said = []
-    for name, *flags in called:
-        program = name.removeprefix("mart-")
-        done = programs.run(program, *flags, *LESS[program], cwd=folder)
-        assert done.returncode == 0, done.stderr
-        said.append(done.stdout)
-    return said
+def check_flags(call):
+    """Reads the flags of a call as its program would; raises a `ValueError`."""
+    name, *flags = call
+    program = importlib.import_module(name.replace("mart-", "mart_tf."))
+    cli.parse(name, copy.deepcopy(program.FLAGS), flags)

@@ -35,10 +35,8 @@ def evaluate(
     return report.accuracy["worst_case"]
 
 
-def loss(
-    labels: tf.Tensor, natural: tf.Tensor, adversarial: tf.Tensor
-) -> float:
-    """The mean of MART's."""
+def mart(labels: tf.Tensor, natural: tf.Tensor, other: tf.Tensor) -> float:
+    """The mean of its loss."""
     values = mart_tf.losses.mart(labels, natural, other, form="released")
     return float(tf.reduce_mean(values))
 
