@@ -28,12 +28,31 @@ def shared_files(*folders):
 
 
 TENSORFLOW = ">=2.21,<2.22"
+# The site and its test.
+DOCS = [
+    "mkdocs>=1.6.1,<2",
+    "mkdocs-material>=9.8.2,<10",
+    "mkdocstrings[python]>=1.0.8,<2",
+]
 
 setuptools.setup(
     name="mart-tf",
     version=version(),
     description="Adversarial training for Keras: train, evaluate, export.",
+    author="The mart_tf authors",
     license="Apache-2.0",
+    keywords=[
+        "adversarial examples",
+        "adversarial training",
+        "AutoAttack",
+        "Keras",
+        "MART",
+        "PGD",
+        "robustness",
+        "TensorFlow",
+        "TRADES",
+    ],
+    project_urls={"Paper": "https://openreview.net/forum?id=rklOg6EFwS"},
     classifiers=[
         "Intended Audience :: Developers",
         "Intended Audience :: Science/Research",
@@ -41,9 +60,15 @@ setuptools.setup(
         "Programming Language :: Python :: 3.12",
         "Programming Language :: Python :: 3.13",
         "Topic :: Scientific/Engineering :: Artificial Intelligence",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Topic :: Security",
+        "Typing :: Typed",
     ],
     packages=setuptools.find_packages(include=["mart_tf", "mart_tf.*"]),
-    package_data={"mart_tf.reports": ["*.jinja", "*.json"]},
+    package_data={
+        "mart_tf": ["py.typed"],
+        "mart_tf.reports": ["*.jinja", "*.json"],
+    },
     # TensorFlow 2.21 has no wheel for Python 3.14.
     python_requires=">=3.11,<3.14",
     # The programs and a part of the tests ran with the lower bounds, all at
@@ -66,14 +91,17 @@ setuptools.setup(
         "tensorflow-datasets>=4.9.10,<5",
     ],
     extras_require={
+        "docs": DOCS,
         "gpu": ["tensorflow[and-cuda]" + TENSORFLOW],
         "tensorboard": ["tensorboard>=2.20,<3"],
         "test": [
+            *DOCS,
             "check-jsonschema>=0.39,<1",
             "hypothesis>=6.170,<7",
             "jsonschema>=4.26,<5",
             "kubeflow-training>=1.9.4,<2",
             "kubernetes-validate>=1.37,<2",
+            "mypy>=2.4,<3",
             "pytest>=9.2",
             "pytest-xdist>=3.8",
             "pyyaml>=6.0.3,<7",

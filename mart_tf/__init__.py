@@ -4,7 +4,28 @@ Everything public is imported on first use, so that `import mart_tf`, and a
 program that only checks its flags, cost nothing.
 """
 
+import typing
+
 from mart_tf import lazy
+
+if typing.TYPE_CHECKING:
+    from mart_tf import attacks as attacks
+    from mart_tf import data as data
+    from mart_tf import defenses as defenses
+    from mart_tf import evaluation as evaluation
+    from mart_tf import labeling as labeling
+    from mart_tf import losses as losses
+    from mart_tf import models as models
+    from mart_tf.evaluation.robustness import (
+        evaluate_robustness as evaluate_robustness,
+    )
+    from mart_tf.serving.saved_model import (
+        export_saved_model as export_saved_model,
+    )
+    from mart_tf.threat import ThreatModel as ThreatModel
+    from mart_tf.training.classifier import (
+        AdversarialClassifier as AdversarialClassifier,
+    )
 
 __version__ = "0.1.0"
 

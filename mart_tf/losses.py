@@ -20,8 +20,12 @@ FORMS = ("paper", "released")
 OUTERS = ("bce", "ce", "bce_natural")
 WEIGHTINGS = ("soft", "hard", "none")
 
+_TensorLike = tf.types.experimental.TensorLike
 
-def cross_entropy(labels, logits, label_smoothing=0.0):
+
+def cross_entropy(
+    labels: _TensorLike, logits: _TensorLike, label_smoothing: float = 0.0
+) -> tf.Tensor:
     """Cross-entropy, CE(p, y) = -log p_y, or with smoothed labels.
 
         (1 - s) CE(p, y) + s mean_k(-log p_k)
@@ -47,7 +51,7 @@ def cross_entropy(labels, logits, label_smoothing=0.0):
     return (1.0 - label_smoothing) * values + label_smoothing * uniform
 
 
-def soft_margin(labels, logits):
+def soft_margin(labels: _TensorLike, logits: _TensorLike) -> tf.Tensor:
     """How far the other classes lead, together: log((1 - p_y) / p_y).
 
         log sum_{k != y} exp z_k - z_y
@@ -69,8 +73,11 @@ def soft_margin(labels, logits):
 
 
 def boosted_cross_entropy(
-    labels, adversarial_logits, form="paper", label_smoothing=0.0
-):
+    labels: _TensorLike,
+    adversarial_logits: _TensorLike,
+    form: str = "paper",
+    label_smoothing: float = 0.0,
+) -> tf.Tensor:
     """Cross-entropy plus a margin term on the strongest wrong class.
 
     Equation 8 of the MART paper:
@@ -106,7 +113,11 @@ def boosted_cross_entropy(
     return cross_entropy(labels, logits, label_smoothing) + margin
 
 
-def kl_divergence(natural_logits, adversarial_logits, form="paper"):
+def kl_divergence(
+    natural_logits: _TensorLike,
+    adversarial_logits: _TensorLike,
+    form: str = "paper",
+) -> tf.Tensor:
     """Kullback-Leibler divergence, equation 9 of the MART paper.
 
         KL(p(x) || p(x')) = sum_k p_k(x) (log p_k(x) - log p_k(x'))
@@ -134,17 +145,17 @@ def kl_divergence(natural_logits, adversarial_logits, form="paper"):
 
 
 def mart(
-    labels,
-    natural_logits,
-    adversarial_logits,
-    regularization=5.0,
-    form="paper",
+    labels: _TensorLike,
+    natural_logits: _TensorLike,
+    adversarial_logits: _TensorLike,
+    regularization: _TensorLike = 5.0,
+    form: str = "paper",
     *,
-    outer="bce",
-    divergence=True,
-    weighting="soft",
-    label_smoothing=0.0,
-):
+    outer: str = "bce",
+    divergence: bool = True,
+    weighting: str = "soft",
+    label_smoothing: float = 0.0,
+) -> tf.Tensor:
     """Misclassification aware adversarial training, equation 11.
 
         BCE(p(x'), y) + regularization * KL(p(x) || p(x')) * (1 - p_y(x))
@@ -198,13 +209,13 @@ def mart(
 
 
 def trades(
-    labels,
-    natural_logits,
-    adversarial_logits,
-    regularization=4.0,
+    labels: _TensorLike,
+    natural_logits: _TensorLike,
+    adversarial_logits: _TensorLike,
+    regularization: _TensorLike = 4.0,
     *,
-    label_smoothing=0.0,
-):
+    label_smoothing: float = 0.0,
+) -> tf.Tensor:
     """TRADES (Zhang et al., ICML 2019), as Table 1 of the MART paper has it.
 
         CE(p(x), y) + regularization * KL(p(x) || p(x'))
@@ -227,13 +238,13 @@ def trades(
 
 
 def adversarial_logit_pairing(
-    labels,
-    natural_logits,
-    adversarial_logits,
-    regularization=0.5,
+    labels: _TensorLike,
+    natural_logits: _TensorLike,
+    adversarial_logits: _TensorLike,
+    regularization: _TensorLike = 0.5,
     *,
-    label_smoothing=0.0,
-):
+    label_smoothing: float = 0.0,
+) -> tf.Tensor:
     """ALP as Table 1 of the MART paper has it: it pairs probabilities.
 
         CE(p(x'), y) + regularization * ||p(x') - p(x)||_2^2
@@ -258,13 +269,13 @@ def adversarial_logit_pairing(
 
 
 def clean_logit_pairing(
-    labels,
-    natural_logits,
-    adversarial_logits,
-    regularization=0.5,
+    labels: _TensorLike,
+    natural_logits: _TensorLike,
+    adversarial_logits: _TensorLike,
+    regularization: _TensorLike = 0.5,
     *,
-    label_smoothing=0.0,
-):
+    label_smoothing: float = 0.0,
+) -> tf.Tensor:
     """CLP as Table 1 of the MART paper has it: it pairs probabilities.
 
         CE(p(x), y) + regularization * ||p(x') - p(x)||_2^2
@@ -287,13 +298,13 @@ def clean_logit_pairing(
 
 
 def uat(
-    labels,
-    natural_logits,
-    adversarial_logits,
-    regularization=4.0,
+    labels: _TensorLike,
+    natural_logits: _TensorLike,
+    adversarial_logits: _TensorLike,
+    regularization: _TensorLike = 4.0,
     *,
-    label_smoothing=0.0,
-):
+    label_smoothing: float = 0.0,
+) -> tf.Tensor:
     """UAT++ (Uesato et al., NeurIPS 2019), section 3.3 of the MART paper.
 
         CE(p(x'), y) + regularization * KL(p(x) || p(x'))
@@ -317,7 +328,9 @@ def uat(
     return values + tf.cast(regularization, tf.float32) * term
 
 
-def check_options(form="paper", outer="bce", weighting="soft"):
+def check_options(
+    form: str = "paper", outer: str = "bce", weighting: str = "soft"
+) -> None:
     """Refuses what `mart` does not know.
 
     Args:

@@ -12,6 +12,8 @@ from mart_tf import options
 # Tells the noise of a start's length from that of its direction.
 _LENGTH_STREAM = 1
 
+_TensorLike = tf.types.experimental.TensorLike
+
 
 @dataclasses.dataclass(frozen=True)
 class ThreatModel:
@@ -59,14 +61,19 @@ class ThreatModel:
             "epsilon", self.epsilon, self.norm, self.pixel_min, self.pixel_max
         )
 
-    def describe(self):
+    def describe(self) -> str:
         """One line for the user."""
         return (
             f"{self.norm}, epsilon {self.epsilon:g}, pixels from "
             f"{self.pixel_min:g} to {self.pixel_max:g}"
         )
 
-    def project(self, adversarial, images, epsilon=None):
+    def project(
+        self,
+        adversarial: _TensorLike,
+        images: _TensorLike,
+        epsilon: _TensorLike | None = None,
+    ) -> tf.Tensor:
         """Allowed examples near `adversarial`.
 
             linf: each pixel clipped to its bounds, the nearest allowed one
@@ -92,7 +99,7 @@ class ThreatModel:
             self.pixel_max,
         )
 
-    def ascent(self, gradient):
+    def ascent(self, gradient: _TensorLike) -> tf.Tensor:
         """The unit step of steepest ascent, of the gradient's shape.
 
             linf: sign(g)
@@ -103,7 +110,7 @@ class ThreatModel:
         """
         return self._geometry.ascent(finite(gradient))
 
-    def dual_norm(self, gradient):
+    def dual_norm(self, gradient: _TensorLike) -> tf.Tensor:
         """The most that a step of length 1 can gain along the gradient.
 
             max over ||v|| <= 1 of <v, g>  =  linf: ||g||_1,  l2: ||g||_2
@@ -116,11 +123,17 @@ class ThreatModel:
         """
         return self._geometry.dual_length(gradient)
 
-    def distance(self, first, second):
+    def distance(self, first: _TensorLike, second: _TensorLike) -> tf.Tensor:
         """The norm of `first - second`: `[batch, ...]` twice to `[batch]`."""
         return self._geometry.length(first - second)
 
-    def random_start(self, images, seeds, epsilon=None, kind="uniform"):
+    def random_start(
+        self,
+        images: _TensorLike,
+        seeds: _TensorLike,
+        epsilon: _TensorLike | None = None,
+        kind: str = "uniform",
+    ) -> tf.Tensor:
         """A random allowed example for each natural one.
 
         Args:
@@ -145,7 +158,9 @@ class ThreatModel:
             offset = self.radius(images, epsilon) * ball
         return self.project(images + offset, images, epsilon)
 
-    def radius(self, images, epsilon=None):
+    def radius(
+        self, images: _TensorLike, epsilon: _TensorLike | None = None
+    ) -> tf.Tensor:
         """epsilon in a shape that broadcasts against the images."""
         epsilon = self.epsilon if epsilon is None else epsilon
         epsilon = tf.convert_to_tensor(epsilon, tf.float32)

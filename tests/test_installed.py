@@ -21,11 +21,14 @@ FILES = (
     ".bazelrc",
     "BUILD",
     "CHANGELOG.md",
+    "CITATION.cff",
     "CONTRIBUTING.md",
     "LICENSE",
     "MANIFEST.in",
     "MODULE.bazel",
     "README.md",
+    "SECURITY.md",
+    "mkdocs.yml",
     "pyproject.toml",
     "setup.cfg",
     "setup.py",
@@ -96,6 +99,7 @@ class TestTheWheel:
         carried = {n for n in wheel.namelist() if n.startswith("mart_tf/")}
         modules = (ROOT / "mart_tf").rglob("*.py")
         assert carried == {
+            "mart_tf/py.typed",
             "mart_tf/reports/report.html.jinja",
             "mart_tf/reports/report.schema.json",
             *(path.relative_to(ROOT).as_posix() for path in modules),
@@ -129,7 +133,7 @@ class TestTheWheel:
         assert said["Name"] == "mart-tf"
         assert set(said["Requires-Python"].split(",")) == {">=3.11", "<3.14"}
         extras = set(said.get_all("Provides-Extra"))
-        assert extras == {"gpu", "tensorboard", "test"}
+        assert extras == {"docs", "gpu", "tensorboard", "test"}
 
 
 def test_the_sdist_carries_what_the_tree_has(built):

@@ -59,11 +59,20 @@ def module_names():
 MODULES = module_names()
 
 
+def _is_for_checkers(node):
+    return isinstance(node, ast.If) and (
+        ast.unparse(node.test) == "typing.TYPE_CHECKING"
+    )
+
+
 @functools.cache
 def imports(module):
     """All that a module imports, as absolute dotted names."""
     imported = set()
-    for node in ast.walk(ast.parse(MODULES[module].read_text("utf-8"))):
+    tree = ast.parse(MODULES[module].read_text("utf-8"))
+    # What type checkers alone read is a table of names, too.
+    tree.body = [node for node in tree.body if not _is_for_checkers(node)]
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             imported |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

@@ -10,10 +10,40 @@ names; nothing of TensorFlow is imported until an attack is used.
 
 import dataclasses
 import math
+import typing
 
 from mart_tf import bounds
 from mart_tf import lazy
 from mart_tf import options
+
+if typing.TYPE_CHECKING:
+    from mart_tf.attacks.adaptive_boundary import FAB as FAB
+    from mart_tf.attacks.auto_pgd import APGD as APGD
+    from mart_tf.attacks.auto_pgd import TargetedAPGD as TargetedAPGD
+    from mart_tf.attacks.autoattack import AutoAttack as AutoAttack
+    from mart_tf.attacks.base import Attack as Attack
+    from mart_tf.attacks.boundary import nearest_crossing as nearest_crossing
+    from mart_tf.attacks.carlini_wagner import (
+        CarliniWagnerL2 as CarliniWagnerL2,
+    )
+    from mart_tf.attacks.gradient import ascent_step as ascent_step
+    from mart_tf.attacks.gradient import check_settings as check_settings
+    from mart_tf.attacks.gradient import fgsm as fgsm
+    from mart_tf.attacks.gradient import input_gradient as input_gradient
+    from mart_tf.attacks.gradient import pgd as pgd
+    from mart_tf.attacks.objectives import dlr as dlr
+    from mart_tf.attacks.objectives import margin as margin
+    from mart_tf.attacks.objectives import objective as objective
+    from mart_tf.attacks.objectives import targeted_dlr as targeted_dlr
+    from mart_tf.attacks.projected import CW as CW
+    from mart_tf.attacks.projected import FGSM as FGSM
+    from mart_tf.attacks.projected import PGD as PGD
+    from mart_tf.attacks.projected import MomentumPGD as MomentumPGD
+    from mart_tf.attacks.random_search import Square as Square
+    from mart_tf.attacks.simultaneous_perturbation import SPSA as SPSA
+    from mart_tf.attacks.stationary import (
+        pgd_until_stationary as pgd_until_stationary,
+    )
 
 ATTACKS = {
     "fgsm": "mart_tf.attacks.projected:FGSM",

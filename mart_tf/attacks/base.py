@@ -15,8 +15,11 @@ import threading
 import tensorflow as tf
 
 from mart_tf import noise
+from mart_tf import threat as threat_model
 from mart_tf.attacks import examples
 from mart_tf.attacks import gradient
+
+_TensorLike = tf.types.experimental.TensorLike
 
 
 def compiled(function):
@@ -301,8 +304,15 @@ class Attack:
         )[1:]
 
     def __call__(
-        self, classify, images, labels, threat, *, seed=None, target=None
-    ):
+        self,
+        classify: gradient.Classify,
+        images: _TensorLike,
+        labels: _TensorLike,
+        threat: threat_model.ThreatModel,
+        *,
+        seed: _TensorLike | None = None,
+        target: _TensorLike | None = None,
+    ) -> tf.Tensor:
         """Runs the attack to its end on one batch.
 
         Args:

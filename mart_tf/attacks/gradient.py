@@ -1,5 +1,6 @@
 """Attacks along the gradient: FGSM and PGD."""
 
+from collections.abc import Callable
 import functools
 import math
 import numbers
@@ -11,19 +12,25 @@ from mart_tf import choices
 from mart_tf import noise
 from mart_tf import options
 from mart_tf import private
+from mart_tf import threat as threat_model
 from mart_tf.attacks import objectives
+
+_TensorLike = tf.types.experimental.TensorLike
+
+# Images to logits: a Keras model, or any function.
+Classify = Callable[[tf.Tensor], tf.Tensor]
 
 
 def fgsm(
-    classify,
-    images,
-    labels,
-    threat,
+    classify: Classify,
+    images: _TensorLike,
+    labels: _TensorLike,
+    threat: threat_model.ThreatModel,
     *,
-    random_start="none",
-    epsilon=None,
-    seed=None,
-):
+    random_start: str = "none",
+    epsilon: _TensorLike | None = None,
+    seed: _TensorLike | None = None,
+) -> tf.Tensor:
     """Fast gradient sign method (Goodfellow et al., ICLR 2015).
 
         x' = project(x + epsilon * ascent(grad_x CE(p(x), y)))
@@ -56,18 +63,20 @@ def fgsm(
 
 
 def pgd(
-    classify,
-    images,
-    labels,
-    threat,
+    classify: Classify,
+    images: _TensorLike,
+    labels: _TensorLike,
+    threat: threat_model.ThreatModel,
     *,
-    steps=10,
-    step_size=None,
-    objective="cross_entropy",
-    random_start="uniform",
-    epsilon=None,
-    seed=None,
-):
+    steps: int = 10,
+    step_size: _TensorLike | None = None,
+    objective: str | Callable[[tf.Tensor, tf.Tensor], tf.Tensor] = (
+        "cross_entropy"
+    ),
+    random_start: str = "uniform",
+    epsilon: _TensorLike | None = None,
+    seed: _TensorLike | None = None,
+) -> tf.Tensor:
     """Projected gradient descent (Madry et al., ICLR 2018).
 
         x_0 = project(x + start)

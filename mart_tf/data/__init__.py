@@ -5,9 +5,29 @@ asks for; nothing is read, and no TensorFlow imported, until a set is loaded.
 """
 
 import dataclasses
+import typing
 
 from mart_tf import lazy
 from mart_tf import options
+
+if typing.TYPE_CHECKING:
+    from mart_tf.data.overlap import check_apart as check_apart
+    from mart_tf.data.pipeline import arrays as arrays
+    from mart_tf.data.pipeline import evaluation_batches as evaluation_batches
+    from mart_tf.data.pipeline import rows as rows
+    from mart_tf.data.pipeline import spread as spread
+    from mart_tf.data.pipeline import steps_per_epoch as steps_per_epoch
+    from mart_tf.data.pipeline import training_batches as training_batches
+    from mart_tf.data.pools import Pool as Pool
+    from mart_tf.data.pools import check_fit as check_fit
+    from mart_tf.data.pools import check_pool as check_pool
+    from mart_tf.data.pools import load_pool as load_pool
+    from mart_tf.data.sampling import sample as sample
+    from mart_tf.data.sources import check as check
+    from mart_tf.data.sources import load as load
+    from mart_tf.data.splits import Dataset as Dataset
+    from mart_tf.data.splits import Source as Source
+    from mart_tf.data.splits import memory_split as memory_split
 
 SOURCES = {
     "digits": "mart_tf.data.digits:load",

@@ -2,11 +2,16 @@
 
 from collections.abc import Callable
 import dataclasses
+import os
 import pathlib
+import typing
 
 from mart_tf import data
 from mart_tf import options
 from mart_tf.data import names
+
+if typing.TYPE_CHECKING:
+    from mart_tf.data import splits
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,7 +84,13 @@ def check(spec, *, data_dir=None, download=False):
     find(spec, _DATASET, data_dir, download)
 
 
-def load(spec, *, data_dir=None, download=False, validation_images=None):
+def load(
+    spec: str,
+    *,
+    data_dir: str | os.PathLike | None = None,
+    download: bool = False,
+    validation_images: int | None = None,
+) -> "splits.Dataset":
     """The training, validation and test images of a data set.
 
     Args:

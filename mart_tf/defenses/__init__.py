@@ -4,9 +4,29 @@
 """
 
 import functools
+import typing
 
 from mart_tf import lazy
 from mart_tf import options
+
+if typing.TYPE_CHECKING:
+    from mart_tf.defenses.base import Adversarial as Adversarial
+    from mart_tf.defenses.base import Batch as Batch
+    from mart_tf.defenses.base import Defense as Defense
+    from mart_tf.defenses.base import InnerAttack as InnerAttack
+    from mart_tf.defenses.base import Losses as Losses
+    from mart_tf.defenses.dynamic import Dynamic as Dynamic
+    from mart_tf.defenses.fast import FGSMRS as FGSMRS
+    from mart_tf.defenses.fast import NFGSM as NFGSM
+    from mart_tf.defenses.mart import MART as MART
+    from mart_tf.defenses.mma import MMA as MMA
+    from mart_tf.defenses.natural import Natural as Natural
+    from mart_tf.defenses.pairing import ALP as ALP
+    from mart_tf.defenses.pairing import CLP as CLP
+    from mart_tf.defenses.pairing import TRADES as TRADES
+    from mart_tf.defenses.pairing import UAT as UAT
+    from mart_tf.defenses.standard import Standard as Standard
+    from mart_tf.defenses.subset import Subset as Subset
 
 DEFENSES = {
     "natural": "mart_tf.defenses.natural:Natural",

@@ -5,10 +5,16 @@ an evaluation runs where the user names none, and what is checked of a list.
 """
 
 import dataclasses
+import typing
 
 from mart_tf import attacks as table
 from mart_tf import lazy
 from mart_tf import options
+
+if typing.TYPE_CHECKING:
+    from mart_tf.evaluation.subjects import Subject as Subject
+    from mart_tf.reports.report import Report as Report
+    from mart_tf.reports.results import Result as Result
 
 DEFAULT = (
     "fgsm",

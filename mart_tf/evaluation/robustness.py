@@ -1,18 +1,25 @@
 """Robust accuracy of a classifier under a list of attacks."""
 
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Sequence
 import contextlib
 import dataclasses
 import functools
+import os
 import pathlib
 import warnings
 
+import keras
 import numpy as np
 import tensorflow as tf
 
+from mart_tf import attacks as table
 from mart_tf import environment
 from mart_tf import evaluation
 from mart_tf import files
 from mart_tf import places
+from mart_tf import threat as threat_model
 from mart_tf.evaluation import adversarial
 from mart_tf.evaluation import arrays
 from mart_tf.evaluation import doubts
@@ -31,23 +38,23 @@ _ABOVE_CHANCE = 0.05
 
 @environment.exact_float32()
 def evaluate_robustness(
-    model,
-    dataset,
-    threat,
-    attacks=evaluation.DEFAULT,
+    model: keras.Model | Callable | str | os.PathLike,
+    dataset: tuple | tf.data.Dataset,
+    threat: threat_model.ThreatModel,
+    attacks: str | Sequence[str | table.Attack] = evaluation.DEFAULT,
     *,
-    batch_size=250,
-    max_examples=None,
-    seed=0,
-    outputs=None,
-    surrogate=None,
-    epsilon_sweep=(),
-    class_names=None,
-    directory=None,
-    save_adversarial=False,
-    facts=None,
-    progress=False,
-):
+    batch_size: int = 250,
+    max_examples: int | None = None,
+    seed: int = 0,
+    outputs: str | None = None,
+    surrogate: keras.Model | Callable | str | os.PathLike | None = None,
+    epsilon_sweep: Iterable[float] = (),
+    class_names: Sequence[str] | None = None,
+    directory: str | os.PathLike | None = None,
+    save_adversarial: bool = False,
+    facts: dict[str, dict] | None = None,
+    progress: bool = False,
+) -> report.Report:
     """Measures natural and robust accuracy over a whole data set.
 
     Always in float32, without TF32. What is misclassified without attack counts

@@ -1,6 +1,12 @@
 """What a trained network says of images: pools, the subsets of Figure 1."""
 
+import typing
+
 from mart_tf import lazy
+
+if typing.TYPE_CHECKING:
+    from mart_tf.labeling.labels import label_pool as label_pool
+    from mart_tf.labeling.picking import pick_subsets as pick_subsets
 
 __getattr__, __dir__ = lazy.attributes(
     __name__,

@@ -4,7 +4,20 @@
 `(input_shape, num_classes, **options) -> keras.Model`, imported on first use.
 """
 
+import typing
+
 from mart_tf import lazy
+
+if typing.TYPE_CHECKING:
+    from mart_tf.models.loading import build as build
+    from mart_tf.models.preactivation import preact_resnet18 as preact_resnet18
+    from mart_tf.models.preactivation import wide_resnet as wide_resnet
+    from mart_tf.models.resnet import resnet18 as resnet18
+    from mart_tf.models.resnet import resnet50 as resnet50
+    from mart_tf.models.small import cnn4 as cnn4
+    from mart_tf.models.small import cnn8 as cnn8
+    from mart_tf.models.small import digits_cnn as digits_cnn
+    from mart_tf.models.small import small_cnn as small_cnn
 
 MODELS = {
     "digits_cnn": "mart_tf.models.small:digits_cnn",

@@ -19,14 +19,14 @@ _FLOAT_POLICIES = ("float32", "mixed_bfloat16", "mixed_float16", *_HALF)
 
 
 def build(
-    spec,
-    input_shape,
-    num_classes,
+    spec: str,
+    input_shape: tuple[int, ...],
+    num_classes: int,
     *,
-    seed=0,
-    precision="float32",
-    anew=False,
-):
+    seed: int = 0,
+    precision: str = "float32",
+    anew: bool = False,
+) -> keras.Model:
     """The classifier that a spec names, for a data set's images and classes.
 
     Args:

@@ -93,7 +93,7 @@ class Report:
         return (*self.results, self.worst_case)
 
     @property
-    def accuracy(self):
+    def accuracy(self) -> dict[str, float]:
         """Accuracy by name: "natural", every attack, "worst_case"."""
         return {result.name: result.accuracy for result in self.rows}
 
@@ -161,7 +161,7 @@ class Report:
             arrays["sweep_outcomes"] = self.sweep.outcomes
         return arrays
 
-    def save(self, directory):
+    def save(self, directory: str | os.PathLike) -> pathlib.Path:
         """Writes all files of the report, or none.
 
         report.json, outcomes.npz, report.html, report.md and the figures

@@ -1,6 +1,9 @@
 """A Keras classifier written as a SavedModel version, for TF Serving."""
 
+from collections.abc import Iterable
+from collections.abc import Sequence
 import dataclasses
+import os
 
 import keras
 import numpy as np
@@ -42,16 +45,16 @@ class Version:
 
 
 def export_saved_model(
-    model,
-    directory,
+    model: keras.Model,
+    directory: str | os.PathLike,
     *,
-    outputs=None,
-    class_names=None,
-    pixel_range=None,
-    signatures=None,
-    warmup=(1,),
-    verify=True,
-):
+    outputs: str | None = None,
+    class_names: Sequence[str] | None = None,
+    pixel_range: tuple[float, float] | None = None,
+    signatures: Sequence[str] | None = None,
+    warmup: Iterable[int] = (1,),
+    verify: bool = True,
+) -> str:
     """Writes a classifier as the next SavedModel version in a directory.
 
     Args:

@@ -3,7 +3,13 @@
 The tables here are read by the programs before TensorFlow is imported.
 """
 
+import typing
+
 from mart_tf import lazy
+
+if typing.TYPE_CHECKING:
+    from mart_tf.training.update import Update as Update
+    from mart_tf.training.weight_perturbation import AWP as AWP
 
 SCHEDULES = {
     "constant": "mart_tf.training.schedules:constant",

@@ -1,5 +1,7 @@
 """Keras's compile, fit and evaluate, with what they are given checked."""
 
+from typing import Any
+
 import keras
 
 from mart_tf import private
@@ -30,9 +32,9 @@ class CheckedModel(private.BuiltOnce):
         loss=None,
         metrics=None,
         weighted_metrics=None,
-        jit_compile=False,
+        jit_compile: bool | str = False,
         **kwargs,
-    ):
+    ) -> None:
         """As `keras.Model.compile`, without a loss: the defense is the loss.
 
         `jit_compile` is off unless asked for, as XLA is several times slower
@@ -74,15 +76,15 @@ class CheckedModel(private.BuiltOnce):
         x=None,
         y=None,
         batch_size=None,
-        epochs=1,
+        epochs: int = 1,
         verbose="auto",
         callbacks=None,
         validation_split=0.0,
         validation_data=None,
         *args,
-        check_data=True,
+        check_data: bool = True,
         **kwargs,
-    ):
+    ) -> keras.callbacks.History:
         """As `keras.Model.fit`; bad images and labels are refused first.
 
         Arrays are looked at whole; of a tf.data set or a PyDataset the first
@@ -114,7 +116,9 @@ class CheckedModel(private.BuiltOnce):
             **kwargs,
         )
 
-    def evaluate(self, x=None, y=None, *args, check_data=True, **kwargs):
+    def evaluate(
+        self, x=None, y=None, *args, check_data: bool = True, **kwargs
+    ) -> Any:
         """As `keras.Model.evaluate`; bad data is refused as in `fit`."""
         if check_data and not private.is_called_by_fit(kwargs):
             inputs.check(self, x, y)

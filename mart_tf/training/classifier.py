@@ -1,11 +1,14 @@
 """AdversarialClassifier: the Keras model that trains a robust classifier."""
 
+from typing import Any
+
 import keras
 import tensorflow as tf
 
 from mart_tf import defenses
 from mart_tf import noise
 from mart_tf import private
+from mart_tf import threat as threat_model
 from mart_tf.defenses import base
 from mart_tf.models import outputs as model_outputs
 from mart_tf.training import arguments
@@ -95,27 +98,30 @@ class AdversarialClassifier(checked.CheckedModel):
             a softmax without `outputs="probabilities"`.
     """
 
+    classifier: keras.Model
+    threat: threat_model.ThreatModel
+
     def __init__(
         self,
-        classifier,
-        defense="mart",
-        threat=None,
-        attack_steps=10,
-        attack_step_size=None,
+        classifier: keras.Model,
+        defense: str | base.Defense = "mart",
+        threat: threat_model.ThreatModel | None = None,
+        attack_steps: int = 10,
+        attack_step_size: float | None = None,
         *,
-        random_start="uniform",
-        epsilon_warmup_steps=0,
-        update="plain",
-        weight_decay=0.0,
-        label_smoothing=0.0,
-        ema=0.0,
-        ema_warmup_steps=0,
-        max_skipped_steps=10,
-        outputs="logits",
-        seed=0,
-        rows=None,
+        random_start: str = "uniform",
+        epsilon_warmup_steps: int = 0,
+        update: str | updates.Update = "plain",
+        weight_decay: float = 0.0,
+        label_smoothing: float = 0.0,
+        ema: float = 0.0,
+        ema_warmup_steps: int = 0,
+        max_skipped_steps: int = 10,
+        outputs: str = "logits",
+        seed: int = 0,
+        rows: int | None = None,
         **kwargs,
-    ):
+    ) -> None:
         defense, update = defenses.get(defense), updates.get(update)
         arguments.check(locals())
         with classifier.distribute_strategy.scope():
@@ -172,7 +178,7 @@ class AdversarialClassifier(checked.CheckedModel):
         """
         return self.averaged().export(filepath, *args, **kwargs)
 
-    def averaged(self):
+    def averaged(self) -> keras.Model:
         """The classifier as it is evaluated and served.
 
         Returns:
@@ -261,7 +267,7 @@ class AdversarialClassifier(checked.CheckedModel):
                 results.pop(name, None)
         return results
 
-    def settings(self):
+    def settings(self) -> dict[str, Any]:
         """How it trains, every default filled in: plain values by name."""
         return settings.shown(self)
 
