@@ -13,6 +13,7 @@ from mart_tf import runs
 from mart_tf import training
 from mart_tf.models import declared
 from mart_tf.models import names
+from mart_tf.runs import own_callbacks
 from mart_tf.training import optimizers
 
 # What may differ when a run continues; epochs may grow.
@@ -25,6 +26,7 @@ FREE_TO_DIFFER = (
     "epochs",
     "checkpoint_every",
     "max_skipped_steps",
+    "callbacks",
 )
 
 _INTERVAL = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(min|steps)", re.ASCII)
@@ -92,6 +94,7 @@ class Config:
     seed: int = 0
     checkpoint_every: str = "10min"
     max_skipped_steps: int = 10
+    callbacks: str | None = None
 
     def resolved(self):
         """The configuration with every default filled in, and checked.
@@ -99,8 +102,9 @@ class Config:
         Returns:
             A `Config` without None but for `data_dir`, `pool`, `init_from`,
             `validation_images` (counted once the data is read),
-            `steps_per_epoch` (those of a pass over the training split) and
-            `regularization` (moved into `defense`). Network, defense,
+            `steps_per_epoch` (those of a pass over the training split),
+            `callbacks` and `regularization` (moved into `defense`). Network,
+            defense,
             update, optimizer and schedule say all their options.
 
         Raises:
@@ -165,6 +169,11 @@ class Config:
                 training.SCHEDULES,
                 "schedule",
                 training.SCHEDULE_RESERVED,
+            ),
+            callbacks=(
+                None
+                if given.callbacks is None
+                else own_callbacks.complete(given.callbacks)
             ),
         )
 

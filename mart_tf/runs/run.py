@@ -18,6 +18,7 @@ from mart_tf.runs import events
 from mart_tf.runs import fitting
 from mart_tf.runs import history
 from mart_tf.runs import initialization
+from mart_tf.runs import own_callbacks
 from mart_tf.runs import signals
 from mart_tf.runs import workdir
 from mart_tf.runs import workers
@@ -27,7 +28,7 @@ from mart_tf.training import schedules
 from mart_tf.training import watch
 
 
-def train(config, record, console, leave=None, members=None):
+def train(config, record, console, leave=None, members=None, callbacks=()):
     """Starts or continues a run, and trains it to its last epoch.
 
     Args:
@@ -37,6 +38,8 @@ def train(config, record, console, leave=None, members=None):
         leave: As of `signals.heeded`.
         members: The `cluster.Members` of the processes that train it together;
             then nothing may have used TensorFlow yet.
+        callbacks: Keras callbacks beside the run's, and beside those that
+            `config` names.
 
     Raises:
         signals.Stopped: If a signal asked to stop.
@@ -50,12 +53,14 @@ def train(config, record, console, leave=None, members=None):
         # The chief tells for all.
         console = rich.console.Console(quiet=True)
     with together.unbroken():
-        _train(config, record, console, leave, together)
+        _train(config, record, console, leave, together, callbacks)
 
 
-def _train(config, record, console, leave, together):
+def _train(config, record, console, leave, together, callbacks):
     """The run, once it is known who trains it."""
     _check_options(config)
+    if config.callbacks:
+        callbacks = [*own_callbacks.create(config.callbacks), *callbacks]
     strategy = together.strategy
     config, dataset = _data(config, record)
     replicas = strategy.num_replicas_in_sync
@@ -86,7 +91,9 @@ def _train(config, record, console, leave, together):
         replicas,
     )
     facts = facts_of(config, dataset, model, policy)
-    training = fitting.Training(config, model, dataset, pool, together)
+    training = fitting.Training(
+        config, model, dataset, pool, together, tuple(callbacks)
+    )
     with (
         signals.heeded(leave) as seen,
         _held(config, record, together),
@@ -111,7 +118,7 @@ def _held(config, record, together):
 
 def _continue(training, record, facts, console, steps, seen):
     """Trains from where the workdir stands to the last epoch."""
-    config, model, _, _, together = training
+    config, model, together = training.config, training.model, training.together
     workdir.check_files(record, facts["files"])
     tell = events.Log(config.workdir if together.is_chief else None)
     saved = checkpoints.Checkpoints(
@@ -165,6 +172,12 @@ def _continue(training, record, facts, console, steps, seen):
     if not together.is_chief:
         # Which may still be writing the last epoch.
         return
+    if model.stop_training:
+        console.print(
+            f"A callback stopped the run after epoch {int(saved.epoch)} of "
+            f"{config.epochs}; the same command goes on.",
+            soft_wrap=True,
+        )
     console.print(
         f"Finished: {_best_epoch(config, model, saved)}. Workdir: "
         f"{config.workdir}",
@@ -192,8 +205,8 @@ def _best_epoch(config, model, saved):
     """Which epoch is the best, in a few words."""
     if not config.validation_images:
         return (
-            f"epoch {config.epochs}, the last, stands for the best, as there "
-            "is no validation split to choose by"
+            f"epoch {int(saved.epoch)}, the last, stands for the best, as "
+            "there is no validation split to choose by"
         )
     return (
         f"best epoch {saved.best_epoch}, with "
