@@ -74,6 +74,7 @@ setuptools.setup(
             "jsonschema>=4.26,<5",
             "kubeflow-training>=1.9.4,<2",
             "kubernetes-validate>=1.37,<2",
+            "optuna>=5,<6",
             "pytest>=9.2",
             "pytest-xdist>=3.8",
             "pyyaml>=6.0.3,<7",

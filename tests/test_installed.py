@@ -96,6 +96,8 @@ class TestTheWheel:
         carried = {n for n in wheel.namelist() if n.startswith("mart_tf/")}
         modules = (ROOT / "mart_tf").rglob("*.py")
         assert carried == {
+            "mart_tf/reports/compare.html.jinja",
+            "mart_tf/reports/parts.html.jinja",
             "mart_tf/reports/report.html.jinja",
             "mart_tf/reports/report.schema.json",
             *(path.relative_to(ROOT).as_posix() for path in modules),

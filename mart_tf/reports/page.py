@@ -111,16 +111,10 @@ def html(report, drawings, content, whole=True):
         content: What its `as_json` returned.
         whole: Whether it is a page, or stands inside one.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("mart_tf", "reports"),
-        # Names come from users.
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     unfolded = list(results.unfolded(report.rows))
-    return environment.get_template("report.html.jinja").render(
+    return rendered(
+        "report.html.jinja",
+        drawings,
         whole=whole,
         report=report,
         content=content,
@@ -135,7 +129,7 @@ def html(report, drawings, content, whole=True):
             if result.distances is not None
         ],
         parameters=[
-            (result.name, [_said(result.parameters)])
+            (result.name, [said(result.parameters)])
             for _, _, result in unfolded
             if result.parameters
         ],
@@ -143,15 +137,34 @@ def html(report, drawings, content, whole=True):
         marks=_MARKS,
         facts={
             heading.replace("_", " ").capitalize(): [
-                (key, [_said(value)]) for key, value in content[heading].items()
+                (key, [said(value)]) for key, value in content[heading].items()
             ]
             for heading in _FACTS
         },
-        figures=[
-            (drawing, base64.b64encode(drawing.png).decode())
-            for drawing in drawings
-        ],
     )
+
+
+def rendered(template, drawings, **values):
+    """A page of a template of this folder, its figures inside it.
+
+    Args:
+        template: The file's name.
+        drawings: `sheet.Drawing`s, which the template has as `figures`.
+        values: What else it asks for.
+    """
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("mart_tf", "reports"),
+        # Names come from users.
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    figures = [
+        (drawing, base64.b64encode(drawing.png).decode())
+        for drawing in drawings
+    ]
+    return environment.get_template(template).render(figures=figures, **values)
 
 
 def _cells(label, result):
@@ -200,7 +213,7 @@ def _distance_cells(result):
     )
 
 
-def _said(value):
+def said(value):
     """A value of report.json in words."""
     if value is None:
         return "none"
@@ -210,12 +223,12 @@ def _said(value):
         return f"{value:.6g}"
     if isinstance(value, dict):
         return ", ".join(
-            f"{key} = {_said(inner)}" for key, inner in value.items()
+            f"{key} = {said(inner)}" for key, inner in value.items()
         )
     if isinstance(value, list | tuple):
         more = len(value) - _LISTED
-        said = ", ".join(map(_said, value[:_LISTED]))
-        return f"{said} and {more} more" if more > 0 else said
+        listed = ", ".join(map(said, value[:_LISTED]))
+        return f"{listed} and {more} more" if more > 0 else listed
     return str(value)
 
 
