@@ -152,6 +152,15 @@ _STATUS = kinds.define(
     "robust, how fast, and who writes into it. Takes no other flag.",
     kinds.path,
 )
+_CURVES = kinds.define(
+    FLAGS,
+    "curves",
+    None,
+    "Workdir of a run, also one that is running: draws its accuracies, loss, "
+    "learning rate and epsilon by epoch into it, as curves.html and curves.png."
+    " A run does so at its end. Takes no other flag.",
+    kinds.path,
+)
 
 
 def main(argv=None):
@@ -168,6 +177,13 @@ def configuration():
     return run_config.Config(**values)
 
 
+def _draw_curves():
+    from mart_tf.runs import curves
+
+    cli.check_alone(FLAGS, "curves", "verbosity")
+    print(curves.save(_CURVES.value))
+
+
 def _show_status():
     cli.check_alone(FLAGS, "status", "verbosity")
     for name, text in status.lines(_STATUS.value):
@@ -182,6 +198,9 @@ def checked():
 def _main():
     if _STATUS.value is not None:
         _show_status()
+        return
+    if _CURVES.value is not None:
+        _draw_curves()
         return
     config, record, members = checked()
 

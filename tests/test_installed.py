@@ -97,6 +97,7 @@ class TestTheWheel:
         modules = (ROOT / "mart_tf").rglob("*.py")
         assert carried == {
             "mart_tf/reports/compare.html.jinja",
+            "mart_tf/reports/curves.html.jinja",
             "mart_tf/reports/parts.html.jinja",
             "mart_tf/reports/report.html.jinja",
             "mart_tf/reports/report.schema.json",

@@ -13,12 +13,13 @@ import rich.box
 import rich.table
 import rich.text
 
+from mart_tf import files
 from mart_tf.reports import page
 from mart_tf.reports import plots
-from mart_tf.reports import report
 from mart_tf.reports import rows
 from mart_tf.reports import saved
 from mart_tf.reports import sheet
+from mart_tf.reports import template
 
 # Of a column of the table.
 _WIDTH = 11
@@ -117,7 +118,7 @@ def save_comparison(reports, directory, settings=None):
         "compare.json": _json(comparison),
         "compare.html": _html(comparison, drawing),
     }
-    return report.write_together(
+    return files.write_together(
         directory,
         {"compare.png": drawing.png}
         | {name: text.encode() for name, text in texts.items()},
@@ -154,7 +155,7 @@ def _markdown(comparison, drawing):
 
 def _html(comparison, drawing):
     told = comparison.told_headings
-    return page.rendered(
+    return template.rendered(
         "compare.html.jinja",
         [drawing],
         headings=["model", *told, *comparison.columns],

@@ -11,8 +11,8 @@ import math
 import os
 import statistics
 
-from mart_tf.reports import page
 from mart_tf.reports import report
+from mart_tf.reports import template
 
 ABSENT = "–"
 WORST = "worst case"
@@ -161,7 +161,7 @@ class Comparison:
     def told(self, row):
         """The settings of a row that differ, in words, by their heading."""
         return {
-            _short(name, self.settings): page.said(row.settings[name])
+            _short(name, self.settings): template.said(row.settings[name])
             for name in self.settings
             if name in row.settings
         }

@@ -9,9 +9,11 @@ import tensorflow as tf
 
 from mart_tf import data
 from mart_tf import defenses
+from mart_tf import errors
 from mart_tf import files
 from mart_tf.models import loading
 from mart_tf.runs import checkpoints
+from mart_tf.runs import curves
 from mart_tf.runs import described
 from mart_tf.runs import devices
 from mart_tf.runs import events
@@ -183,6 +185,21 @@ def _continue(training, record, facts, console, steps, seen):
         f"{config.workdir}",
         soft_wrap=True,
     )
+    # One epoch is a point, and no curve.
+    if len(saved.rows) > 1:
+        console.print(_drawn(config.workdir), soft_wrap=True)
+
+
+def _drawn(path):
+    """Draws the curves of a finished run; a sentence."""
+    try:
+        return f"Curves: {curves.save(path)}"
+    except (OSError, ValueError) as error:
+        # The run itself is safe.
+        return (
+            f"The curves are not drawn ({errors.first_line(error)}); "
+            f"mart-train --curves={path} draws them."
+        )
 
 
 def _data(config, record):
