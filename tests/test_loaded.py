@@ -32,7 +32,7 @@ def test_tells_what_was_told_and_reached(run):
     assert opened.config.batch_size == 256
     assert opened.threat == mart_tf.ThreatModel("linf", 0.15)
     assert opened.report is None
-    assert repr(opened) == "Run('run', 2 of 2 epochs)"
+    assert repr(opened) == "Run('run')"
     assert opened.history["epoch"] == [1, 2]
     assert set(opened.history["best"]) <= {0, 1}
     losses = [float(row["loss"]) for row in small_runs.rows(run)]
@@ -131,4 +131,4 @@ def test_opening_imports_no_tensorflow(run):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "Run('run', 2 of 2 epochs) [1, 2] None\n"
+    assert done.stdout == "Run('run') [1, 2] None\n"

@@ -1,10 +1,19 @@
-"""docs/runs.md: its commands and snippets are run, as a reader would."""
+"""docs/runs.md: its snippets are run, its commands are those of programs."""
 
-import pathlib
 import re
+import shlex
+import shutil
 
+import made_reports
 import programs
 import pytest
+import test_record
+
+import mart_tf
+from mart_tf import cli
+from mart_tf import evaluate
+from mart_tf import train
+from mart_tf.runs import record
 
 PAGE = (programs.ROOT / "docs/runs.md").read_text(encoding="utf-8")
 
@@ -34,41 +43,42 @@ def test_python_snippet(tmp_path, monkeypatch, capsys):
 def test_optuna_snippet(tmp_path, monkeypatch, capsys):
     pytest.importorskip("optuna")
     monkeypatch.chdir(tmp_path)
-    exec(quicker(block("test: optuna")), {})
-    assert "regularization" in capsys.readouterr().out
-    runs = sorted(pathlib.Path("runs/study").glob("*/run.json"))
-    assert [run.parent.name for run in runs] == ["0", "1"]
+    code = block("test: optuna").replace("n_trials=2", "n_trials=1")
+    exec(quicker(code), {})
+    assert "0 {'regularization'" in capsys.readouterr().out
+    assert mart_tf.load_run("runs/study/0").history["epoch"] == [1, 2]
 
 
-def test_sweep_in_a_shell(tmp_path):
+def test_sweep_in_a_shell(tmp_path, monkeypatch):
+    """The commands of the loop, their runs and reports made up."""
+    monkeypatch.chdir(tmp_path)
     text = block("test: sweep")
-    [train] = re.findall(r"^ +mart-train (.*)$", text, re.MULTILINE)
-    for seed in "01":
-        arguments = train.replace("${value}", "5").replace("$value", "5")
-        arguments = arguments.replace("$seed", seed).split()
-        done = programs.run(
-            "train",
-            *arguments,
-            "--epochs=1",
-            "--steps_per_epoch=2",
-            cwd=tmp_path,
-        )
-        assert done.returncode == 0, done.stderr
+    [line] = re.findall(r"^ +mart-train (.*)$", text, re.MULTILINE)
+    for value, seed in [("1", "0"), ("1", "1"), ("5", "0"), ("5", "1")]:
+        flags = line.replace("${value}", value).replace("$value", value)
+        config = parsed(train, flags.replace("$seed", seed))().resolved()
+        assert config.workdir == f"runs/sweep/lambda{value}_seed{seed}"
+        assert f"regularization={value}:" in config.defense
+        run = tmp_path / config.workdir
+        run.mkdir(parents=True)
+        record.write(config, test_record.FACTS)
+        made_reports.bare().save(run / "evaluation")
+    shutil.copytree(run, "runs/another")
     evaluated, compared = re.findall(
         r"^mart-evaluate (.*)$", text, re.MULTILINE
     )
-    done = programs.run(
-        "evaluate",
-        *evaluated.replace("'", "").split(),
-        "--attacks=fgsm",
-        "--max_examples=30",
-        cwd=tmp_path,
-    )
+    parsed(evaluate, evaluated)
+    done = programs.run("evaluate", *shlex.split(compared))
     assert done.returncode == 0, done.stderr
-    assert "lambda5_seed*" in done.stdout
-    assert "seed 0, 1" in done.stdout and "±" in done.stdout
-    (tmp_path / "runs/sweep/lambda5_seed0").rename(tmp_path / "runs/another")
-    done = programs.run("evaluate", compared.replace("'", ""), cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "lambda5_seed1 and 1 more" in done.stdout
-    assert (tmp_path / "comparison" / "compare.html").exists()
+    table = (tmp_path / "comparison" / "compare.csv").read_text()
+    names = [line.split(",")[0] for line in table.splitlines()[1:]]
+    # Of two runs with the same settings and seed it is not known why.
+    assert "lambda1_seed*" in names and "another" in names
+
+
+def parsed(program, line):
+    """The flags of a command, read; what says their configuration."""
+    for name in program.FLAGS:
+        program.FLAGS[name].unparse()
+    cli.parse("mart", program.FLAGS, shlex.split(line))
+    return getattr(program, "configuration", None)

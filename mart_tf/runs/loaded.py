@@ -104,11 +104,7 @@ class Run:
         return saved.load(folder)
 
     def __repr__(self):
-        epochs = len(history.read(self.workdir))
-        return (
-            f"Run({str(self.workdir)!r}, {epochs} of {self.config.epochs} "
-            "epochs)"
-        )
+        return f"Run({str(self.workdir)!r})"
 
 
 def load_run(workdir, checkpoint="best", *, allow_code=False):
