@@ -5,11 +5,14 @@ import subprocess
 import sys
 
 import keras
+import linear
 import programs
 import pytest
 import small_runs
+import tensorflow as tf
 
 import mart_tf
+from mart_tf.runs import fitting
 from mart_tf.runs import history
 from mart_tf.runs import record
 
@@ -74,6 +77,23 @@ def test_callbacks_by_name_are_recorded_and_may_stop_a_run(tmp_path, capsys):
     assert run.config.callbacks == named
     flags = (tmp_path / "run" / "flags.cfg").read_text()
     assert f"--callbacks={named}\n" in flags
+
+
+def test_a_callback_may_end_the_rest_of_an_epoch():
+    def stop(epoch, logs):
+        ended.append(epoch)
+        model.stop_training = True
+
+    ended = []
+    model = mart_tf.AdversarialClassifier(
+        linear.linear_network(), "natural", linear.THREAT
+    )
+    model.compile(keras.optimizers.SGD(0.1), run_eagerly=True)
+    batch = tf.data.Dataset.from_tensors((linear.IMAGES, linear.LABELS))
+    place = fitting.Place(steps=2, finished=0, position=1)
+    hooks = [keras.callbacks.LambdaCallback(on_epoch_end=stop)]
+    fitting._fit(3, lambda start: batch.repeat(), None, model, hooks, place)
+    assert ended == [0]
 
 
 @pytest.mark.parametrize(
