@@ -102,6 +102,7 @@ setuptools.setup(
             "kubeflow-training>=1.9.4,<2",
             "kubernetes-validate>=1.37,<2",
             "mypy>=2.4,<3",
+            "optuna>=5,<6",
             "pytest>=9.2",
             "pytest-xdist>=3.8",
             "pyyaml>=6.0.3,<7",

@@ -44,6 +44,8 @@ _PUBLIC = {
         "mart_tf.training.classifier:AdversarialClassifier"
     ),
     "evaluate_robustness": "mart_tf.evaluation.robustness:evaluate_robustness",
+    "load_run": "mart_tf.runs.loaded:load_run",
+    "train_run": "mart_tf.runs.starting:train_run",
     "export_saved_model": "mart_tf.serving.saved_model:export_saved_model",
     **{name: f"mart_tf.{name}" for name in _MODULES},
 }

@@ -11,6 +11,9 @@ RANDOM_STARTS = ("uniform", "gaussian", "none")
 # What a classifier may return.
 OUTPUTS = ("logits", "probabilities")
 
+# Which weights of a run are taken.
+CHECKPOINTS = ("best", "last", "best_raw", "last_raw")
+
 # What an exported version may answer to.
 SIGNATURES = ("serving_default", "image_bytes", "classify")
 

@@ -27,19 +27,30 @@ def versions():
 
 
 @contextlib.contextmanager
-def exact_float32():
-    """An NVIDIA GPU multiplies float32 matrices exactly inside.
+def kept_float32():
+    """How float32 is multiplied is afterwards as it was before.
 
-    TensorFlow lets it round their entries to 10 bits of mantissa (TF32)
-    unless told otherwise. The setting is of the whole process, and is as it
-    was before afterwards, also after an exception. A decorator too.
+    The setting is of the whole process. It comes back also after an exception.
     """
     import tensorflow as tf
 
     config = tf.config.experimental
     before = config.tensor_float_32_execution_enabled()
-    config.enable_tensor_float_32_execution(False)
     try:
         yield
     finally:
         config.enable_tensor_float_32_execution(before)
+
+
+@contextlib.contextmanager
+def exact_float32():
+    """An NVIDIA GPU multiplies float32 matrices exactly inside.
+
+    TensorFlow lets it round their entries to 10 bits of mantissa (TF32)
+    unless told otherwise. Afterwards it is as before. A decorator too.
+    """
+    import tensorflow as tf
+
+    with kept_float32():
+        tf.config.experimental.enable_tensor_float_32_execution(False)
+        yield

@@ -2,7 +2,8 @@
 
 mart-evaluate --workdir=runs/digits_digits_cnn_mart --attacks=fgsm,autoattack
 mart-evaluate --model=runs/digits_digits_cnn_mart/export/1 --dataset=digits
-mart-evaluate --compare=runs/mart/evaluation,runs/trades/evaluation
+mart-evaluate --workdir='runs/sweep/*'
+mart-evaluate --compare=runs/mart,runs/trades
 """
 
 import dataclasses
@@ -21,6 +22,8 @@ from mart_tf.cli import kinds
 from mart_tf.models import declared
 from mart_tf.reports import saved
 from mart_tf.runs import consent
+from mart_tf.runs import record
+from mart_tf.runs import sweep
 from mart_tf.runs import workdir
 
 SUMMARY = (
@@ -37,8 +40,9 @@ _define = functools.partial(kinds.define, FLAGS)
 _WORKDIR = _define(
     "workdir",
     None,
-    "The run to evaluate, or several separated by commas, which are then "
-    "compared in one table; default: the newest under runs/.",
+    "The run to evaluate, or several separated by commas, or a pattern in "
+    "quotes such as 'runs/sweep/*'; several are then compared in one table; "
+    "default: the newest under runs/.",
     kinds.list_of(kinds.path, empty=False),
 )
 _MODEL = _define(
@@ -75,7 +79,8 @@ _OUTPUT = _define(
     "output",
     None,
     "Where the report goes; default: WORKDIR/evaluation, or a folder beside "
-    "the model whose name ends in -evaluation; of --compare: comparison.",
+    "the model whose name ends in -evaluation. Of --compare and of several "
+    "runs: where their table goes; default: comparison.",
     kinds.path,
 )
 _SAVE_ADVERSARIAL = _define(
@@ -88,8 +93,9 @@ _SAVE_ADVERSARIAL = _define(
 _COMPARE = _define(
     "compare",
     [],
-    "Instead of evaluating: reports, or the folders that hold them, separated "
-    "by commas, in one table and one figure.",
+    "Instead of evaluating: workdirs that are evaluated, reports, or the "
+    "folders that hold them, separated by commas, or patterns in quotes, in "
+    "one table and one figure.",
     kinds.list_of(kinds.path),
 )
 _MAX_EXAMPLES = _define(
@@ -178,23 +184,21 @@ def checked():
     """
     if _COMPARE.value:
         cli.check_alone(FLAGS, "compare", "output", "verbosity")
-        for path in _COMPARE.value:
+        for path in sweep.reports(_COMPARE.value):
             places.check_there("--compare", path, "a report, or its folder")
-            saved.load(path)
+            saved.load(sweep.report_of(path))
+            sweep.settings(path)
         places.check_folder("--output", _comparison(), "the table")
         return []
     evaluation.resolve(_ATTACKS.value, surrogate=_SURROGATE.value is not None)
     if _SURROGATE.value is not None:
         places.check_there("--surrogate", _SURROGATE.value, f"{_SAVED}, a run")
-    tasks = [_task(path) for path in _paths()]
+    paths = _paths()
+    tasks = [_task(path, alone=len(paths) == 1) for path in paths]
     for task in tasks:
         _check_radii(task)
-    if _OUTPUT.value is not None and len(tasks) > 1:
-        raise ValueError(
-            f"--output={_OUTPUT.value} is one folder, and --workdir names "
-            f"{len(tasks)} runs; leave it out: each report goes into its "
-            "run."
-        )
+    if len(tasks) > 1:
+        places.check_folder("--output", _comparison(), "the table")
     return tasks
 
 
@@ -208,19 +212,19 @@ def _main():
     cli.import_tensorflow(FLAGS.verbosity, _keep_to_one_core)
     import rich.console
 
-    from mart_tf.reports import comparison
-
     console = rich.console.Console(markup=False)
-    reports = {}
+    reports, settings = {}, {}
     for task in tasks:
         # Saved before the next run is evaluated, which may take hours.
         report = _evaluate(task)
         console.print(report)
         listed = sorted(file.name for file in task.output.iterdir())
         console.print(f"{task.output}: {', '.join(listed)}", soft_wrap=True)
-        reports[_heading(task, tasks)] = report
+        heading = _heading(task.path, [each.path for each in tasks])
+        reports[heading] = report
+        settings[heading] = sweep.settings(task.path)
     if len(reports) > 1:
-        console.print(comparison.compare(reports))
+        _show(console, reports, settings)
 
 
 def _keep_to_one_core():
@@ -236,11 +240,24 @@ def _compare():
 
     from mart_tf.reports import comparison
 
-    reports = {path: comparison.load(path) for path in _COMPARE.value}
-    console = rich.console.Console(markup=False)
-    console.print(comparison.compare(reports))
+    paths = sweep.reports(_COMPARE.value)
+    _show(
+        rich.console.Console(markup=False),
+        {
+            _heading(path, paths): comparison.load(sweep.report_of(path))
+            for path in paths
+        },
+        {_heading(path, paths): sweep.settings(path) for path in paths},
+    )
+
+
+def _show(console, reports, settings):
+    """Prints the table of several reports, and writes it."""
+    from mart_tf.reports import comparison
+
+    console.print(comparison.compare(reports, settings))
     output = _comparison()
-    comparison.save_comparison(reports, output)
+    comparison.save_comparison(reports, output, settings)
     listed = ", ".join(sorted(file.name for file in output.iterdir()))
     console.print(f"{output}: {listed}", soft_wrap=True)
 
@@ -263,11 +280,16 @@ def _paths():
         newest = workdir.newest()
         print(f"Evaluating the newest run, {newest}")
         return [newest]
-    return list(dict.fromkeys(_WORKDIR.value))
+    return sweep.runs(_WORKDIR.value)
 
 
-def _task(path):
-    """The `_Task` of a run or a saved model, as the flags have it."""
+def _task(path, alone):
+    """The `_Task` of a run or a saved model, as the flags have it.
+
+    Args:
+        path: The workdir or the model.
+        alone: Whether it is the only one.
+    """
     task = _of_run(path) if _MODEL.value is None else _of_saved_model(path)
     if _EPSILON.value is None and _NORM.value not in (None, task.norm):
         raise ValueError(
@@ -279,8 +301,9 @@ def _task(path):
         "data_dir": _DATA_DIR.value,
         "norm": _NORM.value,
         "epsilon": _EPSILON.value,
-        "output": _OUTPUT.value and pathlib.Path(_OUTPUT.value),
     }
+    if alone and _OUTPUT.value is not None:
+        given["output"] = pathlib.Path(_OUTPUT.value)
     task = dataclasses.replace(
         task, **{k: value for k, value in given.items() if value is not None}
     )
@@ -344,11 +367,12 @@ def _check_radii(task):
         choices.check_radius(flag, radius, task.norm, *task.pixel_range)
 
 
-def _heading(task, tasks):
-    """A run's own name; its path where two runs have the same name."""
-    names = [pathlib.Path(other.path).name for other in tasks]
-    name = pathlib.Path(task.path).name
-    return name if names.count(name) == 1 else task.path
+def _heading(path, paths):
+    """A run's own name; the path of what is none, or where two have it."""
+    names = [pathlib.Path(other).name for other in paths]
+    name = pathlib.Path(path).name
+    alone = names.count(name) == 1 and record.exists(path)
+    return name if alone else path
 
 
 def _evaluate(task):

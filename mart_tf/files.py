@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import platform
+import tempfile
 import time
 
 try:
@@ -67,6 +68,43 @@ def replace_text(path, text):
     """
     with whole(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def write_together(directory, contents, stale=()):
+    """Writes files into a directory, all or none.
+
+    Everything is written aside first and then moved in.
+
+    Args:
+        directory: Where the files go; made if it is not there.
+        contents: Bytes by name, moved in this order.
+        stale: Names of files that are removed unless they are written: what
+            an earlier call left would belong to nothing.
+
+    Returns:
+        The directory, a `pathlib.Path`.
+
+    Raises:
+        OSError: If it cannot be written.
+    """
+    directory = pathlib.Path(directory)
+    is_new = not directory.exists()
+    directory.mkdir(parents=True, exist_ok=True)
+    try:
+        # Inside it: beside it may be another file system.
+        with tempfile.TemporaryDirectory(dir=directory, prefix=".") as name:
+            temporary = pathlib.Path(name)
+            for name, content in contents.items():
+                (temporary / name).write_bytes(content)
+            for name in set(stale) - set(contents):
+                (directory / name).unlink(missing_ok=True)
+            for name in contents:
+                os.replace(temporary / name, directory / name)
+    except BaseException:
+        if is_new and not any(directory.iterdir()):
+            directory.rmdir()
+        raise
+    return directory
 
 
 @contextlib.contextmanager

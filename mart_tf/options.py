@@ -173,10 +173,11 @@ def _named(spec, table, kind):
     if not name.isidentifier():
         raise unknown(kind, spec.name, [*table, "package.module:Name"])
     if known_parameters.find(spec.name) is None:
+        names = f", or one of: {', '.join(sorted(table))}" if table else ""
         raise ValueError(
             f"{kind.capitalize()} {spec.text!r} names the module "
             f"{spec.name!r}, which cannot be found; expected one in this "
-            f"directory or installed, or one of: {', '.join(sorted(table))}."
+            f"directory or installed{names}."
         )
     whole = f"{spec.name}:{name}"
     return dataclasses.replace(
@@ -195,7 +196,7 @@ def canonical(text, table, kind, reserved=(), given=None):
         for key, parameter in known_parameters.of(spec.import_path).items()
         if spec.options.get(key, parameter.default) != parameter.default
     }
-    return _spelled(spec.name, values)
+    return spelled(spec.name, values)
 
 
 def complete(text, table, kind, reserved=(), derived=None, given=None):
@@ -218,10 +219,11 @@ def complete(text, table, kind, reserved=(), derived=None, given=None):
             value = derived[key](values)
         if value is not None or "None" in parameter.annotation:
             values[key] = value
-    return _spelled(spec.name, values)
+    return spelled(spec.name, values)
 
 
-def _spelled(name, values):
+def spelled(name, values):
+    """A spec as text: a name, and plain values by option."""
     parts = [f"{key}={_written(value)}" for key, value in values.items()]
     return ":".join([name, *parts])
 

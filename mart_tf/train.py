@@ -11,14 +11,11 @@ from mart_tf import bounds
 from mart_tf import cli
 from mart_tf import defenses
 from mart_tf import models
-from mart_tf import places
 from mart_tf import training
 from mart_tf.cli import kinds
-from mart_tf.runs import cluster
 from mart_tf.runs import config as run_config
-from mart_tf.runs import initialization
+from mart_tf.runs import starting
 from mart_tf.runs import status
-from mart_tf.runs import workdir
 
 SUMMARY = (
     "train a classifier against adversarial examples. Without flags: MART on "
@@ -64,6 +61,10 @@ _STRINGS = {
     "off; auto: the step on a GPU, the attack on several, off on CPUs.",
     "checkpoint_every": "How much of an epoch a run may lose: it is saved so "
     "often, 10min or 500steps, beside the end of each epoch.",
+    "callbacks": "Keras callbacks of your own beside the run's: "
+    "module:function, called once, returns one or a list; with options, and "
+    "several separated by commas: "
+    "keras.callbacks:EarlyStopping:monitor=val_robust_accuracy:mode=max.",
     "strategy": "auto (mirrored if more than one device is visible), single, "
     "mirrored, or multi_worker: processes on several machines, which TF_CONFIG "
     "names; auto takes them too where it names any.",
@@ -156,6 +157,15 @@ _STATUS = kinds.define(
     "robust, how fast, and who writes into it. Takes no other flag.",
     kinds.path,
 )
+_CURVES = kinds.define(
+    FLAGS,
+    "curves",
+    None,
+    "Workdir of a run, also one that is running: draws its accuracies, loss, "
+    "learning rate and epsilon by epoch into it, as curves.html and curves.png."
+    " A run does so at its end. Takes no other flag.",
+    kinds.path,
+)
 
 
 def main(argv=None):
@@ -172,6 +182,13 @@ def configuration():
     return run_config.Config(**values)
 
 
+def _draw_curves():
+    from mart_tf.runs import curves
+
+    cli.check_alone(FLAGS, "curves", "verbosity")
+    print(curves.save(_CURVES.value))
+
+
 def _show_status():
     cli.check_alone(FLAGS, "status", "verbosity")
     for name, text in status.lines(_STATUS.value):
@@ -179,27 +196,16 @@ def _show_status():
 
 
 def checked():
-    """What the flags ask for, as far as it is known without TensorFlow.
-
-    Returns:
-        A resolved `Config`; the record of the run that it continues, or None;
-        the `Members` of its cluster, or None.
-
-    Raises:
-        ValueError: On anything that no run could start with.
-    """
-    config = configuration().resolved()
-    members = cluster.of_environment(config.strategy)
-    places.check_folder("--workdir", config.workdir, "the run")
-    record = workdir.prepare(config)
-    if config.init_from is not None and record is None:
-        initialization.check(config.init_from, _ALLOW_CODE.value, config.model)
-    return config, record, members
+    """What the flags ask for: what `starting.checked` returns, or raises."""
+    return starting.checked(configuration(), _ALLOW_CODE.value)
 
 
 def _main():
     if _STATUS.value is not None:
         _show_status()
+        return
+    if _CURVES.value is not None:
+        _draw_curves()
         return
     config, record, members = checked()
 

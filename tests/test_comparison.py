@@ -1,5 +1,6 @@
 """Several reports in one table and one figure."""
 
+import csv
 import dataclasses
 import io
 import json
@@ -11,6 +12,7 @@ import rich.console
 
 import mart_tf
 from mart_tf.reports import comparison
+from mart_tf.reports import rows
 
 
 def _printed(reports, width=120):
@@ -85,7 +87,7 @@ class TestTable:
             assert value in text
 
     def test_the_order_keeps_that_of_every_report(self):
-        assert comparison._merged(
+        assert rows.merged(
             [
                 ["natural", "pgd", "cw", "worst case"],
                 ["natural", "fgsm", "pgd", "square", "cw", "worst case"],
@@ -101,11 +103,148 @@ class TestTable:
             comparison.compare({})
 
 
+@pytest.fixture
+def sweep():
+    """Two settings under two seeds each, and a report of no known run."""
+
+    def report(*wrong):
+        right = (made.natural(), made.pgd())
+        broken = dataclasses.replace(right[1], outcome=made.outcome(9, *wrong))
+        return made.full(results=(right[0], broken))
+
+    reports = {
+        "weak_0": report(0, 1, 2, 3, 4),
+        "weak_1": report(0, 1, 2),
+        "strong_0": report(0),
+        "strong_1": report(1),
+        "unknown": report(0, 1, 2, 3, 4, 5, 6, 7),
+    }
+    common = {"defense": "mart", "defense:form": "paper", "epochs": 3}
+    settings = {
+        f"{name}_{seed}": common | {"defense:regularization": value}
+        for name, value in [("weak", "1"), ("strong", "5")]
+        for seed in (0, 1)
+    }
+    settings["weak_1"]["defense:divergence"] = "true"
+    settings["weak_0"]["defense:divergence"] = "true"
+    for key, told in settings.items():
+        told["seed"] = int(key[-1])
+    return reports, settings
+
+
+class TestSweep:
+    def test_seeds_are_gathered_and_sorted_by_the_worst_case(self, sweep):
+        compared = rows.Comparison.of(*sweep)
+        assert list(compared.rows) == ["strong_*", "weak_*", "unknown"]
+        weak = compared.rows["weak_*"]
+        # 4 and 6 of 10: their mean, and their sample standard deviation.
+        assert weak.accuracies["worst case"] == pytest.approx(0.5)
+        assert weak.deviations["worst case"] == pytest.approx(0.02**0.5)
+        assert weak.accuracies["natural"] == pytest.approx(0.9)
+        assert compared.rows["unknown"].deviations == {}
+
+    def test_settings_that_differ_are_told(self, sweep):
+        compared = rows.Comparison.of(*sweep)
+        # What only one kind of run has does not differ.
+        assert compared.settings == ["defense:regularization", "seed"]
+        assert compared.told(compared.rows["strong_*"]) == {
+            "regularization": "5",
+            "seed": "0, 1",
+        }
+        text = _printed(sweep[0])
+        assert "±" not in text
+        console = rich.console.Console(file=io.StringIO(), width=80)
+        console.print(comparison.compare(*sweep))
+        text = console.file.getvalue()
+        assert "regularization 5" in text and "± 14.14" in text
+        assert "± is the standard deviation over runs that differ" in text
+
+    def test_two_options_of_one_name_keep_whose_they_are(self, sweep):
+        reports, settings = sweep
+        for number, told in enumerate(settings.values()):
+            told["update:regularization"] = number
+        compared = rows.Comparison.of(reports, settings)
+        assert compared.told_headings == [
+            "defense:regularization",
+            "seed",
+            "update:regularization",
+        ]
+        assert len(compared.rows) == 5
+
+    @pytest.mark.parametrize("differs", ["seed", "data", "attacks", "epochs"])
+    def test_what_differs_in_more_is_not_gathered(self, sweep, differs):
+        reports, settings = sweep
+        weak = reports["weak_1"]
+        if differs == "seed":
+            settings["weak_1"]["seed"] = 0
+        elif differs == "epochs":
+            settings["weak_1"]["epochs"] = 4
+        elif differs == "data":
+            weak = made.full(data=weak.data | {"split": "train"})
+        else:
+            weak = made.full()
+        compared = rows.Comparison.of(reports | {"weak_1": weak}, settings)
+        assert "strong_*" in compared.rows
+        assert {"weak_0", "weak_1"} < set(compared.rows)
+
+    def test_a_heading_stands_for_its_runs_alone(self, sweep):
+        reports, settings = sweep
+        names = dict(zip(settings, ["t0", "t1", "t2", "t3"], strict=True))
+        compared = rows.Comparison.of(
+            {names.get(key, key): report for key, report in reports.items()},
+            {names[key]: told for key, told in settings.items()},
+        )
+        assert list(compared.rows) == [
+            "t2 and 1 more",
+            "t0 and 1 more",
+            "unknown",
+        ]
+
+    def test_the_files_say_all_of_it(self, sweep, tmp_path):
+        reports, settings = sweep
+        comparison.save_comparison(reports, tmp_path, settings)
+        with (tmp_path / "compare.csv").open(newline="") as file:
+            lines = list(csv.DictReader(file))
+        assert [line["model"] for line in lines] == [
+            "strong_*",
+            "weak_*",
+            "unknown",
+        ]
+        assert lines[1]["runs"] == "2"
+        assert lines[1]["regularization"] == "1"
+        assert lines[1]["worst case"] == "0.5"
+        assert lines[1]["worst case (standard deviation)"] == "0.141421"
+        assert lines[2]["regularization"] == ""
+        content = json.loads((tmp_path / "compare.json").read_text())
+        weak = content["rows"][1]
+        assert set(weak["runs"]) == {"weak_0", "weak_1"}
+        assert weak["runs"]["weak_0"]["worst case"] == pytest.approx(0.4)
+        assert weak["settings"]["defense:regularization"] == "1"
+        page = (tmp_path / "compare.html").read_text("utf-8")
+        assert "50.00 ± 14.14" in page and "weak_0" in page
+        assert "data:image/png;base64," in page
+        for outside in ("http://", "https://", "<script"):
+            assert outside not in page
+        assert "| weak_* | 1 | 0, 1 | **90.00 ± 0.00** |" in (
+            tmp_path / "compare.md"
+        ).read_text("utf-8")
+
+    def test_a_figure_shows_the_best_of_many(self, tmp_path):
+        many = {f"r{number}": made.bare() for number in range(15)}
+        comparison.save_comparison(many, tmp_path)
+        text = (tmp_path / "compare.html").read_text("utf-8")
+        assert "the 12 models with the best worst case" in text
+        assert "r14" in text
+
+
 class TestFiles:
     def test_are_a_page_and_a_figure(self, other, tmp_path):
         reports = {"MART|1": made.full(), "$\\frac": other}
         directory = comparison.save_comparison(reports, tmp_path / "compare")
         assert sorted(path.name for path in directory.iterdir()) == [
+            "compare.csv",
+            "compare.html",
+            "compare.json",
             "compare.md",
             "compare.png",
         ]

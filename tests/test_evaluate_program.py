@@ -89,7 +89,7 @@ class TestOfARun:
         shutil.copytree(place / RUN, place / "runs" / "second")
         done = programs.run(
             "evaluate",
-            f"--workdir={RUN},runs/second",
+            f"--workdir={RUN},runs/seco*",
             "--attacks=natural,fgsm",
             "--epsilon=8/255",
             "--max_examples=40",
@@ -121,6 +121,11 @@ class TestOfARun:
         ]
         for name in ("first", "second"):
             assert [name, row[0], row[1], row[1]] in lines
+        # The same table of what is there now, in files.
+        table = (place / "comparison" / "compare.csv").read_text()
+        done = programs.run("evaluate", "--compare=runs/*", cwd=place)
+        assert done.returncode == 0, done.stderr
+        assert (place / "comparison" / "compare.csv").read_text() == table
 
     def test_refuses_data_of_another_shape(self, place):
         np.savez(
@@ -179,6 +184,9 @@ class TestOfOtherModels:
         )
         assert done.returncode == 0, done.stderr
         assert sorted(os.listdir(place / "comparison")) == [
+            "compare.csv",
+            "compare.html",
+            "compare.json",
             "compare.md",
             "compare.png",
         ]
@@ -299,6 +307,9 @@ class TestBadInput:
             ("--model=gone.keras", "--model=gone.keras does not exist"),
             ("--surrogate=gone", "--surrogate=gone does not exist"),
             ("--compare=gone", "gone"),
+            ("--compare=x*", "--compare=x* matches no report; expected a pat"),
+            ("--compare=runs/first", "runs/first/evaluation is not there; ex"),
+            ("--workdir=x*", "--workdir=x* matches no run; expected a pattern"),
             ("--compare=gone --seed=1", "--seed says nothing beside"),
             ("--output=runs/first/run.json", "run.json is a file"),
             ("--attacks=cleverhans:pdg", "did you mean 'pgd'?"),

@@ -100,6 +100,9 @@ class TestTheWheel:
         modules = (ROOT / "mart_tf").rglob("*.py")
         assert carried == {
             "mart_tf/py.typed",
+            "mart_tf/reports/compare.html.jinja",
+            "mart_tf/reports/curves.html.jinja",
+            "mart_tf/reports/parts.html.jinja",
             "mart_tf/reports/report.html.jinja",
             "mart_tf/reports/report.schema.json",
             *(path.relative_to(ROOT).as_posix() for path in modules),

@@ -76,7 +76,7 @@ def test_a_run_ends_early_and_goes_on_when_asked():
     # Nothing is learned: no epoch is better than the first.
     settings = {"epochs": 4, "learning_rate": 1e-9}
     said = small_runs.train("run", early_stopping_patience=1, **settings)
-    assert "stopped early, after 2 of 4" in said
+    assert "Stopped early, after epoch 2 of 4" in said
     assert len(small_runs.rows("run")) == 2
     said = small_runs.train("run", early_stopping_patience=1, **settings)
     assert "run has stopped early, after epoch 2; there is nothing" in said

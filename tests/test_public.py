@@ -12,8 +12,8 @@ ROOT = pathlib.Path(__file__).parents[1]
 # A name that is missing here is no promise; one that goes breaks users.
 PUBLIC = {
     "mart_tf": """AdversarialClassifier ThreatModel attacks data defenses
-        evaluate_robustness evaluation export_saved_model labeling losses
-        models""",
+        evaluate_robustness evaluation export_saved_model labeling load_run
+        losses models train_run""",
     "mart_tf.attacks": """APGD ATTACKS Attack AutoAttack CW
         CarliniWagnerL2 FAB FGSM MomentumPGD PGD SPSA Square TargetedAPGD
         ascent_step check_settings

@@ -381,6 +381,7 @@ def test_a_default_run_records_what_every_default_stood_for():
         "init_from",
         "regularization",
         "steps_per_epoch",
+        "callbacks",
     }
     flags = pathlib.Path("run/flags.cfg").read_text().splitlines()
     for name, value in recorded.items():

@@ -62,7 +62,7 @@ def checkpoint_flag(values):
         "on the validation split (without one the last), or of the last one: "
         "their average where --ema kept one, which best_raw and last_raw "
         "leave aside.",
-        kinds.one_of("best", "last", "best_raw", "last_raw"),
+        kinds.one_of(*choices.CHECKPOINTS),
     )
 
 

@@ -5,115 +5,26 @@ case last. Where two rows answer different questions, such as one about
 another threat model, that is said.
 """
 
-import dataclasses
-import math
+import csv
+import io
+import json
 
 import rich.box
 import rich.table
 import rich.text
 
+from mart_tf import files
 from mart_tf.reports import page
 from mart_tf.reports import plots
-from mart_tf.reports import report
+from mart_tf.reports import rows
 from mart_tf.reports import saved
 from mart_tf.reports import sheet
-
-_ABSENT = "–"
-_WORST = "worst case"
+from mart_tf.reports import template
 
 # Of a column of the table.
 _WIDTH = 11
-
-
-@dataclasses.dataclass(frozen=True)
-class _Row:
-    """What is compared of one report; dicts are by the column's heading."""
-
-    threat: str
-    data: str
-    accuracies: dict
-    parameters: dict
-
-    @classmethod
-    def of(cls, content):
-        """The row of a report or of its report.json."""
-        if isinstance(content, report.Report):
-            content = content.as_json()
-        natural, attacks = content["natural"], content["attacks"]
-        threat, data = content["threat_model"], content["data"]
-        accuracies = {"natural": float(natural["accuracy"])}
-        for attack in attacks:
-            accuracies[_label(attack)] = float(attack["accuracy"])
-        accuracies[_WORST] = float(content["worst_case"]["accuracy"])
-        return cls(
-            f"{threat['norm']}, epsilon {threat['epsilon']:.4g}, pixels "
-            f"{threat['pixel_min']:g} to {threat['pixel_max']:g}",
-            _data(data),
-            accuracies,
-            {_label(attack): attack["parameters"] for attack in attacks},
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Comparison:
-    """Rows by heading, the columns in order, what must be said.
-
-    `best` holds the greatest accuracy of each column whose accuracies answer
-    one question.
-    """
-
-    rows: dict
-    columns: list
-    notes: list
-    best: dict
-
-    @classmethod
-    def of(cls, reports):
-        if not reports:
-            raise ValueError("There is no report; expected one or more.")
-        rows = {str(key): _Row.of(value) for key, value in reports.items()}
-        columns = _merged([list(row.accuracies) for row in rows.values()])
-        notes, same = [], True
-        for kind, name in (("threat", "threat model"), ("data", "data")):
-            words = {key: getattr(row, kind) for key, row in rows.items()}
-            if len(set(words.values())) == 1:
-                notes.append(f"The {name}: {next(iter(words.values()))}.")
-                continue
-            same = False
-            each = "; ".join(f"{key}: {value}" for key, value in words.items())
-            notes.append(f"The {name} is not the same. {each}.")
-        shared = set.intersection(
-            *(set(row.accuracies) for row in rows.values())
-        )
-        if shared != set(columns):
-            shared.remove(_WORST)
-            notes.append("The worst case is over the attacks of its own row.")
-        # With another epsilon, steps have another size anyway.
-        different = _set_differently(rows.values(), columns) if same else []
-        if different:
-            notes.append(f"Not with the same settings: {', '.join(different)}.")
-        best = {
-            column: max(row.accuracies[column] for row in rows.values())
-            for column in shared.difference(different)
-            if same and len(rows) > 1
-        }
-        return cls(rows, columns, notes, best)
-
-    def cells(self):
-        """Yields each heading, its accuracies in %, and which are best."""
-        for heading, row in self.rows.items():
-            values = [(name, row.accuracies.get(name)) for name in self.columns]
-            yield (
-                heading,
-                [
-                    _ABSENT if value is None else f"{100 * value:.2f}"
-                    for _, value in values
-                ],
-                [
-                    name in self.best and value == self.best[name]
-                    for name, value in values
-                ],
-            )
+# More models than these make no figure that can be read.
+_DRAWN = 12
 
 
 def load(path):
@@ -123,25 +34,29 @@ def load(path):
     """
     content = saved.load(path)
     try:
-        _Row.of(content)
+        rows.Row.of("", content)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise saved.damaged(path) from error
     return content
 
 
-def compare(reports):
+def compare(reports, settings=None):
     """A `rich` table in the form of Table 2 of the MART paper.
 
-    Accuracies in %, a dash where an attack was not run. The best of a column
-    is bold where all rows have one threat model, data and attack.
+    Accuracies in %, a dash where an attack was not run, the best worst case
+    first. The best of a column is bold where all rows have one threat model,
+    data and attack. Runs that differ in the seed alone are one row, of means
+    and standard deviations.
 
     Args:
         reports: A dict from heading to `Report`, or to what `load` returned.
+        settings: By heading what training was told, plain values by name:
+            those that differ are columns.
 
     Raises:
         ValueError: If there is none.
     """
-    comparison = _Comparison.of(reports)
+    comparison = rows.Comparison.of(reports, settings)
     table = rich.table.Table(
         box=rich.box.SIMPLE,
         collapse_padding=True,
@@ -157,21 +72,25 @@ def compare(reports):
             justify="right",
             overflow="fold",
         )
-    for heading, values, best in comparison.cells():
+    # Below, not beside: a terminal has no room for more columns.
+    for heading, values, best in comparison.cells(spread="\n± "):
         cells = [
             rich.text.Text(value, "bold" if first else "")
             for value, first in zip(values, best, strict=True)
         ]
-        table.add_row(rich.text.Text(heading), *cells)
+        told = comparison.told(comparison.rows[heading])
+        lines = [heading, *(f"{name} {text}" for name, text in told.items())]
+        table.add_row(rich.text.Text("\n".join(lines)), *cells)
     return table
 
 
-def save_comparison(reports, directory):
-    """Writes compare.md and compare.png, both or neither.
+def save_comparison(reports, directory, settings=None):
+    """Writes compare.html, .md, .csv, .json and .png, all or none.
 
     Args:
         reports: As in `compare`.
         directory: Where the files go; made if it is not there.
+        settings: As in `compare`.
 
     Returns:
         The directory, a `pathlib.Path`.
@@ -180,17 +99,42 @@ def save_comparison(reports, directory):
         ValueError: If there is no report.
         OSError: If the files cannot be written.
     """
-    comparison = _Comparison.of(reports)
+    comparison = rows.Comparison.of(reports, settings)
+    shown = dict(list(comparison.rows.items())[:_DRAWN])
+    heading = "Accuracy under each attack"
+    if len(shown) < len(comparison.rows):
+        heading += f", the {_DRAWN} models with the best worst case"
     drawing = sheet.draw(
         "compare",
-        "Accuracy under each attack",
+        heading,
         plots.models,
         comparison.columns,
-        {key: row.accuracies for key, row in comparison.rows.items()},
+        {key: row.accuracies for key, row in shown.items()},
+        {key: row.deviations for key, row in shown.items()},
     )
-    rows = [
+    texts = {
+        "compare.md": _markdown(comparison, drawing),
+        "compare.csv": _csv(comparison),
+        "compare.json": _json(comparison),
+        "compare.html": _html(comparison, drawing),
+    }
+    return files.write_together(
+        directory,
+        {"compare.png": drawing.png}
+        | {name: text.encode() for name, text in texts.items()},
+    )
+
+
+def _told(comparison, heading, absent=rows.ABSENT):
+    """A row's cells of the settings that differ."""
+    told = comparison.told(comparison.rows[heading])
+    return [told.get(name, absent) for name in comparison.told_headings]
+
+
+def _markdown(comparison, drawing):
+    lines = [
         [
-            page.escaped(heading),
+            *map(page.escaped, [heading, *_told(comparison, heading)]),
             *(
                 f"**{value}**" if first else value
                 for value, first in zip(values, best, strict=True)
@@ -198,59 +142,78 @@ def save_comparison(reports, directory):
         ]
         for heading, values, best in comparison.cells()
     ]
-    headings = ["model", *map(page.escaped, comparison.columns)]
+    headings = [*comparison.told_headings, *comparison.columns]
+    headings = ["model", *map(page.escaped, headings)]
     parts = [
         "Accuracy in %.",
-        page.pipes(headings, rows, "---:"),
+        page.pipes(headings, lines, "---:"),
         *map(page.escaped, comparison.notes),
         f"![{page.escaped(drawing.alt)}](compare.png)",
     ]
-    text = "\n\n".join(parts) + "\n"
-    return report.write_together(
-        directory, {"compare.png": drawing.png, "compare.md": text.encode()}
+    return "\n\n".join(parts) + "\n"
+
+
+def _html(comparison, drawing):
+    told = comparison.told_headings
+    return template.rendered(
+        "compare.html.jinja",
+        [drawing],
+        headings=["model", *told, *comparison.columns],
+        told=len(told),
+        rows=[
+            (
+                heading,
+                _told(comparison, heading),
+                list(zip(values, best, strict=True)),
+            )
+            for heading, values, best in comparison.cells()
+        ],
+        notes=comparison.notes,
+        together={
+            heading: row.runs
+            for heading, row in comparison.rows.items()
+            if len(row.runs) > 1
+        },
+        columns=comparison.columns,
     )
 
 
-def _data(data):
-    """What tells one set of examples from another."""
-    parts = [data[key] for key in ("dataset", "split") if key in data]
-    shape = "x".join(map(str, data["image_shape"]))
-    parts.append(f"{data['examples']} examples of shape {shape}")
-    if data.get("rows"):
-        first = ", ".join(map(str, data["rows"][:3]))
-        parts.append(f"a sample (rows {first}, ...)")
-    return ", ".join([*parts, f"{data['classes']} classes"])
+def _csv(comparison):
+    """Accuracies in [0, 1], and standard deviations beside them."""
+    columns = comparison.columns
+    some = any(row.deviations for row in comparison.rows.values())
+    names = ["model", "runs", *comparison.told_headings, *columns]
+    if some:
+        names += [f"{name} (standard deviation)" for name in columns]
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(names)
+    for heading, row in comparison.rows.items():
+        cells = [heading, len(row.runs), *_told(comparison, heading, "")]
+        for values in [row.accuracies, *([row.deviations] if some else [])]:
+            cells += [
+                f"{values[name]:.6g}" if name in values else ""
+                for name in columns
+            ]
+        writer.writerow(cells)
+    return stream.getvalue()
 
 
-def _label(entry):
-    """A result's name, with its norm if it keeps to no radius."""
-    if entry["norm"] is None:
-        return entry["name"]
-    # An older report has it among the parameters alone.
-    radius = entry.get("radius", entry["parameters"].get("radius", math.nan))
-    return f"{entry['name']} ({entry['norm']}, radius {radius:.4g})"
-
-
-def _merged(lists):
-    """All names of several lists, in an order that keeps theirs."""
-    merged = []
-    for names in lists:
-        place = 0
-        for name in names:
-            if name not in merged:
-                merged.insert(place, name)
-            place = merged.index(name) + 1
-    merged.remove(_WORST)
-    return [*merged, _WORST]
-
-
-def _set_differently(rows, columns):
-    """The attacks that ran with other parameters in another row."""
-    different = []
-    for column in columns:
-        used = [
-            row.parameters[column] for row in rows if column in row.parameters
-        ]
-        if any(parameters != used[0] for parameters in used):
-            different.append(column)
-    return different
+def _json(comparison):
+    """The same with every run."""
+    lines = [
+        {
+            "model": heading,
+            "threat_model": row.threat,
+            "data": row.data,
+            "settings": {
+                name: row.settings.get(name) for name in comparison.settings
+            },
+            "accuracy": row.accuracies,
+            "standard_deviation": row.deviations or None,
+            "runs": row.runs,
+        }
+        for heading, row in comparison.rows.items()
+    ]
+    content = {"rows": lines, "notes": comparison.notes}
+    return json.dumps(content, indent=2, allow_nan=False) + "\n"

@@ -3,16 +3,15 @@
 The web page is one file that asks for nothing else: the figures are inside.
 """
 
-import base64
 import collections
 
-import jinja2
 import rich.box
 import rich.console
 import rich.table
 import rich.text
 
 from mart_tf.reports import results
+from mart_tf.reports import template
 
 DEFINITIONS = (
     "Accuracy is over all examples: one misclassified without attack counts "
@@ -31,9 +30,6 @@ _MARKS = {"passed": "✓", "failed": "✗", "not tested": "–"}
 _FACTS = ("model", "data", "threat_model", "settings", "versions")
 
 _ESCAPES = {"&": "&amp;", "<": "&lt;", "|": "\\|", "[": "\\[", "]": "\\]"}
-
-# A longer list is cut: a thousand class names say nothing.
-_LISTED = 20
 
 
 def terminal(report):
@@ -111,16 +107,10 @@ def html(report, drawings, content, whole=True):
         content: What its `as_json` returned.
         whole: Whether it is a page, or stands inside one.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("mart_tf", "reports"),
-        # Names come from users.
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     unfolded = list(results.unfolded(report.rows))
-    return environment.get_template("report.html.jinja").render(
+    return template.rendered(
+        "report.html.jinja",
+        drawings,
         whole=whole,
         report=report,
         content=content,
@@ -135,7 +125,7 @@ def html(report, drawings, content, whole=True):
             if result.distances is not None
         ],
         parameters=[
-            (result.name, [_said(result.parameters)])
+            (result.name, [template.said(result.parameters)])
             for _, _, result in unfolded
             if result.parameters
         ],
@@ -143,14 +133,11 @@ def html(report, drawings, content, whole=True):
         marks=_MARKS,
         facts={
             heading.replace("_", " ").capitalize(): [
-                (key, [_said(value)]) for key, value in content[heading].items()
+                (key, [template.said(value)])
+                for key, value in content[heading].items()
             ]
             for heading in _FACTS
         },
-        figures=[
-            (drawing, base64.b64encode(drawing.png).decode())
-            for drawing in drawings
-        ],
     )
 
 
@@ -198,25 +185,6 @@ def _distance_cells(result):
         result.name,
         [result.norm, summary["found"], summary["not_found"], *numbers],
     )
-
-
-def _said(value):
-    """A value of report.json in words."""
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if isinstance(value, dict):
-        return ", ".join(
-            f"{key} = {_said(inner)}" for key, inner in value.items()
-        )
-    if isinstance(value, list | tuple):
-        more = len(value) - _LISTED
-        said = ", ".join(map(_said, value[:_LISTED]))
-        return f"{said} and {more} more" if more > 0 else said
-    return str(value)
 
 
 def pipes(headings, rows, alignment):

@@ -33,7 +33,7 @@ def drawings(report):
     )
 
 
-def models(figure, columns, accuracies):
+def models(figure, columns, accuracies, deviations=None):
     """Groups of bars: a group for each column, in it a bar for each model.
 
     Args:
@@ -41,6 +41,8 @@ def models(figure, columns, accuracies):
         columns: Names of the attacks.
         accuracies: By model a dict from column to accuracy; a column that is
             not there was not run.
+        deviations: The same of standard deviations, which are drawn where
+            there are any.
 
     Returns:
         The text that stands for it.
@@ -52,6 +54,8 @@ def models(figure, columns, accuracies):
     texts = []
     for number, (name, by_attack) in enumerate(accuracies.items()):
         values = np.array([100 * by_attack.get(key, np.nan) for key in columns])
+        spread = (deviations or {}).get(name, {})
+        spread = np.array([100 * spread.get(key, 0.0) for key in columns])
         places = np.arange(len(columns)) + height * (number - (count - 1) / 2)
         axes.barh(
             places,
@@ -61,11 +65,13 @@ def models(figure, columns, accuracies):
             color=sheet.SEVERAL[number % len(sheet.SEVERAL)],
             hatch=_HATCHES[number % len(_HATCHES)],
             edgecolor="white",
+            xerr=spread if spread.any() else None,
+            error_kw={"elinewidth": 1, "capsize": 2},
         )
-        for place, value in zip(places, values, strict=True):
+        for place, value, width in zip(places, values, spread, strict=True):
             missing = np.isnan(value)
             axes.text(
-                1 if missing else value + 1,
+                1 if missing else value + width + 1,
                 place,
                 "not run" if missing else f"{value:.1f}",
                 verticalalignment="center",

@@ -12,12 +12,12 @@ import json
 import math
 import os
 import pathlib
-import tempfile
 
 import numpy as np
 import rich.console
 
 from mart_tf import environment
+from mart_tf import files
 from mart_tf import threat as threat_model
 from mart_tf.data import sampling
 from mart_tf.reports import page
@@ -188,7 +188,7 @@ class Report:
         }
         figures = {f"{drawing.name}.png": drawing.png for drawing in drawings}
         # report.json comes last: who finds it finds the rest.
-        return write_together(
+        return files.write_together(
             directory,
             figures
             | {"outcomes.npz": arrays.getvalue()}
@@ -210,43 +210,6 @@ class Report:
     def _repr_html_(self):
         drawings = plots.drawings(self)
         return page.html(self, drawings, self.as_json(), whole=False)
-
-
-def write_together(directory, files, stale=()):
-    """Writes files into a directory, all or none.
-
-    Everything is written aside first and then moved in.
-
-    Args:
-        directory: Where the files go; made if it is not there.
-        files: Bytes by name, moved in this order.
-        stale: Names of files that are removed unless they are written: what
-            an earlier call left would belong to nothing.
-
-    Returns:
-        The directory, a `pathlib.Path`.
-
-    Raises:
-        OSError: If it cannot be written.
-    """
-    directory = pathlib.Path(directory)
-    is_new = not directory.exists()
-    directory.mkdir(parents=True, exist_ok=True)
-    try:
-        # Inside it: beside it may be another file system.
-        with tempfile.TemporaryDirectory(dir=directory, prefix=".") as name:
-            temporary = pathlib.Path(name)
-            for name, content in files.items():
-                (temporary / name).write_bytes(content)
-            for name in set(stale) - set(files):
-                (directory / name).unlink(missing_ok=True)
-            for name in files:
-                os.replace(temporary / name, directory / name)
-    except BaseException:
-        if is_new and not any(directory.iterdir()):
-            directory.rmdir()
-        raise
-    return directory
 
 
 def _plain(value):

@@ -13,6 +13,7 @@ from mart_tf import runs
 from mart_tf import training
 from mart_tf.models import declared
 from mart_tf.models import names
+from mart_tf.runs import own_callbacks
 from mart_tf.training import optimizers
 
 # What may differ when a run continues; epochs may grow.
@@ -26,6 +27,7 @@ FREE_TO_DIFFER = (
     "checkpoint_every",
     "max_skipped_steps",
     "early_stopping_patience",
+    "callbacks",
 )
 
 _INTERVAL = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(min|steps)", re.ASCII)
@@ -97,6 +99,7 @@ class Config:
     checkpoint_every: str = "10min"
     max_skipped_steps: int = 10
     early_stopping_patience: int = 0
+    callbacks: str | None = None
 
     def resolved(self):
         """The configuration with every default filled in, and checked.
@@ -104,8 +107,9 @@ class Config:
         Returns:
             A `Config` without None but for `data_dir`, `pool`, `init_from`,
             `validation_images` (counted once the data is read),
-            `steps_per_epoch` (those of a pass over the training split) and
-            `regularization` (moved into `defense`). Network, defense,
+            `steps_per_epoch` (those of a pass over the training split),
+            `callbacks` and `regularization` (moved into `defense`). Network,
+            defense,
             update, optimizer and schedule say all their options.
 
         Raises:
@@ -170,6 +174,11 @@ class Config:
                 training.SCHEDULES,
                 "schedule",
                 training.SCHEDULE_RESERVED,
+            ),
+            callbacks=(
+                None
+                if given.callbacks is None
+                else own_callbacks.complete(given.callbacks)
             ),
         )
 

@@ -25,7 +25,8 @@ def check(run, allowed, given=()):
             continue
         raise ValueError(
             f"{run.workdir} was trained with code of its own, --{setting}="
-            f"{text}, which would run here; if you know it, give --allow_code."
+            f"{text}, which would run here; if you know it, give --allow_code "
+            "(in Python allow_code=True)."
         )
 
 

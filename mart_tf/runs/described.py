@@ -1,5 +1,8 @@
 """What a run says of itself before it starts."""
 
+import importlib.util
+import pathlib
+
 from mart_tf import threat as threat_model
 from mart_tf.defenses import base
 from mart_tf.runs import devices
@@ -16,6 +19,17 @@ def threat(config):
     return threat_model.ThreatModel(
         config.norm, config.epsilon, config.pixel_min, config.pixel_max
     )
+
+
+def tensorboard_folder(path):
+    """Where a run writes its TensorBoard logs; None where it writes none.
+
+    Args:
+        path: The workdir.
+    """
+    if importlib.util.find_spec("tensorboard") is None:
+        return None
+    return pathlib.Path(path, "tensorboard")
 
 
 def print_settings(
@@ -58,10 +72,19 @@ def print_settings(
         ("precision", precision),
         ("devices", f"{replicas} {devices.kind()}"),
         ("XLA", _XLA[model.compiled_by_xla]),
+        *([("callbacks", config.callbacks)] if config.callbacks else []),
+        ("TensorBoard", _tensorboard_line(config)),
         ("workdir", config.workdir),
     ]
     for name, value in lines:
         console.print(f"{name:13}{value}", highlight=False, soft_wrap=True)
+
+
+def _tensorboard_line(config):
+    folder = tensorboard_folder(config.workdir)
+    if folder is None:
+        return "not written; pip install 'mart-tf[tensorboard]' for its logs"
+    return f"tensorboard --logdir={folder}"
 
 
 def _average_line(config):

@@ -2,8 +2,6 @@
 
 import contextlib
 import functools
-import importlib.util
-import pathlib
 from typing import NamedTuple
 
 import keras
@@ -11,6 +9,7 @@ import keras
 from mart_tf import data
 from mart_tf.runs import callbacks
 from mart_tf.runs import config as run_config
+from mart_tf.runs import described
 from mart_tf.runs import overfitting
 from mart_tf.runs import workers
 from mart_tf.training import classifier as adversarial
@@ -46,6 +45,7 @@ class Training(NamedTuple):
         dataset: A `data.Dataset`.
         pool: A `data.Pool`, or None.
         together: The `workers.Workers`.
+        callbacks: Keras callbacks of the user's own.
     """
 
     config: run_config.Config
@@ -53,6 +53,7 @@ class Training(NamedTuple):
     dataset: data.Dataset
     pool: data.Pool | None
     together: workers.Workers
+    callbacks: tuple = ()
 
 
 def fit(training, place, saved, seen, tell, console):
@@ -69,7 +70,7 @@ def fit(training, place, saved, seen, tell, console):
     Raises:
         training.watch.Diverged: If training leads nowhere.
     """
-    config, model, dataset, _, together = training
+    config, model, dataset, _, together, own = training
     validation = None
     if config.validation_images:
         validation = together.distributed(
@@ -107,12 +108,14 @@ def fit(training, place, saved, seen, tell, console):
         ]
         if together.is_chief:
             hooks += _tensorboard(config.workdir)
+        # Last: whatever they do, the run's own have seen the epoch.
+        hooks += own
         batches = functools.partial(_batches, training)
         _fit(config.epochs, batches, validation, model, hooks, place)
 
 
 def _batches(training, start_step):
-    config, _, dataset, pool, together = training
+    config, _, dataset, pool, together, _ = training
     batches = data.training_batches(
         dataset.train,
         config.batch_size,
@@ -152,6 +155,7 @@ def _fit(epochs, batches, validation, model, hooks, place):
     elif position:
         fit(finished + 1, steps - position, place.done)
     finished += bool(position)
+    # A callback may have ended it.
     if finished < epochs and not model.stop_training:
         fit(epochs, steps, finished * steps)
 
@@ -180,7 +184,7 @@ def _validate(model, validation, hooks, finished):
 
 
 def _tensorboard(path):
-    if importlib.util.find_spec("tensorboard") is None:
+    folder = described.tensorboard_folder(path)
+    if folder is None:
         return []
-    folder = pathlib.Path(path, "tensorboard")
     return [keras.callbacks.TensorBoard(str(folder), write_graph=False)]

@@ -53,9 +53,35 @@ def read(path):
     try:
         return rows(limits.read_text(file))
     except ValueError as error:
-        raise ValueError(
-            f"{file} is damaged ({error}); restore it, or delete it."
-        ) from error
+        raise _damaged(file, error) from error
+
+
+def columns(path):
+    """The values in a workdir: a list of numbers for each column.
+
+    NaN stands where a row has no value; "epoch" and "best" are whole numbers.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    table = read(path)
+    try:
+        return {
+            name: [_number(name, row.get(name, "")) for row in table]
+            for name in (table[0] if table else ())
+        }
+    except ValueError as error:
+        raise _damaged(pathlib.Path(path, _NAME), error) from error
+
+
+def _number(name, text):
+    if name in ("epoch", "best"):
+        return int(text)
+    return float(text or "nan")
+
+
+def _damaged(file, error):
+    return ValueError(f"{file} is damaged ({error}); restore it, or delete it.")
 
 
 def write(path, table):

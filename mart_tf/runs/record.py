@@ -130,21 +130,21 @@ def _fault(content):
     for name, value in settings.items():
         if name not in kinds:
             return f"{name} is no setting that is known"
-        if not _is(value, kinds[name]):
+        if not is_of(value, kinds[name]):
             return f"{name} is {value!r}"
     for name, kind in _FACTS.items():
-        if not _is(facts.get(name), kind):
+        if not is_of(facts.get(name), kind):
             return f"{name} is {facts.get(name)!r}"
     for name, kind in (("image_shape", int), ("class_names", str)):
-        if not all(_is(value, kind) for value in facts[name]):
+        if not all(is_of(value, kind) for value in facts[name]):
             return f"{name} is {facts[name]!r}"
     if not isinstance(facts.get("files", {}), dict):
         return f"files is {facts['files']!r}"
     return None
 
 
-def _is(value, kind):
-    """Whether a value of JSON is of a type, where 1 is a float, true no int."""
+def is_of(value, kind):
+    """Whether a value is of a type of JSON's: 1 is a float, true no int."""
     if isinstance(value, bool):
         return kind in (bool, bool | None)
     if isinstance(value, int):

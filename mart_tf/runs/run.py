@@ -9,9 +9,11 @@ import tensorflow as tf
 
 from mart_tf import data
 from mart_tf import defenses
+from mart_tf import errors
 from mart_tf import files
 from mart_tf.models import loading
 from mart_tf.runs import checkpoints
+from mart_tf.runs import curves
 from mart_tf.runs import described
 from mart_tf.runs import devices
 from mart_tf.runs import events
@@ -19,6 +21,7 @@ from mart_tf.runs import fitting
 from mart_tf.runs import history
 from mart_tf.runs import initialization
 from mart_tf.runs import overfitting
+from mart_tf.runs import own_callbacks
 from mart_tf.runs import signals
 from mart_tf.runs import workdir
 from mart_tf.runs import workers
@@ -28,7 +31,7 @@ from mart_tf.training import schedules
 from mart_tf.training import watch
 
 
-def train(config, record, console, leave=None, members=None):
+def train(config, record, console, leave=None, members=None, callbacks=()):
     """Starts or continues a run, and trains it to its last epoch.
 
     Args:
@@ -38,6 +41,8 @@ def train(config, record, console, leave=None, members=None):
         leave: As of `signals.heeded`.
         members: The `cluster.Members` of the processes that train it together;
             then nothing may have used TensorFlow yet.
+        callbacks: Keras callbacks beside the run's, and beside those that
+            `config` names.
 
     Raises:
         signals.Stopped: If a signal asked to stop.
@@ -51,12 +56,14 @@ def train(config, record, console, leave=None, members=None):
         # The chief tells for all.
         console = rich.console.Console(quiet=True)
     with together.unbroken():
-        _train(config, record, console, leave, together)
+        _train(config, record, console, leave, together, callbacks)
 
 
-def _train(config, record, console, leave, together):
+def _train(config, record, console, leave, together, callbacks):
     """The run, once it is known who trains it."""
     _check_options(config)
+    if config.callbacks:
+        callbacks = [*own_callbacks.create(config.callbacks), *callbacks]
     strategy = together.strategy
     config, dataset = _data(config, record)
     replicas = strategy.num_replicas_in_sync
@@ -87,7 +94,9 @@ def _train(config, record, console, leave, together):
         replicas,
     )
     facts = facts_of(config, dataset, model, policy)
-    training = fitting.Training(config, model, dataset, pool, together)
+    training = fitting.Training(
+        config, model, dataset, pool, together, tuple(callbacks)
+    )
     with (
         signals.heeded(leave) as seen,
         _held(config, record, together),
@@ -112,7 +121,7 @@ def _held(config, record, together):
 
 def _continue(training, record, facts, console, steps, seen):
     """Trains from where the workdir stands to the last epoch."""
-    config, model, _, _, together = training
+    config, model, together = training.config, training.model, training.together
     workdir.check_files(record, facts["files"])
     tell = events.Log(config.workdir if together.is_chief else None)
     saved = checkpoints.Checkpoints(
@@ -163,11 +172,44 @@ def _continue(training, record, facts, console, steps, seen):
     if not together.is_chief:
         # Which may still be writing the last epoch.
         return
+    if int(saved.epoch) < config.epochs:
+        console.print(_why_stopped(config, model, saved), soft_wrap=True)
     console.print(
         f"Finished: {_best_epoch(config, model, saved)}. Workdir: "
         f"{config.workdir}",
         soft_wrap=True,
     )
+    # One epoch is a point, and no curve.
+    if len(saved.rows) > 1:
+        console.print(_drawn(config.workdir), soft_wrap=True)
+
+
+def _why_stopped(config, model, saved):
+    """Why a run ended before its last epoch, a sentence."""
+    where = f"after epoch {int(saved.epoch)} of {config.epochs}"
+    if _is_stopped_early(config, model, saved):
+        return (
+            f"Stopped early, {where}: --early_stopping_patience is "
+            f"{config.early_stopping_patience}."
+        )
+    return f"A callback stopped the run {where}; the same command goes on."
+
+
+def _is_stopped_early(config, model, saved):
+    values = overfitting.accuracies(saved.rows, model.defense.selects_by)
+    return overfitting.is_stopped(values, config.early_stopping_patience)
+
+
+def _drawn(path):
+    """Draws the curves of a finished run; a sentence."""
+    try:
+        return f"Curves: {curves.save(path)}"
+    except (OSError, ValueError) as error:
+        # The run itself is safe.
+        return (
+            f"The curves are not drawn ({errors.first_line(error)}); "
+            f"mart-train --curves={path} draws them."
+        )
 
 
 def _nothing_left(config, model, saved, finished):
@@ -177,8 +219,7 @@ def _nothing_left(config, model, saved, finished):
             f"has finished its {finished} epochs; there is nothing to do. Give "
             "a larger --epochs to train on."
         )
-    values = overfitting.accuracies(saved.rows, model.defense.selects_by)
-    if overfitting.is_stopped(values, config.early_stopping_patience):
+    if _is_stopped_early(config, model, saved):
         return (
             f"has stopped early, after epoch {finished}; there is nothing to "
             "do. Give a larger --early_stopping_patience, or 0, to train on."
@@ -206,8 +247,8 @@ def _best_epoch(config, model, saved):
     """Which epoch is the best, in a few words."""
     if not config.validation_images:
         return (
-            f"epoch {config.epochs}, the last, stands for the best, as there "
-            "is no validation split to choose by"
+            f"epoch {int(saved.epoch)}, the last, stands for the best, as "
+            "there is no validation split to choose by"
         )
     name = model.defense.selects_by
     values = overfitting.accuracies(saved.rows, name)
@@ -222,8 +263,6 @@ def _best_epoch(config, model, saved):
             f"; {kind}: epoch {len(values)}, the last, is {100 * gap:.1f} "
             "points below it"
         )
-    if len(values) < config.epochs:
-        text += f"; stopped early, after {len(values)} of {config.epochs}"
     return text
 
 

@@ -31,6 +31,13 @@ class Stopped(BaseException):
             "there."
         )
         self.status = 128 + number
+        self._number = number
+
+    def as_python_has_it(self):
+        """The exception that a caller in Python expects of the signal."""
+        if self._number == signal.SIGINT:
+            return KeyboardInterrupt(str(self))
+        return SystemExit(self.status)
 
 
 class Signals:

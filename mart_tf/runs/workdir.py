@@ -7,6 +7,7 @@
       checkpoints/         newest plus one; best/ by validation, if any
       metrics.csv          one row an epoch
       events.jsonl         what happened when
+      curves.html          the curves of its epochs, and curves.png
 
 Nothing here imports TensorFlow until a classifier is loaded.
 """

@@ -1,0 +1,130 @@
+"""Settings of a run as Python gives them: keywords, and objects for names.
+
+A run on disk has to find everything again that it names, in another process
+and from `flags.cfg` alone. So an object becomes the spec that makes it again,
+and what no spec makes again is refused.
+"""
+
+import dataclasses
+import inspect
+import os
+
+from mart_tf import defenses
+from mart_tf import options
+from mart_tf import parameters
+from mart_tf import places
+from mart_tf import training
+from mart_tf.runs import config as run_config
+from mart_tf.runs import record
+
+_PATHS = ("workdir", "data_dir", "init_from", "model")
+
+# Where an object may stand for a name: the table of names, and an example.
+_NAMED = {
+    "dataset": ({}, "npz:arrays.npz"),
+    "pool": ({}, "npz:pool.npz"),
+    "model": ({}, "network.keras, which model.save writes"),
+    "defense": (defenses.DEFENSES, "mart:regularization=6"),
+    "update": (training.UPDATES, "plain"),
+    "optimizer": (training.OPTIMIZERS, "sgd:momentum=0.95"),
+    "schedule": (training.SCHEDULES, "piecewise:at=75+90"),
+}
+
+_EXPECTED = {
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+}
+
+
+def config(settings):
+    """The `Config` of keyword arguments, its defaults not filled in.
+
+    Args:
+        settings: Values by the name of a flag of mart-train; None asks for
+            the default. Functions, classes, defenses and updates may stand
+            for their names, and paths and numpy numbers for plain values.
+
+    Raises:
+        ValueError: On a name that is no flag's, a value of another type, or
+            an object that a run cannot name.
+    """
+    fields = {f.name: f for f in dataclasses.fields(run_config.Config)}
+    values = {}
+    for name, value in settings.items():
+        if name not in fields:
+            raise options.unknown("setting", name, fields)
+        if value is not None:
+            values[name] = _plain(name, value, fields[name].type)
+    return run_config.Config(**values)
+
+
+def _plain(name, value, kind):
+    """A value as a flag would have it."""
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if getattr(value, "shape", None) == () and hasattr(value, "item"):
+        # A number of numpy's.
+        value = value.item()
+    if name in _NAMED and not isinstance(value, str | bytes | int | float):
+        value = _spec(name, value)
+    if not record.is_of(value, kind):
+        [expected] = [text for t, text in _EXPECTED.items() if _takes(kind, t)]
+        raise ValueError(f"--{name} is {value!r}; expected {expected}.")
+    if _takes(kind, float):
+        return float(value)
+    if name in _PATHS and (name != "model" or value.startswith("~")):
+        return places.expanded(f"--{name}", value)
+    return value
+
+
+def _takes(kind, plain):
+    return kind in (plain, plain | None)
+
+
+def _spec(name, value):
+    """The spec that makes an object again.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    table, example = _NAMED[name]
+    is_object = not (inspect.isfunction(value) or inspect.isclass(value))
+    thing = type(value) if is_object else value
+    path = f"{thing.__module__}:{thing.__qualname__}"
+    spec = {path: known for known, path in table.items()}.get(path, path)
+    # A script's own, and what stands inside a function, nobody else finds.
+    found = (
+        thing.__qualname__.isidentifier()
+        and thing.__module__ != "__main__"
+        and parameters.find(thing.__module__) is not None
+    )
+    if found and is_object:
+        spec = _with_options(spec, path, value, table, name)
+    if not found or spec is None:
+        raise ValueError(
+            f"--{name} is {'an object of ' if is_object else ''}"
+            f"{path.replace(':', '.')}, which a run that goes on in another "
+            f"process cannot make again; expected a name, such as {example}, "
+            "or a function or class of a module that can be imported (or its "
+            "object, if its options are plain values kept as attributes of "
+            "their names)."
+        )
+    return spec
+
+
+def _with_options(spec, path, value, table, name):
+    """The spec with the options of an object; None if it does not keep them."""
+    try:
+        kept = {
+            key: getattr(value, key)
+            for key, parameter in parameters.of(path).items()
+            if getattr(value, key) != parameter.default
+        }
+        spec = options.spelled(spec, kept)
+        again = options.resolve(spec, table, name).options
+        return spec if again == kept else None
+    # Whatever its attributes are: a comparison of arrays is no truth value.
+    except (ValueError, TypeError, AttributeError):
+        return None

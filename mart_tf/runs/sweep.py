@@ -1,0 +1,112 @@
+"""Many runs: which ones a pattern means, and what tells them apart."""
+
+import dataclasses
+import glob
+import os
+import pathlib
+
+from mart_tf import options
+from mart_tf.reports import saved
+from mart_tf.runs import config as run_config
+from mart_tf.runs import record
+
+# Settings that are specs, whose options are told one by one.
+_SPECS = ("model", "defense", "update", "optimizer", "schedule")
+
+
+def runs(paths):
+    """The workdirs that paths and patterns mean, each once.
+
+    Args:
+        paths: Paths, or patterns such as "runs/sweep/*", of which those
+            matches are taken that hold a run, sorted.
+
+    Raises:
+        ValueError: If a pattern matches no run.
+    """
+    return _expanded("--workdir", paths, record.exists, "run")
+
+
+def reports(paths):
+    """The reports that paths and patterns mean, each once.
+
+    Args:
+        paths: Files or folders of reports, workdirs, or patterns, of which
+            those matches are taken that hold a report, sorted.
+
+    Raises:
+        ValueError: If a pattern matches no report.
+    """
+    return _expanded("--compare", paths, _has_report, "report")
+
+
+def report_of(path):
+    """Where the report lies that a path means: of a workdir in evaluation/."""
+    inside = pathlib.Path(path, "evaluation")
+    return str(inside) if record.exists(path) else str(path)
+
+
+def settings(path):
+    """What the run was told that a workdir or a report is of.
+
+    Args:
+        path: A workdir, or what lies in its evaluation/.
+
+    Returns:
+        Plain values by name, an option by "defense:regularization"; {} where
+        there is no run.
+
+    Raises:
+        ValueError: If its run.json is damaged.
+    """
+    path = pathlib.Path(os.path.abspath(path))
+    if not path.is_dir():
+        path = path.parent
+    for place in (path, path.parent):
+        if record.exists(place):
+            return _told(record.read(place).config)
+    return {}
+
+
+def _told(config):
+    """The settings of a `Config` that make a run another one."""
+    # A longer run is another one.
+    left_out = set(run_config.FREE_TO_DIFFER) - {"epochs"}
+    told = {}
+    for field in dataclasses.fields(config):
+        name, value = field.name, getattr(config, field.name)
+        # Part of the defense.
+        if name in left_out or name == "regularization":
+            continue
+        told[name] = value
+        if name in _SPECS and isinstance(value, str):
+            spec = options.parse(value)
+            told[name] = ":".join(filter(None, [spec.name, spec.argument]))
+            for option, text in spec.options.items():
+                told[f"{name}:{option}"] = text
+    return told
+
+
+def _has_report(path):
+    place = pathlib.Path(report_of(path))
+    if place.is_dir():
+        return (place / saved.FILE).is_file()
+    return place.suffix == ".json" and place.is_file()
+
+
+def _expanded(flag, paths, fits, what):
+    found = []
+    for path in paths:
+        if not glob.has_magic(path) or os.path.lexists(path):
+            found.append(path)
+            continue
+        matches = sorted(glob.glob(path))
+        fitting = [match for match in matches if fits(match)]
+        if not fitting:
+            others = ", only something else" if matches else ""
+            raise ValueError(
+                f"{flag}={path} matches no {what}{others}; expected a pattern "
+                "of workdirs, in quotes, such as 'runs/sweep/*'."
+            )
+        found += fitting
+    return list(dict.fromkeys(found))

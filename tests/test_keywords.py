@@ -1,0 +1,162 @@
+"""Settings as Python gives them: plain values, and objects for names."""
+
+import pathlib
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from mart_tf import defenses
+from mart_tf import options
+from mart_tf import training
+from mart_tf.runs import config as run_config
+from mart_tf.runs import keywords
+
+PARTS = """
+import keras
+from mart_tf import defenses
+
+@keras.saving.register_keras_serializable("kept")
+class Kept(defenses.Standard):
+    def __init__(self, share: float = 0.5, word: str = "one"):
+        self.share = share
+        self.word = word
+
+class Hidden(defenses.Standard):
+    def __init__(self, share: float = 0.5):
+        self.half = share / 2
+
+def falling(rate, steps, epochs):
+    return rate
+"""
+
+
+@pytest.fixture
+def parts(tmp_path, monkeypatch):
+    (tmp_path / "named_parts.py").write_text(PARTS)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    import named_parts
+
+    yield named_parts
+    del sys.modules["named_parts"]
+
+
+def test_nothing_is_every_default():
+    assert keywords.config({}) == run_config.Config()
+    assert keywords.config({"epsilon": None}) == run_config.Config()
+
+
+def test_plain_values_are_as_a_flag_reads_them(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/somebody")
+    config = keywords.config(
+        {
+            "workdir": pathlib.Path("runs/a"),
+            "data_dir": "~/data",
+            "model": "~/network.keras",
+            "epochs": np.int64(3),
+            "epsilon": np.float32(0.25),
+            "learning_rate": 1,
+            "augment": np.bool_(True),
+        }
+    )
+    assert config == run_config.Config(
+        workdir="runs/a",
+        data_dir="/home/somebody/data",
+        model="/home/somebody/network.keras",
+        epochs=3,
+        epsilon=0.25,
+        learning_rate=1.0,
+        augment=True,
+    )
+    for value in (config.epochs, config.epsilon, config.learning_rate):
+        assert type(value) in (int, float)
+    assert isinstance(config.learning_rate, float)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"epoch": 3}, "Unknown setting 'epoch'; did you mean 'epochs'?"),
+        ({"epochs": "3"}, "--epochs is '3'; expected a whole number."),
+        ({"epochs": 2.5}, "--epochs is 2.5; expected a whole number."),
+        ({"epochs": True}, "--epochs is True; expected a whole number."),
+        ({"epsilon": "8/255"}, "--epsilon is '8/255'; expected a number."),
+        ({"augment": 1}, "--augment is 1; expected True or False."),
+        ({"dataset": 3}, "--dataset is 3; expected a text."),
+        ({"norm": ["linf"]}, r"--norm is \['linf'\]; expected a text."),
+        ({"workdir": "gs://b/x"}, "--workdir is gs://b/x, a URL; expected"),
+    ],
+)
+def test_other_values_are_refused(settings, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        keywords.config(settings)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "mart",
+        "mart:regularization=6:form=released:divergence=false",
+        "trades:regularization=2.5",
+        "mma:max_margin=0.3",
+        "dynamic:control_epochs=7",
+    ],
+)
+def test_a_defense_is_what_makes_it_again(spec):
+    config = keywords.config({"defense": defenses.get(spec)})
+    assert config.defense == options.canonical(
+        spec, defenses.DEFENSES, "defense"
+    )
+    assert config.resolved() == run_config.Config(defense=spec).resolved()
+
+
+def test_other_objects_for_names(parts):
+    config = keywords.config(
+        {
+            "defense": parts.Kept(0.25),
+            "update": training.Update(),
+            "schedule": parts.falling,
+            "optimizer": keras.optimizers.AdamW,
+        }
+    )
+    assert config.defense == "named_parts:Kept:share=0.25"
+    assert config.update == "plain"
+    assert config.schedule == "named_parts:falling"
+    module, _, name = config.optimizer.partition(":")
+    assert getattr(sys.modules[module], name) is keras.optimizers.AdamW
+    again = defenses.get(config.defense)
+    assert (again.share, again.word) == (0.25, "one")
+
+
+def test_what_cannot_be_made_again_is_refused(parts):
+    class Inside(defenses.Standard):
+        """Nobody else finds it."""
+
+    network = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+    for name, value in [
+        ("defense", Inside()),
+        ("defense", Inside),
+        ("defense", parts.Hidden(0.5)),
+        ("defense", parts.Kept(word="a:b")),
+        ("defense", parts.Kept(share=np.zeros(3))),
+        ("schedule", lambda rate, steps, epochs: rate),
+        ("optimizer", keras.optimizers.SGD(0.1)),
+        ("model", network),
+        ("dataset", (np.zeros(3), np.zeros(3))),
+    ]:
+        with pytest.raises(ValueError, match="cannot make again") as caught:
+            keywords.config({name: value})
+        assert str(caught.value).startswith(f"--{name} is ")
+        assert "\n" not in str(caught.value)
+
+
+def test_what_a_script_defines_is_no_module_s(monkeypatch):
+    class Mine(defenses.Standard):
+        """As if of a script."""
+
+    Mine.__qualname__ = "Mine"
+    Mine.__module__ = "__main__"
+    with pytest.raises(ValueError, match="is an object of __main__.Mine, wh"):
+        keywords.config({"defense": Mine()})

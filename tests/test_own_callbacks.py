@@ -1,0 +1,96 @@
+"""Callbacks of a user's own: what names them, and what is no callback."""
+
+import sys
+
+import keras
+import pytest
+
+from mart_tf import parameters
+from mart_tf.runs import config as run_config
+from mart_tf.runs import own_callbacks
+
+MODULE = """
+import keras
+
+def one(monitor: str = "loss", patience: int = 2):
+    made.append(keras.callbacks.EarlyStopping(monitor, patience=patience))
+    return made[-1]
+
+def two():
+    return [one(), one("val_loss")]
+
+def nothing():
+    return None
+
+def a_class():
+    return keras.callbacks.EarlyStopping
+
+made = []
+"""
+
+
+@pytest.fixture
+def module(tmp_path, monkeypatch):
+    (tmp_path / "named_hooks.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    parameters.of.cache_clear()
+    yield "named_hooks"
+    sys.modules.pop("named_hooks", None)
+
+
+def test_are_recorded_without_importing_them(module):
+    text = "named_hooks:one:patience=02, named_hooks:two"
+    config = run_config.Config(callbacks=text)
+    assert config.resolved().callbacks == "named_hooks:one,named_hooks:two"
+    assert module not in sys.modules
+    assert run_config.Config().resolved().callbacks is None
+
+
+def test_each_is_called_once_with_its_options(module):
+    listed = own_callbacks.create("named_hooks:one:patience=5,named_hooks:two")
+    assert listed == sys.modules[module].made
+    assert [each.patience for each in listed] == [5, 2, 2]
+    assert [each.monitor for each in listed] == ["loss", "loss", "val_loss"]
+
+
+def test_keras_s_own():
+    name = "keras.callbacks:EarlyStopping:monitor=val_robust_accuracy:mode=max"
+    config = run_config.Config(callbacks=name).resolved()
+    assert config.callbacks == name
+    [stopping] = own_callbacks.create(config.callbacks)
+    assert isinstance(stopping, keras.callbacks.EarlyStopping)
+    assert stopping.monitor == "val_robust_accuracy"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("one", "Unknown callback 'one'; .*one of: package.module:Name"),
+        ("named_hook:one", "'named_hook', which cannot be found; expected"),
+        ("named_hooks:absent", "'named_hooks' has no 'absent'"),
+        ("named_hooks:one:patiance=3", "did you mean 'patience'"),
+        ("named_hooks:one:patience=x", "patience=x: expected a whole number"),
+        ("named_hooks:one,", "has an empty item"),
+        ("", "has an empty item"),
+    ],
+)
+def test_what_is_no_name_is_refused_at_once(module, text, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        run_config.Config(callbacks=text).resolved()
+    assert module not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [("nothing", "a NoneType"), ("a_class", "the class EarlyStopping")],
+)
+def test_what_returns_no_callback_is_refused(module, name, what):
+    with pytest.raises(ValueError) as caught:
+        own_callbacks.create(f"named_hooks:{name}")
+    assert str(caught.value) == (
+        f"--callbacks=named_hooks:{name} returned {what}; expected a "
+        "keras.callbacks.Callback, or a list of them."
+    )
+    with pytest.raises(ValueError, match="callbacks is a list with a int; exp"):
+        own_callbacks.listed([3], "callbacks is")
