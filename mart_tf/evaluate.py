@@ -17,7 +17,9 @@ from mart_tf import cli
 from mart_tf import data
 from mart_tf import evaluation
 from mart_tf import places
+from mart_tf import screen
 from mart_tf.cli import kinds
+from mart_tf.evaluation import unfinished
 from mart_tf.models import declared
 from mart_tf.reports import saved
 from mart_tf.runs import consent
@@ -206,21 +208,45 @@ def _main():
 
     # The flags are good: only now is TensorFlow imported.
     cli.import_tensorflow(FLAGS.verbosity, _keep_to_one_core)
-    import rich.console
-
     from mart_tf.reports import comparison
 
-    console = rich.console.Console(markup=False)
+    console = screen.console()
     reports = {}
     for task in tasks:
         # Saved before the next run is evaluated, which may take hours.
-        report = _evaluate(task)
+        with cli.if_stopped(functools.partial(_kept, task, tasks)):
+            report = _evaluate(task)
+        if reports:
+            console.print()
+        _tell_files(task.output)
         console.print(report)
-        listed = sorted(file.name for file in task.output.iterdir())
-        console.print(f"{task.output}: {', '.join(listed)}", soft_wrap=True)
         reports[_heading(task, tasks)] = report
     if len(reports) > 1:
+        console.print()
         console.print(comparison.compare(reports))
+
+
+def _kept(task, tasks):
+    """What stays of an evaluation that is stopped, and how to go on."""
+    rest = [other.path for other in tasks[tasks.index(task) :]]
+    again = "the same command"
+    if len(rest) < len(tasks):
+        again = f"--workdir={','.join(rest)}"
+    partial = task.output / unfinished.FOLDER
+    if not any(partial.glob("*.npz")):
+        return (
+            f"Of {task.path} nothing was finished that could be kept; {again} "
+            "starts it again."
+        )
+    return (
+        f"What was finished of {task.path} is kept in {partial}; {again} goes "
+        "on from there."
+    )
+
+
+def _tell_files(folder):
+    listed = sorted(file.name for file in folder.iterdir())
+    screen.say(f"Wrote {folder}: {', '.join(listed)}")
 
 
 def _keep_to_one_core():
@@ -232,17 +258,13 @@ def _keep_to_one_core():
 def _compare():
     """One table and one figure of reports that are there."""
     cli.import_tensorflow(FLAGS.verbosity)
-    import rich.console
-
     from mart_tf.reports import comparison
 
     reports = {path: comparison.load(path) for path in _COMPARE.value}
-    console = rich.console.Console(markup=False)
-    console.print(comparison.compare(reports))
     output = _comparison()
     comparison.save_comparison(reports, output)
-    listed = ", ".join(sorted(file.name for file in output.iterdir()))
-    console.print(f"{output}: {listed}", soft_wrap=True)
+    _tell_files(output)
+    screen.console().print(comparison.compare(reports))
 
 
 def _comparison():
@@ -261,7 +283,7 @@ def _paths():
         return [_MODEL.value]
     if _WORKDIR.value is None:
         newest = workdir.newest()
-        print(f"Evaluating the newest run, {newest}")
+        screen.say(f"Evaluating the newest run, {newest}")
         return [newest]
     return list(dict.fromkeys(_WORKDIR.value))
 
@@ -272,7 +294,8 @@ def _task(path):
     if _EPSILON.value is None and _NORM.value not in (None, task.norm):
         raise ValueError(
             f"--norm={_NORM.value} needs an --epsilon: that of "
-            f"{task.path}, {task.epsilon:g}, is a radius in {task.norm}."
+            f"{task.path}, {bounds.spelled(task.epsilon)}, is a radius in "
+            f"{task.norm}."
         )
     given = {
         "dataset": _DATASET.value,
@@ -364,7 +387,7 @@ def _evaluate(task):
     threat = threat_model.ThreatModel(
         task.norm, task.epsilon, *task.pixel_range
     )
-    print(f"Threat model: {threat.describe()}")
+    screen.say(f"Threat model: {threat.describe()}")
     model, facts = _load(task.path, images)
     surrogate = None
     if _SURROGATE.value is not None:
@@ -402,7 +425,9 @@ def _load(path, images):
 
     if not pathlib.Path(path, "run.json").exists():
         if pathlib.Path(path).is_dir():
-            print(f"{path} may run any code: give none that you do not trust.")
+            screen.say(
+                f"{path} may run any code: give none that you do not trust."
+            )
         return subjects.as_subject(path, None, images), {"path": str(path)}
     run = workdir.trained(path)
     config = run.config
@@ -410,7 +435,7 @@ def _load(path, images):
         path, _CHECKPOINT.value
     )
     for warning in warnings:
-        print(f"{warning} Evaluating epoch {epoch}, the one before it.")
+        screen.say(f"{warning} Evaluating epoch {epoch}, the one before it.")
     subject = dataclasses.replace(
         subjects.as_subject(classifier, config.outputs, images),
         pixel_range=(config.pixel_min, config.pixel_max),

@@ -1,28 +1,24 @@
 """Several reports in one table and one figure, as in Table 2 of the paper.
 
-Rows are the models, columns the natural accuracy and the attacks, the worst
-case last. Where two rows answer different questions, such as one about
-another threat model, that is said.
+In compare.md rows are the models, columns the natural accuracy and the
+attacks, the worst case last; a terminal has models across, attacks down. Where
+two models answer different questions, such as one about another threat model,
+that is said.
 """
 
 import dataclasses
 import math
 
-import rich.box
-import rich.table
-import rich.text
-
+from mart_tf import bounds
 from mart_tf.reports import page
 from mart_tf.reports import plots
 from mart_tf.reports import report
 from mart_tf.reports import saved
 from mart_tf.reports import sheet
+from mart_tf.reports import terminal
 
 _ABSENT = "–"
 _WORST = "worst case"
-
-# Of a column of the table.
-_WIDTH = 11
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,8 +42,8 @@ class _Row:
             accuracies[_label(attack)] = float(attack["accuracy"])
         accuracies[_WORST] = float(content["worst_case"]["accuracy"])
         return cls(
-            f"{threat['norm']}, epsilon {threat['epsilon']:.4g}, pixels "
-            f"{threat['pixel_min']:g} to {threat['pixel_max']:g}",
+            f"{threat['norm']}, epsilon {bounds.spelled(threat['epsilon'])}, "
+            f"pixels {threat['pixel_min']:g} to {threat['pixel_max']:g}",
             _data(data),
             accuracies,
             {_label(attack): attack["parameters"] for attack in attacks},
@@ -87,7 +83,7 @@ class _Comparison:
         )
         if shared != set(columns):
             shared.remove(_WORST)
-            notes.append("The worst case is over the attacks of its own row.")
+            notes.append("The worst case is over the attacks of its own model.")
         # With another epsilon, steps have another size anyway.
         different = _set_differently(rows.values(), columns) if same else []
         if different:
@@ -130,10 +126,10 @@ def load(path):
 
 
 def compare(reports):
-    """A `rich` table in the form of Table 2 of the MART paper.
+    """A table for `rich` to print: models across, attacks down.
 
-    Accuracies in %, a dash where an attack was not run. The best of a column
-    is bold where all rows have one threat model, data and attack.
+    Accuracies in %, a dash where an attack was not run. The best of a row is
+    bold where all models have one threat model, data and attack.
 
     Args:
         reports: A dict from heading to `Report`, or to what `load` returned.
@@ -142,28 +138,9 @@ def compare(reports):
         ValueError: If there is none.
     """
     comparison = _Comparison.of(reports)
-    table = rich.table.Table(
-        box=rich.box.SIMPLE,
-        collapse_padding=True,
-        title="accuracy in %",
-        caption=rich.text.Text("\n".join(comparison.notes)),
-        caption_justify="left",
+    return terminal.Comparison(
+        comparison.columns, list(comparison.cells()), comparison.notes
     )
-    table.add_column("model", overflow="fold")
-    for column in comparison.columns:
-        # In lines: with its spec in one, no terminal is wide enough.
-        table.add_column(
-            rich.text.Text(sheet.wrapped(column, _WIDTH)),
-            justify="right",
-            overflow="fold",
-        )
-    for heading, values, best in comparison.cells():
-        cells = [
-            rich.text.Text(value, "bold" if first else "")
-            for value, first in zip(values, best, strict=True)
-        ]
-        table.add_row(rich.text.Text(heading), *cells)
-    return table
 
 
 def save_comparison(reports, directory):
@@ -228,7 +205,8 @@ def _label(entry):
         return entry["name"]
     # An older report has it among the parameters alone.
     radius = entry.get("radius", entry["parameters"].get("radius", math.nan))
-    return f"{entry['name']} ({entry['norm']}, radius {radius:.4g})"
+    radius = bounds.spelled(radius)
+    return f"{entry['name']} ({entry['norm']}, radius {radius})"
 
 
 def _merged(lists):

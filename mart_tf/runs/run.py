@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+import shlex
 
 import rich.console
 import tensorflow as tf
@@ -10,6 +11,7 @@ import tensorflow as tf
 from mart_tf import data
 from mart_tf import defenses
 from mart_tf import files
+from mart_tf import screen
 from mart_tf.models import loading
 from mart_tf.runs import checkpoints
 from mart_tf.runs import described
@@ -63,7 +65,8 @@ def _train(config, record, console, leave, together):
     steps = _steps_per_epoch(config, dataset, pool, replicas)
     if record:
         # The policy stays that of the run, on whatever machine it continues.
-        policy, reason = record.policy, "as the run began"
+        policy = record.policy
+        reason = f"{policy}, as the run began"
     else:
         policy, reason = devices.policy(config.precision)
     # TensorFlow's own default is on.
@@ -82,7 +85,7 @@ def _train(config, record, console, leave, together):
         pool,
         model,
         steps,
-        f"{policy}: {reason}",
+        reason,
         replicas,
     )
     facts = facts_of(config, dataset, model, policy)
@@ -124,12 +127,12 @@ def _continue(training, record, facts, console, steps, seen):
     if not place.done:
         instead = "Starting anew."
     for warning in warnings:
-        console.print(f"{warning} {instead}", soft_wrap=True)
+        screen.say(f"{warning} {instead}", on=console)
     if finished >= config.epochs:
-        console.print(
+        screen.say(
             f"{config.workdir} has finished its {finished} epochs; there is "
             "nothing to do. Give a larger --epochs to train on.",
-            soft_wrap=True,
+            on=console,
         )
         return
     if not place.done:
@@ -137,14 +140,12 @@ def _continue(training, record, facts, console, steps, seen):
             model.classifier, config.init_from, config.model
         )
         if taken:
-            console.print(taken, highlight=False, soft_wrap=True)
+            screen.say(taken, on=console)
     else:
         where = f"epoch {finished} of {config.epochs}"
         if position:
             where = f"step {position} of {steps} of epoch {finished + 1}"
-        console.print(
-            f"Continuing {config.workdir} after {where}.", soft_wrap=True
-        )
+        screen.say(f"Continuing {config.workdir} after {where}.", on=console)
     if together.is_chief:
         workdir.write(config, facts, record)
     if saved.rows and together.is_chief:
@@ -165,11 +166,9 @@ def _continue(training, record, facts, console, steps, seen):
     if not together.is_chief:
         # Which may still be writing the last epoch.
         return
-    console.print(
-        f"Finished: {_best_epoch(config, model, saved)}. Workdir: "
-        f"{config.workdir}",
-        soft_wrap=True,
-    )
+    workdir_flag = shlex.quote(f"--workdir={config.workdir}")
+    screen.say(f"Evaluate it: mart-evaluate {workdir_flag}", on=console)
+    screen.say(f"Finished: {_best_epoch(config, model, saved)}.", on=console)
 
 
 def _data(config, record):
