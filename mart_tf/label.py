@@ -229,12 +229,13 @@ def _check_apart(pool, task):
 def _label_pool(task, classifier, author):
     import rich.progress
 
+    from mart_tf.screen import bars
+
     pool = data.load_pool(_POOL.value, **task.where)
     _check_apart(pool, task)
     console = screen.console()
-    with rich.progress.Progress(
-        console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
+    columns = rich.progress.Progress.get_default_columns()
+    with bars.Bars(*columns, console=console) as bar:
         shown = bar.add_task("Labelling", total=len(pool))
         labeled = labeling.label_pool(
             classifier,

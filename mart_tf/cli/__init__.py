@@ -248,7 +248,9 @@ def if_stopped(sentence):
 def _stopped(name, error):
     sentence = getattr(error, "kept", lambda: "Nothing was written.")()
     screen.complain(f"{name}: stopped by Ctrl-C. {sentence}")
-    sys.exit(130)
+    sys.stdout.flush()
+    # Threads that a network keeps busy are waited for otherwise.
+    os._exit(130)
 
 
 def parse(name, values, arguments):

@@ -9,6 +9,7 @@ import rich.progress
 import rich.table
 
 from mart_tf import screen
+from mart_tf.screen import bars
 
 # How many bars are seen at once: more than a screen holds would hide the one
 # that moves.
@@ -22,9 +23,9 @@ class Shown:
         watched: Whether somebody asked to see it.
     """
 
-    def __init__(self, bars, console, watched):
+    def __init__(self, shown, console, watched):
         self.watched = watched
-        self._bars = bars
+        self._bars = shown
         self._console = console
         self._tasks = []
 
@@ -39,9 +40,8 @@ class Shown:
         Returns:
             What `Engine.run` calls, and what ends the bar, called with `last`.
         """
-        bars = self._bars
         # It moves once the first batch is through.
-        task = bars.add_task(
+        task = self._bars.add_task(
             name,
             total=attacked,
             state="compiling",
@@ -49,15 +49,15 @@ class Shown:
         )
         self._tasks.append(task)
         for earlier in self._tasks[:-_BARS]:
-            bars.update(earlier, visible=False)
+            self._bars.update(earlier, visible=False)
 
         def observe(done, broken, last=False):
-            elapsed = bars.tasks[task].elapsed or 0.0
+            elapsed = self._bars.tasks[task].elapsed or 0.0
             accuracy = (attacked - broken) / examples
             if last and not self._console.is_terminal:
                 self.say(f"{name}: accuracy {accuracy:.2%}")
             rate = done / elapsed if elapsed else 0.0
-            bars.update(
+            self._bars.update(
                 task,
                 completed=done,
                 state=f"{rate:,.0f} images/s",
@@ -86,11 +86,5 @@ def bar(watched):
         rich.progress.TextColumn("accuracy {task.fields[accuracy]:7.2%}"),
     ]
     console = screen.console()
-    with rich.progress.Progress(
-        *columns,
-        console=console,
-        expand=True,
-        transient=True,
-        disable=not (watched and console.is_terminal),
-    ) as bars:
-        yield Shown(bars, console, watched)
+    with bars.Bars(*columns, console=console, watched=watched) as shown:
+        yield Shown(shown, console, watched)

@@ -9,6 +9,7 @@ from mart_tf import screen
 from mart_tf.runs import asking
 from mart_tf.runs import history
 from mart_tf.runs import signals
+from mart_tf.screen import bars
 
 _REFRESH_SECONDS = 0.5
 _EVENT_SECONDS = 60.0
@@ -37,16 +38,13 @@ class Progress(keras.callbacks.Callback):
         self._steps = steps
         self._epochs = epochs
         self._done = done
-        self._bar = rich.progress.Progress(
+        self._bar = bars.Bars(
             rich.progress.TextColumn("{task.description}"),
             rich.progress.BarColumn(None),
             rich.progress.TextColumn("{task.fields[state]}"),
             rich.progress.TimeRemainingColumn(compact=True),
             rich.progress.TextColumn("left"),
             console=console,
-            expand=True,
-            transient=True,
-            disable=not console.is_terminal,
         )
 
     def on_train_begin(self, logs=None):
