@@ -16,7 +16,7 @@ def version():
 
 
 def shared_files(*folders):
-    """The recipes and the serving kit, for `<prefix>/share/mart_tf`."""
+    """Recipes, serving kit and docs, for `<prefix>/share/mart_tf`."""
     files = {}
     for folder in folders:
         for path in sorted((ROOT / folder).rglob("*")):
@@ -118,5 +118,5 @@ setuptools.setup(
             "mart-label=mart_tf.entry:label",
         ]
     },
-    data_files=shared_files("flags", "export"),
+    data_files=shared_files("flags", "export", "docs"),
 )

@@ -1,4 +1,4 @@
-"""Numbers that a user may give: how they are read, and between which bounds.
+"""Numbers that a user may give: how they are read and written, their bounds.
 
 Lower and upper bound stand in one place, so that whatever passes fits the
 types that it is computed in: no int64 overflows, no float32 becomes infinite or
@@ -6,6 +6,7 @@ zero, and nothing is allocated that no run asks for.
 """
 
 import dataclasses
+import math
 
 # How far a number may go: its square still is a float32, and so is that of
 # what has to lie above 0.
@@ -13,6 +14,8 @@ GREATEST = 1e12
 LEAST = 1e-12
 # What is nearer to 0 than this, and is not 0, float32 may take for it.
 _NEAREST = 1e-30
+# Two numbers that differ by no more, as a share, may be one in float32.
+_ROUNDING = 1e-6
 
 # Of a message: what a user wrote may be a whole file.
 _SHOWN = 80
@@ -141,6 +144,19 @@ def read_number(text):
         return float(numerator) / float(denominator or 1)
     except ZeroDivisionError:
         raise ValueError(text) from None
+
+
+def spelled(radius):
+    """A radius as the field writes it: 0.3, and 8/255 for 0.0313725...
+
+    Args:
+        radius: A number, of float64 or float32.
+    """
+    levels = round(255 * radius) if math.isfinite(radius) else 0
+    for text in (f"{radius:.4g}", f"{levels}/255"):
+        if math.isclose(read_number(text), radius, rel_tol=_ROUNDING):
+            return text
+    return f"{radius:g}"
 
 
 def shown(text):

@@ -80,6 +80,7 @@ def check_radius(name, radius, norm, low, high):
         bound = f"of at least {_LEAST_RADIUS * wide:g}"
     most = "the range" if norm == "linf" else "a million times the range"
     raise ValueError(
-        f"{name} is {radius:g}; expected a radius {bound}, and in {norm} at "
-        f"most {greatest:g}, {most} of the pixels, {low:g} to {high:g}."
+        f"{name} is {bounds.spelled(radius)}; expected a radius {bound}, and "
+        f"in {norm} at most {greatest:g}, {most} of the pixels, {low:g} to "
+        f"{high:g}."
     )

@@ -8,6 +8,14 @@ import importlib
 import os
 import signal
 
+# What each is for, in the order in which they are used.
+PROGRAMS = {
+    "train": "trains a classifier against adversarial examples",
+    "evaluate": "attacks it, and reports how robust it is",
+    "export": "writes it as a SavedModel for TF Serving, and proves it",
+    "label": "labels images, or picks training examples, by it",
+}
+
 
 def train():
     """`mart-train`."""
@@ -31,7 +39,10 @@ def label():
 
 def _run(name):
     def leave(number, frame):
-        os.write(2, f"mart-{name}: stopped by Ctrl-C.\n".encode())
+        os.write(
+            2,
+            f"mart-{name}: stopped by Ctrl-C. Nothing was written.\n".encode(),
+        )
         os._exit(128 + number)
 
     # Not where it is ignored, by a background job.

@@ -26,6 +26,20 @@ def versions():
     return by_package
 
 
+def spelled():
+    """The versions that a person asks for, in a line."""
+    by_package = versions()
+    return ", ".join(
+        f"{name} {by_package[package] or 'not installed as a package'}"
+        for name, package in [
+            ("mart_tf", "mart-tf"),
+            ("TensorFlow", "tensorflow"),
+            ("Keras", "keras"),
+            ("Python", "python"),
+        ]
+    )
+
+
 @contextlib.contextmanager
 def kept_float32():
     """How float32 is multiplied is afterwards as it was before.

@@ -18,7 +18,9 @@ from mart_tf import cli
 from mart_tf import data
 from mart_tf import evaluation
 from mart_tf import places
+from mart_tf import screen
 from mart_tf.cli import kinds
+from mart_tf.evaluation import unfinished
 from mart_tf.models import declared
 from mart_tf.reports import saved
 from mart_tf.runs import consent
@@ -210,21 +212,45 @@ def _main():
 
     # The flags are good: only now is TensorFlow imported.
     cli.import_tensorflow(FLAGS.verbosity, _keep_to_one_core)
-    import rich.console
-
-    console = rich.console.Console(markup=False)
+    console = screen.console()
     reports, settings = {}, {}
     for task in tasks:
         # Saved before the next run is evaluated, which may take hours.
-        report = _evaluate(task)
+        with cli.if_stopped(functools.partial(_kept, task, tasks)):
+            report = _evaluate(task)
+        if reports:
+            console.print()
+        _tell_files(task.output)
         console.print(report)
-        listed = sorted(file.name for file in task.output.iterdir())
-        console.print(f"{task.output}: {', '.join(listed)}", soft_wrap=True)
         heading = _heading(task.path, [each.path for each in tasks])
         reports[heading] = report
         settings[heading] = sweep.settings(task.path)
     if len(reports) > 1:
+        console.print()
         _show(console, reports, settings)
+
+
+def _kept(task, tasks):
+    """What stays of an evaluation that is stopped, and how to go on."""
+    rest = [other.path for other in tasks[tasks.index(task) :]]
+    again = "the same command"
+    if len(rest) < len(tasks):
+        again = f"--workdir={','.join(rest)}"
+    partial = task.output / unfinished.FOLDER
+    if not any(partial.glob("*.npz")):
+        return (
+            f"Of {task.path} nothing was finished that could be kept; {again} "
+            "starts it again."
+        )
+    return (
+        f"What was finished of {task.path} is kept in {partial}; {again} goes "
+        "on from there."
+    )
+
+
+def _tell_files(folder):
+    listed = sorted(file.name for file in folder.iterdir())
+    screen.say(f"Wrote {folder}: {', '.join(listed)}")
 
 
 def _keep_to_one_core():
@@ -236,13 +262,11 @@ def _keep_to_one_core():
 def _compare():
     """One table and one figure of reports that are there."""
     cli.import_tensorflow(FLAGS.verbosity)
-    import rich.console
-
     from mart_tf.reports import comparison
 
     paths = sweep.reports(_COMPARE.value)
     _show(
-        rich.console.Console(markup=False),
+        screen.console(),
         {
             _heading(path, paths): comparison.load(sweep.report_of(path))
             for path in paths
@@ -255,11 +279,10 @@ def _show(console, reports, settings):
     """Prints the table of several reports, and writes it."""
     from mart_tf.reports import comparison
 
-    console.print(comparison.compare(reports, settings))
     output = _comparison()
     comparison.save_comparison(reports, output, settings)
-    listed = ", ".join(sorted(file.name for file in output.iterdir()))
-    console.print(f"{output}: {listed}", soft_wrap=True)
+    _tell_files(output)
+    console.print(comparison.compare(reports, settings))
 
 
 def _comparison():
@@ -278,7 +301,7 @@ def _paths():
         return [_MODEL.value]
     if _WORKDIR.value is None:
         newest = workdir.newest()
-        print(f"Evaluating the newest run, {newest}")
+        screen.say(f"Evaluating the newest run, {newest}")
         return [newest]
     return sweep.runs(_WORKDIR.value)
 
@@ -294,7 +317,8 @@ def _task(path, alone):
     if _EPSILON.value is None and _NORM.value not in (None, task.norm):
         raise ValueError(
             f"--norm={_NORM.value} needs an --epsilon: that of "
-            f"{task.path}, {task.epsilon:g}, is a radius in {task.norm}."
+            f"{task.path}, {bounds.spelled(task.epsilon)}, is a radius in "
+            f"{task.norm}."
         )
     given = {
         "dataset": _DATASET.value,
@@ -388,7 +412,7 @@ def _evaluate(task):
     threat = threat_model.ThreatModel(
         task.norm, task.epsilon, *task.pixel_range
     )
-    print(f"Threat model: {threat.describe()}")
+    screen.say(f"Threat model: {threat.describe()}")
     model, facts = _load(task.path, images)
     surrogate = None
     if _SURROGATE.value is not None:
@@ -426,7 +450,9 @@ def _load(path, images):
 
     if not pathlib.Path(path, "run.json").exists():
         if pathlib.Path(path).is_dir():
-            print(f"{path} may run any code: give none that you do not trust.")
+            screen.say(
+                f"{path} may run any code: give none that you do not trust."
+            )
         return subjects.as_subject(path, None, images), {"path": str(path)}
     run = workdir.trained(path)
     config = run.config
@@ -434,7 +460,7 @@ def _load(path, images):
         path, _CHECKPOINT.value
     )
     for warning in warnings:
-        print(f"{warning} Evaluating epoch {epoch}, the one before it.")
+        screen.say(f"{warning} Evaluating epoch {epoch}, the one before it.")
     subject = dataclasses.replace(
         subjects.as_subject(classifier, config.outputs, images),
         pixel_range=(config.pixel_min, config.pixel_max),

@@ -15,6 +15,7 @@ from mart_tf import choices
 from mart_tf import cli
 from mart_tf import data
 from mart_tf import places
+from mart_tf import screen
 from mart_tf.cli import kinds
 from mart_tf.models import declared
 from mart_tf.reports import saved
@@ -169,7 +170,7 @@ def _main():
         threat = threat_model.ThreatModel(
             task.norm, task.epsilon, *task.pixel_range
         )
-        print(f"Threat model: {threat.describe()}")
+        screen.say(f"Threat model: {threat.describe()}")
 
     def check(hidden):
         if not_attacked:
@@ -179,24 +180,33 @@ def _main():
     names = _CLASS_NAMES.value or task.class_names
     if names is None and dataset is not None:
         names = dataset.class_names
-    version = saved_model.write_version(
-        classifier,
-        task.directory,
-        outputs=outputs,
-        class_names=names,
-        pixel_range=task.pixel_range,
-        signatures=_SIGNATURES.value,
-        warmup=_WARMUP.value,
-        check=check,
-        facts=facts,
-    )
-    print(f"Wrote {version.path}, {whose}")
+    with cli.if_stopped(_kept):
+        version = saved_model.write_version(
+            classifier,
+            task.directory,
+            outputs=outputs,
+            class_names=names,
+            pixel_range=task.pixel_range,
+            signatures=_SIGNATURES.value,
+            warmup=_WARMUP.value,
+            check=check,
+            facts=facts,
+        )
     _tell(version, not_attacked)
-    print(
-        "Serve it: tensorflow_model_server --rest_api_port=8501 "
-        "--model_name=classifier "
-        f"--model_base_path={shlex.quote(str(task.directory))}"
+    screen.say_command(
+        "Serve it:",
+        [
+            "tensorflow_model_server",
+            "--rest_api_port=8501",
+            "--model_name=classifier",
+            f"--model_base_path={shlex.quote(str(task.directory))}",
+        ],
     )
+    screen.say(f"Wrote {version.path}, {whose}")
+
+
+def _kept():
+    return "No version was written; the same command writes it."
 
 
 def _of_run():
@@ -204,7 +214,7 @@ def _of_run():
     path = _WORKDIR.value
     if path is None:
         path = workdir.newest()
-        print(f"Exporting the newest run, {path}")
+        screen.say(f"Exporting the newest run, {path}")
     if _DATASET.value is not None:
         raise ValueError(
             f"--dataset={_DATASET.value} goes with --model; of a run its own "
@@ -287,7 +297,7 @@ def _loaded(path):
         path, _CHECKPOINT.value
     )
     for warning in warnings:
-        print(f"{warning} Exporting epoch {epoch}, the one before it.")
+        screen.say(f"{warning} Exporting epoch {epoch}, the one before it.")
     config = record.read(path).config
     checkpoint = workdir.chosen(config, _CHECKPOINT.value)
     training = {"checkpoint": checkpoint, "epoch": epoch}
@@ -322,20 +332,20 @@ def _loaded_file(path):
 def _tell(version, not_attacked):
     """Prints what a version answers to, and what was verified."""
     for name, lines in version.signatures.items():
-        print(f"Signature {name}:")
+        screen.say(f"Signature {name}:")
         for line in lines:
-            print(f"  {line}")
+            screen.say(line, heading="  ")
     tried = version.verification
-    print(
+    screen.say(
         "Run on TensorFlow's C++ runtime, in a process without its Python, "
         f"its {version.warmup} warm-up requests too: logits within "
         f"{tried['difference']:.1e} of Keras's, as a share of their largest "
         "magnitude."
     )
     if not_attacked:
-        print(f"Not attacked again: {not_attacked}")
+        screen.say(f"Not attacked again: {not_attacked}")
     else:
-        print(
+        screen.say(
             "Attacked through the SavedModel with PGD-20 on "
             f"{tried['attacked_examples']} test images: "
             f"{tried['served_accuracy']:.2%} withstand, of the classifier's "

@@ -19,6 +19,7 @@ from mart_tf import data
 from mart_tf import labeling
 from mart_tf import options
 from mart_tf import places
+from mart_tf import screen
 from mart_tf.cli import kinds
 from mart_tf.labeling import subsets
 from mart_tf.runs import config as run_config
@@ -112,7 +113,7 @@ def checked():
     path = _WORKDIR.value
     if path is None:
         path = workdir.newest()
-        print(f"Labelling with the newest run, {path}")
+        screen.say(f"Labelling with the newest run, {path}")
     run = workdir.trained(path)
     consent.check(
         run, _ALLOW_CODE.value, [] if _POOL.value is None else ["dataset"]
@@ -143,7 +144,9 @@ def _main():
         path, _CHECKPOINT.value
     )
     for warning in warnings:
-        print(f"{warning} Labelling with epoch {epoch}, the one before it.")
+        screen.say(
+            f"{warning} Labelling with epoch {epoch}, the one before it."
+        )
     checkpoint = workdir.chosen(task.run.config, _CHECKPOINT.value)
     author = f"{path}, {checkpoint} weights, epoch {epoch}"
     if _POOL.value is not None:
@@ -218,21 +221,21 @@ def _check_apart(pool, task):
     try:
         data.check(task.run.config.dataset, **task.where)
     except ValueError as error:
-        print(f"Not compared with the run's own test images: {error}")
+        screen.say(f"Not compared with the run's own test images: {error}")
         return
     data.check_apart(pool, data.load(task.run.config.dataset, **task.where))
 
 
 def _label_pool(task, classifier, author):
-    import rich.console
     import rich.progress
+
+    from mart_tf.screen import bars
 
     pool = data.load_pool(_POOL.value, **task.where)
     _check_apart(pool, task)
-    console = rich.console.Console(markup=False)
-    with rich.progress.Progress(
-        console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
+    console = screen.console()
+    columns = rich.progress.Progress.get_default_columns()
+    with bars.Bars(*columns, console=console) as bar:
         shown = bar.add_task("Labelling", total=len(pool))
         labeled = labeling.label_pool(
             classifier,
@@ -244,9 +247,11 @@ def _label_pool(task, classifier, author):
             pixel_range=task.pixel_range,
             progress=lambda done: bar.update(shown, completed=done),
         )
-    print(f"Wrote {labeled.describe()}")
-    print(f"Classes: {_counts(task.run, labeled.labels)}")
-    print(f"Train with it: {_train(task, 'mart', f'--pool={labeled.name}')}")
+    screen.say(f"Wrote {labeled.describe()}")
+    screen.say(f"Classes: {_counts(task.run, labeled.labels)}")
+    screen.say_command(
+        "Train with it:", _train(task, "mart", f"--pool={labeled.name}")
+    )
 
 
 def _pick_subsets(task, classifier, author):
@@ -273,7 +278,7 @@ def _pick_subsets(task, classifier, author):
         batch_size=_BATCH_SIZE.value,
         pixel_range=task.pixel_range,
     )
-    print(
+    screen.say(
         f"{author} misclassifies {len(wrong):,} of the {wrong.images:,} "
         f"training images of {dataset.name}"
     )
@@ -281,13 +286,13 @@ def _pick_subsets(task, classifier, author):
         (subsets.WRONG, wrong, "all of these"),
         (subsets.RIGHT, right, "as many of the others, chosen at random"),
     ]:
-        print(f"Wrote {folder / name}: {what}")
-        print(f"Classes: {_counts(run, part.labels)}")
+        screen.say(f"Wrote {folder / name}: {what}")
+        screen.say(f"Classes: {_counts(run, part.labels)}")
     defense = f"subset:file={folder / subsets.WRONG}:treatment=natural"
     # Rows are those of the run's own split.
     split = f"--validation_images={len(dataset.validation)}"
-    print(f"Train with them: {_train(task, defense, split)}")
-    print("Other treatments: fgsm, kl")
+    screen.say_command("Train with them:", _train(task, defense, split))
+    screen.say("Other treatments: fgsm, kl")
 
 
 def _counts(run, labels):
@@ -299,7 +304,7 @@ def _counts(run, labels):
 
 
 def _train(task, defense, *more):
-    """A command of mart-train on the run's data and network."""
+    """The words of a mart-train on the run's data and network."""
     config = task.run.config
     settings = {
         "dataset": config.dataset,
@@ -313,7 +318,7 @@ def _train(task, defense, *more):
         if value != getattr(run_config.Config, name):
             given.append(f"--{name}={value:g}")
     words = ["mart-train", *given, f"--defense={defense}", *more]
-    return " ".join(shlex.quote(word) for word in words)
+    return [shlex.quote(word) for word in words]
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Where the recipes and the serving kit of this installation lie.
+"""Where the recipes, the serving kit and the docs of this installation lie.
 
-`flags/` and `export/` are no packages: a checkout has them beside `mart_tf`, a
-wheel puts them into `share/mart_tf` of where it is installed.
+`flags/`, `export/` and `docs/` are no packages: a checkout has them beside
+`mart_tf`, a wheel puts them into `share/mart_tf` of where it is installed.
 """
 
 import difflib
@@ -12,7 +12,7 @@ _PACKAGE = pathlib.Path(__file__).parent
 
 
 def folder():
-    """The folder that holds `flags/` and `export/`; None if they are not there.
+    """The folder that holds them; None if they are not there.
 
     It stands beside the package (a checkout, an editable install) or is
     `share/mart_tf` beside or above it: of an environment, of `--user`,

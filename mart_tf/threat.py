@@ -5,6 +5,7 @@ import math
 
 import tensorflow as tf
 
+from mart_tf import bounds
 from mart_tf import choices
 from mart_tf import noise
 from mart_tf import options
@@ -64,7 +65,7 @@ class ThreatModel:
     def describe(self) -> str:
         """One line for the user."""
         return (
-            f"{self.norm}, epsilon {self.epsilon:g}, pixels from "
+            f"{self.norm}, epsilon {bounds.spelled(self.epsilon)}, pixels from "
             f"{self.pixel_min:g} to {self.pixel_max:g}"
         )
 

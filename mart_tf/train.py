@@ -11,6 +11,7 @@ from mart_tf import bounds
 from mart_tf import cli
 from mart_tf import defenses
 from mart_tf import models
+from mart_tf import screen
 from mart_tf import training
 from mart_tf.cli import kinds
 from mart_tf.runs import config as run_config
@@ -192,7 +193,7 @@ def _draw_curves():
 def _show_status():
     cli.check_alone(FLAGS, "status", "verbosity")
     for name, text in status.lines(_STATUS.value):
-        print(f"{name:13}{text}")
+        screen.say(text, heading=f"{name:13}")
 
 
 def checked():
@@ -211,17 +212,14 @@ def _main():
 
     # The flags are good: only now is TensorFlow imported.
     cli.import_tensorflow(FLAGS.verbosity, starts=members is None)
-    import rich.console
-
     from mart_tf.runs import run
     from mart_tf.runs import signals
     from mart_tf.runs import workers
 
-    console = rich.console.Console(markup=False)
     try:
-        run.train(config, record, console, _leave, members)
+        run.train(config, record, screen.console(), _leave, members)
     except signals.Stopped as stopped:
-        print(f"mart-train: {stopped}", file=sys.stderr)
+        screen.complain(f"mart-train: {stopped}")
         sys.exit(stopped.status)
     except workers.Lost as lost:
         _leave(lost)
@@ -229,7 +227,7 @@ def _main():
 
 def _leave(stopped):
     """Ends the process in the middle of whatever it does."""
-    print(f"mart-train: {stopped}", file=sys.stderr, flush=True)
+    screen.complain(f"mart-train: {stopped}")
     sys.stdout.flush()
     os._exit(stopped.status)
 

@@ -16,7 +16,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 def environment():
     """This environment, with the package under test first."""
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    return {**os.environ, "PYTHONPATH": path}
+    # Wide enough for a sentence a line; tests/test_terminal.py has screens.
+    return {**os.environ, "PYTHONPATH": path, "COLUMNS": "1000"}
 
 
 def run(program, *arguments, **options):

@@ -49,9 +49,9 @@ def test_the_time_of_the_validation_is_not_trainings(clock):
     clock(122)
     progress.on_epoch_end(1, LOGS)
     first, second = output.getvalue().splitlines()
-    assert first.startswith("epoch   1/3  loss 1.0000  validation: natural 50")
+    assert first.startswith("epoch 1/3  loss 1.0000  natural 50")
     assert first.endswith("  200 images/s")
-    assert second.startswith("epoch   2/3")
+    assert second.startswith("epoch 2/3")
     assert second.endswith("  100 images/s")
 
 

@@ -33,7 +33,7 @@ FILES = (
     "setup.cfg",
     "setup.py",
 )
-SHARED = ("export", "flags")
+SHARED = ("docs", "export", "flags")
 STEM = f"mart_tf-{mart_tf.__version__}"
 
 
@@ -108,7 +108,7 @@ class TestTheWheel:
             *(path.relative_to(ROOT).as_posix() for path in modules),
         }
 
-    def test_carries_the_recipes_and_the_serving_kit(self, wheel):
+    def test_carries_recipes_serving_kit_and_docs(self, wheel):
         prefix = f"{STEM}.data/data/"
         carried = {
             name.removeprefix(f"{prefix}share/mart_tf/")

@@ -64,7 +64,8 @@ class TestSubsets:
         counts = class_counts(lines[3])
         assert counts == np.bincount(wrong.labels, minlength=10).tolist()
         assert lines[4].startswith("Wrote chosen/right.csv: as many")
-        assert lines[6].startswith("Train with them: mart-train --dataset=")
+        assert lines[6] == "Train with them:"
+        assert lines[7].startswith("  mart-train --dataset=")
         assert answer.stderr == ""
 
     def test_picks_on_the_training_split_of_the_run(self, answer, place):
@@ -86,12 +87,9 @@ class TestSubsets:
             assert part.images == len(split)
 
     def test_the_command_that_it_gives_trains(self, answer, place):
-        [line] = [
-            line
-            for line in answer.stdout.splitlines()
-            if line.startswith("Train with them: ")
-        ]
-        program, *flags = shlex.split(line.removeprefix("Train with them: "))
+        lines = answer.stdout.splitlines()
+        line = lines[lines.index("Train with them:") + 1]
+        program, *flags = shlex.split(line)
         assert program == "mart-train"
         done = programs.run(
             "train",
@@ -170,10 +168,11 @@ class TestPool:
         labels = data.load_pool(f"npz:{place / 'pool.npz'}").labels
         counts = class_counts(lines[1])
         assert counts == np.bincount(labels, minlength=10).tolist()
-        assert lines[2] == (
-            "Train with it: mart-train --dataset=digits --model=digits_cnn "
-            "--defense=mart --pool=npz:pool.npz"
-        )
+        assert lines[2:] == [
+            "Train with it:",
+            "  mart-train --dataset=digits --model=digits_cnn --defense=mart "
+            "--pool=npz:pool.npz",
+        ]
         assert answer.stderr == ""
 
     def test_images_of_another_shape(self, place):

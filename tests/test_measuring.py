@@ -58,7 +58,7 @@ def measured(request, monkeypatch):
     monkeypatch.setattr(measuring, "_PIECE_STEPS", request.param)
     monkeypatch.setattr(measuring, "_LEAST_BATCHES", 1)
     images = np.array(PIXELS, np.float32)[:, None]
-    with progress.bar(False) as opened:
+    with progress.bar(False) as shown:
         yield measuring.Measurement(
             subjects.as_subject(classify, images=images),
             images,
@@ -66,7 +66,7 @@ def measured(request, monkeypatch):
             2,
             seed=7,
             kept=unfinished.Unfinished(None, None),
-            opened=opened,
+            shown=shown,
         )
 
 

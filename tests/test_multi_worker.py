@@ -71,7 +71,7 @@ def test_two_processes_train_what_one_does():
     assert chief.returncode == 0, chief.stderr
     assert worker.returncode == 0, worker.stderr
     assert "2 CPU" in chief.stdout
-    assert "epoch   2/2" in chief.stdout
+    assert "epoch 2/2" in chief.stdout
     # One of them tells.
     assert "epoch" not in worker.stdout
     assert "the chief, at 127.0.0.1:" in worker.stdout

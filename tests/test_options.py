@@ -3,6 +3,7 @@
 import importlib.util
 import sys
 
+import numpy as np
 import pytest
 
 from mart_tf import bounds
@@ -95,6 +96,30 @@ def test_every_default_can_be_written_and_read_again(table, reserved):
 @pytest.mark.parametrize("text, number", [("0.3", 0.3), ("8/255", 8 / 255)])
 def test_reads_a_radius_as_the_field_writes_it(text, number):
     assert bounds.read_number(text) == number
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        (8 / 255, "8/255"),
+        (float(np.float32(8 / 255)), "8/255"),
+        (2 / 255, "2/255"),
+        (300 / 255, "300/255"),
+        # Decimals where they say it as shortly: 0.2 is 51/255 too.
+        (0.2, "0.2"),
+        (float(np.float32(0.3)), "0.3"),
+        (0.0375, "0.0375"),
+        (8.0, "8"),
+        (8.0001 / 255, "0.0313729"),
+        (1e-12, "1e-12"),
+        (0.0, "0"),
+        (-8 / 255, "-8/255"),
+        (float("inf"), "inf"),
+        (float("nan"), "nan"),
+    ],
+)
+def test_writes_a_radius_as_the_field_does(number, text):
+    assert bounds.spelled(number) == text
 
 
 @pytest.mark.parametrize(

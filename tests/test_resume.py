@@ -214,9 +214,11 @@ def first_within(process, path):
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-def test_a_signal_saves_and_ends(name):
-    number = getattr(signal, name)
+@pytest.mark.parametrize(
+    ("number", "name"),
+    [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")],
+)
+def test_a_signal_saves_and_ends(number, name):
     process, command = begun("run", "--checkpoint_every=1steps")
     first_within(process, "run")
     process.send_signal(number)

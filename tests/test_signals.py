@@ -10,6 +10,8 @@ import pytest
 
 from mart_tf.runs import signals
 
+NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
+
 PROGRAM = """
 import sys, time
 from mart_tf.runs import signals
@@ -97,7 +99,7 @@ def test_before_the_first_step_it_stops_at_once(number):
     output, _ = process.communicate(timeout=10)
     assert process.returncode == 128 + number
     assert output == (
-        f"Stopped by {number.name} before a step, with nothing to save; the "
+        f"Stopped by {NAMES[number]} before a step, with nothing to save; the "
         "same command goes on from there.\n"
     )
 
@@ -110,7 +112,7 @@ def test_it_is_left_from_within_what_loses_exceptions(number):
     assert process.returncode == 128 + number
     # A farewell that fails, as `len` does, keeps nobody.
     assert output == (
-        f"goes {128 + number}\nStopped by {number.name} before a step, with "
+        f"goes {128 + number}\nStopped by {NAMES[number]} before a step, with "
         "nothing to save; the same command goes on from there.\n"
     )
 
@@ -120,7 +122,7 @@ def test_ctrl_c_that_comes_out_as_another_error_is_ctrl_c():
     process.send_signal(signal.SIGINT)
     _, error = process.communicate(timeout=10)
     assert process.returncode == 130
-    assert error == "mart-train: stopped by Ctrl-C.\n"
+    assert error == ("mart-train: stopped by Ctrl-C. Nothing was written.\n")
 
 
 # As a person who presses Ctrl-C while the program's modules are imported.
@@ -148,7 +150,9 @@ def test_ctrl_c_while_a_program_is_imported():
         timeout=60,
     )
     assert done.returncode == 130
-    assert done.stderr == "mart-train: stopped by Ctrl-C.\n"
+    assert done.stderr == (
+        "mart-train: stopped by Ctrl-C. Nothing was written.\n"
+    )
 
 
 def test_usr1_asks_to_save():

@@ -119,7 +119,7 @@ def test_the_workdir_holds_what_the_design_says():
     kept = sorted(pathlib.Path("run/checkpoints").glob("ckpt-*.index"))
     assert [file.stem for file in kept] == ["ckpt-2", "ckpt-3"]
     assert "digits: 1,294 training" in said
-    assert "epoch   3/3  loss" in said
+    assert "epoch 3/3  loss" in said
     record = json.loads(pathlib.Path("run/run.json").read_text())
     assert record["config"]["epsilon"] == 0.15
     assert record["facts"]["num_classes"] == 10

@@ -20,7 +20,9 @@ from absl import flags
 
 from mart_tf import bounds
 from mart_tf import choices
+from mart_tf import environment
 from mart_tf import resources
+from mart_tf import screen
 from mart_tf.cli import flagfiles
 from mart_tf.cli import kinds
 
@@ -33,6 +35,13 @@ def flag_values():
     """A program's own flags, with `--help`, `--verbosity`, `--flagfile`."""
     values = flags.FlagValues()
     kinds.define(values, "help", False, "Show this text and stop.", kinds.truth)
+    kinds.define(
+        values,
+        "version",
+        False,
+        "Show the versions of mart_tf, TensorFlow and Keras and stop.",
+        kinds.truth,
+    )
     kinds.define(
         values,
         "verbosity",
@@ -179,24 +188,27 @@ def run(name, summary, values, main, argv=None):
         if values.help:
             print(_help(name, summary, values))
             sys.exit(0)
+        if values.version:
+            print(f"{name}, {environment.spelled()}")
+            sys.exit(0)
         main()
     except BrokenPipeError:
         # Whoever read the output has gone, as `head` does.
         sys.stdout = None
         sys.exit(1)
-    except KeyboardInterrupt:
-        _stopped(name)
+    except KeyboardInterrupt as error:
+        _stopped(name, error)
     except Exception as error:
         if interrupted:
             # What was raised inside of TensorFlow may come out as another.
-            _stopped(name)
+            _stopped(name, error)
         verbose = values.is_parsed() and values.verbosity
         sentence = told(error)
         if sentence is None or (verbose and _is_of_tensorflow(error)):
             raise
         if verbose:
             traceback.print_exc()
-        print(f"{name}: {sentence}", file=sys.stderr, flush=True)
+        screen.complain(f"{name}: {sentence}")
         if _is_of_tensorflow(error):
             # The threads of a failed input pipeline keep a normal exit waiting.
             sys.stdout.flush()
@@ -219,9 +231,26 @@ def _interrupts():
     return pressed
 
 
-def _stopped(name):
-    print(f"{name}: stopped by Ctrl-C.", file=sys.stderr)
-    sys.exit(130)
+@contextlib.contextmanager
+def if_stopped(sentence):
+    """What a person is told who presses Ctrl-C inside.
+
+    Args:
+        sentence: Called for what is kept and how to go on.
+    """
+    try:
+        yield
+    except BaseException as error:
+        error.kept = sentence
+        raise
+
+
+def _stopped(name, error):
+    sentence = getattr(error, "kept", lambda: "Nothing was written.")()
+    screen.complain(f"{name}: stopped by Ctrl-C. {sentence}")
+    sys.stdout.flush()
+    # Threads that a network keeps busy are waited for otherwise.
+    os._exit(130)
 
 
 def parse(name, values, arguments):
@@ -258,7 +287,7 @@ def parse(name, values, arguments):
         raise
     except (flags.Error, ValueError) as error:
         raise ValueError(f"{error}; expected --flag=value.") from error
-    if extra and not values.help:
+    if extra and not (values.help or values.version):
         raise ValueError(
             f"Unexpected argument {bounds.shown(extra[0])}; every setting is "
             "a flag, such as --epochs=10."
@@ -299,7 +328,7 @@ def _is_out_of_memory(error):
 
 def _warn(name, message, category, filename, lineno, file=None, line=None):
     """A warning as a user reads it: one sentence, no source line."""
-    print(f"{name}: Warning: {message}", file=file or sys.stderr)
+    screen.complain(f"{name}: Warning: {message}")
 
 
 def _cause(error):

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from mart_tf import attacks
+from mart_tf import bounds
 from mart_tf import losses
 from mart_tf import threat as threat_model
 
@@ -133,7 +134,8 @@ class Defense:
 
     def describe_attack(self, steps, step_size, random_start):
         """The inner attack in a few words, for a person."""
-        return f"PGD, {steps} steps of {step_size:g}, {random_start} start"
+        size = bounds.spelled(step_size)
+        return f"PGD, {steps} steps of {size}, {random_start} start"
 
     def attack(self, classify, batch, inner):
         """Adversarial examples for a batch: PGD on the cross-entropy.

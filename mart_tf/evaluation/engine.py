@@ -10,6 +10,7 @@ On a CPU each core has a thread and a batch of its own: none waits for another.
 """
 
 from concurrent import futures
+import contextlib
 import dataclasses
 import functools
 import math
@@ -89,11 +90,24 @@ class Engine:
             parts = list(threads.map(look, rows))
         return np.concatenate([np.zeros(0, np.int32), *parts])
 
+    @contextlib.contextmanager
     def threads(self):
-        """An executor with a thread for each core."""
-        if self.cores == 1:
-            return _Here()
-        return futures.ThreadPoolExecutor(self.cores)
+        """An executor with a thread for each core.
+
+        Its work is waited for, unless Ctrl-C is pressed: some steps of a large
+        network take minutes.
+        """
+        threads = _Here()
+        if self.cores > 1:
+            threads = futures.ThreadPoolExecutor(self.cores)
+        waits = True
+        try:
+            yield threads
+        except KeyboardInterrupt:
+            waits = False
+            raise
+        finally:
+            threads.shutdown(waits, cancel_futures=not waits)
 
     def run(self, attack, images, labels, seeds, observe=None):
         """Runs an attack on examples that are classified correctly.

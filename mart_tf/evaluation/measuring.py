@@ -14,10 +14,12 @@ import time
 import numpy as np
 import tensorflow as tf
 
+from mart_tf import bounds
 from mart_tf import noise
 from mart_tf.attacks import examples
 from mart_tf.data import sampling
 from mart_tf.evaluation import engine
+from mart_tf.evaluation import estimate
 from mart_tf.evaluation import surrogates
 from mart_tf.evaluation import unfinished
 from mart_tf.reports import results
@@ -43,7 +45,7 @@ class Measurement:
         batch_size: Images in one pass through the network.
         seed: Of all noise, together with an example's place.
         kept: A `unfinished.Unfinished`.
-        opened: What `progress.bar` yields.
+        shown: What `progress.bar` yields.
         open_writer: Called with the predictions without attack for an
             `adversarial.Writer`; None where no images are saved.
 
@@ -62,7 +64,7 @@ class Measurement:
         batch_size,
         seed,
         kept,
-        opened,
+        shown,
         open_writer=None,
     ):
         self._subject = subject
@@ -73,11 +75,13 @@ class Measurement:
         self._seed = seed
         self._seeds = noise.seeds(seed, np.arange(len(labels))).numpy()
         self._kept = kept
-        self._opened = opened
+        self._shown = shown
+        observe = shown.opened("natural", len(labels), len(labels))
         started = time.perf_counter()
         self.predictions = self._loop(len(labels)).predict(images)
         self.correct = self.predictions == labels
         self._natural_seconds = time.perf_counter() - started
+        observe(len(labels), int((~self.correct).sum()), last=True)
         self.samples = None
         self.traces = []
         self.unscored = {"no attack": _without_class(self.predictions)}
@@ -99,9 +103,19 @@ class Measurement:
         if not attack.parts:
             return self._saved(self._one(name, name, attack, self.correct))
         parts, standing = [], self.correct
-        for part, inner in attack.parts:
+        tell_time = self._once_told(name)
+        for number, (part, inner) in enumerate(attack.parts):
             label = f"{name}: {part}"
-            parts.append(self._one(label, label, inner, standing))
+            left = [each for _, each in attack.parts[number:]]
+            parts.append(
+                self._one(
+                    label,
+                    label,
+                    inner,
+                    standing,
+                    begins=functools.partial(tell_time, left),
+                )
+            )
             standing = parts[-1].outcome
         return self._saved(
             dataclasses.replace(
@@ -140,7 +154,7 @@ class Measurement:
         """
         outcomes = []
         for epsilon, attack in attacks:
-            label = f"{name} at {epsilon:g}"
+            label = f"{name} at {bounds.spelled(epsilon)}"
             key = f"sweep {epsilon!r} {name}"
             result = self._one(label, key, attack, self.correct, shown=False)
             outcomes.append(result.outcome)
@@ -161,7 +175,15 @@ class Measurement:
         return result
 
     def _one(
-        self, name, key, attack, standing, run=None, access=None, shown=True
+        self,
+        name,
+        key,
+        attack,
+        standing,
+        run=None,
+        access=None,
+        shown=True,
+        begins=None,
     ):
         """One attack on the examples that stand.
 
@@ -173,9 +195,11 @@ class Measurement:
             run: What runs it, as `Engine.run` does; default: that.
             access: As in `Result`; default: what the attack asks for.
             shown: Whether the figures show it.
+            begins: Called with the engine and the rows before work that was
+                not kept.
         """
         rows = np.flatnonzero(standing)
-        observe = self._opened(name, len(rows), len(standing))
+        observe = self._shown.opened(name, len(rows), len(standing))
         settings = json.dumps(attack.parameters, default=str)
         key = f"{key} {settings} {unfinished.digest([rows])}"
         writer = self._writer if shown else None
@@ -188,14 +212,14 @@ class Measurement:
             def tell(share, fell, done=done, broken=broken):
                 observe(done + share, broken + fell)
 
-            pieces.append(
-                self._kept(
-                    f"{key} {number}",
-                    lambda part=part, number=number, tell=tell: self._piece(
-                        run, attack, part, number, tell, bool(writer)
-                    ),
+            def work(part=part, number=number, tell=tell):
+                if begins:
+                    begins(loop, rows)
+                return self._piece(
+                    run, attack, part, number, tell, bool(writer)
                 )
-            )
+
+            pieces.append(self._kept(f"{key} {number}", work))
             if writer:
                 made = (pieces[-1].pop(key) for key in _MADE)
                 writer.put(part, *made)
@@ -209,6 +233,29 @@ class Measurement:
         if shown and pieces:
             self._show(result, pieces)
         return result
+
+    def _once_told(self, name):
+        """A function that tells how long an ensemble takes, when first called.
+
+        It takes the attacks that are left, an engine, and the rows that stand.
+        """
+        told = not self._shown.watched
+
+        def tell(attacks, loop, rows):
+            nonlocal told
+            if not told:
+                told = True
+                some = rows[: loop.share]
+                batch = (
+                    self._images[some],
+                    self._labels[some],
+                    self._seeds[some],
+                )
+                self._shown.say(
+                    estimate.sentence(name, attacks, loop, len(rows), *batch)
+                )
+
+        return tell
 
     def _loop(self, count):
         """An engine whose batches so many examples fill evenly."""

@@ -149,7 +149,7 @@ def evaluate_robustness(
     width = min(batch_size, len(images))
     with files.held(directory) if directory else contextlib.nullcontext():
         kept = unfinished.Unfinished(
-            directory and pathlib.Path(directory, "partial"),
+            directory and pathlib.Path(directory, unfinished.FOLDER),
             lambda: {
                 "version": environment.versions()["mart-tf"],
                 "threat model": dataclasses.asdict(threat),
@@ -160,7 +160,7 @@ def evaluate_robustness(
                 "surrogate": other and _identity(other, images),
             },
         )
-        with progress_bars.bar(progress) as opened:
+        with progress_bars.bar(progress) as shown:
             measured = measuring.Measurement(
                 subject,
                 images,
@@ -168,7 +168,7 @@ def evaluate_robustness(
                 width,
                 seed,
                 kept,
-                opened,
+                shown,
                 save_adversarial
                 and functools.partial(
                     adversarial.Writer, directory, images, labels, threat

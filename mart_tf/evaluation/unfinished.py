@@ -17,6 +17,8 @@ from mart_tf import files
 from mart_tf import limits
 from mart_tf.data import archives
 
+# Of an evaluation, in the folder of its report.
+FOLDER = "partial"
 _IDENTITY = "identity.json"
 # The name of what is kept beside the arrays of a piece.
 _CHECKSUM = "sha256"

@@ -1,17 +1,14 @@
 """Several reports in one table and one figure, as in Table 2 of the paper.
 
-Rows are the models, columns the natural accuracy and the attacks, the worst
-case last. Where two rows answer different questions, such as one about
-another threat model, that is said.
+In compare.md rows are the models, columns the natural accuracy and the
+attacks, the worst case last; a terminal has models across, attacks down. Where
+two models answer different questions, such as one about another threat model,
+that is said.
 """
 
 import csv
 import io
 import json
-
-import rich.box
-import rich.table
-import rich.text
 
 from mart_tf import files
 from mart_tf.reports import page
@@ -20,9 +17,8 @@ from mart_tf.reports import rows
 from mart_tf.reports import saved
 from mart_tf.reports import sheet
 from mart_tf.reports import template
+from mart_tf.reports import terminal
 
-# Of a column of the table.
-_WIDTH = 11
 # More models than these make no figure that can be read.
 _DRAWN = 12
 
@@ -41,11 +37,11 @@ def load(path):
 
 
 def compare(reports, settings=None):
-    """A `rich` table in the form of Table 2 of the MART paper.
+    """A table for `rich` to print: models across, attacks down.
 
     Accuracies in %, a dash where an attack was not run, the best worst case
-    first. The best of a column is bold where all rows have one threat model,
-    data and attack. Runs that differ in the seed alone are one row, of means
+    first. The best of a row is bold where all models have one threat model,
+    data and attack. Runs that differ in the seed alone are one model, of means
     and standard deviations.
 
     Args:
@@ -57,31 +53,20 @@ def compare(reports, settings=None):
         ValueError: If there is none.
     """
     comparison = rows.Comparison.of(reports, settings)
-    table = rich.table.Table(
-        box=rich.box.SIMPLE,
-        collapse_padding=True,
-        title="accuracy in %",
-        caption=rich.text.Text("\n".join(comparison.notes)),
-        caption_justify="left",
-    )
-    table.add_column("model", overflow="fold")
-    for column in comparison.columns:
-        # In lines: with its spec in one, no terminal is wide enough.
-        table.add_column(
-            rich.text.Text(sheet.wrapped(column, _WIDTH)),
-            justify="right",
-            overflow="fold",
-        )
-    # Below, not beside: a terminal has no room for more columns.
-    for heading, values, best in comparison.cells(spread="\n± "):
-        cells = [
-            rich.text.Text(value, "bold" if first else "")
-            for value, first in zip(values, best, strict=True)
-        ]
-        told = comparison.told(comparison.rows[heading])
-        lines = [heading, *(f"{name} {text}" for name, text in told.items())]
-        table.add_row(rich.text.Text("\n".join(lines)), *cells)
-    return table
+    models = [
+        (_named(comparison, heading), values, best)
+        for heading, values, best in comparison.cells(spread="\n± ")
+    ]
+    return terminal.Comparison(comparison.columns, models, comparison.notes)
+
+
+def _named(comparison, heading):
+    """A model's heading, and its settings that differ."""
+    told = comparison.told(comparison.rows[heading])
+    if not told:
+        return heading
+    listed = ", ".join(f"{name} {text}" for name, text in told.items())
+    return f"{heading} ({listed})"
 
 
 def save_comparison(reports, directory, settings=None):

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from mart_tf import bounds
 from mart_tf.reports import results
 from mart_tf.reports import sheet
 
@@ -17,13 +18,13 @@ def epsilon(figure, report):
     epsilons = [0.0, *sweep.epsilons]
     outcomes = [natural.outcome, *sweep.outcomes]
     values = np.array([100 * outcome.mean() for outcome in outcomes])
-    bounds = 100 * np.array(
+    intervals = 100 * np.array(
         [
             results.wilson(int(outcome.sum()), len(outcome))
             for outcome in outcomes
         ]
     )
-    axes.fill_between(epsilons, *bounds.T, color=sheet.ROBUST, alpha=0.4)
+    axes.fill_between(epsilons, *intervals.T, color=sheet.ROBUST, alpha=0.4)
     axes.plot(epsilons, values, color=sheet.NATURAL, marker="o")
     axes.axvline(report.threat.epsilon, color=sheet.WORST, linestyle="--")
     axes.set_xlabel(
@@ -34,7 +35,7 @@ def epsilon(figure, report):
     sheet.title(figure, report)
     return sheet.listed(
         f"Accuracy in % under {sweep.attack} by epsilon",
-        [f"{epsilon:.4g}" for epsilon in epsilons],
+        [bounds.spelled(epsilon) for epsilon in epsilons],
         values,
     )
 

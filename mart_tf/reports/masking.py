@@ -12,6 +12,7 @@ import math
 
 import numpy as np
 
+from mart_tf import bounds
 from mart_tf.reports import differences
 from mart_tf.reports import results as evaluated
 
@@ -145,7 +146,11 @@ def _gradient_free(results):
 
 def _growing_epsilon(sweep, threat, examples, classes):
     half = 0.5 * (threat.pixel_max - threat.pixel_min)
-    further = f"sweep up to {half:.4g}" if threat.norm == "linf" else "go on"
+    further = (
+        f"sweep up to {bounds.spelled(half)}"
+        if threat.norm == "linf"
+        else "go on"
+    )
     if sweep is None:
         return NOT_TESTED, "No sweep of epsilon ran: run an epsilon sweep."
     under = f"Accuracy under {sweep.attack} is"
@@ -153,11 +158,11 @@ def _growing_epsilon(sweep, threat, examples, classes):
     for (lower, before), (upper, after) in itertools.combinations(points, 2):
         if differences.exceeds(after, before, examples, _NOISE):
             return FAILED, (
-                f"{under} {before:.2%} at epsilon {lower:.4g} and more, "
-                f"{after:.2%}, at {upper:.4g}."
+                f"{under} {before:.2%} at epsilon {bounds.spelled(lower)} and "
+                f"more, {after:.2%}, at {bounds.spelled(upper)}."
             )
     epsilon, accuracy = points[-1]
-    said = f"{under} {accuracy:.2%} at epsilon {epsilon:.4g}"
+    said = f"{under} {accuracy:.2%} at epsilon {bounds.spelled(epsilon)}"
     line = _NEAR_ZERO
     if accuracy < line:
         return PASSED, f"{said}, where the sweep ends, and never rises."

@@ -1,15 +1,11 @@
-"""How a report reads: in the terminal, as Markdown, as a web page.
+"""How a report reads: as Markdown, as a web page.
 
 The web page is one file that asks for nothing else: the figures are inside.
 """
 
 import collections
 
-import rich.box
-import rich.console
-import rich.table
-import rich.text
-
+from mart_tf import bounds
 from mart_tf.reports import results
 from mart_tf.reports import template
 
@@ -24,44 +20,11 @@ DEFINITIONS = (
     "Intervals are Wilson's, 95 %."
 )
 
-_HEADINGS = ("attack", "accuracy", "95 % interval", "seconds", "images/s")
-_STYLES = {"passed": "green", "failed": "bold red", "not tested": "dim"}
+HEADINGS = ("attack", "accuracy", "95 % interval", "seconds", "images/s")
 _MARKS = {"passed": "✓", "failed": "✗", "not tested": "–"}
 _FACTS = ("model", "data", "threat_model", "settings", "versions")
 
 _ESCAPES = {"&": "&amp;", "<": "&lt;", "|": "\\|", "[": "\\[", "]": "\\]"}
-
-
-def terminal(report):
-    """The results, distances, signs and warnings, for `rich` to print."""
-    table = rich.table.Table(
-        title=rich.text.Text(report.title), box=rich.box.SIMPLE
-    )
-    table.add_column(_HEADINGS[0], overflow="fold")
-    for heading in _HEADINGS[1:]:
-        table.add_column(heading, justify="right", no_wrap=True)
-    for depth, label, result in results.unfolded(report.rows):
-        first, *others = _cells(label, result)
-        # Text, because a name in brackets is no markup.
-        table.add_row(rich.text.Text("  " * depth + first), *others)
-    signs = rich.table.Table(title=_verdicts(report.signs), box=rich.box.SIMPLE)
-    signs.add_column("sign", no_wrap=True)
-    signs.add_column("question", ratio=2, overflow="fold")
-    signs.add_column("evidence", ratio=3, overflow="fold")
-    for sign in report.signs:
-        signs.add_row(
-            rich.text.Text(sign.verdict, _STYLES[sign.verdict]),
-            rich.text.Text(sign.question),
-            rich.text.Text(sign.evidence),
-        )
-    notes = [
-        *(rich.text.Text(text) for text in _distances(report)),
-        *(
-            rich.text.Text(f"Warning: {warning}", "yellow")
-            for warning in report.warnings
-        ),
-    ]
-    return rich.console.Group(table, *([signs] if report.signs else []), *notes)
 
 
 def markdown(report, drawings):
@@ -74,14 +37,14 @@ def markdown(report, drawings):
     rows = [
         [f"{'&emsp;' * depth}{escaped(first)}", *others]
         for depth, label, result in results.unfolded(report.rows)
-        for first, *others in [_cells(label, result)]
+        for first, *others in [cells(label, result)]
     ]
     parts = [
         f"# {escaped(report.title)}",
         *(f"**Warning:** {escaped(text)}" for text in report.warnings),
         DEFINITIONS,
-        pipes(_HEADINGS, rows, "---:"),
-        *map(escaped, _distances(report)),
+        pipes(HEADINGS, rows, "---:"),
+        *map(escaped, distances(report)),
     ]
     if report.signs:
         signs = [
@@ -89,7 +52,7 @@ def markdown(report, drawings):
             for sign in report.signs
         ]
         parts += [
-            f"## {_verdicts(report.signs)}",
+            f"## {verdicts(report.signs)}",
             pipes(("sign", "question", "evidence"), signs, "---"),
         ]
     parts += [
@@ -113,10 +76,11 @@ def html(report, drawings, content, whole=True):
         drawings,
         whole=whole,
         report=report,
+        epsilon=bounds.spelled(report.threat.epsilon),
         content=content,
         definitions=DEFINITIONS,
         rows=[
-            (depth, result, _cells(label, result))
+            (depth, result, cells(label, result))
             for depth, label, result in unfolded
         ],
         distances=[
@@ -129,7 +93,7 @@ def html(report, drawings, content, whole=True):
             for _, _, result in unfolded
             if result.parameters
         ],
-        verdicts=_verdicts(report.signs),
+        verdicts=verdicts(report.signs),
         marks=_MARKS,
         facts={
             heading.replace("_", " ").capitalize(): [
@@ -141,7 +105,7 @@ def html(report, drawings, content, whole=True):
     )
 
 
-def _cells(label, result):
+def cells(label, result):
     lower, upper = result.interval
     return (
         label,
@@ -152,14 +116,14 @@ def _cells(label, result):
     )
 
 
-def _verdicts(signs):
+def verdicts(signs):
     """How many signs have which verdict, in words."""
     counts = collections.Counter(sign.verdict for sign in signs)
-    said = ", ".join(f"{counts[key]} {key}" for key in _STYLES if counts[key])
+    said = ", ".join(f"{counts[key]} {key}" for key in _MARKS if counts[key])
     return f"Signs of gradient masking: {said or 'none tested'}"
 
 
-def _distances(report):
+def distances(report):
     """A sentence for each attack that minimises the distance."""
     for _, _, result in results.unfolded(report.results):
         summary = result.distance_summary

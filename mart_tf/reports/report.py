@@ -16,6 +16,7 @@ import pathlib
 import numpy as np
 import rich.console
 
+from mart_tf import bounds
 from mart_tf import environment
 from mart_tf import files
 from mart_tf import threat as threat_model
@@ -24,6 +25,7 @@ from mart_tf.reports import page
 from mart_tf.reports import plots
 from mart_tf.reports import results as evaluated
 from mart_tf.reports import saved
+from mart_tf.reports import terminal
 
 # The keys of report.json that differ between two runs of one evaluation.
 TIMES = ("created", "seconds", "images_per_second")
@@ -63,7 +65,7 @@ class Report:
         place = self.model.get("workdir") or self.model.get("path")
         return (
             f"{place or self.model['name']}: {self._examples}, "
-            f"{self.threat.norm}, epsilon {self.threat.epsilon:.4g}"
+            f"{self.threat.norm}, epsilon {bounds.spelled(self.threat.epsilon)}"
         )
 
     @property
@@ -200,12 +202,12 @@ class Report:
         console = rich.console.Console(
             file=io.StringIO(), width=80, color_system=None
         )
-        console.print(page.terminal(self))
+        console.print(terminal.Result(self))
         lines = console.file.getvalue().splitlines()
         return "\n".join(line.rstrip() for line in lines).strip("\n")
 
     def __rich__(self):
-        return page.terminal(self)
+        return terminal.Result(self)
 
     def _repr_html_(self):
         drawings = plots.drawings(self)

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 
+from mart_tf import bounds
 from mart_tf.data import sampling
 
 WORST_CASE = "worst_case"
@@ -79,7 +80,8 @@ class Result:
     def label(self):
         """The name as tables and figures show it."""
         if self.norm is not None:
-            return f"{self.name} ({self.norm}, radius {self.radius:.4g})"
+            radius = bounds.spelled(self.radius)
+            return f"{self.name} ({self.norm}, radius {radius})"
         return "worst case" if self.name == WORST_CASE else self.name
 
     @property

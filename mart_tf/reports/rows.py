@@ -11,6 +11,7 @@ import math
 import os
 import statistics
 
+from mart_tf import bounds
 from mart_tf.reports import report
 from mart_tf.reports import template
 
@@ -50,8 +51,8 @@ class Row:
             accuracies[_label(attack)] = float(attack["accuracy"])
         accuracies[WORST] = float(content["worst_case"]["accuracy"])
         return cls(
-            f"{threat['norm']}, epsilon {threat['epsilon']:.4g}, pixels "
-            f"{threat['pixel_min']:g} to {threat['pixel_max']:g}",
+            f"{threat['norm']}, epsilon {bounds.spelled(threat['epsilon'])}, "
+            f"pixels {threat['pixel_min']:g} to {threat['pixel_max']:g}",
             _data(data),
             {_label(attack): attack["parameters"] for attack in attacks},
             settings or {},
@@ -141,7 +142,7 @@ class Comparison:
         )
         if shared != set(columns):
             shared.remove(WORST)
-            notes.append("The worst case is over the attacks of its own row.")
+            notes.append("The worst case is over the attacks of its own model.")
         # With another epsilon, steps have another size anyway.
         different = _set_differently(rows.values(), columns) if same else []
         if different:
@@ -281,7 +282,8 @@ def _label(entry):
         return entry["name"]
     # An older report has it among the parameters alone.
     radius = entry.get("radius", entry["parameters"].get("radius", math.nan))
-    return f"{entry['name']} ({entry['norm']}, radius {radius:.4g})"
+    radius = bounds.spelled(radius)
+    return f"{entry['name']} ({entry['norm']}, radius {radius})"
 
 
 def _set_differently(rows, columns):

@@ -3,12 +3,13 @@
 import time
 
 import keras
-import rich.console
 import rich.progress
 
+from mart_tf import screen
 from mart_tf.runs import asking
 from mart_tf.runs import history
 from mart_tf.runs import signals
+from mart_tf.screen import bars
 
 _REFRESH_SECONDS = 0.5
 _EVENT_SECONDS = 60.0
@@ -37,21 +38,23 @@ class Progress(keras.callbacks.Callback):
         self._steps = steps
         self._epochs = epochs
         self._done = done
-        self._bar = rich.progress.Progress(
+        self._bar = bars.Bars(
             rich.progress.TextColumn("{task.description}"),
-            rich.progress.BarColumn(),
+            rich.progress.BarColumn(None),
             rich.progress.TextColumn("{task.fields[state]}"),
-            rich.progress.TextColumn("time left"),
-            rich.progress.TimeRemainingColumn(),
+            rich.progress.TimeRemainingColumn(compact=True),
+            rich.progress.TextColumn("left"),
             console=console,
-            transient=True,
-            disable=not console.is_terminal,
         )
 
     def on_train_begin(self, logs=None):
         self._bar.start()
         self._task = self._bar.add_task(
-            "", total=self._epochs * self._steps, completed=self._done, state=""
+            "",
+            total=self._epochs * self._steps,
+            completed=self._done,
+            # Until the first step is through.
+            state="compiling",
         )
 
     def on_train_end(self, logs=None):
@@ -67,6 +70,7 @@ class Progress(keras.callbacks.Callback):
         self._first = max(self._done, epoch * self._steps)
         self._started = self._shown = time.monotonic()
         self._trained = None
+        self._show(description=self._name)
 
     def on_train_batch_end(self, batch, logs=None):
         self._done += 1
@@ -76,15 +80,12 @@ class Progress(keras.callbacks.Callback):
             return
         self._shown = now
         rate = (batch + 1) * self._batch_size / (now - self._started)
-        self._bar.update(
-            self._task,
-            completed=self._done,
-            description=f"epoch {self._epoch + 1}/{self._epochs}",
-            state=f"{_accuracies(logs)}  {rate:,.0f} images/s",
-        )
+        parts = [*_accuracies(logs), f"{rate:,.0f} images/s"]
+        self._show(completed=self._done, state="  ".join(parts))
 
     def on_test_begin(self, logs=None):
         self._trained = time.monotonic()
+        self._show(completed=self._done, state="validation")
 
     def on_epoch_end(self, epoch, logs=None):
         ended = self._trained or time.monotonic()
@@ -95,21 +96,28 @@ class Progress(keras.callbacks.Callback):
             for name, value in logs.items()
             if name.startswith("val_")
         }
-        seen = _accuracies(validation)
-        seen = (
-            f"validation: {seen}" if seen else f"training: {_accuracies(logs)}"
-        )
-        measures = "".join(
-            f"{name} {logs[name]:.4f}  " for name in self.model.defense.measures
-        )
+        parts = [
+            f"loss {logs['loss']:.4f}",
+            *(_accuracies(validation) or _accuracies(logs)),
+            f"{rate:,.0f} images/s",
+            *(
+                f"{name} {logs[name]:.4f}"
+                for name in self.model.defense.measures
+            ),
+        ]
         if "skipped" in logs:
-            seen += f"  {logs['skipped']} steps skipped"
-        self._console.print(
-            f"epoch {epoch + 1:3d}/{self._epochs}  loss {logs['loss']:.4f}  "
-            f"{measures}{seen}  {rate:,.0f} images/s",
-            highlight=False,
-            soft_wrap=True,
-        )
+            parts.append(f"{logs['skipped']} steps skipped")
+        screen.say_parts(parts, f"{self._name}  ", self._console)
+
+    @property
+    def _name(self):
+        """Of the epoch, counted from 1, as wide as that of the last one."""
+        width = len(str(self._epochs))
+        return f"epoch {self._epoch + 1:{width}}/{self._epochs}"
+
+    def _show(self, **fields):
+        if not self._bar.disable:
+            self._bar.update(self._task, **fields)
 
 
 class Record(keras.callbacks.Callback):
@@ -280,11 +288,11 @@ class Within(keras.callbacks.Callback):
 
 
 def _accuracies(logs):
-    return "  ".join(
+    return [
         f"{name} {100 * float(logs[key]):.1f} %"
         for name, key in [
             ("natural", "natural_accuracy"),
             ("robust", "robust_accuracy"),
         ]
         if key in logs
-    )
+    ]

@@ -3,6 +3,7 @@
 import importlib.util
 import pathlib
 
+from mart_tf import screen
 from mart_tf import threat as threat_model
 from mart_tf.defenses import base
 from mart_tf.runs import devices
@@ -77,7 +78,7 @@ def print_settings(
         ("workdir", config.workdir),
     ]
     for name, value in lines:
-        console.print(f"{name:13}{value}", highlight=False, soft_wrap=True)
+        screen.say(value, heading=f"{name:13}", on=console)
 
 
 def _tensorboard_line(config):
@@ -98,9 +99,15 @@ def _average_line(config):
 
 def _validation_line(config, attack):
     if not config.validation_images:
-        return "none: all images are trained on, and the last epoch counts"
+        return (
+            "none: all images are trained on, and the last epoch counts; the "
+            "accuracies below are those of training"
+        )
     under = base.Defense().describe_attack(*attack)
-    return f"{config.validation_images:,} images, under {under}"
+    return (
+        f"{config.validation_images:,} images, under {under}; the accuracies "
+        "below are those on them"
+    )
 
 
 def _pool_lines(config, pool):

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import keras
 
 from mart_tf import data
+from mart_tf import screen
 from mart_tf.runs import callbacks
 from mart_tf.runs import config as run_config
 from mart_tf.runs import described
@@ -89,7 +90,7 @@ def fit(training, place, saved, seen, tell, console):
     seen.farewells.append(lambda stopped: progress.close())
 
     def warn(text):
-        console.print(text, highlight=False, soft_wrap=True)
+        screen.say(text, on=console)
 
     with contextlib.closing(progress):
         hooks = [
@@ -187,4 +188,11 @@ def _tensorboard(path):
     folder = described.tensorboard_folder(path)
     if folder is None:
         return []
-    return [keras.callbacks.TensorBoard(str(folder), write_graph=False)]
+    return [_TensorBoard(str(folder), write_graph=False)]
+
+
+class _TensorBoard(keras.callbacks.TensorBoard):
+    """Epochs counted from 1, as everywhere else; Keras counts from 0."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        super().on_epoch_end(epoch + 1, logs)

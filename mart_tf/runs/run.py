@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import math
+import shlex
 
 import rich.console
 import tensorflow as tf
@@ -11,6 +12,7 @@ from mart_tf import data
 from mart_tf import defenses
 from mart_tf import errors
 from mart_tf import files
+from mart_tf import screen
 from mart_tf.models import loading
 from mart_tf.runs import checkpoints
 from mart_tf.runs import curves
@@ -71,7 +73,8 @@ def _train(config, record, console, leave, together, callbacks):
     steps = _steps_per_epoch(config, dataset, pool, replicas)
     if record:
         # The policy stays that of the run, on whatever machine it continues.
-        policy, reason = record.policy, "as the run began"
+        policy = record.policy
+        reason = f"{policy}, as the run began"
     else:
         policy, reason = devices.policy(config.precision)
     # TensorFlow's own default is on.
@@ -90,7 +93,7 @@ def _train(config, record, console, leave, together, callbacks):
         pool,
         model,
         steps,
-        f"{policy}: {reason}",
+        reason,
         replicas,
     )
     facts = facts_of(config, dataset, model, policy)
@@ -134,24 +137,22 @@ def _continue(training, record, facts, console, steps, seen):
     if not place.done:
         instead = "Starting anew."
     for warning in warnings:
-        console.print(f"{warning} {instead}", soft_wrap=True)
+        screen.say(f"{warning} {instead}", on=console)
     nothing_left = _nothing_left(config, model, saved, finished)
     if nothing_left:
-        console.print(f"{config.workdir} {nothing_left}", soft_wrap=True)
+        screen.say(f"{config.workdir} {nothing_left}", on=console)
         return
     if not place.done:
         taken = initialization.apply(
             model.classifier, config.init_from, config.model
         )
         if taken:
-            console.print(taken, highlight=False, soft_wrap=True)
+            screen.say(taken, on=console)
     else:
         where = f"epoch {finished} of {config.epochs}"
         if position:
             where = f"step {position} of {steps} of epoch {finished + 1}"
-        console.print(
-            f"Continuing {config.workdir} after {where}.", soft_wrap=True
-        )
+        screen.say(f"Continuing {config.workdir} after {where}.", on=console)
     if together.is_chief:
         workdir.write(config, facts, record)
     if saved.rows and together.is_chief:
@@ -172,16 +173,14 @@ def _continue(training, record, facts, console, steps, seen):
     if not together.is_chief:
         # Which may still be writing the last epoch.
         return
-    if int(saved.epoch) < config.epochs:
-        console.print(_why_stopped(config, model, saved), soft_wrap=True)
-    console.print(
-        f"Finished: {_best_epoch(config, model, saved)}. Workdir: "
-        f"{config.workdir}",
-        soft_wrap=True,
-    )
     # One epoch is a point, and no curve.
     if len(saved.rows) > 1:
-        console.print(_drawn(config.workdir), soft_wrap=True)
+        screen.say(_drawn(config.workdir), on=console)
+    workdir_flag = shlex.quote(f"--workdir={config.workdir}")
+    screen.say(f"Evaluate it: mart-evaluate {workdir_flag}", on=console)
+    if int(saved.epoch) < config.epochs:
+        screen.say(_why_stopped(config, model, saved), on=console)
+    screen.say(f"Finished: {_best_epoch(config, model, saved)}.", on=console)
 
 
 def _why_stopped(config, model, saved):

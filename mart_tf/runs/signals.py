@@ -12,6 +12,8 @@ import signal
 
 _STOPPING = ("SIGTERM", "SIGINT")
 _SAVING = "SIGUSR1"
+# What a person calls them who sends them.
+_NAMES = {"SIGINT": "Ctrl-C"}
 
 
 class Stopped(BaseException):
@@ -27,8 +29,8 @@ class Stopped(BaseException):
 
     def __init__(self, number, where):
         super().__init__(
-            f"Stopped by {number.name} {where}; the same command goes on from "
-            "there."
+            f"Stopped by {_NAMES.get(number.name, number.name)} {where}; the "
+            "same command goes on from there."
         )
         self.status = 128 + number
         self._number = number

@@ -22,6 +22,7 @@ from cleverhans.tf2.attacks import projected_gradient_descent
 import numpy as np
 import tensorflow as tf
 
+from mart_tf import bounds
 from mart_tf.attacks import base
 
 # In CleverHans's terms.
@@ -69,8 +70,9 @@ class _Adapter(base.Attack):
         if not 0.0 < step_size <= self.threat.epsilon:
             # Above epsilon it is a bare AssertionError in CleverHans.
             raise ValueError(
-                f"eps_iter is {step_size:g}; expected a step size above 0 and "
-                f"at most epsilon, {self.threat.epsilon:g}."
+                f"eps_iter is {bounds.spelled(step_size)}; expected a step "
+                "size above 0 and at most epsilon, "
+                f"{bounds.spelled(self.threat.epsilon)}."
             )
         self.attack = functools.partial(
             self.function,

@@ -1,0 +1,55 @@
+"""Text in lines no wider than a screen."""
+
+import io
+
+import rich.console
+
+from mart_tf import screen
+
+SPEC = "mart:regularization=5:form=paper:outer=bce:weighting=soft"
+
+
+def test_lines_are_cut_at_spaces():
+    assert screen.wrapped("one two three", 7) == "one two\nthree"
+    assert screen.wrapped("one two three", 9, indent=2) == "one two\n  three"
+    assert screen.wrapped("", 7) == ""
+
+
+def test_a_long_spec_is_cut_where_its_parts_meet():
+    lines = screen.wrapped(f"by {SPEC}", 30).split("\n")
+    assert lines == [
+        "by mart:regularization=5:",
+        "form=paper:outer=bce:",
+        "weighting=soft",
+    ]
+    # One that fits is not, though a line before it is short.
+    assert screen.wrapped("a pgd:steps=20", 12) == "a\npgd:steps=20"
+
+
+def test_what_is_copied_stays_whole():
+    for path in ("/" + "long/" * 30, "gs://" + "bucket/" * 30):
+        assert screen.wrapped(f"Wrote {path}", 40) == f"Wrote\n{path}"
+
+
+def test_short_texts_beside_each_other():
+    console = rich.console.Console(file=io.StringIO(), width=30)
+    parts = ["loss 1.0", "natural 50.0 %", "robust 20.0 %"]
+    screen.say_parts(parts, "epoch 1/3  ", console)
+    assert console.file.getvalue() == (
+        "epoch 1/3  loss 1.0\n"
+        "           natural 50.0 %\n"
+        "           robust 20.0 %\n"
+    )
+
+
+def test_a_command_is_joined_by_backslashes(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    screen.say_command("Try:", ["mart-train", "--dataset='a b'", "--epochs=2"])
+    assert capsys.readouterr().out == (
+        "Try:\n  mart-train --dataset='a b' \\\n    --epochs=2\n"
+    )
+
+
+def test_a_sentence_of_a_log_is_a_line(capsys):
+    screen.complain("word " * 100)
+    assert capsys.readouterr().err == "word " * 100 + "\n"
