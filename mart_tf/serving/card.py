@@ -52,21 +52,29 @@ def describe(classifier, directory, signatures, warmup):
     }
 
 
+def folder(directory):
+    """The folder of a version that a server passes over, made if need be."""
+    extra = pathlib.Path(directory, _FOLDER)
+    extra.mkdir(exist_ok=True)
+    return extra
+
+
 def write(directory, card):
     """Writes both forms.
 
     Args:
         directory: The version's directory.
         card: What `describe` gives, `verification`, and as far as they are
-            known `training`, a flat dict, and `evaluation`, a dict of
-            accuracies by attack and facts about how they were measured.
+            known `training`, a flat dict, `evaluation`, a dict of
+            accuracies by attack and facts about how they were measured, and
+            `files`, what is known of each file of another format, by name,
+            with `accuracy` by attack.
     """
-    folder = pathlib.Path(directory, _FOLDER)
-    folder.mkdir(exist_ok=True)
-    card = {"training": None, "evaluation": None, **card}
+    extra = folder(directory)
+    card = {"training": None, "evaluation": None, "files": {}, **card}
     text = json.dumps(card, indent=2, ensure_ascii=False)
-    (folder / "model_card.json").write_text(text + "\n", encoding="utf-8")
-    (folder / "model_card.md").write_text(_markdown(card), encoding="utf-8")
+    (extra / "model_card.json").write_text(text + "\n", encoding="utf-8")
+    (extra / "model_card.md").write_text(_markdown(card), encoding="utf-8")
 
 
 def _markdown(card):
@@ -101,6 +109,8 @@ def _markdown(card):
     lines += _table(tried) or [
         "This version was not run before it was written."
     ]
+    if card["files"]:
+        lines += ["", "## Files of other runtimes", "", *_files(card["files"])]
     lines += ["", "## Made with", "", *_table(card["versions"])]
     lines += [
         "",
@@ -123,6 +133,26 @@ def _evaluation(evaluation):
         "",
         *_table(facts),
     ]
+
+
+def _files(files):
+    """Tables of each file: what it withstands, beside the classifier."""
+    lines = []
+    for name, facts in files.items():
+        accuracy = {
+            attack: " of the classifier's ".join(
+                f"{facts[whose][attack]:.2%}"
+                for whose in ("accuracy", "classifier_accuracy")
+            )
+            for attack in facts["accuracy"]
+        }
+        others = {
+            key: value
+            for key, value in facts.items()
+            if key not in ("accuracy", "classifier_accuracy")
+        }
+        lines += [f"`{name}`", "", *_table(others | accuracy), ""]
+    return lines[:-1]
 
 
 def _table(facts, headings=("", "")):
