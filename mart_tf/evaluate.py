@@ -17,6 +17,7 @@ from mart_tf import cli
 from mart_tf import data
 from mart_tf import evaluation
 from mart_tf import places
+from mart_tf import runtimes
 from mart_tf.cli import kinds
 from mart_tf.models import declared
 from mart_tf.reports import saved
@@ -30,7 +31,7 @@ SUMMARY = (
     "was stopped goes on where it was when it is repeated."
 )
 
-_SAVED = "a .keras file or an exported SavedModel directory"
+_SAVED = "a .keras, .tflite or .onnx file or an exported SavedModel directory"
 
 FLAGS = cli.flag_values()
 _define = functools.partial(kinds.define, FLAGS)
@@ -44,8 +45,8 @@ _WORKDIR = _define(
 _MODEL = _define(
     "model",
     None,
-    "A .keras file or an exported SavedModel directory to evaluate instead of "
-    "a run; goes with --dataset.",
+    "A .keras, .tflite or .onnx file or an exported SavedModel directory to "
+    "evaluate instead of a run; goes with --dataset.",
     kinds.path,
 )
 _SURROGATE = _define(
@@ -309,6 +310,8 @@ def _of_run(path):
 def _of_saved_model(path):
     """The same of a model without a run, as far as it and the flags say it."""
     places.check_there("--model", path, _SAVED)
+    if runtimes.of(path):
+        runtimes.of(path).check(f"--model={path}")
     if _DATASET.value is None:
         raise ValueError(
             f"--model={path} does not tell what it was trained on; expected "
@@ -323,6 +326,10 @@ def _of_saved_model(path):
     if said and said.norm is not None:
         norm, epsilon = said.norm, said.epsilon
     whole = pathlib.Path(os.path.abspath(path))
+    if whole.parent.name == "assets.extra":
+        # A version that is served never changes.
+        version = whole.parent.parent
+        whole = version.with_name(f"{version.name}-{whole.name}")
     output = os.path.relpath(whole.with_name(f"{whole.name}-evaluation"))
     return _Task(
         path=path,
@@ -403,7 +410,10 @@ def _load(path, images):
     if not pathlib.Path(path, "run.json").exists():
         if pathlib.Path(path).is_dir():
             print(f"{path} may run any code: give none that you do not trust.")
-        return subjects.as_subject(path, None, images), {"path": str(path)}
+        # LiteRT tells developers which kernels it takes.
+        with cli.quiet(FLAGS.verbosity):
+            subject = subjects.as_subject(path, None, images)
+        return subject, {"path": str(path)}
     run = workdir.trained(path)
     config = run.config
     classifier, epoch, warnings = workdir.load_classifier(

@@ -1,7 +1,7 @@
 """The model card of a version: what it is, how it was made, what it withstands.
 
-`assets.extra/model_card.json` for programs and `model_card.md` for people. A
-server passes both over.
+`assets.extra/model_card.json` for programs and `model_card.md` for people and
+the Hugging Face Hub. A server passes both over.
 """
 
 import hashlib
@@ -9,6 +9,7 @@ import json
 import pathlib
 
 from mart_tf import environment
+from mart_tf.serving import front_matter
 
 FORMAT = 1
 _FOLDER = "assets.extra"
@@ -85,6 +86,8 @@ def _markdown(card):
         pixels = f"[{low:g}, {high:g}]"
     shape = " x ".join(map(str, model["image_shape"]))
     lines = [
+        *front_matter.lines(card),
+        "",
         f"# {model['name']}",
         "",
         f"A classifier of {model['parameters']:,} parameters: images of {shape}"
