@@ -20,6 +20,7 @@ from mart_tf import places
 from mart_tf import runtimes
 from mart_tf.cli import kinds
 from mart_tf.models import declared
+from mart_tf.reports import robustbench
 from mart_tf.reports import saved
 from mart_tf.runs import consent
 from mart_tf.runs import workdir
@@ -92,6 +93,14 @@ _COMPARE = _define(
     "Instead of evaluating: reports, or the folders that hold them, separated "
     "by commas, in one table and one figure.",
     kinds.list_of(kinds.path),
+)
+_ROBUSTBENCH = _define(
+    "robustbench",
+    None,
+    "Instead of evaluating: a report with AutoAttack, or the folder that holds "
+    "it; robustbench.json, which RobustBench's leaderboard takes, is written "
+    "beside it.",
+    kinds.path,
 )
 _MAX_EXAMPLES = _define(
     "max_examples",
@@ -172,11 +181,17 @@ def checked():
     """What is to be evaluated, as far as it is known without TensorFlow.
 
     Returns:
-        A list of `_Task`; empty where reports are compared.
+        A list of `_Task`; empty where reports are compared or rewritten.
 
     Raises:
         ValueError: On anything that no evaluation could start with.
     """
+    if _ROBUSTBENCH.value is not None:
+        path = _ROBUSTBENCH.value
+        cli.check_alone(FLAGS, "robustbench", "verbosity")
+        places.check_there("--robustbench", path, "a report, or its folder")
+        robustbench.model_info(saved.load(path), path)
+        return []
     if _COMPARE.value:
         cli.check_alone(FLAGS, "compare", "output", "verbosity")
         for path in _COMPARE.value:
@@ -201,6 +216,9 @@ def checked():
 
 def _main():
     tasks = checked()
+    if _ROBUSTBENCH.value is not None:
+        _write_robustbench()
+        return
     if not tasks:
         _compare()
         return
@@ -228,6 +246,12 @@ def _keep_to_one_core():
     from mart_tf.evaluation import shares
 
     shares.keep_to_one_core()
+
+
+def _write_robustbench():
+    file, content = robustbench.save(_ROBUSTBENCH.value)
+    unknown = ", ".join(key for key in content if content[key] is None)
+    print(f"Wrote {file}; for its authors to fill in: {unknown}.")
 
 
 def _compare():

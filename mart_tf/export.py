@@ -349,7 +349,7 @@ def _tell(version, not_attacked):
             f"{tried['trained_accuracy']:.2%}."
         )
     for name, facts in version.files.items():
-        print(f"Wrote assets.extra/{name} too, run by {facts['runtime']}:")
+        print(f"Beside it assets.extra/{name}, run by {facts['runtime']}:")
         print(
             f"  the classifier's class of {facts['same_class']:.2%} of "
             f"{facts['images']} test images"

@@ -157,11 +157,13 @@ class TestFormats:
             f"--workdir={place / 'runs' / 'first'}",
             f"--directory={tmp_path}",
             "--formats=saved_model,onnx",
-            "--attack_examples=10",
+            "--attack_examples=4",
+            "--signatures=serving_default",
+            "--warmup_batch_sizes=",
         )
         version = _exported(answer)
         assert answer.stderr == ""
-        assert "Wrote assets.extra/model.onnx too, run by ONNX Ru" in (
+        assert "Beside it assets.extra/model.onnx, run by ONNX Runtime" in (
             answer.stdout
         )
         extra = pathlib.Path(version, "assets.extra")
@@ -169,7 +171,7 @@ class TestFormats:
         [(name, facts)] = card["files"].items()
         assert name == "model.onnx"
         assert facts["bytes"] == (extra / name).stat().st_size
-        assert facts["images"] == 10
+        assert facts["images"] == 4
         assert facts["accuracy"] == facts["classifier_accuracy"]
         assert list(facts["accuracy"]) == [
             "natural",
