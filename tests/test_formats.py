@@ -174,22 +174,6 @@ class TestTrial:
         with pytest.raises(ValueError, match="expected the same, and nothing"):
             trial.attack_both(version)
 
-    def test_a_report_of_these_weights_alone(self, made, trial, tmp_path):
-        model = made.classifier.model
-        mart_tf.evaluate_robustness(
-            model,
-            (trial.images, trial.labels),
-            trial.threat,
-            ["fgsm"],
-            directory=tmp_path,
-        )
-        said = exported.reported(tmp_path, model.get_weights())
-        assert list(said["accuracy"]) == ["natural", "fgsm", "worst_case"]
-        assert said["epsilon"] == 0.1
-        others = [weight + 1 for weight in model.get_weights()]
-        assert exported.reported(tmp_path, others) is None
-        assert exported.reported(tmp_path / "none", others) is None
-
 
 def test_the_card_shows_both_accuracies(tmp_path):
     facts = {
