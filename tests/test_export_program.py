@@ -181,6 +181,7 @@ class TestFormats:
         assert "## Files of other" in (extra / "model_card.md").read_text()
         # What a server reads is as it was.
         assert sorted(os.listdir(version)) == [
+            "assets",
             "assets.extra",
             "fingerprint.pb",
             "saved_model.pb",
