@@ -167,6 +167,7 @@ def _main():
     # The flags are good: only now is TensorFlow imported.
     cli.import_tensorflow(FLAGS.verbosity)
     from mart_tf.serving import saved_model
+    from mart_tf.serving import told
 
     classifier, outputs, facts, whose = _loaded(task.path)
     names = _CLASS_NAMES.value or task.class_names
@@ -198,7 +199,7 @@ def _main():
         facts=facts,
     )
     print(f"Wrote {version.path}, {whose}")
-    _tell(version, not_attacked)
+    print("\n".join(told.lines(version, not_attacked)))
     print(
         "Serve it: tensorflow_model_server --rest_api_port=8501 "
         "--model_name=classifier "
@@ -324,41 +325,6 @@ def _loaded_file(path):
     report = path.with_name(f"{path.name}-evaluation")
     facts = {"evaluation": _evaluation(report, network)}
     return model, kind, facts, str(path)
-
-
-def _tell(version, not_attacked):
-    """Prints what a version answers to, and what was verified."""
-    for name, lines in version.signatures.items():
-        print(f"Signature {name}:")
-        for line in lines:
-            print(f"  {line}")
-    tried = version.verification
-    print(
-        "Run on TensorFlow's C++ runtime, in a process without its Python, "
-        f"its {version.warmup} warm-up requests too: logits within "
-        f"{tried['difference']:.1e} of Keras's, as a share of their largest "
-        "magnitude."
-    )
-    if not_attacked:
-        print(f"Not attacked again: {not_attacked}")
-    else:
-        print(
-            "Attacked through the SavedModel with PGD-20 on "
-            f"{tried['attacked_examples']} test images: "
-            f"{tried['served_accuracy']:.2%} withstand, of the classifier's "
-            f"{tried['trained_accuracy']:.2%}."
-        )
-    for name, facts in version.files.items():
-        print(f"Beside it assets.extra/{name}, run by {facts['runtime']}:")
-        print(
-            f"  the classifier's class of {facts['same_class']:.2%} of "
-            f"{facts['images']} test images"
-        )
-        for attack, accuracy in facts["accuracy"].items():
-            whole = facts["classifier_accuracy"][attack]
-            print(
-                f"  {attack}: {accuracy:.2%}, of the classifier's {whole:.2%}"
-            )
 
 
 def _why_not_attacked(task):
