@@ -166,20 +166,25 @@ def _main():
 
     # The flags are good: only now is TensorFlow imported.
     cli.import_tensorflow(FLAGS.verbosity)
+    from mart_tf import threat as threat_model
     from mart_tf.serving import saved_model
     from mart_tf.serving import told
 
     classifier, outputs, facts, whose = _loaded(task.path)
     names = _CLASS_NAMES.value or task.class_names
-    trial, others = None, None
+    trial, others, threat = None, None, None
+    if task.epsilon is not None:
+        threat = threat_model.ThreatModel(
+            task.norm, task.epsilon, *task.pixel_range
+        )
+        print(f"Threat model: {threat.describe()}")
     if not not_attacked:
         dataset = data.load(
             task.dataset, data_dir=task.data_dir, download=_DOWNLOAD.value
         )
         names = names or dataset.class_names
-        trial, sample = _trial(task, dataset, classifier, outputs)
+        trial, sample = _trial(task, dataset, threat, classifier, outputs)
         others = _others(trial, dataset.train, task.pixel_range)
-        print(f"Threat model: {trial.threat.describe()}")
 
     def check(hidden):
         if not_attacked:
@@ -365,17 +370,13 @@ def _other_formats():
     return [name for name in runtimes.FORMATS if name in _FORMATS.value]
 
 
-def _trial(task, dataset, classifier, outputs):
+def _trial(task, dataset, threat, classifier, outputs):
     """An `exported.Trial` of the classifier, and how its images were chosen."""
-    from mart_tf import threat as threat_model
     from mart_tf.evaluation import exported
     from mart_tf.evaluation import subjects
 
     sample = data.sample(dataset.test, _ATTACKED.value)
     images = data.spread(sample.images, task.pixel_range)
-    threat = threat_model.ThreatModel(
-        task.norm, task.epsilon, *task.pixel_range
-    )
     original = subjects.as_subject(classifier, outputs, images)
     trial = exported.Trial(original, images, sample.labels, threat)
     return trial, sample.kind
