@@ -18,10 +18,12 @@ from mart_tf import cli
 from mart_tf import data
 from mart_tf import evaluation
 from mart_tf import places
+from mart_tf import runtimes
 from mart_tf import screen
 from mart_tf.cli import kinds
 from mart_tf.evaluation import unfinished
 from mart_tf.models import declared
+from mart_tf.reports import robustbench
 from mart_tf.reports import saved
 from mart_tf.runs import consent
 from mart_tf.runs import record
@@ -35,7 +37,7 @@ SUMMARY = (
     "was stopped goes on where it was when it is repeated."
 )
 
-_SAVED = "a .keras file or an exported SavedModel directory"
+_SAVED = "a .keras, .tflite or .onnx file or an exported SavedModel directory"
 
 FLAGS = cli.flag_values()
 _define = functools.partial(kinds.define, FLAGS)
@@ -50,8 +52,8 @@ _WORKDIR = _define(
 _MODEL = _define(
     "model",
     None,
-    "A .keras file or an exported SavedModel directory to evaluate instead of "
-    "a run; goes with --dataset.",
+    "A .keras, .tflite or .onnx file or an exported SavedModel directory to "
+    "evaluate instead of a run; goes with --dataset.",
     kinds.path,
 )
 _SURROGATE = _define(
@@ -99,6 +101,14 @@ _COMPARE = _define(
     "folders that hold them, separated by commas, or patterns in quotes, in "
     "one table and one figure.",
     kinds.list_of(kinds.path),
+)
+_ROBUSTBENCH = _define(
+    "robustbench",
+    None,
+    "Instead of evaluating: a report with AutoAttack, or the folder that holds "
+    "it; robustbench.json, which RobustBench's leaderboard takes, is written "
+    "beside it.",
+    kinds.path,
 )
 _MAX_EXAMPLES = _define(
     "max_examples",
@@ -179,11 +189,17 @@ def checked():
     """What is to be evaluated, as far as it is known without TensorFlow.
 
     Returns:
-        A list of `_Task`; empty where reports are compared.
+        A list of `_Task`; empty where reports are compared or rewritten.
 
     Raises:
         ValueError: On anything that no evaluation could start with.
     """
+    if _ROBUSTBENCH.value is not None:
+        path = _ROBUSTBENCH.value
+        cli.check_alone(FLAGS, "robustbench", "verbosity")
+        places.check_there("--robustbench", path, "a report, or its folder")
+        robustbench.model_info(saved.load(path), path)
+        return []
     if _COMPARE.value:
         cli.check_alone(FLAGS, "compare", "output", "verbosity")
         for path in sweep.reports(_COMPARE.value):
@@ -206,6 +222,9 @@ def checked():
 
 def _main():
     tasks = checked()
+    if _ROBUSTBENCH.value is not None:
+        _write_robustbench()
+        return
     if not tasks:
         _compare()
         return
@@ -257,6 +276,12 @@ def _keep_to_one_core():
     from mart_tf.evaluation import shares
 
     shares.keep_to_one_core()
+
+
+def _write_robustbench():
+    file, content = robustbench.save(_ROBUSTBENCH.value)
+    unknown = ", ".join(key for key in content if content[key] is None)
+    screen.say(f"Wrote {file}; for its authors to fill in: {unknown}.")
 
 
 def _compare():
@@ -356,6 +381,8 @@ def _of_run(path):
 def _of_saved_model(path):
     """The same of a model without a run, as far as it and the flags say it."""
     places.check_there("--model", path, _SAVED)
+    if runtimes.of(path):
+        runtimes.of(path).check(f"--model={path}")
     if _DATASET.value is None:
         raise ValueError(
             f"--model={path} does not tell what it was trained on; expected "
@@ -370,6 +397,10 @@ def _of_saved_model(path):
     if said and said.norm is not None:
         norm, epsilon = said.norm, said.epsilon
     whole = pathlib.Path(os.path.abspath(path))
+    if whole.parent.name == "assets.extra":
+        # A version that is served never changes.
+        version = whole.parent.parent
+        whole = version.with_name(f"{version.name}-{whole.name}")
     output = os.path.relpath(whole.with_name(f"{whole.name}-evaluation"))
     return _Task(
         path=path,
@@ -453,7 +484,10 @@ def _load(path, images):
             screen.say(
                 f"{path} may run any code: give none that you do not trust."
             )
-        return subjects.as_subject(path, None, images), {"path": str(path)}
+        # LiteRT tells developers which kernels it takes.
+        with cli.quiet(FLAGS.verbosity):
+            subject = subjects.as_subject(path, None, images)
+        return subject, {"path": str(path)}
     run = workdir.trained(path)
     config = run.config
     classifier, epoch, warnings = workdir.load_classifier(

@@ -1,7 +1,7 @@
 """The export program: a run's classifier -> a SavedModel version.
 
 mart-export --workdir=runs/digits_digits_cnn_mart
-mart-export --model=mine.keras --dataset=digits
+mart-export --model=mine.keras --dataset=digits --formats=saved_model,litert
 mart-export --directory=gs://bucket/models/digits --warmup_batch_sizes=1,32
 """
 
@@ -15,10 +15,10 @@ from mart_tf import choices
 from mart_tf import cli
 from mart_tf import data
 from mart_tf import places
+from mart_tf import runtimes
 from mart_tf import screen
 from mart_tf.cli import kinds
 from mart_tf.models import declared
-from mart_tf.reports import saved
 from mart_tf.runs import consent
 from mart_tf.runs import record
 from mart_tf.runs import workdir
@@ -31,10 +31,10 @@ SUMMARY = (
     "the newest run. Or of a .keras file."
 )
 
-_ATTACK = "pgd:steps=20"
+_SAVED_MODEL = "saved_model"
 
-# Accuracies that differ by more are of two models.
-_SAME_ACCURACY = 0.001
+# Training images that the ranges of int8 are chosen by.
+_CALIBRATION = 500
 
 FLAGS = cli.flag_values()
 _define = functools.partial(kinds.define, FLAGS)
@@ -71,6 +71,15 @@ _CHECKPOINT = cli.checkpoint_flag(FLAGS)
 _DATA_DIR, _DOWNLOAD = cli.data_flags(FLAGS)
 _PIXEL_RANGE = cli.pixel_flags(FLAGS)
 _ALLOW_CODE = cli.code_flag(FLAGS)
+_FORMATS = _define(
+    "formats",
+    [_SAVED_MODEL],
+    "What is written: saved_model, and in its folder assets.extra files of "
+    "other runtimes: litert, a .tflite file in float32 and one in int8; onnx. "
+    "Each is compared with the classifier and attacked, on the images of "
+    "--attack_examples.",
+    kinds.list_of(kinds.one_of(_SAVED_MODEL, *runtimes.FORMATS)),
+)
 _SIGNATURES = _define(
     "signatures",
     None,
@@ -148,7 +157,9 @@ def checked():
         directory = versions.check(directory)
         places.check_folder("--directory", directory, "the version")
     task = dataclasses.replace(task, directory=directory)
-    return task, _why_not_attacked(task)
+    not_attacked = _why_not_attacked(task)
+    _check_formats(not_attacked)
+    return task, not_attacked
 
 
 def _main():
@@ -158,28 +169,29 @@ def _main():
     cli.import_tensorflow(FLAGS.verbosity)
     from mart_tf import threat as threat_model
     from mart_tf.serving import saved_model
+    from mart_tf.serving import told
 
     classifier, outputs, facts, whose = _loaded(task.path)
-    dataset = None
-    if task.dataset is not None and not not_attacked:
-        dataset = data.load(
-            task.dataset, data_dir=task.data_dir, download=_DOWNLOAD.value
-        )
-    threat = None
+    names = _CLASS_NAMES.value or task.class_names
+    trial, others, threat = None, None, None
     if task.epsilon is not None:
         threat = threat_model.ThreatModel(
             task.norm, task.epsilon, *task.pixel_range
         )
         screen.say(f"Threat model: {threat.describe()}")
+    if not not_attacked:
+        dataset = data.load(
+            task.dataset, data_dir=task.data_dir, download=_DOWNLOAD.value
+        )
+        names = names or dataset.class_names
+        trial, sample = _trial(task, dataset, threat, classifier, outputs)
+        others = _others(trial, dataset.train, task.pixel_range)
 
     def check(hidden):
         if not_attacked:
             return {"attack": f"none: {not_attacked}"}
-        return _attack(task, dataset, threat, (classifier, outputs), hidden)
+        return trial.attack_both(hidden) | {"attacked_sample": sample}
 
-    names = _CLASS_NAMES.value or task.class_names
-    if names is None and dataset is not None:
-        names = dataset.class_names
     with cli.if_stopped(_kept):
         version = saved_model.write_version(
             classifier,
@@ -190,9 +202,12 @@ def _main():
             signatures=_SIGNATURES.value,
             warmup=_WARMUP.value,
             check=check,
+            others=others,
             facts=facts,
         )
-    _tell(version, not_attacked)
+    for line in told.lines(version, not_attacked):
+        text = line.lstrip()
+        screen.say(text, heading=line[: len(line) - len(text)])
     screen.say_command(
         "Serve it:",
         [
@@ -329,30 +344,6 @@ def _loaded_file(path):
     return model, kind, facts, str(path)
 
 
-def _tell(version, not_attacked):
-    """Prints what a version answers to, and what was verified."""
-    for name, lines in version.signatures.items():
-        screen.say(f"Signature {name}:")
-        for line in lines:
-            screen.say(line, heading="  ")
-    tried = version.verification
-    screen.say(
-        "Run on TensorFlow's C++ runtime, in a process without its Python, "
-        f"its {version.warmup} warm-up requests too: logits within "
-        f"{tried['difference']:.1e} of Keras's, as a share of their largest "
-        "magnitude."
-    )
-    if not_attacked:
-        screen.say(f"Not attacked again: {not_attacked}")
-    else:
-        screen.say(
-            "Attacked through the SavedModel with PGD-20 on "
-            f"{tried['attacked_examples']} test images: "
-            f"{tried['served_accuracy']:.2%} withstand, of the classifier's "
-            f"{tried['trained_accuracy']:.2%}."
-        )
-
-
 def _why_not_attacked(task):
     """Why the version is not attacked, or None."""
     if not _ATTACKED.value:
@@ -370,67 +361,73 @@ def _why_not_attacked(task):
     return None
 
 
-def _attack(task, dataset, threat, original, served):
-    """Facts for the card: both accuracies, which must be the same.
+def _check_formats(not_attacked):
+    """Refuses formats that cannot be written, or not be tried."""
+    listed = ",".join(_FORMATS.value)
+    if _SAVED_MODEL not in _FORMATS.value:
+        raise ValueError(
+            f"--formats={listed} lacks {_SAVED_MODEL}, the version that files "
+            "of other formats lie in; add it."
+        )
+    for name in _other_formats():
+        runtimes.FORMATS[name].check(f"--formats={listed}", writing=True)
+        if not_attacked:
+            raise ValueError(
+                f"--formats={listed} needs test images, which {name} is "
+                f"compared and attacked on: {not_attacked}"
+            )
 
-    Args:
-        task: A `_Task`.
-        dataset: A `data.Dataset`.
-        threat: The `ThreatModel`.
-        original: The classifier, and what it returns.
-        served: The path of the version.
-    """
-    from mart_tf.evaluation import robustness
+
+def _other_formats():
+    return [name for name in runtimes.FORMATS if name in _FORMATS.value]
+
+
+def _trial(task, dataset, threat, classifier, outputs):
+    """An `exported.Trial` of the classifier, and how its images were chosen."""
+    from mart_tf.evaluation import exported
     from mart_tf.evaluation import subjects
 
     sample = data.sample(dataset.test, _ATTACKED.value)
     images = data.spread(sample.images, task.pixel_range)
-    trained, exported = (
-        robustness.evaluate_robustness(
-            subjects.as_subject(model, outputs, images),
-            (images, sample.labels),
-            threat,
-            [_ATTACK],
-        )
-        .results[1]
-        .accuracy
-        for model, outputs in (original, (served, None))
-    )
-    if abs(trained - exported) > _SAME_ACCURACY:
-        raise ValueError(
-            f"Under {_ATTACK} the SavedModel has {exported:.2%} accuracy and "
-            f"the classifier {trained:.2%}, on {len(images)} test images; "
-            "expected the same, and nothing was written."
-        )
-    return {
-        "attack": _ATTACK,
-        "attacked_examples": len(images),
-        "attacked_sample": sample.kind,
-        "served_accuracy": exported,
-        "trained_accuracy": trained,
-    }
+    original = subjects.as_subject(classifier, outputs, images)
+    trial = exported.Trial(original, images, sample.labels, threat)
+    return trial, sample.kind
+
+
+def _others(trial, training, pixel_range):
+    """What writes and tries the other formats; None where there are none."""
+    names = _other_formats()
+    if not names:
+        return None
+    from mart_tf.serving import formats
+
+    sample = data.sample(training, _CALIBRATION)
+    calibration = data.spread(sample.images, pixel_range)
+
+    def write(hidden, served):
+        # Their converters and runtimes tell developers what they do.
+        with cli.quiet(FLAGS.verbosity):
+            written = formats.write(
+                served, hidden, names, trial.images, calibration
+            )
+            whole = trial.accuracies()
+            return {
+                path.name: {
+                    **facts,
+                    "images": len(trial.images),
+                    "accuracy": trial.accuracies(path),
+                    "classifier_accuracy": whole,
+                }
+                for path, facts in written
+            }
+
+    return write
 
 
 def _evaluation(folder, classifier):
-    """What a report says, if it is of these weights, else None."""
-    from mart_tf.evaluation import unfinished
+    from mart_tf.evaluation import exported
 
-    try:
-        report = saved.load(folder)
-        if report["model"]["weights"] != unfinished.digest(
-            classifier.get_weights()
-        ):
-            return None
-        listed = [report["natural"], *report["attacks"], report["worst_case"]]
-        return {
-            "accuracy": {each["name"]: each["accuracy"] for each in listed},
-            **{k: v for k, v in report["data"].items() if k != "rows"},
-            **report["threat_model"],
-            "created": report["created"],
-        }
-    # There is none, or it is one of an earlier version of mart_tf.
-    except (OSError, ValueError, KeyError):
-        return None
+    return exported.reported(folder, classifier.get_weights())
 
 
 if __name__ == "__main__":

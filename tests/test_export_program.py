@@ -5,6 +5,7 @@ import os
 import pathlib
 import shutil
 
+import converted
 import numpy as np
 import programs
 import pytest
@@ -14,6 +15,7 @@ from mart_tf.runs import workdir
 from mart_tf.serving import verification
 
 _ROOT = pathlib.Path(__file__).parent.parent
+_SQUARE = "square:queries=1000"
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +150,48 @@ class TestModelCard:
         assert card()["evaluation"] is None
 
 
+class TestFormats:
+    def test_files_of_other_runtimes_lie_in_the_version(self, place, tmp_path):
+        converted.need()
+        answer = programs.run(
+            "export",
+            f"--workdir={place / 'runs' / 'first'}",
+            f"--directory={tmp_path}",
+            "--formats=saved_model,onnx",
+            "--attack_examples=4",
+            "--signatures=serving_default",
+            "--warmup_batch_sizes=",
+        )
+        version = _exported(answer)
+        assert answer.stderr == ""
+        assert "Beside it assets.extra/model.onnx, run by ONNX Runtime" in (
+            answer.stdout
+        )
+        extra = pathlib.Path(version, "assets.extra")
+        card = json.loads((extra / "model_card.json").read_text())
+        [(name, facts)] = card["files"].items()
+        assert name == "model.onnx"
+        assert facts["bytes"] == (extra / name).stat().st_size
+        assert facts["images"] == 4
+        assert facts["accuracy"] == facts["classifier_accuracy"]
+        assert list(facts["accuracy"]) == [
+            "natural",
+            "transfer:pgd:steps=20",
+            _SQUARE,
+        ]
+        assert "## Files of other" in (extra / "model_card.md").read_text()
+        # What a server reads is as it was.
+        assert sorted(os.listdir(version)) == [
+            "assets",
+            "assets.extra",
+            "fingerprint.pb",
+            "saved_model.pb",
+            "variables",
+        ]
+        shown = f"  {_SQUARE}: {facts['accuracy'][_SQUARE]:.2%}, of"
+        assert shown in answer.stdout
+
+
 class TestBadInput:
     """Exit status 1 and one sentence, before TensorFlow is imported."""
 
@@ -156,9 +200,9 @@ class TestBadInput:
         folder = tmp_path / "folder"
         folder.mkdir()
 
-        def call(*arguments):
+        def call(*arguments, **options):
             answer = programs.run(
-                "export", *arguments, cwd=folder, tensorflow=False
+                "export", *arguments, cwd=folder, tensorflow=False, **options
             )
             assert answer.returncode == 1, answer
             assert answer.stderr.startswith("mart-export: ")
@@ -192,11 +236,43 @@ class TestBadInput:
             ("--signatures=image_byte", "did you mean 'image_bytes'"),
             ("--warmup_batch_sizes=1,0", "is 0; expected a whole number"),
             ("--class_names=a,b", "holds 2 names, and the run has 10 classes"),
+            ("--formats=saved_model,litrt", "did you mean 'litert'"),
+            ("--formats=", "lacks saved_model, the version that files of"),
+            ("--formats=onnx", "--formats=onnx lacks saved_model, the versi"),
         ],
     )
     def test_what_does_not_fit(self, refused, place, argument, message):
         workdir = f"--workdir={place / 'runs' / 'first'}"
         assert message in refused(workdir, argument)
+
+    def test_a_format_without_images(self, refused, place):
+        converted.need()
+        message = refused(
+            f"--workdir={place / 'runs' / 'first'}",
+            "--formats=saved_model,litert",
+            "--attack_examples=0",
+        )
+        assert (
+            "--formats=saved_model,litert needs test images, which litert is "
+            "compared and attacked on: --attack_examples is 0."
+        ) in message
+
+    @pytest.mark.parametrize(
+        ("name", "package"),
+        [
+            ("litert", "ai_edge_litert"),
+            ("onnx", "onnxruntime"),
+            ("onnx", "tf2onnx"),
+        ],
+    )
+    def test_a_format_without_its_package(self, refused, place, name, package):
+        message = refused(
+            f"--workdir={place / 'runs' / 'first'}",
+            f"--formats=saved_model,{name}",
+            setup=f"import sys; sys.modules['{package}'] = None",
+        )
+        expected = f"expected it: pip install 'mart-tf[{name}]'."
+        assert f"the package {package} is not installed; {expected}" in message
 
     def test_an_unknown_checkpoint(self, refused):
         message = refused("--checkpoint=newest")

@@ -458,8 +458,8 @@ class TestNoSubject:
     @pytest.mark.parametrize(
         ("name", "message"),
         [
-            ("missing", "does not exist; expected a .keras file"),
-            ("file.h5", "is no model; expected a .keras file"),
+            ("missing", "does not exist; expected a .keras, .tfl"),
+            ("file.h5", "is no model; expected a .keras, .tflite"),
             ("damaged.keras", "cannot be read; expected a file that keras"),
             ("folder", "holds no SavedModel; expected saved_model.pb in it"),
         ],

@@ -383,6 +383,15 @@ def import_tensorflow(verbosity, configure=None, starts=True):
             tf.config.list_logical_devices()
 
 
+def quiet(verbosity):
+    """Keeps what libraries write to standard error off it, for a while.
+
+    Args:
+        verbosity: The flag's value; 1 lets it through.
+    """
+    return contextlib.nullcontext() if verbosity else _silence("2")
+
+
 @contextlib.contextmanager
 def _silence(level):
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", level)

@@ -1,7 +1,7 @@
 """What is attacked: anything that turns images into scores.
 
-A Keras model, a `.keras` file, an exported SavedModel, or any callable, also
-one that only answers: a model that is served elsewhere.
+A Keras model, a `.keras` file, an exported SavedModel, or what only answers: a
+file that another runtime computes, a model that is served elsewhere.
 """
 
 from collections.abc import Callable
@@ -16,6 +16,8 @@ import tensorflow as tf
 
 from mart_tf import choices
 from mart_tf import options
+from mart_tf import runtimes
+from mart_tf.evaluation import other_runtimes
 from mart_tf.evaluation import shares
 from mart_tf.evaluation import signatures
 from mart_tf.models import loading
@@ -74,9 +76,10 @@ def as_subject(model, outputs=None, images=None):
     Args:
         model: A `Subject`, which is returned as it is; a Keras classifier or
             an AdversarialClassifier; the path, `str`
-            or `pathlib.Path`, of a `.keras` file, of a SavedModel, or of a
-            directory of numbered versions, of which the newest is taken; or a
-            callable from images to scores, in TensorFlow or in numpy.
+            or `pathlib.Path`, of a `.keras`, `.tflite` or `.onnx` file, of a
+            SavedModel, or of a directory of numbered versions, of which the
+            newest is taken; or a callable from images to scores, in
+            TensorFlow or in numpy.
         outputs: "logits" or "probabilities", what the model returns; default:
             what an AdversarialClassifier or a SavedModel's signature says;
             else of a path what it shows, of an object "logits".
@@ -107,8 +110,8 @@ def as_subject(model, outputs=None, images=None):
         return _from_callable(classifier, kind, images)
     raise ValueError(
         f"The model is a {type(model).__name__}; expected a Keras model, a "
-        "mart_tf.AdversarialClassifier, the path of a .keras file or of a "
-        "SavedModel, or a function from images to scores."
+        "mart_tf.AdversarialClassifier, the path of a .keras, .tflite or "
+        ".onnx file or of a SavedModel, or a function from images to scores."
     )
 
 
@@ -129,10 +132,13 @@ def _from_path(path, outputs, images):
             # Nobody is there who could have declared it.
             kind = "probabilities"
         return _from_keras(model, kind, images, str(path), pixel_range)
+    if path.is_file() and runtimes.of(path):
+        scores, facts = other_runtimes.read(path)
+        return _tried(scores, images, outputs=outputs, **facts)
     fault = "is no model" if path.exists() else "does not exist"
     raise ValueError(
-        f"{str(path)!r} {fault}; expected a .keras file, a SavedModel's "
-        "directory, or a directory of numbered versions."
+        f"{str(path)!r} {fault}; expected a .keras, .tflite or .onnx file, a "
+        "SavedModel's directory, or a directory of numbered versions."
     )
 
 

@@ -2,7 +2,7 @@
 
 Read from its files alone, without TensorFlow, so that a program knows it before
 anything is loaded: from the configuration in a `.keras` file of an
-AdversarialClassifier, and from the model card beside an exported SavedModel.
+AdversarialClassifier, and from the model card of an exported version.
 """
 
 import dataclasses
@@ -12,7 +12,8 @@ import pathlib
 from mart_tf import limits
 
 _TRAINER = "mart_tf>AdversarialClassifier"
-_CARD = "assets.extra/model_card.json"
+_CARD = "model_card.json"
+_EXTRA = "assets.extra"
 _GRAPH = "saved_model.pb"
 
 
@@ -38,14 +39,17 @@ def read(path):
 
     Args:
         path: A `.keras` file, the directory of a SavedModel, or one of
-            numbered versions, of which the newest is looked at. Anything
+            numbered versions, of which the newest is looked at; or a file of
+            another format that lies beside the card of its version. Anything
             else, and what is damaged, says nothing.
     """
     path = pathlib.Path(path)
     try:
         if path.is_dir():
-            return _of_card(newest_version(path))
-        return _of_file(path)
+            return _of_card(newest_version(path) / _EXTRA)
+        if path.suffix == ".keras":
+            return _of_file(path)
+        return _of_card(path.parent)
     except (KeyError, TypeError, AttributeError, *limits.DAMAGE):
         return None
 
@@ -94,13 +98,13 @@ def _of_file(path):
     )
 
 
-def _of_card(version):
-    card = limits.read_json(version / _CARD)
+def _of_card(folder):
+    card = limits.read_json(folder / _CARD)
     low, high = card["model"]["pixel_range"]
     training = card["training"] or {}
     return Declared(
         (float(low), float(high)),
         training.get("norm"),
         training.get("epsilon"),
-        f"the model card of {version}",
+        f"the model card in {folder}",
     )

@@ -1,7 +1,7 @@
 """The model card of a version: what it is, how it was made, what it withstands.
 
-`assets.extra/model_card.json` for programs and `model_card.md` for people. A
-server passes both over.
+`assets.extra/model_card.json` for programs and `model_card.md` for people and
+the Hugging Face Hub. A server passes both over.
 """
 
 import hashlib
@@ -9,6 +9,7 @@ import json
 import pathlib
 
 from mart_tf import environment
+from mart_tf.serving import front_matter
 
 FORMAT = 1
 _FOLDER = "assets.extra"
@@ -52,21 +53,29 @@ def describe(classifier, directory, signatures, warmup):
     }
 
 
+def folder(directory):
+    """The folder of a version that a server passes over, made if need be."""
+    extra = pathlib.Path(directory, _FOLDER)
+    extra.mkdir(exist_ok=True)
+    return extra
+
+
 def write(directory, card):
     """Writes both forms.
 
     Args:
         directory: The version's directory.
         card: What `describe` gives, `verification`, and as far as they are
-            known `training`, a flat dict, and `evaluation`, a dict of
-            accuracies by attack and facts about how they were measured.
+            known `training`, a flat dict, `evaluation`, a dict of
+            accuracies by attack and facts about how they were measured, and
+            `files`, what is known of each file of another format, by name,
+            with `accuracy` by attack.
     """
-    folder = pathlib.Path(directory, _FOLDER)
-    folder.mkdir(exist_ok=True)
-    card = {"training": None, "evaluation": None, **card}
+    extra = folder(directory)
+    card = {"training": None, "evaluation": None, "files": {}, **card}
     text = json.dumps(card, indent=2, ensure_ascii=False)
-    (folder / "model_card.json").write_text(text + "\n", encoding="utf-8")
-    (folder / "model_card.md").write_text(_markdown(card), encoding="utf-8")
+    (extra / "model_card.json").write_text(text + "\n", encoding="utf-8")
+    (extra / "model_card.md").write_text(_markdown(card), encoding="utf-8")
 
 
 def _markdown(card):
@@ -77,6 +86,8 @@ def _markdown(card):
         pixels = f"[{low:g}, {high:g}]"
     shape = " x ".join(map(str, model["image_shape"]))
     lines = [
+        *front_matter.lines(card),
+        "",
         f"# {model['name']}",
         "",
         f"A classifier of {model['parameters']:,} parameters: images of {shape}"
@@ -101,6 +112,8 @@ def _markdown(card):
     lines += _table(tried) or [
         "This version was not run before it was written."
     ]
+    if card["files"]:
+        lines += ["", "## Files of other runtimes", "", *_files(card["files"])]
     lines += ["", "## Made with", "", *_table(card["versions"])]
     lines += [
         "",
@@ -123,6 +136,26 @@ def _evaluation(evaluation):
         "",
         *_table(facts),
     ]
+
+
+def _files(files):
+    """Tables of each file: what it withstands, beside the classifier."""
+    lines = []
+    for name, facts in files.items():
+        accuracy = {
+            attack: " of the classifier's ".join(
+                f"{facts[whose][attack]:.2%}"
+                for whose in ("accuracy", "classifier_accuracy")
+            )
+            for attack in facts["accuracy"]
+        }
+        others = {
+            key: value
+            for key, value in facts.items()
+            if key not in ("accuracy", "classifier_accuracy")
+        }
+        lines += [f"`{name}`", "", *_table(others | accuracy), ""]
+    return lines[:-1]
 
 
 def _table(facts, headings=("", "")):

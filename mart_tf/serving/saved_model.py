@@ -36,12 +36,14 @@ class Version:
             `requests`, how many, and `difference`, the largest between its
             logits on the C++ runtime and the classifier's, as a share of
             their largest magnitude; and what the check said.
+        files: What its card says of files of other formats, by name.
     """
 
     path: str
     signatures: dict
     warmup: int
     verification: dict
+    files: dict
 
 
 def export_saved_model(
@@ -109,6 +111,7 @@ def write_version(
     warmup=(1,),
     verify=True,
     check=None,
+    others=None,
     facts=None,
 ):
     """`export_saved_model`, with more to say, and what was seen.
@@ -118,6 +121,9 @@ def write_version(
             warmup, verify: See `export_saved_model`.
         check: Called with the path of the version before it can be seen;
             returns facts for the card, or raises, and nothing is left.
+        others: Called after it with the path and the `endpoints.Classifier`;
+            writes files of other formats beside the graph, and returns what
+            the card says of each, by name.
         facts: More for the model card, a JSON dict.
 
     Returns:
@@ -139,7 +145,7 @@ def write_version(
     )
     names = endpoints.names(classifier, signatures)
     sizes = _batch_sizes(warmup, len(names))
-    described, tried = {}, {}
+    described, tried, files = {}, {}, {}
 
     def fill(hidden):
         _save(classifier, names, hidden)
@@ -161,11 +167,15 @@ def write_version(
             tried.update(requests=len(requests), difference=difference)
         if check is not None:
             tried.update(check(hidden))
+        if others is not None:
+            files.update(others(hidden, classifier))
         made = card.describe(classifier, hidden, described, sizes)
-        card.write(hidden, {**made, **facts, "verification": tried})
+        card.write(
+            hidden, {**made, **facts, "verification": tried, "files": files}
+        )
 
     path = versions.write(directory, fill)
-    return Version(path, described, len(names) * len(sizes), tried)
+    return Version(path, described, len(names) * len(sizes), tried, files)
 
 
 def _training(model):

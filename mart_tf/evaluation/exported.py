@@ -1,0 +1,116 @@
+"""What an exported classifier withstands, beside the one it was made of."""
+
+import dataclasses
+
+import numpy as np
+
+from mart_tf import threat as threat_model
+from mart_tf.evaluation import robustness
+from mart_tf.evaluation import subjects
+from mart_tf.evaluation import unfinished
+from mart_tf.reports import saved
+
+ATTACK = "pgd:steps=20"
+# A file of another runtime has no gradients: examples made on the classifier
+# are carried over, and it is searched itself.
+CARRIED = f"transfer:{ATTACK}"
+SEARCH = "square:queries=1000"
+
+# Accuracies that differ by more are of two models.
+_SAME_ACCURACY = 0.001
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trial:
+    """What a classifier and all that is exported of it are tried on.
+
+    Args:
+        original: The `Subject` that is exported.
+        images: float32 `[n, ...]`, in the pixel range.
+        labels: int32 `[n]`.
+        threat: The `ThreatModel`.
+    """
+
+    original: subjects.Subject
+    images: np.ndarray
+    labels: np.ndarray
+    threat: threat_model.ThreatModel
+
+    def attack_both(self, version):
+        """Attacks the classifier and its SavedModel.
+
+        Args:
+            version: The path of the version.
+
+        Returns:
+            Facts for the model card, a dict.
+
+        Raises:
+            ValueError: If their robust accuracies differ.
+        """
+        served = subjects.as_subject(version, None, self.images)
+        trained, exported = (
+            self._results(subject, [ATTACK])[ATTACK]
+            for subject in (self.original, served)
+        )
+        if abs(trained - exported) > _SAME_ACCURACY:
+            raise ValueError(
+                f"Under {ATTACK} the SavedModel has {exported:.2%} accuracy "
+                f"and the classifier {trained:.2%}, on {len(self.images)} test "
+                "images; expected the same, and nothing was written."
+            )
+        return {
+            "attack": ATTACK,
+            "attacked_examples": len(self.images),
+            "served_accuracy": exported,
+            "trained_accuracy": trained,
+        }
+
+    def accuracies(self, path=None):
+        """What a file of another runtime withstands.
+
+        Args:
+            path: The file; default: the classifier, the same way.
+
+        Returns:
+            Accuracies by attack: "natural", `CARRIED`, and `SEARCH` if the
+            norm is linf, the only one that it is for.
+        """
+        subject = self.original
+        if path is not None:
+            subject = subjects.as_subject(path, subject.outputs, self.images)
+        searched = [SEARCH] if self.threat.norm == "linf" else []
+        return self._results(subject, [CARRIED, *searched])
+
+    def _results(self, subject, attacks):
+        report = robustness.evaluate_robustness(
+            subject,
+            (self.images, self.labels),
+            self.threat,
+            attacks,
+            surrogate=self.original if CARRIED in attacks else None,
+        )
+        return {result.name: result.accuracy for result in report.results}
+
+
+def reported(folder, weights):
+    """What a report says, for the model card; None if it is of other weights.
+
+    Args:
+        folder: Where the report lies, if there is one.
+        weights: The classifier's, a list of arrays.
+    """
+    try:
+        report = saved.load(folder)
+        if report["model"]["weights"] != unfinished.digest(weights):
+            return None
+        listed = [report["natural"], *report["attacks"], report["worst_case"]]
+        return {
+            "accuracy": {each["name"]: each["accuracy"] for each in listed},
+            **{k: v for k, v in report["data"].items() if k != "rows"},
+            **report["threat_model"],
+            "created": report["created"],
+        }
+    # There is none, or it is one of an earlier version of mart_tf.
+    except (OSError, ValueError, KeyError):
+        return None

@@ -1,0 +1,103 @@
+"""A report as RobustBench's leaderboard wants it: its `model_info` JSON.
+
+Croce et al. (NeurIPS 2021 Datasets and Benchmarks); the keys are those of
+`model_info/DATASET/THREAT_MODEL/NAME.json` in its repository. What a report
+cannot know (paper, authors, venue, ...) is null there, for the authors to fill
+in, as RobustBench's own tool leaves it.
+"""
+
+import json
+import pathlib
+
+from mart_tf import files
+from mart_tf.reports import saved
+
+FILE = "robustbench.json"
+# Of AutoAttack, in RobustBench's rules: the ensemble as published.
+_VERSION = "standard"
+
+
+def model_info(report, whence):
+    """The entry of a report.
+
+    Args:
+        report: What `saved.load` gives.
+        whence: Where it lies, for messages.
+
+    Returns:
+        A JSON dict, in RobustBench's order.
+
+    Raises:
+        ValueError: If it has no AutoAttack in the standard version, or is not
+            of a whole test split.
+    """
+    found = [
+        attack
+        for attack in report["attacks"]
+        if attack["name"].partition(":")[0] == "autoattack"
+        and attack["parameters"].get("version") == _VERSION
+    ]
+    if not found:
+        listed = ", ".join(attack["name"] for attack in report["attacks"])
+        raise ValueError(
+            f"The report in {whence} has no AutoAttack (its attacks: "
+            f"{listed or 'none'}), which RobustBench ranks by; evaluate again "
+            "with --attacks=autoattack."
+        )
+    data = report["data"]
+    if data["sample"] != "all":
+        raise ValueError(
+            f"The report in {whence} is of {data['examples']} examples, a part "
+            "of the test split, and RobustBench takes it whole; evaluate "
+            "again without --max_examples."
+        )
+    threat = report["threat_model"]
+    width = threat["pixel_max"] - threat["pixel_min"]
+    model = report["model"]
+    return {
+        "link": None,
+        "name": None,
+        "authors": None,
+        "additional_data": None,
+        "number_forward_passes": 1,
+        "dataset": data.get("dataset"),
+        "venue": None,
+        "architecture": model.get("network") or model["name"],
+        "eps": _radius(threat["norm"], threat["epsilon"] / width),
+        "clean_acc": _percent(report["natural"]["accuracy"]),
+        "reported": None,
+        "autoattack_acc": _percent(found[0]["accuracy"]),
+        "footnote": None,
+        "unreliable": False,
+    }
+
+
+def save(path):
+    """Writes `robustbench.json` beside a report.
+
+    Args:
+        path: A report.json, or the folder that holds it.
+
+    Returns:
+        The file, a `pathlib.Path`, and its content.
+
+    Raises:
+        ValueError: As of `saved.load` and `model_info`.
+    """
+    content = model_info(saved.load(path), path)
+    path = pathlib.Path(path)
+    file = (path if path.is_dir() else path.parent) / FILE
+    files.replace_text(file, json.dumps(content, indent=2) + "\n")
+    return file, content
+
+
+def _radius(norm, epsilon):
+    """Epsilon of pixels in [0, 1], as RobustBench writes it."""
+    levels = round(255 * epsilon, 4)
+    if norm == "linf" and levels == int(levels):
+        return f"{int(levels)}/255"
+    return f"{epsilon:.6g}"
+
+
+def _percent(accuracy):
+    return f"{100 * accuracy:.2f}"

@@ -1,0 +1,89 @@
+"""What the Hugging Face Hub reads of a model card: YAML before the text.
+
+https://huggingface.co/docs/hub/model-cards. Each value is written as JSON,
+which YAML contains. A license is the publisher's to say, and left out.
+"""
+
+import json
+
+from mart_tf import options
+
+
+def lines(card):
+    """The front matter of a card, a list of lines.
+
+    Args:
+        card: As `card.write` takes it, with every key.
+    """
+    training = card["training"] or {}
+    facts = {
+        "library_name": "tensorflow",
+        "pipeline_tag": "image-classification",
+        "tags": _tags(card, training),
+    }
+    dataset = _named(training.get("dataset"))
+    if dataset is not None:
+        facts["datasets"] = [dataset]
+    if card["evaluation"]:
+        facts["metrics"] = ["accuracy"]
+        facts["model-index"] = [
+            {"name": card["model"]["name"], "results": [_result(card)]}
+        ]
+    return [
+        "---",
+        *(
+            f"{key}: {json.dumps(value, ensure_ascii=False)}"
+            for key, value in facts.items()
+        ),
+        "---",
+    ]
+
+
+def _tags(card, training):
+    tags = ["image-classification", "adversarial-robustness", "saved-model"]
+    defense = _named(training.get("defense"))
+    if defense not in (None, "natural"):
+        tags += ["adversarial-training", defense]
+    suffixes = {name.rpartition(".")[2] for name in card["files"]}
+    return tags + sorted(suffixes)
+
+
+def _named(spec):
+    """The name in a spec; None of what is a user's own: a path, a module."""
+    parsed = options.parse(spec or "none:none")
+    return parsed.name if parsed.argument is None else None
+
+
+def _result(card):
+    """An entry of the Hub's model-index: each accuracy, a share of 1."""
+    evaluation = card["evaluation"]
+    name = _named(evaluation.get("dataset")) or "images"
+    threat = {
+        key: evaluation[key] for key in ("norm", "epsilon") if key in evaluation
+    }
+    metrics = [
+        {
+            "type": "accuracy",
+            "value": accuracy,
+            "name": _called(attack),
+            **({} if attack == "natural" else {"args": threat}),
+        }
+        for attack, accuracy in evaluation["accuracy"].items()
+    ]
+    return {
+        "task": {"type": "image-classification"},
+        "dataset": {
+            "name": name,
+            "type": name,
+            "split": evaluation.get("split", "test"),
+        },
+        "metrics": metrics,
+    }
+
+
+def _called(attack):
+    names = {
+        "natural": "natural accuracy",
+        "worst_case": "accuracy under all attacks at once",
+    }
+    return names.get(attack, f"accuracy under {attack}")

@@ -1,0 +1,47 @@
+"""What a user is told of a version that was written."""
+
+
+def lines(version, not_attacked=None):
+    """What it answers to, and what was verified.
+
+    Args:
+        version: A `saved_model.Version`.
+        not_attacked: Why it was not attacked, a sentence, or None.
+
+    Returns:
+        A list of lines.
+    """
+    said = []
+    for name, described in version.signatures.items():
+        said.append(f"Signature {name}:")
+        said.extend(f"  {line}" for line in described)
+    tried = version.verification
+    said.append(
+        "Run on TensorFlow's C++ runtime, in a process without its Python, "
+        f"its {version.warmup} warm-up requests too: logits within "
+        f"{tried['difference']:.1e} of Keras's, as a share of their largest "
+        "magnitude."
+    )
+    if not_attacked:
+        said.append(f"Not attacked again: {not_attacked}")
+    else:
+        said.append(
+            "Attacked through the SavedModel with PGD-20 on "
+            f"{tried['attacked_examples']} test images: "
+            f"{tried['served_accuracy']:.2%} withstand, of the classifier's "
+            f"{tried['trained_accuracy']:.2%}."
+        )
+    for name, facts in version.files.items():
+        said.append(
+            f"Beside it assets.extra/{name}, run by {facts['runtime']}:"
+        )
+        said.append(
+            f"  the classifier's class of {facts['same_class']:.2%} of "
+            f"{facts['images']} test images"
+        )
+        for attack, accuracy in facts["accuracy"].items():
+            whole = facts["classifier_accuracy"][attack]
+            said.append(
+                f"  {attack}: {accuracy:.2%}, of the classifier's {whole:.2%}"
+            )
+    return said

@@ -1,0 +1,131 @@
+"""RobustBench's entry of a report."""
+
+import json
+import os
+
+import made_reports
+import programs
+import pytest
+
+import mart_tf
+from mart_tf.reports import robustbench
+from mart_tf.reports import saved
+
+# Of an entry on the leaderboard, in its order.
+KEYS = [
+    "link",
+    "name",
+    "authors",
+    "additional_data",
+    "number_forward_passes",
+    "dataset",
+    "venue",
+    "architecture",
+    "eps",
+    "clean_acc",
+    "reported",
+    "autoattack_acc",
+    "footnote",
+    "unreliable",
+]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made_reports.full().save(tmp_path)
+    return tmp_path
+
+
+def _eps(folder, *threat):
+    made_reports.full(threat=mart_tf.ThreatModel(*threat)).save(folder)
+    return robustbench.model_info(saved.load(folder), folder)["eps"]
+
+
+def test_what_the_report_knows(folder):
+    report = saved.load(folder)
+    info = robustbench.model_info(report, folder)
+    assert list(info) == KEYS
+    assert info["dataset"] == "digits"
+    assert info["architecture"] == "cnn"
+    # 9 of 10 right, and 6 under AutoAttack.
+    assert (info["clean_acc"], info["autoattack_acc"]) == ("90.00", "60.00")
+    assert info["number_forward_passes"] == 1
+    assert info["unreliable"] is False
+    assert [key for key in KEYS if info[key] is None] == [
+        "link",
+        "name",
+        "authors",
+        "additional_data",
+        "venue",
+        "reported",
+        "footnote",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("threat", "eps"),
+    [
+        (("linf", 8 / 255), "8/255"),
+        (("linf", 8.0, 0.0, 255.0), "8/255"),
+        (("linf", 0.3), "0.3"),
+        (("l2", 0.5), "0.5"),
+        (("l2", 1.0, -1.0, 1.0), "0.5"),
+    ],
+)
+def test_the_radius_is_of_pixels_from_0_to_1(threat, eps, tmp_path):
+    assert _eps(tmp_path, *threat) == eps
+
+
+def test_the_program(folder):
+    done = programs.run(
+        "evaluate", "--robustbench=.", cwd=folder, tensorflow=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == (
+        "Wrote robustbench.json; for its authors to fill in: link, name, "
+        "authors, additional_data, venue, reported, footnote.\n"
+    )
+    written = json.loads((folder / "robustbench.json").read_text())
+    assert written == robustbench.model_info(saved.load(folder), folder)
+
+
+class TestRefused:
+    def _refused(self, folder, sentence, *more):
+        before = sorted(os.listdir(folder))
+        done = programs.run(
+            "evaluate", "--robustbench=.", *more, cwd=folder, tensorflow=False
+        )
+        programs.assert_refused(done, sentence)
+        assert sorted(os.listdir(folder)) == before
+
+    def test_no_autoattack(self, folder):
+        made_reports.full(
+            results=(made_reports.natural(), made_reports.pgd())
+        ).save(folder)
+        self._refused(
+            folder,
+            "has no AutoAttack (its attacks: pgd:steps=20), which RobustBench "
+            "ranks by; evaluate again with --attacks=autoattack.",
+        )
+
+    def test_another_version_of_it(self, folder):
+        report = saved.load(folder)
+        for attack in report["attacks"]:
+            if attack["name"] == "autoattack":
+                attack["parameters"]["version"] = "custom"
+        with pytest.raises(ValueError, match="no AutoAttack"):
+            robustbench.model_info(report, folder)
+
+    def test_a_part_of_the_test_split(self, folder):
+        report = saved.load(folder)
+        report["data"]["sample"] = "first"
+        (folder / "report.json").write_text(json.dumps(report))
+        self._refused(folder, "RobustBench takes it whole; evaluate again")
+
+    def test_no_report(self, tmp_path):
+        self._refused(tmp_path, "report.json is not there; expected the")
+
+    def test_beside_flags_of_an_evaluation(self, folder):
+        self._refused(
+            folder, "--attacks says nothing beside --rob", "--attacks=fgsm"
+        )
