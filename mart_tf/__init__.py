@@ -19,6 +19,8 @@ if typing.TYPE_CHECKING:
     from mart_tf.evaluation.robustness import (
         evaluate_robustness as evaluate_robustness,
     )
+    from mart_tf.runs.loaded import load_run as load_run
+    from mart_tf.runs.starting import train_run as train_run
     from mart_tf.serving.saved_model import (
         export_saved_model as export_saved_model,
     )
