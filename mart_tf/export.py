@@ -167,9 +167,29 @@ def _main():
 
     # The flags are good: only now is TensorFlow imported.
     cli.import_tensorflow(FLAGS.verbosity)
+    from mart_tf.serving import told
+
+    with cli.if_stopped(_kept):
+        version, whose = _written(task, not_attacked)
+    for line in told.lines(version, not_attacked):
+        text = line.lstrip()
+        screen.say(text, heading=line[: len(line) - len(text)])
+    screen.say_command(
+        "Serve it:",
+        [
+            "tensorflow_model_server",
+            "--rest_api_port=8501",
+            "--model_name=classifier",
+            f"--model_base_path={shlex.quote(str(task.directory))}",
+        ],
+    )
+    screen.say(f"Wrote {version.path}, {whose}")
+
+
+def _written(task, not_attacked):
+    """The `saved_model.Version` of a `_Task`, and whose it is."""
     from mart_tf import threat as threat_model
     from mart_tf.serving import saved_model
-    from mart_tf.serving import told
 
     classifier, outputs, facts, whose = _loaded(task.path)
     names = _CLASS_NAMES.value or task.class_names
@@ -192,32 +212,19 @@ def _main():
             return {"attack": f"none: {not_attacked}"}
         return trial.attack_both(hidden) | {"attacked_sample": sample}
 
-    with cli.if_stopped(_kept):
-        version = saved_model.write_version(
-            classifier,
-            task.directory,
-            outputs=outputs,
-            class_names=names,
-            pixel_range=task.pixel_range,
-            signatures=_SIGNATURES.value,
-            warmup=_WARMUP.value,
-            check=check,
-            others=others,
-            facts=facts,
-        )
-    for line in told.lines(version, not_attacked):
-        text = line.lstrip()
-        screen.say(text, heading=line[: len(line) - len(text)])
-    screen.say_command(
-        "Serve it:",
-        [
-            "tensorflow_model_server",
-            "--rest_api_port=8501",
-            "--model_name=classifier",
-            f"--model_base_path={shlex.quote(str(task.directory))}",
-        ],
+    version = saved_model.write_version(
+        classifier,
+        task.directory,
+        outputs=outputs,
+        class_names=names,
+        pixel_range=task.pixel_range,
+        signatures=_SIGNATURES.value,
+        warmup=_WARMUP.value,
+        check=check,
+        others=others,
+        facts=facts,
     )
-    screen.say(f"Wrote {version.path}, {whose}")
+    return version, whose
 
 
 def _kept():

@@ -183,6 +183,8 @@ class TestTheProgram:
         monkeypatch.chdir(version)
         path = "export/1/assets.extra/model_int8.tflite"
         arguments = [f"--model={path}", "--dataset=digits"]
+        for name in evaluate.FLAGS:
+            evaluate.FLAGS[name].unparse()
         cli.parse("mart-evaluate", evaluate.FLAGS, arguments)
         [task] = evaluate.checked()
         assert (task.norm, task.epsilon) == ("linf", 0.1)

@@ -37,6 +37,15 @@ class Interrupts(keras.callbacks.Callback):
             signal.raise_signal(signal.SIGINT)
 
 
+@pytest.fixture
+def heeds_ctrl_c():
+    """Whoever runs the tests in the background has it ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_is_the_run_that_the_program_trains_also_after_ctrl_c(capsys):
     # By what the program calls.
     small_runs.trained("run", epochs=2)

@@ -437,7 +437,7 @@ def test_without_a_validation_split_all_is_trained_on_and_the_last_is_kept():
     said = small_runs.train("parts", epochs=3, **settings)
     assert "digits: 1,438 training, 0 validation, 359 test" in said
     assert "validation   none: all images are trained on" in said
-    assert "training: natural" in said
+    assert "the accuracies below are those of training" in said
     assert "epoch 3, the last, stands for the best" in said
     small_runs.assert_same("whole", "parts")
     assert not any(

@@ -180,6 +180,8 @@ def _continue(training, record, facts, console, steps, seen):
     screen.say(f"Evaluate it: mart-evaluate {workdir_flag}", on=console)
     if int(saved.epoch) < config.epochs:
         screen.say(_why_stopped(config, model, saved), on=console)
+    for sentence in _overfitted(config, model, saved):
+        screen.say(sentence, on=console)
     screen.say(f"Finished: {_best_epoch(config, model, saved)}.", on=console)
 
 
@@ -249,20 +251,24 @@ def _best_epoch(config, model, saved):
             f"epoch {int(saved.epoch)}, the last, stands for the best, as "
             "there is no validation split to choose by"
         )
-    name = model.defense.selects_by
-    values = overfitting.accuracies(saved.rows, name)
-    text = (
-        f"best epoch {saved.best_epoch}, with {name.replace('_', ' ')} "
+    return (
+        f"best epoch {saved.best_epoch}, with "
+        f"{model.defense.selects_by.replace('_', ' ')} "
         f"{100 * float(saved.best_accuracy):.1f} % on the validation split"
     )
+
+
+def _overfitted(config, model, saved):
+    """A sentence if the last epoch lost what the best one had."""
+    name = model.defense.selects_by
+    values = overfitting.accuracies(saved.rows, name)
     gap = overfitting.gap(values, config.validation_images)
     if gap:
-        kind = "robust overfitting" if "robust" in name else "overfitting"
-        text += (
-            f"; {kind}: epoch {len(values)}, the last, is {100 * gap:.1f} "
-            "points below it"
+        kind = "Robust overfitting" if "robust" in name else "Overfitting"
+        yield (
+            f"{kind}: epoch {len(values)}, the last, is {100 * gap:.1f} points "
+            "below the best on the validation split."
         )
-    return text
 
 
 def facts_of(config, dataset, model, policy):

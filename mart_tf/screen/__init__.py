@@ -29,7 +29,7 @@ def say(text, heading="", on=None):
     """
     on = on or console()
     lines = wrapped(text, on.width, len(heading))
-    on.print(f"{heading}{lines}", highlight=False, soft_wrap=True)
+    _print(f"{heading}{lines}", on)
 
 
 def say_parts(parts, heading, on):
@@ -42,7 +42,11 @@ def say_parts(parts, heading, on):
     words = [[part] for part in parts]
     lines = _filled(words, on.width - len(heading), "  ")
     text = f"\n{' ' * len(heading)}".join(lines)
-    on.print(f"{heading}{text}", highlight=False, soft_wrap=True)
+    _print(f"{heading}{text}", on)
+
+
+def _print(text, on):
+    on.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def complain(text):
