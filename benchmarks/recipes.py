@@ -1,8 +1,10 @@
 """What benchmarks that go through the recipes share."""
 
 import pathlib
+import re
+import textwrap
 
-from mart_tf import train
+from mart_tf import files
 
 FOLDER = pathlib.Path(__file__).resolve().parents[1] / "flags"
 
@@ -14,9 +16,67 @@ def paths():
 
 def parsed(path):
     """The flags of `mart-train` as a recipe has them, the others at default."""
+    # Imported here: headers are read without TensorFlow.
+    from mart_tf import train
+
     values = train.FLAGS
     values.unparse_flags()
     for name in values:
         values[name].unparse()
     values(["mart-train", f"--flagfile={path}"])
     return values
+
+
+def header(name, field):
+    """The text of a field of a recipe's header: Paper, Cost or Measured."""
+    return " ".join(_field(_file(name).read_text(encoding="utf-8"), field)[1])
+
+
+def numbers(text):
+    """The percentages of a text, in its order."""
+    return [float(number) for number in re.findall(r"\d+\.\d+", text)]
+
+
+def set_header(name, field, value):
+    """Writes a field of a recipe's header anew, if it says something else.
+
+    Args:
+        name: Of the recipe.
+        field: Measured, say.
+        value: Its text, which ends with a full stop.
+    """
+    path = _file(name)
+    text = path.read_text(encoding="utf-8")
+    old, _ = _field(text, field)
+    new = textwrap.fill(
+        f"{field}: {value}",
+        79,
+        initial_indent="# ",
+        subsequent_indent="# ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    files.replace_text(path, text.replace(old, f"{new}\n"))
+
+
+def _field(text, name):
+    """A field's lines as they are, and their texts: up to the next field."""
+    match = re.search(
+        rf"^# {name}: .*\n(?:# (?!(?:Paper|Cost|Measured): ).*\n)*",
+        text,
+        re.MULTILINE,
+    )
+    if match is None:
+        raise ValueError(f"a recipe without '# {name}:' in its header")
+    lines = match[0].splitlines(keepends=True)
+    if name == "Measured":
+        # What follows it is no field: it ends with its full stop.
+        ends = [line.endswith(".\n") for line in lines]
+        lines = lines[: ends.index(True) + 1]
+    return "".join(lines), [
+        line[2:].strip().removeprefix(f"{name}: ") for line in lines
+    ]
+
+
+def _file(name):
+    return FOLDER / f"{name}.cfg"

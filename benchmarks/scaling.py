@@ -67,12 +67,13 @@ def main(_):
 
 def write_tables():
     """Puts the tables into docs/scaling.md."""
+    import pages
     import tables
 
     # Not that flags are parsed again.
     logging.set_verbosity(logging.ERROR)
     text = tables.PAGE.read_text(encoding="utf-8")
-    text = tables.filled(text, tables.blocks())
+    text = pages.filled(text, tables.blocks(), tables.PAGE)
     tables.PAGE.write_text(text, encoding="utf-8")
 
 

@@ -7,6 +7,7 @@ import textwrap
 
 import costs
 import hours
+import pages
 import recipes
 
 PAGE = pathlib.Path(__file__).resolve().parents[1] / "docs" / "scaling.md"
@@ -60,7 +61,7 @@ def networks():
             ]
         )
     head = "network|MFLOP|MART, GFLOP|parameters|MB|batch norm, kB|sums"
-    return _table(head, rows)
+    return pages.table(head, rows)
 
 
 def defenses():
@@ -78,7 +79,7 @@ def defenses():
         cells = [passes.forward, passes.attack, passes.training, units]
         rows.append([name, *map(str, cells), f"{ratio:.2f}", f"{measured:.2f}"])
     head = "defense|forward|to images|to weights|units|standard = 1|measured"
-    return _table(head, rows)
+    return pages.table(head, rows)
 
 
 def speeds():
@@ -105,7 +106,7 @@ def speeds():
         )
     names = [f"{_short(name)}, {size}" for name, size, _ in hours.MEASURED]
     head = "|".join(["XLA", "ms a unit", "TFLOP/s", *names])
-    return _table(head, rows)
+    return pages.table(head, rows)
 
 
 def links():
@@ -128,7 +129,7 @@ def links():
             ]
         rows.append(cells)
     head = "network|step|NVLink|waits|left|100 Gbit/s|waits|left"
-    return _table(head, rows)
+    return pages.table(head, rows)
 
 
 def all_recipes():
@@ -147,7 +148,7 @@ def all_recipes():
             textwrap.fill(f"{number}. {listed}", 80, subsequent_indent=" " * 4)
         )
     head = "row|network|units|PFLOP|h|of peak|8: h|card h|8x: h|card h"
-    return _table(head, rows) + "\n\n" + "\n".join(names)
+    return pages.table(head, rows) + "\n\n" + "\n".join(names)
 
 
 def _cells(recipe):
@@ -179,28 +180,6 @@ def blocks():
         "links": links(),
         "recipes": all_recipes(),
     }
-
-
-def filled(text, found):
-    """The page with its tables anew."""
-    for name, table in found.items():
-        place = rf"(<!-- {name} -->\n).*?(<!-- end -->)"
-        text, count = re.subn(
-            place,
-            lambda at, t=table: f"{at[1]}{t}\n{at[2]}",
-            text,
-            flags=re.DOTALL,
-        )
-        if count != 1:
-            raise ValueError(f"{PAGE} has {count} places for {name}, not one.")
-    return text
-
-
-def _table(head, rows):
-    """A markdown table, its numbers to the right."""
-    head = head.split("|")
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _number(value):

@@ -4,7 +4,7 @@
     # dataset: mnist
     # training images: 58000
     # rows below: 60000
-    # picked by: runs/mnist_standard, best weights, epoch 17
+    # picked by: runs/table2_mnist_standard, best weights, epoch 17
     row,label,predicted
     120,2,7
 

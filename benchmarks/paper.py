@@ -1,0 +1,229 @@
+"""What of the paper is run here, and how: tables 2 and 3, figures 1 and 2,
+the trend of table 5.
+
+A run is a recipe of `flags/` with a seed, and flags where two cores allow less
+than the recipe asks for. Its measures are calls of mart-evaluate.
+"""
+
+from typing import NamedTuple
+
+import recipes
+
+
+class Run(NamedTuple):
+    """One training run, and what is measured of it.
+
+    Attributes:
+        name: Of its folder and its record.
+        parts: The tables and figures that it belongs to.
+        row: What it is called there.
+        recipe: Name of its recipe.
+        seed: Its seed.
+        minutes: About what it takes on two cores that multiply bfloat16.
+        flags: Further flags of mart-train.
+        measures: Names of `MEASURES`.
+        needs: Names of the runs that come first.
+        label: Flags of mart-label, called once it is trained; the last one's
+            value is what that writes.
+    """
+
+    name: str
+    parts: tuple
+    row: str
+    recipe: str
+    seed: int
+    minutes: int
+    flags: tuple = ()
+    measures: tuple = ()
+    needs: tuple = ()
+    label: tuple = ()
+
+
+SURROGATE = "table3_mnist_surrogate_1"
+
+# Flags of mart-evaluate, which is called in the folder of all runs.
+MEASURES = {
+    "white box": ("--attacks=fgsm,pgd:steps=20,pgd:steps=100,cw",),
+    "black box": (
+        f"--surrogate={SURROGATE}",
+        "--attacks=transfer:fgsm,transfer:pgd:steps=10:steps_per_epsilon=4,"
+        "transfer:pgd:steps=20,transfer:cw",
+    ),
+    "autoattack": ("--attacks=autoattack", "--max_examples=1000"),
+    "test": ("--attacks=pgd:steps=20",),
+    "last epoch": ("--attacks=pgd:steps=20", "--checkpoint=last"),
+}
+
+_MNIST_MINUTES = {
+    "standard": 40,
+    "mma": 65,
+    "dynamic": 45,
+    "trades": 50,
+    "mart": 45,
+}
+_ROWS = {
+    "standard": "Standard",
+    "mma": "MMA",
+    "dynamic": "Dynamic",
+    "trades": "TRADES",
+    "mart": "MART",
+}
+DEFENSES = tuple(_ROWS.values())
+
+# The small residual network on a part of CIFAR-10.
+_SMALL = ("--model=wide_resnet:depth=10:width=2",)
+_CURVE = (
+    *_SMALL,
+    "--dataset=cifar10:count=12000",
+    "--epochs=24",
+    "--schedule=piecewise:at=16+21",
+)
+_CURVE_MINUTES = 40
+# 4,000 labels, the other training images without.
+_LABELED = (*_SMALL, "--dataset=cifar10:count=4000", "--validation_images=400")
+_POOL = "cifar10:first=4000:count=46000"
+# About the same number of steps of batch 128, a pool half of each batch.
+_STEPS = ("--batch_size=128", "--steps_per_epoch=300", "--epochs=20")
+_POOLED = (*_STEPS, "--pool=npz:pool_4000.npz", "--pool_fraction=0.5")
+
+
+def runs():
+    """All runs, those that others need before them, a list."""
+    return [
+        *_tables_2_and_3(),
+        *_figure_1(),
+        *_figure_2(),
+        *_table_5(),
+    ]
+
+
+def parts():
+    """The names of the tables and figures, a list."""
+    return list(dict.fromkeys(part for run in runs() for part in run.parts))
+
+
+def expected(recipe):
+    """The paper's numbers in a recipe's header: natural, FGSM, PGD-20, CW."""
+    return recipes.numbers(recipes.header(recipe, "Paper"))
+
+
+def expected_black_box():
+    """Table 3: FGSM, PGD-10, PGD-20 and CW by defense, in percent."""
+    text = recipes.header("table3_mnist_surrogate", "Paper")
+    rows = {name: text.split(f" {name} ")[1] for name in DEFENSES}
+    return {name: recipes.numbers(row)[:4] for name, row in rows.items()}
+
+
+def _tables_2_and_3():
+    """MNIST; a seed for all first, then two more of MART and Standard."""
+    yield Run(
+        SURROGATE,
+        ("table3",),
+        "surrogate",
+        "table3_mnist_surrogate",
+        1,
+        6,
+    )
+    order = [(name, 0) for name in ("mart", "standard", "trades", "mma")]
+    order += [("dynamic", 0)]
+    order += [(name, seed) for seed in (1, 2) for name in ("mart", "standard")]
+    for name, seed in order:
+        recipe = f"table2_mnist_{name}"
+        yield Run(
+            f"{recipe}_{seed}",
+            ("table2", "table3") if seed == 0 else ("table2",),
+            _ROWS[name],
+            recipe,
+            seed,
+            _MNIST_MINUTES[name] + 20,
+            measures=("white box", "autoattack")
+            + (("black box",) if seed == 0 else ()),
+            needs=(SURROGATE,) if seed == 0 else (),
+        )
+
+
+def _figure_1():
+    first = "figure1_standard_0"
+    yield Run(
+        first,
+        ("figure1",),
+        "nothing changed",
+        "figure1_standard",
+        0,
+        _CURVE_MINUTES,
+        _CURVE,
+        ("test", "last epoch"),
+        label=("--subsets=subsets",),
+    )
+    for plot in "abc":
+        for which, subset in (("wrong", "S-"), ("right", "S+")):
+            recipe = f"figure1{plot}_{which}"
+            yield Run(
+                f"{recipe}_0",
+                ("figure1",),
+                f"{plot}, {subset}",
+                recipe,
+                0,
+                _CURVE_MINUTES,
+                _CURVE,
+                ("test", "last epoch"),
+                (first,),
+            )
+
+
+def _figure_2():
+    curves = {
+        "figure2_mart": "MART",
+        "figure2a_no_weight": "a, without 1 - p",
+        "figure2a_no_divergence": "a, without KL",
+        "figure2a_bce": "a, without both",
+        "figure2b_ce": "b, CE for BCE",
+        "figure2b_bce_natural": "b, BCE on natural examples",
+        "figure2b_inner_kl": "b, KL as the inner loss",
+    }
+    for recipe, row in curves.items():
+        yield Run(
+            f"{recipe}_0",
+            ("figure2",),
+            row,
+            recipe,
+            0,
+            _CURVE_MINUTES,
+            _CURVE,
+            ("test", "last epoch"),
+        )
+
+
+def _table_5():
+    labeler = "table5_labeler_0"
+    yield Run(
+        labeler,
+        ("table5",),
+        "labeler",
+        "table5_labeler",
+        0,
+        5,
+        (*_LABELED, "--batch_size=128", "--epochs=60"),
+        ("test",),
+        label=(f"--pool={_POOL}", "--output=pool_4000.npz"),
+    )
+    plain = (*_LABELED, *_STEPS)
+    rows = (
+        ("TRADES", "table5a_rst", (*plain, "--pool=")),
+        ("RST", "table5a_rst", (*_LABELED, *_POOLED)),
+        ("MART", "table5a_mart", (*plain, "--pool=")),
+        ("MART with the pool", "table5a_mart", (*_LABELED, *_POOLED)),
+        ("UAT++", "table5a_uat", (*_LABELED, *_POOLED)),
+    )
+    for row, recipe, flags in rows:
+        yield Run(
+            f"table5_{row.lower().replace(' ', '_').replace('+', '')}_0",
+            ("table5",),
+            row,
+            recipe,
+            0,
+            40,
+            flags,
+            ("test", "last epoch"),
+            (labeler,),
+        )

@@ -1,0 +1,106 @@
+"""What `reproduce.py` has found: a record of each run.
+
+A record is a JSON file, written when a run was trained and after each of its
+measures, so that tables grow over days and machines, and nobody copies a
+number by hand.
+"""
+
+import csv
+import datetime
+import json
+import pathlib
+import statistics
+
+import mart_tf
+from mart_tf import files
+
+
+class Records:
+    """The records of a folder, by the names of runs."""
+
+    def __init__(self, folder):
+        self._folder = pathlib.Path(folder)
+
+    def read(self, run):
+        """The record of a run, a dict; empty where there is none."""
+        path = self._path(run)
+        if not path.exists():
+            return {}
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    def missing(self, run):
+        """The measures of a run that no record has, a list."""
+        found = self.read(run).get("measures", {})
+        return [name for name in run.measures if name not in found]
+
+    def is_done(self, run):
+        """Whether a run was trained, and measured whole."""
+        return bool(self.read(run)) and not self.missing(run)
+
+    def add_training(self, run, workdir):
+        """Records how a run was trained, by epoch."""
+        settings = json.loads((workdir / "run.json").read_text())
+        with (workdir / "metrics.csv").open(encoding="utf-8") as stream:
+            epochs = list(csv.DictReader(stream))
+        rates = [
+            event["images_per_second"]
+            for event in _events(workdir)
+            if event["event"] == "progress"
+        ]
+        config = settings["config"]
+        record = {
+            "recipe": run.recipe,
+            "seed": run.seed,
+            "flags": list(run.flags),
+            "version": mart_tf.__version__,
+            "date": _today(),
+            "epochs": config["epochs"],
+            "best": max(
+                (int(e["epoch"]) for e in epochs if e.get("best") == "1"),
+                default=None,
+            ),
+            "precision": settings["facts"]["policy"],
+            "images_per_second": statistics.median(rates) if rates else None,
+            "measures": self.read(run).get("measures", {}),
+            "by_epoch": {
+                name: [_number(epoch[name]) for epoch in epochs]
+                for name in epochs[0]
+                if name not in ("epoch", "best")
+            },
+        }
+        self._write(run, record)
+
+    def add_measure(self, run, name, report):
+        """Records what a report says: accuracies in percent, by attack."""
+        content = json.loads(report.read_text(encoding="utf-8"))
+        record = self.read(run)
+        record["measures"][name] = {
+            "date": _today(),
+            "images": content["natural"]["examples"],
+            "accuracy": {
+                attack["name"]: round(100 * attack["accuracy"], 2)
+                for attack in (content["natural"], *content["attacks"])
+            },
+        }
+        self._write(run, record)
+
+    def _write(self, run, record):
+        self._folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(record, indent=1) + "\n"
+        files.replace_text(self._path(run), text)
+
+    def _path(self, run):
+        return self._folder / f"{run.name}.json"
+
+
+def _events(workdir):
+    lines = (workdir / "events.jsonl").read_text(encoding="utf-8").splitlines()
+    return [json.loads(line) for line in lines]
+
+
+def _number(text):
+    return float(text) if text else None
+
+
+def _today():
+    return datetime.datetime.now(datetime.UTC).date().isoformat()

@@ -1,0 +1,237 @@
+"""The tables of what `reproduce.py` has found, and their places in pages."""
+
+import csv
+import io
+import pathlib
+import statistics
+
+import pages
+import paper
+import recipes
+
+from mart_tf import files
+from mart_tf.reports import sheet
+
+_ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+# A cell that is not measured yet.
+_NONE = "–"
+_WHITE = {
+    "natural": "natural",
+    "fgsm": "FGSM",
+    "pgd:steps=20": "PGD-20",
+    "cw": "CW",
+}
+_BLACK = {
+    "transfer:fgsm": "FGSM",
+    "transfer:pgd:steps=10:steps_per_epsilon=4": "PGD-10",
+    "transfer:pgd:steps=20": "PGD-20",
+    "transfer:cw": "CW",
+}
+_TREND = ("Standard", "TRADES", "MART")
+
+
+def table_2(records, short=False):
+    """MNIST, ours / the paper's.
+
+    Args:
+        records: The `Records`.
+        short: Only what was measured, without PGD-100, for README.
+    """
+    rows = []
+    for defense, runs in _by_row("table2").items():
+        white = _mean(records, runs, "white box")
+        if short and not white:
+            continue
+        strong = _mean(records, runs, "autoattack")
+        cells = [
+            f"{white.get(name, _NONE)} / {value:.2f}"
+            for name, value in zip(
+                _WHITE, paper.expected(runs[0].recipe), strict=True
+            )
+        ]
+        if not short:
+            cells.append(white.get("pgd:steps=100", _NONE))
+        seeds = sum("white box" in _measures(records, run) for run in runs)
+        cells += [strong.get("autoattack", _NONE), f"{seeds}"]
+        rows.append([defense, *cells])
+    head = ["defense", *_WHITE.values(), "PGD-100", "AutoAttack", "seeds"]
+    if short:
+        head.remove("PGD-100")
+    return pages.table("|".join(head), rows)
+
+
+def order(records):
+    """Whether MART stands above TRADES above Standard, as in the paper."""
+    said = []
+    rows = _by_row("table2")
+    for measure, name in (
+        ("white box", "pgd:steps=20"),
+        ("autoattack", "autoattack"),
+    ):
+        found = {}
+        for defense in _TREND:
+            mean = _mean(records, rows[defense], measure)
+            if mean:
+                found[defense] = float(mean[name].split()[0])
+        shown = _WHITE.get(name, "AutoAttack")
+        if len(found) < 2:
+            said.append(f"{shown}: not enough rows to compare yet.")
+            continue
+        best = sorted(found, key=found.get, reverse=True)
+        as_paper = best == [d for d in reversed(_TREND) if d in found]
+        said.append(
+            f"Under {shown} the order is {' above '.join(best)}, "
+            f"{'as' if as_paper else 'not as'} in the paper."
+        )
+    return " ".join(said)
+
+
+def table_3(records):
+    """Black-box accuracy on MNIST: ours / the paper's."""
+    rows = []
+    for defense, expected in paper.expected_black_box().items():
+        found = _mean(records, _by_row("table3")[defense], "black box")
+        cells = [
+            f"{found.get(name, _NONE)} / {value:.2f}"
+            for name, value in zip(_BLACK, expected, strict=True)
+        ]
+        rows.append([defense, *cells])
+    head = ["defense", *_BLACK.values()]
+    return pages.table("|".join(head), rows)
+
+
+def trend(records, part):
+    """Rows of a figure or of table 5: accuracy at the best and last epoch."""
+    rows = []
+    for row, runs in _by_row(part).items():
+        best = _mean(records, runs, "test")
+        last = _mean(records, runs, "last epoch")
+        cells = [
+            found.get(name, _NONE)
+            for found in (best, last)
+            for name in ("natural", "pgd:steps=20")
+        ]
+        rows.append([row, *cells])
+    head = "run|natural, best|PGD-20, best|natural, last|PGD-20, last"
+    return pages.table(head, rows)
+
+
+def measured(records, recipe):
+    """The text of "Measured" in a recipe's header; None without a record."""
+    runs = [run for run in paper.runs() if run.recipe == recipe]
+    runs = [run for run in runs if "white box" in run.measures]
+    runs = [run for run in runs if records.is_done(run)]
+    if not runs:
+        return None
+    white = _mean(records, runs, "white box")
+    record = records.read(runs[0])
+    numbers = ", ".join(f"{_WHITE[name]} {white[name]}" for name in _WHITE)
+    strong = _mean(records, runs, "autoattack")["autoattack"]
+    images = f"{record['measures']['white box']['images']:,}"
+    seeds = "one seed" if len(runs) == 1 else f"{len(runs)} seeds"
+    return (
+        f"{numbers} ({images} test images, best of {record['epochs']} epochs, "
+        f"{seeds}, {record['precision']}, version {record['version']}); "
+        f"AutoAttack {strong} on the first 1,000."
+    )
+
+
+def curves(records, part):
+    """A csv of robust accuracy by epoch, a column for each run of a figure."""
+    runs = [run for run in paper.runs() if part in run.parts]
+    found = {run.row: records.read(run) for run in runs}
+    columns = {
+        row: record["by_epoch"]["val_robust_accuracy"]
+        for row, record in found.items()
+        if record
+    }
+    if not columns:
+        return None
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["epoch", *columns])
+    for epoch in range(max(map(len, columns.values()))):
+        values = [c[epoch] if epoch < len(c) else "" for c in columns.values()]
+        writer.writerow([epoch + 1, *values])
+    return stream.getvalue()
+
+
+def blocks(records):
+    """The tables by the names of their places, by page."""
+    trends = ("figure1", "figure2", "table5")
+    return {
+        "docs/results.md": {
+            "order": order(records),
+            "table2": table_2(records),
+            "table3": table_3(records),
+            **{part: trend(records, part) for part in trends},
+        },
+        "README.md": {"mnist": table_2(records, short=True)},
+    }
+
+
+def write(records):
+    """Writes the tables of docs and README, csv files, recipes' headers."""
+    for page, found in blocks(records).items():
+        text = (_ROOT / page).read_text(encoding="utf-8")
+        files.replace_text(_ROOT / page, pages.filled(text, found, page))
+    for part in ("figure1", "figure2"):
+        found = curves(records, part)
+        if found:
+            folder = _ROOT / "docs" / "figures"
+            folder.mkdir(exist_ok=True)
+            files.replace_text(folder / f"{part}.csv", found)
+            (folder / f"{part}.png").write_bytes(drawn(found))
+    for recipe in dict.fromkeys(run.recipe for run in paper.runs()):
+        found = measured(records, recipe)
+        if found:
+            recipes.set_header(recipe, "Measured", found)
+
+
+def drawn(text):
+    """A figure, PNG, of the csv that `curves` returns."""
+    return sheet.draw("curves", "", _draw, text).png
+
+
+def _draw(figure, text):
+    names, *rows = csv.reader(io.StringIO(text))
+    axes = figure.subplots()
+    epochs = [int(row[0]) for row in rows]
+    for place, name in enumerate(names[1:], 1):
+        axes.plot(
+            epochs,
+            [100 * float(row[place] or "nan") for row in rows],
+            label=name,
+            color=sheet.SEVERAL[(place - 1) % len(sheet.SEVERAL)],
+            linestyle="--" if place == 1 else "-",
+        )
+    axes.set_xlabel("epoch")
+    axes.set_ylabel("PGD-20, validation split, %")
+    axes.legend(loc="lower right", ncols=2)
+    return ", ".join(names[1:])
+
+
+def _by_row(part):
+    rows = {}
+    for run in paper.runs():
+        if part in run.parts:
+            rows.setdefault(run.row, []).append(run)
+    return rows
+
+
+def _measures(records, run):
+    return records.read(run).get("measures", {})
+
+
+def _mean(records, runs, measure):
+    """Texts by attack: the mean over the seeds that were measured."""
+    measured = [_measures(records, run).get(measure) for run in runs]
+    found = [content["accuracy"] for content in measured if content]
+    texts = {}
+    for name in found[0] if found else ():
+        values = [accuracy[name] for accuracy in found]
+        texts[name] = f"{statistics.mean(values):.2f}"
+        if len(values) > 1:
+            texts[name] += f" ± {statistics.stdev(values):.2f}"
+    return texts

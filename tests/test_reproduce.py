@@ -1,0 +1,241 @@
+"""The paper's tables, from the programs to the pages, on the digits."""
+
+import importlib
+import json
+import pathlib
+import shutil
+import sys
+
+from absl.testing import flagsaver
+import programs
+import pytest
+
+_BENCHMARKS = pathlib.Path(__file__).parents[1] / "benchmarks"
+_RUN = "table2_mnist_mart_0"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def benchmarks():
+    """The benchmarks' folder, from which they import each other."""
+    sys.path.insert(0, str(_BENCHMARKS))
+    yield
+    sys.path.remove(str(_BENCHMARKS))
+
+
+@pytest.fixture(scope="module")
+def reproduce():
+    module = importlib.import_module("reproduce")
+    if not module.flags.FLAGS.is_parsed():
+        module.flags.FLAGS(["reproduce"])
+    return module
+
+
+@pytest.fixture
+def called(reproduce, monkeypatch):
+    """The calls of programs, a list of a name and arguments.
+
+    They are made by a process that has TensorFlow already.
+    """
+    calls = []
+
+    def program(root, name, *arguments):
+        calls.append((name, *arguments))
+        done = programs.run(name, *arguments, cwd=root)
+        assert done.returncode == 0, done.stderr
+
+    monkeypatch.setattr(reproduce, "_program", program)
+    return calls
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("reproduced")
+
+
+def run(reproduce, root, *names):
+    """Runs the script in this process; its records' folder."""
+    folder = root / "records"
+    with flagsaver.flagsaver(
+        tiny=True, root=str(root), records=str(folder), runs=list(names)
+    ):
+        reproduce.main([])
+    return folder
+
+
+def test_trains_and_measures_what_is_missing_once(reproduce, called, root):
+    folder = run(reproduce, root, _RUN)
+    names = [call[0] for call in called]
+    # The surrogate comes first; then three measures.
+    assert names == ["train", "train", "evaluate", "evaluate", "evaluate"]
+    assert "--seed=1" in called[0]
+    record = json.loads((folder / f"{_RUN}.json").read_text())
+    assert record["epochs"] == 5
+    assert len(record["by_epoch"]["val_robust_accuracy"]) == 5
+    white = record["measures"]["white box"]
+    assert white["images"] == 359
+    report = json.loads((root / _RUN / "white_box/report.json").read_text())
+    found = {a["name"]: 100 * a["accuracy"] for a in report["attacks"]}
+    assert white["accuracy"]["natural"] == pytest.approx(
+        100 * report["natural"]["accuracy"], abs=0.005
+    )
+    for name in ("fgsm", "pgd:steps=20", "pgd:steps=100", "cw"):
+        assert white["accuracy"][name] == pytest.approx(found[name], abs=0.005)
+    assert len(record["measures"]["black box"]["accuracy"]) == 5
+
+    called.clear()
+    run(reproduce, root, _RUN)
+    assert not called
+
+    # A measure that was lost is made again, without training.
+    del record["measures"]["autoattack"]
+    (folder / f"{_RUN}.json").write_text(json.dumps(record))
+    shutil.rmtree(root / _RUN / "autoattack")
+    run(reproduce, root, _RUN)
+    assert [call[0] for call in called] == ["evaluate"]
+
+
+def test_lists_what_is_done_and_missing(reproduce, called, root, capsys):
+    folder = root / "records"
+    if not folder.exists():
+        run(reproduce, root, _RUN)
+    capsys.readouterr()
+    with flagsaver.flagsaver(
+        list=True, records=str(folder), part=["table2"], runs=[]
+    ):
+        reproduce.main([])
+    lines = capsys.readouterr().out.splitlines()
+    assert f"{_RUN:32} done" in lines
+    assert "missing, about 60 min" in lines[1]
+    assert lines[-1].startswith("1 of 9 done; ")
+    assert max(map(len, lines)) <= 80
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"part": ["table9"]}, "--part=table9: expected some of table3, "),
+        ({"runs": ["mart"]}, "--runs: expected names that --list shows"),
+        ({"root": None}, "Give --root=FOLDER"),
+    ],
+)
+def test_refuses_what_it_does_not_know(reproduce, given, sentence):
+    with flagsaver.flagsaver(**given), pytest.raises(SystemExit) as error:
+        reproduce.main([])
+    assert str(error.value).startswith(sentence)
+
+
+def record(white, autoattack=None):
+    measures = {"white box": {"images": 10_000, "accuracy": white}}
+    if autoattack is not None:
+        accuracy = {"natural": 99.0, "autoattack": autoattack}
+        measures["autoattack"] = {"images": 1000, "accuracy": accuracy}
+    return {
+        "epochs": 18,
+        "precision": "mixed_bfloat16",
+        "version": "0.1.0",
+        "measures": measures,
+        "by_epoch": {"val_robust_accuracy": [0.5, 0.75]},
+    }
+
+
+def accuracies(pgd, cw):
+    names = ("natural", "fgsm", "pgd:steps=20", "pgd:steps=100", "cw")
+    return dict(zip(names, (99.0, 97.0, pgd, pgd - 1, cw), strict=True))
+
+
+@pytest.fixture
+def made(tmp_path):
+    """Records of two seeds of MART, one of Standard, one of TRADES."""
+    found = {
+        "table2_mnist_mart_0": record(accuracies(96.0, 95.0), 92.0),
+        "table2_mnist_mart_1": record(accuracies(97.0, 96.0)),
+        "table2_mnist_standard_0": record(accuracies(94.0, 93.0), 92.5),
+        "table2_mnist_trades_0": record(accuracies(95.0, 94.0), 91.5),
+        "figure1_standard_0": record(accuracies(40.0, 39.0)),
+    }
+    for name, content in found.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(content))
+    return importlib.import_module("records").Records(tmp_path)
+
+
+def test_table_2_has_means_beside_the_papers_numbers(made):
+    reproduced = importlib.import_module("reproduced")
+    lines = reproduced.table_2(made).splitlines()
+    # Means and deviations by hand: 96.5 and 0.5 times the root of 2.
+    assert (
+        "| MART | 99.00 ± 0.00 / 98.74 | 97.00 ± 0.00 / 97.87 | "
+        "96.50 ± 0.71 / 96.48 | 95.50 ± 0.71 / 96.10 | 95.50 ± 0.71 | "
+        "92.00 | 2 |"
+    ) in lines
+    assert (
+        "| MMA | – / 98.92 | – / 97.25 | – / 95.25 | – / 94.77 | – | – | 0 |"
+    ) in lines
+    assert "MMA" not in reproduced.table_2(made, short=True)
+
+
+def test_the_order_is_said_whether_it_is_the_papers_or_not(made):
+    reproduced = importlib.import_module("reproduced")
+    assert reproduced.order(made) == (
+        "Under PGD-20 the order is MART above TRADES above Standard, as in the "
+        "paper. Under AutoAttack the order is Standard above MART above "
+        "TRADES, not as in the paper."
+    )
+
+
+def test_figures_are_columns_by_epoch(made):
+    reproduced = importlib.import_module("reproduced")
+    text = reproduced.curves(made, "figure1")
+    assert text == "epoch,nothing changed\n1,0.5\n2,0.75\n"
+    assert reproduced.drawn(text).startswith(b"\x89PNG")
+    assert reproduced.curves(made, "figure2") is None
+
+
+def test_a_header_says_what_was_measured(made, tmp_path, monkeypatch):
+    recipes = importlib.import_module("recipes")
+    reproduced = importlib.import_module("reproduced")
+    text = reproduced.measured(made, "table2_mnist_standard")
+    assert text is None  # Its black box is missing.
+    kept = importlib.import_module("paper").Run(
+        "table2_mnist_standard_0",
+        ("table2",),
+        "Standard",
+        "table2_mnist_standard",
+        0,
+        1,
+        measures=("white box", "autoattack"),
+    )
+    monkeypatch.setattr(reproduced.paper, "runs", lambda: [kept])
+    text = reproduced.measured(made, "table2_mnist_standard")
+    assert text == (
+        "natural 99.00, FGSM 97.00, PGD-20 94.00, CW 93.00 (10,000 test "
+        "images, best of 18 epochs, one seed, mixed_bfloat16, version 0.1.0); "
+        "AutoAttack 92.50 on the first 1,000."
+    )
+    file = tmp_path / "some.cfg"
+    file.write_text(
+        "# Some.\n# Paper: natural 98.74,\n# CW 96.10.\n# Cost: none.\n"
+        "# Measured: not measured: it\n# waits.\n# More.\n--seed=1\n"
+    )
+    monkeypatch.setattr(recipes, "FOLDER", tmp_path)
+    assert recipes.numbers(recipes.header("some", "Paper")) == [98.74, 96.10]
+    recipes.set_header("some", "Measured", text)
+    lines = file.read_text().splitlines()
+    assert lines[:4] == [
+        "# Some.",
+        "# Paper: natural 98.74,",
+        "# CW 96.10.",
+        "# Cost: none.",
+    ]
+    assert lines[-2:] == ["# More.", "--seed=1"]
+    assert " ".join(line[2:] for line in lines[4:-2]) == f"Measured: {text}"
+    assert max(map(len, lines)) <= 79
+
+
+def test_the_pages_have_the_tables_of_the_records(reproduce):
+    """Nobody wrote into them by hand."""
+    pages = importlib.import_module("pages")
+    found = importlib.import_module("records").Records(_BENCHMARKS / "measured")
+    reproduced = importlib.import_module("reproduced")
+    for page, tables in reproduced.blocks(found).items():
+        text = (_BENCHMARKS.parent / page).read_text(encoding="utf-8")
+        assert pages.filled(text, tables, page) == text
