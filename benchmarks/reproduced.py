@@ -103,6 +103,10 @@ def table_3(records):
 
 def trend(records, part):
     """Rows of a figure or of table 5: accuracy at the best and last epoch."""
+    runs = [run for run in paper.runs() if part in run.parts]
+    if not any(_measures(records, run) for run in runs):
+        hours = sum(run.minutes for run in runs) / 60
+        return f"Not run yet: `--part={part}`, about {hours:.1f} hours."
     rows = []
     for row, runs in _by_row(part).items():
         best = _mean(records, runs, "test")

@@ -33,7 +33,8 @@ def save(path):
         marked = zip(columns["epoch"], columns.get("best", ()), strict=False)
         best = max((e for e, is_best in marked if is_best), default=None)
     course = training.Course(
-        f"{path}: {config.model}, {config.defense}, {config.dataset}",
+        f"{path}: {_name(config.model)}, {_name(config.defense)}, "
+        f"{_name(config.dataset)}",
         columns,
         best,
         config.epochs,
@@ -48,3 +49,8 @@ def save(path):
         path, {"curves.png": drawing.png, "curves.html": page.encode()}
     )
     return pathlib.Path(path, "curves.html")
+
+
+def _name(spec):
+    """The name in a spec: its options stand with the settings."""
+    return spec.split(":")[0]
