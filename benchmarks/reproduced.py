@@ -105,8 +105,7 @@ def trend(records, part):
     """Rows of a figure or of table 5: accuracy at the best and last epoch."""
     runs = [run for run in paper.runs() if part in run.parts]
     if not any(_measures(records, run) for run in runs):
-        hours = sum(run.minutes for run in runs) / 60
-        return f"Not run yet: `--part={part}`, about {hours:.1f} hours."
+        return _not_run(part)
     rows = []
     for row, runs in _by_row(part).items():
         best = _mean(records, runs, "test")
@@ -119,6 +118,28 @@ def trend(records, part):
         rows.append([row, *cells])
     head = "run|natural, best|PGD-20, best|natural, last|PGD-20, last"
     return pages.table(head, rows)
+
+
+def small(records):
+    """The small network on CIFAR-10: the best epoch, the last, and its time."""
+    rows = []
+    for row, runs in _by_row("small").items():
+        record = records.read(runs[0])
+        if not record:
+            continue
+        cells = []
+        for measure in ("strong", "strong, last epoch"):
+            found = _mean(records, runs, measure)
+            cells += [
+                found.get(name, _NONE)
+                for name in ("natural", "pgd:steps=20", "autoattack")
+            ]
+        rows.append([row, *cells, f"{record['best']} of {record['epochs']}"])
+    if not rows:
+        return _not_run("small")
+    names = ("natural", "PGD-20", "AutoAttack")
+    head = [f"{epoch}: {n}" for epoch in ("best", "last") for n in names]
+    return pages.table("|".join(["defense", *head, "best epoch"]), rows)
 
 
 def measured(records, recipe):
@@ -170,6 +191,7 @@ def blocks(records):
             "table2": table_2(records),
             "table3": table_3(records),
             **{part: trend(records, part) for part in trends},
+            "small": small(records),
         },
         "README.md": {"mnist": table_2(records, short=True)},
     }
@@ -214,6 +236,12 @@ def _draw(figure, text):
     axes.set_ylabel("PGD-20, validation split, %")
     axes.legend(loc="lower right", ncols=2)
     return ", ".join(names[1:])
+
+
+def _not_run(part):
+    minutes = [run.minutes for run in paper.runs() if part in run.parts]
+    hours = sum(minutes) / 60
+    return f"Not run yet: `--part={part}`, about {hours:.1f} hours."
 
 
 def _by_row(part):
