@@ -24,8 +24,8 @@ from mart_tf.evaluation import adversarial
 from mart_tf.evaluation import arrays
 from mart_tf.evaluation import doubts
 from mart_tf.evaluation import measuring
+from mart_tf.evaluation import planning
 from mart_tf.evaluation import progress as progress_bars
-from mart_tf.evaluation import subjects
 from mart_tf.evaluation import unfinished
 from mart_tf.reports import report
 
@@ -114,8 +114,6 @@ def evaluate_robustness(
         ValueError: On bad input, before any work starts; or if another
             process writes into the directory.
     """
-    specs = evaluation.resolve(attacks, surrogate=surrogate is not None)
-    radii = _radii(epsilon_sweep, threat)
     if save_adversarial and directory is None:
         raise ValueError(
             "save_adversarial says that images are written, and directory "
@@ -125,92 +123,60 @@ def evaluate_robustness(
         directory = places.expanded("directory", str(directory))
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; expected at least 1.")
+    specs = evaluation.resolve(attacks, surrogate=surrogate is not None)
     images, labels = arrays.arrays(dataset, max_examples)
-    images = arrays.check_images(images, threat)
-    subject = subjects.as_subject(model, outputs, images)
-    classes = subject.classes
-    labels = arrays.check_labels(labels, classes, class_names)
-    other = surrogate and subjects.as_subject(surrogate, None, images)
-    for part in filter(None, (subject, other)):
-        _check_range(part, threat)
-    if other and other.classes != classes:
-        raise ValueError(
-            f"The surrogate {other.name} has {other.classes} classes and the "
-            f"model {classes}; expected one for the same."
-        )
-    plan = [
-        (spec, _create(spec, subject, other, threat, classes)) for spec in specs
-    ]
-    swept = _sweep_plan(specs, radii, subject, threat, classes)
-    doubtful = list(doubts.of(subject, images, labels))
+    plan = planning.plan(
+        planning.Model(model, outputs, surrogate),
+        images,
+        labels,
+        threat,
+        specs,
+        epsilon_sweep,
+        class_names,
+    )
+    doubtful = list(doubts.of(plan.subject, plan.images, plan.labels))
     for sentence in doubtful:
         warnings.warn(sentence, stacklevel=2)
     # Not wider than the data: padding would be computed for nothing.
-    width = min(batch_size, len(images))
+    width = min(batch_size, len(plan.images))
     with files.held(directory) if directory else contextlib.nullcontext():
-        kept = unfinished.Unfinished(
-            directory and pathlib.Path(directory, unfinished.FOLDER),
-            lambda: {
-                "version": environment.versions()["mart-tf"],
-                "threat model": dataclasses.asdict(threat),
-                "seed": seed,
-                "batch size": width,
-                "data": unfinished.digest([images, labels]),
-                "model": _identity(subject, images),
-                "surrogate": other and _identity(other, images),
-            },
-        )
+        kept = _kept(plan, directory, seed, width)
         with progress_bars.bar(progress) as shown:
             measured = measuring.Measurement(
-                subject,
-                images,
-                labels,
+                plan.subject,
+                plan.images,
+                plan.labels,
                 width,
                 seed,
                 kept,
                 shown,
                 save_adversarial
                 and functools.partial(
-                    adversarial.Writer, directory, images, labels, threat
+                    adversarial.Writer,
+                    directory,
+                    plan.images,
+                    plan.labels,
+                    threat,
                 ),
             )
-            results = [measured.natural()]
-            for spec, attack in plan:
-                if evaluation.is_transfer(spec):
-                    results.append(measured.transfer(spec.text, attack))
-                else:
-                    results.append(measured.attack(spec.text, attack))
-            sweep = swept and measured.sweep(*swept)
-        facts = facts or {}
+            results, sweep = _results(plan, measured)
         made = report.Report(
-            model={
-                **facts.get("model", {}),
-                **_described(subject),
-                **({"surrogate": _described(other)} if other else {}),
-            },
-            data={
-                "sample": "first" if len(images) == max_examples else "all",
-                **facts.get("data", {}),
-                "examples": len(images),
-                "image_shape": list(images.shape[1:]),
-                "classes": classes,
-                "class_names": list(class_names) if class_names else None,
-            },
+            **_facts(plan, facts or {}, max_examples, class_names),
             threat=threat,
             settings={
                 "seed": seed,
                 "batch_size": width,
                 "precision": "float32",
             },
-            results=tuple(results),
+            results=results,
             samples=measured.samples,
-            labels=labels,
+            labels=plan.labels,
             sweep=sweep,
             traces=tuple(measured.traces),
             warnings=(
                 *doubtful,
                 *_unscored(measured.unscored),
-                *_warnings(results[0], classes, subject, other, plan),
+                *_warnings(results[0], plan),
             ),
         )
         if directory is not None:
@@ -220,85 +186,49 @@ def evaluate_robustness(
         return made
 
 
-def _check_range(subject, threat):
-    """Refuses a threat model of other pixels than the model's own."""
-    own = subject.pixel_range
-    if own not in (None, (threat.pixel_min, threat.pixel_max)):
-        raise ValueError(
-            f"The model {subject.name} was trained on pixels in [{own[0]:g}, "
-            f"{own[1]:g}], and the threat model's lie in "
-            f"[{threat.pixel_min:g}, {threat.pixel_max:g}]; expected the same: "
-            f"ThreatModel(pixel_min={own[0]:g}, pixel_max={own[1]:g})."
-        )
+def _kept(plan, directory, seed, width):
+    """What is done of this evaluation, and no other, in the directory."""
+    other = plan.surrogate
+    return unfinished.Unfinished(
+        directory and pathlib.Path(directory, unfinished.FOLDER),
+        lambda: {
+            "version": environment.versions()["mart-tf"],
+            "threat model": dataclasses.asdict(plan.threat),
+            "seed": seed,
+            "batch size": width,
+            "data": unfinished.digest([plan.images, plan.labels]),
+            "model": _identity(plan.subject, plan.images),
+            "surrogate": other and _identity(other, plan.images),
+        },
+    )
 
 
-def _radii(radii, threat):
-    """The radii of a sweep, rising, as those of threat models."""
-    for epsilon in radii:
-        dataclasses.replace(threat, epsilon=epsilon)
-    return sorted({float(epsilon) for epsilon in radii})
+def _results(plan, measured):
+    """Natural accuracy and that under each attack; what the sweep found."""
+    results = [measured.natural()]
+    for spec, attack in plan.attacks:
+        if evaluation.is_transfer(spec):
+            results.append(measured.transfer(spec.text, attack))
+        else:
+            results.append(measured.attack(spec.text, attack))
+    return tuple(results), plan.sweep and measured.sweep(*plan.sweep)
 
 
-def _create(spec, subject, other, threat, classes):
-    """The attack of a spec, on the model or on the surrogate."""
-    transfer = evaluation.is_transfer(spec)
-    attacked = other if transfer else subject
-    try:
-        attack = evaluation.create(spec)
-        attack = attack.on(attacked.classify, threat, classes)
-        if not (attack.steps or attack.parts):
-            # The engine cannot divide what is done in one call.
-            attack = attack.on(attacked.classify_in_shares, threat, classes)
-    except ValueError as error:
-        raise ValueError(f"Attack {spec.text!r}: {error}") from error
-    if transfer and (attack.norm is not None or attack.parts):
-        raise ValueError(
-            f"Attack {spec.text!r} cannot be made on a surrogate: it "
-            "minimises a distance, or is an ensemble whose attacks follow each "
-            "other; expected one attack that stays inside the threat model."
-        )
-    if attack.needs_gradient and not attacked.gradients:
-        raise ValueError(
-            f"Attack {spec.text!r} needs gradients, and the "
-            f"{'surrogate' if transfer else 'model'} {attacked.name} gives "
-            "none; expected square or spsa, or a differentiable surrogate."
-        )
-    return attack
-
-
-def _sweep_plan(specs, radii, subject, threat, classes):
-    """The attack to sweep by name, and one of it for each radius."""
-    if not radii:
-        return None
-    listed = [
-        spec
-        for spec in specs
-        if spec.name == "pgd" and not evaluation.is_transfer(spec)
-    ]
-    spec = (listed or evaluation.resolve("pgd:steps=20"))[0]
-    attacks = [
-        (
-            epsilon,
-            _create(
-                _scaled(spec, epsilon / threat.epsilon),
-                subject,
-                None,
-                dataclasses.replace(threat, epsilon=epsilon),
-                classes,
-            ),
-        )
-        for epsilon in radii
-    ]
-    return spec.text, attacks
-
-
-def _scaled(spec, share):
-    """The spec with a step size in the same proportion to epsilon."""
-    step_size = spec.options.get("step_size")
-    if step_size is None:
-        return spec
-    options = {**spec.options, "step_size": share * step_size}
-    return dataclasses.replace(spec, options=options)
+def _facts(plan, given, max_examples, class_names):
+    """What a report says of its model and data, beside what is given."""
+    model = {**given.get("model", {}), **_described(plan.subject)}
+    if plan.surrogate:
+        model["surrogate"] = _described(plan.surrogate)
+    count = len(plan.images)
+    data = {
+        "sample": "first" if count == max_examples else "all",
+        **given.get("data", {}),
+        "examples": count,
+        "image_shape": list(plan.images.shape[1:]),
+        "classes": plan.subject.classes,
+        "class_names": list(class_names) if class_names else None,
+    }
+    return {"model": model, "data": data}
 
 
 def _identity(subject, images):
@@ -328,17 +258,17 @@ def _unscored(counts):
             )
 
 
-def _warnings(natural, classes, subject, other, plan):
+def _warnings(natural, plan):
     """Sentences that a reader of the report must not miss."""
-    chance = 1 / classes
+    chance = 1 / plan.subject.classes
     if natural.accuracy < chance + _ABOVE_CHANCE:
         yield (
             f"Without attack the accuracy is {natural.accuracy:.2%}, and "
             f"chance is {chance:.2%}: is this the right model, in the right "
             "pixel range, with the right classes?"
         )
-    for part in (subject, other):
+    for part in (plan.subject, plan.surrogate):
         if part is not None and part.note:
             yield f"{part.name}: {part.note}"
-    for _, attack in plan:
+    for _, attack in plan.attacks:
         yield from attack.notes
