@@ -116,6 +116,13 @@ class CheckedModel(private.BuiltOnce):
             **kwargs,
         )
 
+    def make_train_function(self, force=False):
+        # Variables that a step's first trace makes cost a second trace.
+        if self.built and not self.optimizer.built:
+            with self.distribute_strategy.scope():
+                self.optimizer.build(self.trainable_variables)
+        super().make_train_function(force)
+
     def evaluate(
         self, x=None, y=None, *args, check_data: bool = True, **kwargs
     ) -> Any:
