@@ -312,6 +312,7 @@ def compiled_model(config, dataset, pool, steps, policy):
         seed=config.seed,
         precision=policy,
         anew=config.init_from == initialization.ANEW,
+        pixel_range=(config.pixel_min, config.pixel_max),
     )
     model = adversarial.AdversarialClassifier(
         network,
