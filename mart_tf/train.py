@@ -38,9 +38,8 @@ _STRINGS = {
     "set's (semi-supervised): npz:PATH as mart-label writes it, or "
     "pickle:PATH in RST's form.",
     "model": f"Network: {', '.join(models.MODELS)} (wide_resnet:depth=28:"
-    "width=10; keras:MobileNetV2 is that of keras.applications, and so is each "
-    "other name there), the path of a .keras file, or module:function; default: "
-    f"{_DATASET}.",
+    "width=10; keras:MobileNetV2, or any other of keras.applications), the path "
+    f"of a .keras file, or module:function; default: {_DATASET}.",
     "init_from": "What the weights of a new run start from: the workdir of a "
     "run, a .keras or a .weights.h5 file; default: random weights, or those of "
     "--model=FILE.keras; none: random weights for that file's network too.",
