@@ -3,26 +3,23 @@
 import contextlib
 import dataclasses
 import math
-import shlex
 
 import rich.console
 import tensorflow as tf
 
 from mart_tf import data
 from mart_tf import defenses
-from mart_tf import errors
 from mart_tf import files
 from mart_tf import screen
 from mart_tf.models import loading
 from mart_tf.runs import checkpoints
-from mart_tf.runs import curves
 from mart_tf.runs import described
 from mart_tf.runs import devices
+from mart_tf.runs import ending
 from mart_tf.runs import events
 from mart_tf.runs import fitting
 from mart_tf.runs import history
 from mart_tf.runs import initialization
-from mart_tf.runs import overfitting
 from mart_tf.runs import own_callbacks
 from mart_tf.runs import signals
 from mart_tf.runs import workdir
@@ -138,7 +135,7 @@ def _continue(training, record, facts, console, steps, seen):
         instead = "Starting anew."
     for warning in warnings:
         screen.say(f"{warning} {instead}", on=console)
-    nothing_left = _nothing_left(config, model, saved, finished)
+    nothing_left = ending.nothing_left(config, model, saved, finished)
     if nothing_left:
         screen.say(f"{config.workdir} {nothing_left}", on=console)
         return
@@ -173,59 +170,8 @@ def _continue(training, record, facts, console, steps, seen):
     if not together.is_chief:
         # Which may still be writing the last epoch.
         return
-    # One epoch is a point, and no curve.
-    if len(saved.rows) > 1:
-        screen.say(_drawn(config.workdir), on=console)
-    workdir_flag = shlex.quote(f"--workdir={config.workdir}")
-    screen.say(f"Evaluate it: mart-evaluate {workdir_flag}", on=console)
-    if int(saved.epoch) < config.epochs:
-        screen.say(_why_stopped(config, model, saved), on=console)
-    for sentence in _overfitted(config, model, saved):
+    for sentence in ending.sentences(config, model, saved):
         screen.say(sentence, on=console)
-    screen.say(f"Finished: {_best_epoch(config, model, saved)}.", on=console)
-
-
-def _why_stopped(config, model, saved):
-    """Why a run ended before its last epoch, a sentence."""
-    where = f"after epoch {int(saved.epoch)} of {config.epochs}"
-    if _is_stopped_early(config, model, saved):
-        return (
-            f"Stopped early, {where}: --early_stopping_patience is "
-            f"{config.early_stopping_patience}."
-        )
-    return f"A callback stopped the run {where}; the same command goes on."
-
-
-def _is_stopped_early(config, model, saved):
-    values = overfitting.accuracies(saved.rows, model.defense.selects_by)
-    return overfitting.is_stopped(values, config.early_stopping_patience)
-
-
-def _drawn(path):
-    """Draws the curves of a finished run; a sentence."""
-    try:
-        return f"Curves: {curves.save(path)}"
-    except (OSError, ValueError) as error:
-        # The run itself is safe.
-        return (
-            f"The curves are not drawn ({errors.first_line(error)}); "
-            f"mart-train --curves={path} draws them."
-        )
-
-
-def _nothing_left(config, model, saved, finished):
-    """Why a run does not go on, or None."""
-    if finished >= config.epochs:
-        return (
-            f"has finished its {finished} epochs; there is nothing to do. Give "
-            "a larger --epochs to train on."
-        )
-    if _is_stopped_early(config, model, saved):
-        return (
-            f"has stopped early, after epoch {finished}; there is nothing to "
-            "do. Give a larger --early_stopping_patience, or 0, to train on."
-        )
-    return None
 
 
 def _data(config, record):
@@ -242,33 +188,6 @@ def _data(config, record):
     )
     images = len(dataset.validation)
     return dataclasses.replace(config, validation_images=images), dataset
-
-
-def _best_epoch(config, model, saved):
-    """Which epoch is the best, in a few words."""
-    if not config.validation_images:
-        return (
-            f"epoch {int(saved.epoch)}, the last, stands for the best, as "
-            "there is no validation split to choose by"
-        )
-    return (
-        f"best epoch {saved.best_epoch}, with "
-        f"{model.defense.selects_by.replace('_', ' ')} "
-        f"{100 * float(saved.best_accuracy):.1f} % on the validation split"
-    )
-
-
-def _overfitted(config, model, saved):
-    """A sentence if the last epoch lost what the best one had."""
-    name = model.defense.selects_by
-    values = overfitting.accuracies(saved.rows, name)
-    gap = overfitting.gap(values, config.validation_images)
-    if gap:
-        kind = "Robust overfitting" if "robust" in name else "Overfitting"
-        yield (
-            f"{kind}: epoch {len(values)}, the last, is {100 * gap:.1f} points "
-            "below the best on the validation split."
-        )
 
 
 def facts_of(config, dataset, model, policy):
