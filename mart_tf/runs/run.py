@@ -60,7 +60,7 @@ def train(config, record, console, leave=None, members=None, callbacks=()):
 
 def _train(config, record, console, leave, together, callbacks):
     """The run, once it is known who trains it."""
-    _check_options(config)
+    _check_options(config, record)
     if config.callbacks:
         callbacks = [*own_callbacks.create(config.callbacks), *callbacks]
     strategy = together.strategy
@@ -242,7 +242,7 @@ def compiled_model(config, dataset, pool, steps, policy):
         random_start=config.random_start,
         epsilon_warmup_steps=math.ceil(config.epsilon_warmup_epochs * steps),
         update=config.update,
-        weight_decay=config.weight_decay,
+        weight_decay=config.weight_decay or 0.0,
         label_smoothing=config.label_smoothing,
         ema=config.ema,
         ema_warmup_steps=math.ceil(config.ema_warmup_epochs * steps),
@@ -275,9 +275,12 @@ def _steps_per_epoch(config, dataset, pool, replicas):
     return config.steps_per_epoch or a_pass
 
 
-def _check_options(config):
+def _check_options(config, record):
     """Refuses options of names before any data is read."""
     defenses.get(config.defense).check(
         described.threat(config), config.random_start
     )
     schedules.create(config.schedule, config.learning_rate, 1, config.epochs)
+    # A run of an earlier version goes on with both.
+    if not record:
+        optimizers.check_one_decay(config.optimizer, config.weight_decay)
