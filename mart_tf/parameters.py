@@ -87,7 +87,7 @@ def of(import_path):
     return _imported(import_path)
 
 
-def imported(module):
+def reexported(module):
     """What a module takes from others, without importing any.
 
     Returns:

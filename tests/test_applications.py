@@ -25,6 +25,7 @@ SMALL = "keras:MobileNetV2:alpha=0.35"
 RUN = {
     "model": "keras:name=MobileNetV2:alpha=0.35:size=32:momentum=0.9",
     "defense": "standard",
+    "pixel_max": 255.0,
     "attack_steps": 1,
     "batch_size": 512,
     "schedule": "constant",
@@ -451,7 +452,9 @@ class TestPrograms:
 
     def test_it_is_exported_and_needs_nothing_of_ours(self, workdir, tmp_path):
         classifier = mart_tf.load_run(workdir).classifier
-        batch = images(3, 8, 8, 1)
+        scale = classifier.get_layer("preprocess").scale
+        np.testing.assert_allclose(scale, 3 * [2 / 255])
+        batch = 255 * images(3, 8, 8, 1)
         expected = classifier(batch, training=False).numpy()
         classifier.save(tmp_path / "network.keras")
         np.save(tmp_path / "batch.npy", batch)

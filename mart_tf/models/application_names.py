@@ -68,7 +68,7 @@ def networks():
     """The networks: from each name to where Keras defines it."""
     return {
         name: import_path
-        for name, import_path in parameters.imported(
+        for name, import_path in parameters.reexported(
             "keras.applications"
         ).items()
         if name[0].isupper() and module_of(import_path) in PREPROCESSING

@@ -68,7 +68,8 @@ def check(spec):
         return "application", application_names.resolve(spec)
     parsed = options.parse(spec)
     own = parsed.name not in models.MODELS
-    application_names.check_no_other_form(parsed)
+    if own:
+        application_names.check_no_other_form(parsed)
     if own and parsed.argument is None:
         names = [
             name for name in models.MODELS if name != application_names.NAME
