@@ -100,7 +100,7 @@ def unknown(kind, name, names):
     )
 
 
-def resolve(text, table, kind, reserved=(), given=None):
+def resolve(text, table, kind, reserved=(), given=None, more=None):
     """Checks a spec against a table of names, without importing anything.
 
     Args:
@@ -111,6 +111,8 @@ def resolve(text, table, kind, reserved=(), given=None):
         reserved: Parameters that the caller fills in, not the user.
         given: How many the caller gives by position to what a user wrote,
             whatever they are called there; default: as many as are reserved.
+        more: Parameters that can be set beside those of the signature, by
+            name.
 
     Returns:
         A `Spec` with its import path, and option values of the types that the
@@ -126,7 +128,7 @@ def resolve(text, table, kind, reserved=(), given=None):
             f"{text!r}: {spec.argument!r} is not an option; expected key=value."
         )
     try:
-        allowed = _options(spec, table, reserved, given)
+        allowed = _options(spec, table, reserved, given, more)
     except ValueError as error:
         raise ValueError(f"{kind.capitalize()} {text!r}: {error}") from error
     options = {}
@@ -151,7 +153,7 @@ def resolve(text, table, kind, reserved=(), given=None):
     return dataclasses.replace(spec, options=options)
 
 
-def _options(spec, table, reserved, given):
+def _options(spec, table, reserved, given, more):
     """The parameters that a user may set, by name."""
     parameters = known_parameters.of(spec.import_path)
     if spec.name not in table:
@@ -162,7 +164,8 @@ def _options(spec, table, reserved, given):
                 f"it takes {len(parameters)} parameters; expected these first: "
                 f"{', '.join(expected)}."
             )
-    return {key: v for key, v in parameters.items() if key not in reserved}
+    own = {key: v for key, v in parameters.items() if key not in reserved}
+    return {**(more or {}), **own}
 
 
 def _named(spec, table, kind):
@@ -188,22 +191,25 @@ def _named(spec, table, kind):
     )
 
 
-def canonical(text, table, kind, reserved=(), given=None):
+def canonical(text, table, kind, reserved=(), given=None, more=None):
     """A spec in its short form: options by the signature, defaults left out."""
-    spec = resolve(text, table, kind, reserved, given)
+    spec = resolve(text, table, kind, reserved, given, more)
+    allowed = _options(spec, table, reserved, given, more)
     values = {
         key: spec.options[key]
-        for key, parameter in known_parameters.of(spec.import_path).items()
+        for key, parameter in allowed.items()
         if spec.options.get(key, parameter.default) != parameter.default
     }
     return spelled(spec.name, values)
 
 
-def complete(text, table, kind, reserved=(), derived=None, given=None):
+def complete(
+    text, table, kind, reserved=(), derived=None, given=None, more=None
+):
     """A spec with every option written, so that it says what holds.
 
     Args:
-        text, table, kind, reserved, given: As in `resolve`.
+        text, table, kind, reserved, given, more: As in `resolve`.
         derived: Of the options whose default is None and stands for something
             else, a function from the options before it to what that is.
 
@@ -211,9 +217,10 @@ def complete(text, table, kind, reserved=(), derived=None, given=None):
         The spec as text; reading it gives the same values, whatever the
         defaults are then.
     """
-    spec = resolve(text, table, kind, reserved, given)
+    spec = resolve(text, table, kind, reserved, given, more)
+    allowed = _options(spec, table, reserved, given, more)
     values = {}
-    for key, parameter in _options(spec, table, reserved, given).items():
+    for key, parameter in allowed.items():
         value = spec.options.get(key, parameter.default)
         if value is None and key in (derived or {}):
             value = derived[key](values)

@@ -87,6 +87,20 @@ def of(import_path):
     return _imported(import_path)
 
 
+def reexported(module):
+    """What a module takes from others, without importing any.
+
+    Returns:
+        A dict from the name that it has there to `"package.module:object"`.
+    """
+    return {
+        alias.asname or alias.name: f"{node.module}:{alias.name}"
+        for node in ast.walk(_tree(module))
+        if isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names
+    }
+
+
 def _may_hold(tree, name):
     """Whether a module has a name that it does not define as a class."""
     if not tree.body:

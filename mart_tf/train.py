@@ -38,8 +38,8 @@ _STRINGS = {
     "set's (semi-supervised): npz:PATH as mart-label writes it, or "
     "pickle:PATH in RST's form.",
     "model": f"Network: {', '.join(models.MODELS)} (wide_resnet:depth=28:"
-    "width=10), the path of a .keras file, or module:function; default: "
-    f"{_DATASET}.",
+    "width=10; keras:MobileNetV2 or another of keras.applications), the path "
+    f"of a .keras file, or module:function; default: {_DATASET}.",
     "init_from": "What the weights of a new run start from: the workdir of a "
     "run, a .keras or a .weights.h5 file; default: random weights, or those of "
     "--model=FILE.keras; none: random weights for that file's network too.",
@@ -53,7 +53,7 @@ _STRINGS = {
     "piecewise:at=75+90:factor=0.1 (epochs counted from 1), cosine, both "
     f"with warmup_epochs=5 if asked for, or onecycle:peak=0.4; default: "
     f"{_DATASET}.",
-    "optimizer": "sgd (momentum 0.9), sgd:nesterov=true or adam, with "
+    "optimizer": "sgd (momentum 0.9), sgd:nesterov=true, adam or adamw, with "
     "options: sgd:momentum=0.95.",
     "update": f"How a step takes the gradient: {', '.join(training.UPDATES)}.",
     "precision": "float32, tf32 (float32 whose products a GPU rounds to 10 "
@@ -104,7 +104,7 @@ _FLOATS = {
     "label_smoothing": "Share of its label, at least 0 and less than 1, that "
     "an example gives to all classes in the loss's cross-entropies.",
     "weight_decay": "Coupled L2 on every trainable variable, at least 0; "
-    f"default: {_DATASET}.",
+    f"default: {_DATASET}; of adamw its own, decoupled one, default: 0.004.",
 }
 _INTEGERS = {
     "attack_steps": "Steps of the attack, at least 1.",

@@ -29,7 +29,7 @@ PUBLIC = {
     "mart_tf.evaluation": """DEFAULT Instance NATURAL Report Result Subject
         TRANSFER create is_transfer resolve""",
     "mart_tf.labeling": "label_pool pick_subsets",
-    "mart_tf.models": """MODELS build cnn4 cnn8 digits_cnn
+    "mart_tf.models": """MODELS application build cnn4 cnn8 digits_cnn
         preact_resnet18 resnet18 resnet50 small_cnn wide_resnet""",
     "mart_tf.training": """OPTIMIZERS OPTIMIZER_RESERVED SCHEDULES
         AWP SCHEDULE_RESERVED UPDATES Update""",

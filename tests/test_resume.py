@@ -427,3 +427,35 @@ def test_a_run_of_the_version_whose_optimizer_kept_the_average():
     assert workdir.load_classifier("run", "last")[1] == 2
     with pytest.raises(ValueError, match="give --ema=0.999 instead"):
         small_runs.train("run", epochs=3)
+
+
+def test_a_run_of_adamw_says_its_one_decay_and_continues():
+    said = small_runs.train(
+        "run", epochs=1, optimizer="adamw", weight_decay=0.01
+    )
+    assert "decoupled weight decay 0.01" in said
+    config = json.loads(pathlib.Path("run/run.json").read_text())["config"]
+    assert config["weight_decay"] is None
+    whole = "adamw:weight_decay=0.01:beta_1=0.9:beta_2=0.999:epsilon=1e-08"
+    assert config["optimizer"] == whole
+    flags = pathlib.Path("run/flags.cfg").read_text().splitlines()
+    assert f"--optimizer={whole}" in flags
+    assert not any(line.startswith("--weight_decay") for line in flags)
+    said = small_runs.train("run", epochs=2, optimizer=whole)
+    assert "Continuing run after epoch 1" in said
+
+
+def test_a_run_of_the_version_that_let_two_decays_act():
+    users = {"optimizer": "keras.optimizers:AdamW", "epochs": 2}
+    with pytest.raises(ValueError, match="both would act; give --weight_dec"):
+        small_runs.train("run", **users, weight_decay=0.001)
+    assert not pathlib.Path("run").exists()
+    small_runs.train("run", **users | {"epochs": 1})
+    file = pathlib.Path("run/run.json")
+    content = json.loads(file.read_text())
+    del content["sha256"]
+    content["config"]["weight_decay"] = 0.001
+    file.write_text(json.dumps(content))
+    with pytest.warns(UserWarning, match="both act"):
+        said = small_runs.train("run", **users, weight_decay=0.001)
+    assert "Continuing run after epoch 1" in said

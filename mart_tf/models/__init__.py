@@ -9,6 +9,7 @@ import typing
 from mart_tf import lazy
 
 if typing.TYPE_CHECKING:
+    from mart_tf.models.applications import application as application
     from mart_tf.models.loading import build as build
     from mart_tf.models.preactivation import preact_resnet18 as preact_resnet18
     from mart_tf.models.preactivation import wide_resnet as wide_resnet
@@ -28,8 +29,13 @@ MODELS = {
     "resnet50": "mart_tf.models.resnet:resnet50",
     "preact_resnet18": "mart_tf.models.preactivation:preact_resnet18",
     "wide_resnet": "mart_tf.models.preactivation:wide_resnet",
+    "keras": "mart_tf.models.applications:application",
 }
 
 __getattr__, __dir__ = lazy.attributes(
-    __name__, {**MODELS, "build": "mart_tf.models.loading:build"}
+    __name__,
+    {
+        **{path.partition(":")[2]: path for path in MODELS.values()},
+        "build": "mart_tf.models.loading:build",
+    },
 )

@@ -26,6 +26,8 @@ def build(
     seed: int = 0,
     precision: str = "float32",
     anew: bool = False,
+    pixel_range: tuple[float, float] = (0.0, 1.0),
+    pretrained: bool = True,
 ) -> keras.Model:
     """The classifier that a spec names, for a data set's images and classes.
 
@@ -42,6 +44,10 @@ def build(
             is rebuilt from its configuration where its precision is another.
         anew: Whether the network of a `.keras` file gets new weights, see
             `renewed`; default: it keeps those of the file.
+        pixel_range: Least and greatest value of a pixel, which a network of
+            keras.applications takes into its preprocessing.
+        pretrained: False where other weights come after: those that
+            `weights=imagenet` names are then not read.
 
     Returns:
         A `keras.Model` from images to scores `[batch, num_classes]`.
@@ -53,7 +59,15 @@ def build(
     if precision not in PRECISIONS:
         raise options.unknown("precision", str(precision), PRECISIONS)
     try:
-        return _build(spec, input_shape, num_classes, seed, precision, anew)
+        return _build(
+            spec,
+            input_shape,
+            num_classes,
+            seed,
+            precision,
+            anew,
+            {"pixel_range": pixel_range, "pretrained": pretrained},
+        )
     except (MemoryError, tf.errors.ResourceExhaustedError) as error:
         raise ValueError(
             f"Model {spec!r} does not fit into the memory of this machine, on "
@@ -62,20 +76,23 @@ def build(
         ) from error
 
 
-def _build(spec, input_shape, num_classes, seed, precision, anew):
+def _build(
+    spec, input_shape, num_classes, seed, precision, anew, of_applications
+):
     kind, resolved = names.check(spec)
     input_shape = tuple(int(size) for size in input_shape)
-    if kind == "table":
+    if kind in ("table", "application"):
         if len(input_shape) != 3:
             raise ValueError(
                 f"Model {spec!r} needs images of shape (height, width, "
                 f"channels); the data set's have shape {input_shape}."
             )
         function = options.load(resolved.import_path)
+        settings = resolved.options
+        if kind == "application":
+            settings = settings | of_applications
         with _policy(precision):
-            return function(
-                input_shape, num_classes, seed=seed, **resolved.options
-            )
+            return function(input_shape, num_classes, seed=seed, **settings)
     # A user's code may set a policy of its own: it does not outlive this.
     with _policy("float32"):
         if kind == "file":
@@ -121,7 +138,7 @@ def with_precision(model, precision):
             rebuilt = keras.saving.deserialize_keras_object(
                 _rewritten(config, precision, head), safe_mode=False
             )
-        _take_weights(rebuilt, model)
+        take_weights(rebuilt, model)
     except (TypeError, ValueError, NotImplementedError) as error:
         raise _no_rebuild(model, precision) from error
     if not _computes_in(rebuilt, precision):
@@ -154,7 +171,7 @@ def renewed(model, seed):
         )
         for new, old in zip(_flatten(rebuilt), _flatten(model), strict=True):
             if hasattr(old, "adapt"):
-                _take_weights(new, old)
+                take_weights(new, old)
     except (TypeError, ValueError, NotImplementedError) as error:
         raise _no_rebuild(model, "new") from error
     return rebuilt
@@ -176,7 +193,7 @@ def copy(model):
         rebuilt = keras.saving.deserialize_keras_object(
             keras.saving.serialize_keras_object(model), safe_mode=False
         )
-        _take_weights(rebuilt, model)
+        take_weights(rebuilt, model)
     except (TypeError, ValueError, NotImplementedError) as error:
         raise ValueError(
             f"Model {model.name!r} cannot be copied by its configuration, to "
@@ -355,7 +372,7 @@ def _rewritten(config, policy, head):
     return {k: _rewritten(value, policy, head) for k, value in config.items()}
 
 
-def _take_weights(new, old):
+def take_weights(new, old):
     """Gives a layer or model the weights of its like."""
     new.set_weights(old.get_weights())
     for layer in _flatten(new):

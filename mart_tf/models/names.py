@@ -1,7 +1,7 @@
 """What a user may name as a model, checked without TensorFlow.
 
-A model spec is a name of the table with its options, the path of a `.keras`
-file, or `package.module:function`.
+A model spec is a name of the table with its options, `keras:NAME` among them,
+the path of a `.keras` file, or `package.module:function`.
 """
 
 import numbers
@@ -10,12 +10,13 @@ import pathlib
 from mart_tf import limits
 from mart_tf import models
 from mart_tf import options
+from mart_tf.models import application_names
 
 # Parameters of the table's functions that the data and the run fill in.
 _RESERVED = ("input_shape", "num_classes", "seed")
 # Of a user's own function: the shape and the number of classes.
 _GIVEN = 2
-_OTHER_FORMS = ("FILE.keras", "package.module:function")
+_OTHER_FORMS = ("keras:NAME", "FILE.keras", "package.module:function")
 
 # Options of the table's networks that not every value fits: a test of the
 # value, and what is expected.
@@ -52,8 +53,9 @@ def check(spec):
             the first and the last with options.
 
     Returns:
-        What was named: `("table", options.Spec)`, `("file", pathlib.Path)` or
-        `("function", options.Spec)`.
+        What was named: `("table", options.Spec)`, `("application",
+        options.Spec)`, `("file", pathlib.Path)` or `("function",
+        options.Spec)`.
 
     Raises:
         ValueError: On an unknown name or option, an option's value that no
@@ -62,12 +64,17 @@ def check(spec):
     """
     if spec.endswith(".keras"):
         return "file", _file(spec)
+    if application_names.is_named(spec):
+        return "application", application_names.resolve(spec)
     parsed = options.parse(spec)
     own = parsed.name not in models.MODELS
+    if own:
+        application_names.check_no_other_form(parsed)
     if own and parsed.argument is None:
-        raise options.unknown(
-            "model", parsed.name, [*models.MODELS, *_OTHER_FORMS]
-        )
+        names = [
+            name for name in models.MODELS if name != application_names.NAME
+        ]
+        raise options.unknown("model", parsed.name, [*names, *_OTHER_FORMS])
     resolved = options.resolve(
         spec, models.MODELS, "model", _RESERVED, given=_GIVEN
     )
@@ -78,8 +85,11 @@ def check(spec):
 
 def canonical(spec):
     """A model spec in its short form, a table's network's defaults left out."""
-    if check(spec)[0] == "file":
+    kind, _ = check(spec)
+    if kind == "file":
         return spec
+    if kind == "application":
+        return application_names.canonical(spec)
     return options.canonical(
         spec, models.MODELS, "model", _RESERVED, given=_GIVEN
     )
@@ -87,8 +97,11 @@ def canonical(spec):
 
 def complete(spec):
     """A model spec with every option of a table's network written."""
-    if check(spec)[0] == "file":
+    kind, _ = check(spec)
+    if kind == "file":
         return spec
+    if kind == "application":
+        return application_names.complete(spec)
     return options.complete(
         spec, models.MODELS, "model", _RESERVED, given=_GIVEN
     )

@@ -108,9 +108,9 @@ class Config:
             A `Config` without None but for `data_dir`, `pool`, `init_from`,
             `validation_images` (counted once the data is read),
             `steps_per_epoch` (those of a pass over the training split),
-            `callbacks` and `regularization` (moved into `defense`). Network,
-            defense,
-            update, optimizer and schedule say all their options.
+            `callbacks`, `regularization` (moved into `defense`) and, where
+            the optimizer has its own, `weight_decay` (moved into it). Network,
+            defense, update, optimizer and schedule say all their options.
 
         Raises:
             ValueError: On anything that no run could start with.
@@ -148,6 +148,10 @@ class Config:
                 "default for linf alone (0.5, or 128/255, is usual for "
                 "CIFAR-10 in l2, 1.5 for MNIST)."
             )
+        self._check_number("weight_decay")
+        optimizer = optimizers.complete(
+            optimizers.with_decay(self.optimizer, self.weight_decay)
+        )
         given = dataclasses.replace(
             self,
             defense=self._whole_defense(),
@@ -168,7 +172,12 @@ class Config:
                 given.epsilon / 4 if step_size is None else step_size
             ),
             update=options.complete(given.update, training.UPDATES, "update"),
-            optimizer=optimizers.complete(given.optimizer),
+            optimizer=optimizer,
+            weight_decay=(
+                given.weight_decay
+                if optimizers.own_decay(optimizer) is None
+                else None
+            ),
             schedule=options.complete(
                 given.schedule,
                 training.SCHEDULES,

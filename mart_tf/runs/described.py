@@ -7,6 +7,7 @@ from mart_tf import screen
 from mart_tf import threat as threat_model
 from mart_tf.defenses import base
 from mart_tf.runs import devices
+from mart_tf.training import optimizers
 
 _XLA = {
     False: "off",
@@ -62,7 +63,7 @@ def print_settings(
             f"{config.epochs} epochs of {steps} steps, batch size "
             f"{config.batch_size}, "
             f"{config.optimizer}, learning rate {config.learning_rate:g}, "
-            f"{config.schedule}, weight decay {config.weight_decay:g}, "
+            f"{config.schedule}, {_decay(config)}, "
             f"label smoothing {config.label_smoothing:g}, "
             f"epsilon warm-up {config.epsilon_warmup_epochs:g} epochs, "
             f"{'augmented' if config.augment else 'not augmented'}, "
@@ -86,6 +87,13 @@ def _tensorboard_line(config):
     if folder is None:
         return "not written; pip install 'mart-tf[tensorboard]' for its logs"
     return f"tensorboard --logdir={folder}"
+
+
+def _decay(config):
+    own = optimizers.own_decay(config.optimizer)
+    if own is not None:
+        return f"decoupled weight decay {own:g}"
+    return f"weight decay {config.weight_decay:g}"
 
 
 def _average_line(config):

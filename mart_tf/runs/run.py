@@ -3,26 +3,23 @@
 import contextlib
 import dataclasses
 import math
-import shlex
 
 import rich.console
 import tensorflow as tf
 
 from mart_tf import data
 from mart_tf import defenses
-from mart_tf import errors
 from mart_tf import files
 from mart_tf import screen
 from mart_tf.models import loading
 from mart_tf.runs import checkpoints
-from mart_tf.runs import curves
 from mart_tf.runs import described
 from mart_tf.runs import devices
+from mart_tf.runs import ending
 from mart_tf.runs import events
 from mart_tf.runs import fitting
 from mart_tf.runs import history
 from mart_tf.runs import initialization
-from mart_tf.runs import overfitting
 from mart_tf.runs import own_callbacks
 from mart_tf.runs import signals
 from mart_tf.runs import workdir
@@ -63,7 +60,7 @@ def train(config, record, console, leave=None, members=None, callbacks=()):
 
 def _train(config, record, console, leave, together, callbacks):
     """The run, once it is known who trains it."""
-    _check_options(config)
+    _check_options(config, record)
     if config.callbacks:
         callbacks = [*own_callbacks.create(config.callbacks), *callbacks]
     strategy = together.strategy
@@ -138,7 +135,7 @@ def _continue(training, record, facts, console, steps, seen):
         instead = "Starting anew."
     for warning in warnings:
         screen.say(f"{warning} {instead}", on=console)
-    nothing_left = _nothing_left(config, model, saved, finished)
+    nothing_left = ending.nothing_left(config, model, saved, finished)
     if nothing_left:
         screen.say(f"{config.workdir} {nothing_left}", on=console)
         return
@@ -173,59 +170,8 @@ def _continue(training, record, facts, console, steps, seen):
     if not together.is_chief:
         # Which may still be writing the last epoch.
         return
-    # One epoch is a point, and no curve.
-    if len(saved.rows) > 1:
-        screen.say(_drawn(config.workdir), on=console)
-    workdir_flag = shlex.quote(f"--workdir={config.workdir}")
-    screen.say(f"Evaluate it: mart-evaluate {workdir_flag}", on=console)
-    if int(saved.epoch) < config.epochs:
-        screen.say(_why_stopped(config, model, saved), on=console)
-    for sentence in _overfitted(config, model, saved):
+    for sentence in ending.sentences(config, model, saved):
         screen.say(sentence, on=console)
-    screen.say(f"Finished: {_best_epoch(config, model, saved)}.", on=console)
-
-
-def _why_stopped(config, model, saved):
-    """Why a run ended before its last epoch, a sentence."""
-    where = f"after epoch {int(saved.epoch)} of {config.epochs}"
-    if _is_stopped_early(config, model, saved):
-        return (
-            f"Stopped early, {where}: --early_stopping_patience is "
-            f"{config.early_stopping_patience}."
-        )
-    return f"A callback stopped the run {where}; the same command goes on."
-
-
-def _is_stopped_early(config, model, saved):
-    values = overfitting.accuracies(saved.rows, model.defense.selects_by)
-    return overfitting.is_stopped(values, config.early_stopping_patience)
-
-
-def _drawn(path):
-    """Draws the curves of a finished run; a sentence."""
-    try:
-        return f"Curves: {curves.save(path)}"
-    except (OSError, ValueError) as error:
-        # The run itself is safe.
-        return (
-            f"The curves are not drawn ({errors.first_line(error)}); "
-            f"mart-train --curves={path} draws them."
-        )
-
-
-def _nothing_left(config, model, saved, finished):
-    """Why a run does not go on, or None."""
-    if finished >= config.epochs:
-        return (
-            f"has finished its {finished} epochs; there is nothing to do. Give "
-            "a larger --epochs to train on."
-        )
-    if _is_stopped_early(config, model, saved):
-        return (
-            f"has stopped early, after epoch {finished}; there is nothing to "
-            "do. Give a larger --early_stopping_patience, or 0, to train on."
-        )
-    return None
 
 
 def _data(config, record):
@@ -242,33 +188,6 @@ def _data(config, record):
     )
     images = len(dataset.validation)
     return dataclasses.replace(config, validation_images=images), dataset
-
-
-def _best_epoch(config, model, saved):
-    """Which epoch is the best, in a few words."""
-    if not config.validation_images:
-        return (
-            f"epoch {int(saved.epoch)}, the last, stands for the best, as "
-            "there is no validation split to choose by"
-        )
-    return (
-        f"best epoch {saved.best_epoch}, with "
-        f"{model.defense.selects_by.replace('_', ' ')} "
-        f"{100 * float(saved.best_accuracy):.1f} % on the validation split"
-    )
-
-
-def _overfitted(config, model, saved):
-    """A sentence if the last epoch lost what the best one had."""
-    name = model.defense.selects_by
-    values = overfitting.accuracies(saved.rows, name)
-    gap = overfitting.gap(values, config.validation_images)
-    if gap:
-        kind = "Robust overfitting" if "robust" in name else "Overfitting"
-        yield (
-            f"{kind}: epoch {len(values)}, the last, is {100 * gap:.1f} points "
-            "below the best on the validation split."
-        )
 
 
 def facts_of(config, dataset, model, policy):
@@ -312,6 +231,7 @@ def compiled_model(config, dataset, pool, steps, policy):
         seed=config.seed,
         precision=policy,
         anew=config.init_from == initialization.ANEW,
+        pixel_range=(config.pixel_min, config.pixel_max),
     )
     model = adversarial.AdversarialClassifier(
         network,
@@ -322,7 +242,7 @@ def compiled_model(config, dataset, pool, steps, policy):
         random_start=config.random_start,
         epsilon_warmup_steps=math.ceil(config.epsilon_warmup_epochs * steps),
         update=config.update,
-        weight_decay=config.weight_decay,
+        weight_decay=config.weight_decay or 0.0,
         label_smoothing=config.label_smoothing,
         ema=config.ema,
         ema_warmup_steps=math.ceil(config.ema_warmup_epochs * steps),
@@ -355,9 +275,12 @@ def _steps_per_epoch(config, dataset, pool, replicas):
     return config.steps_per_epoch or a_pass
 
 
-def _check_options(config):
+def _check_options(config, record):
     """Refuses options of names before any data is read."""
     defenses.get(config.defense).check(
         described.threat(config), config.random_start
     )
     schedules.create(config.schedule, config.learning_rate, 1, config.epochs)
+    # A run of an earlier version goes on with both.
+    if not record:
+        optimizers.check_one_decay(config.optimizer, config.weight_decay)

@@ -79,7 +79,11 @@ def load_classifier(path, checkpoint="best"):
 
     run = trained(path)
     classifier = loading.build(
-        model_spec(path, run.config.model), run.image_shape, run.num_classes
+        model_spec(path, run.config.model),
+        run.image_shape,
+        run.num_classes,
+        pixel_range=(run.config.pixel_min, run.config.pixel_max),
+        pretrained=False,
     )
     epoch, warnings = checkpoints.restore_classifier(
         path,

@@ -24,6 +24,7 @@ SCHEDULE_RESERVED = ("learning_rate", "steps_per_epoch", "epochs")
 OPTIMIZERS = {
     "sgd": "mart_tf.training.optimizers:sgd",
     "adam": "mart_tf.training.optimizers:adam",
+    "adamw": "mart_tf.training.optimizers:adamw",
 }
 
 # What an optimizer is given by the run, not by the user.

@@ -2,6 +2,7 @@
 
 import math
 import numbers
+import warnings
 
 import keras
 import tensorflow as tf
@@ -125,10 +126,17 @@ def check_compile(loss, jit_compile):
         )
 
 
-def check_optimizer(optimizer):
-    """Refuses an optimizer that scales its loss."""
+def check_optimizer(optimizer, weight_decay):
+    """Refuses an optimizer that scales its loss; warns of two decays."""
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         raise ValueError(
             "The optimizer scales its loss for float16, which is not "
             "supported; use the policy mixed_bfloat16 or float32."
+        )
+    if weight_decay and optimizer.weight_decay:
+        warnings.warn(
+            f"The optimizer {optimizer.name} has a weight decay of its own, "
+            f"{optimizer.weight_decay:g}, beside the model's weight_decay="
+            f"{weight_decay:g}, and both act; give one of them.",
+            stacklevel=4,
         )

@@ -56,7 +56,7 @@ class CheckedModel(private.BuiltOnce):
             jit_compile=jit_compile is True,
             **kwargs,
         )
-        arguments.check_optimizer(self.optimizer)
+        arguments.check_optimizer(self.optimizer, self.weight_decay)
         replicas.check_compiled(self)
 
     def get_compile_config(self):

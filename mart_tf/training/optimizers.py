@@ -1,7 +1,8 @@
 """Optimizers by name, with the settings of the papers.
 
 Weight decay is not theirs: `AdversarialClassifier` adds the coupled
-`weight_decay * w` to the gradient, before the momentum, as PyTorch does.
+`weight_decay * w` to the gradient, before the momentum, as PyTorch does. That
+of `adamw` alone is its own, and then no other acts: see `with_decay`.
 Keras is imported where an optimizer is made, so that a program can check a
 spec before.
 """
@@ -84,6 +85,94 @@ def adam(
     return keras.optimizers.Adam(learning_rate, **settings)
 
 
+def adamw(
+    learning_rate,
+    weight_decay: float = 0.004,
+    beta_1: float = 0.9,
+    beta_2: float = 0.999,
+    epsilon: float = 1e-8,
+):
+    """AdamW (Loshchilov and Hutter, ICLR 2019), Algorithm 2.
+
+        w = w - rate weight_decay w - the step of Adam
+
+    Decoupled: the decay is no part of the gradient, so that Adam does not
+    divide it by sqrt(v). As in Keras and PyTorch it is multiplied by the rate,
+    schedule included: the lambda of the paper is rate * weight_decay. It acts
+    on every trainable variable, biases and batch norm included, as the coupled
+    one does.
+
+    Args:
+        learning_rate: A number above 0, or a Keras schedule.
+        weight_decay: At least 0; Keras's own default.
+        beta_1, beta_2, epsilon: As of `adam`.
+
+    Returns:
+        A `keras.optimizers.AdamW`.
+
+    Raises:
+        ValueError: If a value lies outside its range.
+    """
+    settings = {
+        "weight_decay": weight_decay,
+        "beta_1": beta_1,
+        "beta_2": beta_2,
+        "epsilon": epsilon,
+    }
+    _check("adamw", settings)
+    import keras
+
+    return keras.optimizers.AdamW(learning_rate, **settings)
+
+
+def with_decay(spec, weight_decay):
+    """A spec with `--weight_decay` in it, where the decay is the optimizer's.
+
+    Args:
+        spec: Such as "sgd" or "adamw:beta_1=0.8".
+        weight_decay: What `--weight_decay` says, or None.
+
+    Raises:
+        ValueError: If the spec says its decay too.
+    """
+    resolved = check(spec)
+    if resolved.name != "adamw" or weight_decay is None:
+        return spec
+    if "weight_decay" in resolved.options:
+        raise ValueError(
+            f"--weight_decay={weight_decay:g} and --optimizer={spec} both set "
+            "the weight decay; give one."
+        )
+    return f"{spec}:weight_decay={weight_decay!r}"
+
+
+def own_decay(spec):
+    """The decoupled weight decay of a complete spec, or None."""
+    resolved = check(spec)
+    if resolved.name != "adamw":
+        return None
+    return resolved.options["weight_decay"]
+
+
+def check_one_decay(spec, weight_decay):
+    """Refuses a coupled decay beside one of a user's own optimizer.
+
+    Args:
+        spec: The optimizer's, complete.
+        weight_decay: The coupled decay, or None.
+
+    Raises:
+        ValueError: If both are above 0.
+    """
+    own = create(spec, 1.0).weight_decay
+    if own and weight_decay:
+        raise ValueError(
+            f"--optimizer={spec} has a weight decay of its own, {own:g}, "
+            f"beside --weight_decay={weight_decay:g}, and both would act; "
+            "give --weight_decay=0, or an optimizer without."
+        )
+
+
 def check(spec):
     """Checks a spec such as "sgd:nesterov=true", without TensorFlow.
 
@@ -158,6 +247,11 @@ def _check(name, settings):
             raise ValueError(
                 f"The optimizer {name} has {key}={value:g}; expected at least "
                 "0 and less than 1."
+            )
+        if key == "weight_decay" and not 0.0 <= value < float("inf"):
+            raise ValueError(
+                f"The optimizer {name} has weight_decay={value:g}; expected a "
+                "number of at least 0, such as 0.004."
             )
         if key == "epsilon" and not 0.0 < value < float("inf"):
             raise ValueError(

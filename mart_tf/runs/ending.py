@@ -1,0 +1,104 @@
+"""What a run says when it ends, and when nothing of it is left to do."""
+
+import shlex
+
+from mart_tf import errors
+from mart_tf.runs import curves
+from mart_tf.runs import overfitting
+
+
+def sentences(config, model, saved):
+    """What is said of a run that has ended, one after the other.
+
+    Where its curves lie, how it is evaluated, why it ended before its last
+    epoch, whether it lost robustness towards its end, and its best epoch.
+
+    Args:
+        config: Its resolved `Config`.
+        model: Its `AdversarialClassifier`.
+        saved: Its `Checkpoints`.
+    """
+    # One epoch is a point, and no curve.
+    if len(saved.rows) > 1:
+        yield _drawn(config.workdir)
+    workdir_flag = shlex.quote(f"--workdir={config.workdir}")
+    yield f"Evaluate it: mart-evaluate {workdir_flag}"
+    if int(saved.epoch) < config.epochs:
+        yield _why_stopped(config, model, saved)
+    yield from _overfitted(config, model, saved)
+    yield f"Finished: {_best_epoch(config, model, saved)}."
+
+
+def nothing_left(config, model, saved, finished):
+    """Why a run does not go on, behind its name, or None.
+
+    Args:
+        config, model, saved: As of `sentences`.
+        finished: How many epochs it has finished.
+    """
+    if finished >= config.epochs:
+        return (
+            f"has finished its {finished} epochs; there is nothing to do. Give "
+            "a larger --epochs to train on."
+        )
+    if _is_stopped_early(config, model, saved):
+        return (
+            f"has stopped early, after epoch {finished}; there is nothing to "
+            "do. Give a larger --early_stopping_patience, or 0, to train on."
+        )
+    return None
+
+
+def _drawn(path):
+    """Draws the curves of a finished run; a sentence."""
+    try:
+        return f"Curves: {curves.save(path)}"
+    except (OSError, ValueError) as error:
+        # The run itself is safe.
+        return (
+            f"The curves are not drawn ({errors.first_line(error)}); "
+            f"mart-train --curves={path} draws them."
+        )
+
+
+def _why_stopped(config, model, saved):
+    """Why a run ended before its last epoch, a sentence."""
+    where = f"after epoch {int(saved.epoch)} of {config.epochs}"
+    if _is_stopped_early(config, model, saved):
+        return (
+            f"Stopped early, {where}: --early_stopping_patience is "
+            f"{config.early_stopping_patience}."
+        )
+    return f"A callback stopped the run {where}; the same command goes on."
+
+
+def _is_stopped_early(config, model, saved):
+    values = overfitting.accuracies(saved.rows, model.defense.selects_by)
+    return overfitting.is_stopped(values, config.early_stopping_patience)
+
+
+def _overfitted(config, model, saved):
+    """A sentence if the last epoch lost what the best one had."""
+    name = model.defense.selects_by
+    values = overfitting.accuracies(saved.rows, name)
+    gap = overfitting.gap(values, config.validation_images)
+    if gap:
+        kind = "Robust overfitting" if "robust" in name else "Overfitting"
+        yield (
+            f"{kind}: epoch {len(values)}, the last, is {100 * gap:.1f} points "
+            "below the best on the validation split."
+        )
+
+
+def _best_epoch(config, model, saved):
+    """Which epoch is the best, in a few words."""
+    if not config.validation_images:
+        return (
+            f"epoch {int(saved.epoch)}, the last, stands for the best, as "
+            "there is no validation split to choose by"
+        )
+    return (
+        f"best epoch {saved.best_epoch}, with "
+        f"{model.defense.selects_by.replace('_', ' ')} "
+        f"{100 * float(saved.best_accuracy):.1f} % on the validation split"
+    )
