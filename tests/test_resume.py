@@ -156,7 +156,7 @@ WITHIN = [("on_train_batch_end", 13)]
             {
                 "ema": 0.9,
                 "ema_warmup_epochs": 0.3,
-                "augment": True,
+                "augment": "crop:padding=1,flip,cutout:size=3",
                 "update": "awp:from_epoch=2",
             },
             BOTH,
@@ -408,6 +408,26 @@ def test_a_run_of_an_earlier_version_continues():
         workdir.prepare(
             small_runs.config_of("run", epochs=3, regularization=6.0)
         )
+
+
+@pytest.mark.parametrize("old", [True, False])
+def test_a_run_whose_augmentation_was_a_truth_value_continues(old):
+    workdir.write(small_runs.config_of("run", epochs=2), small_runs.FACTS)
+    file = pathlib.Path("run/run.json")
+    content = json.loads(file.read_text())
+    del content["sha256"]
+    content["config"]["augment"] = old
+    file.write_text(json.dumps(content))
+    pathlib.Path("run/checkpoints").mkdir()
+    pathlib.Path("run/checkpoints/ckpt-1.index").touch()
+    names = {True: ("true", "crop,flip"), False: ("false", "none")}
+    for same in names[old]:
+        config = small_runs.config_of("run", epochs=3, augment=same)
+        assert workdir.prepare(config) is not None
+    for other in names[not old]:
+        config = small_runs.config_of("run", epochs=3, augment=other)
+        with pytest.raises(ValueError, match="--augment was .*, now "):
+            workdir.prepare(config)
 
 
 def test_a_run_of_the_version_whose_optimizer_kept_the_average():

@@ -11,6 +11,7 @@ from mart_tf import options
 from mart_tf import places
 from mart_tf import runs
 from mart_tf import training
+from mart_tf.data import augmentation_names
 from mart_tf.models import declared
 from mart_tf.models import names
 from mart_tf.runs import own_callbacks
@@ -63,7 +64,7 @@ class Config:
     dataset: str = "digits"
     data_dir: str | None = None
     download: bool = False
-    augment: bool | None = None
+    augment: str | None = None
     validation_images: int | None = None
     pool: str | None = None
     pool_fraction: float = 0.5
@@ -109,8 +110,8 @@ class Config:
             `validation_images` (counted once the data is read),
             `steps_per_epoch` (those of a pass over the training split),
             `callbacks` and `regularization` (moved into `defense`). Network,
-            defense,
-            update, optimizer and schedule say all their options.
+            defense, update, optimizer, schedule and augmentations say all
+            their options.
 
         Raises:
             ValueError: On anything that no run could start with.
@@ -162,6 +163,7 @@ class Config:
         return dataclasses.replace(
             given,
             workdir=given.workdir or given._own_name(),
+            augment=augmentation_names.complete(given.augment),
             model=names.complete(given.model),
             defense=defenses.complete(given.defense, given.epsilon),
             attack_step_size=(

@@ -65,7 +65,7 @@ def print_settings(
             f"{config.schedule}, weight decay {config.weight_decay:g}, "
             f"label smoothing {config.label_smoothing:g}, "
             f"epsilon warm-up {config.epsilon_warmup_epochs:g} epochs, "
-            f"{'augmented' if config.augment else 'not augmented'}, "
+            f"augmented by {config.augment}, "
             f"seed {config.seed}",
         ),
         ("update", config.update),

@@ -13,6 +13,7 @@ from mart_tf import defenses
 from mart_tf import errors
 from mart_tf import files
 from mart_tf import screen
+from mart_tf.data import augmentation
 from mart_tf.models import loading
 from mart_tf.runs import checkpoints
 from mart_tf.runs import curves
@@ -69,6 +70,8 @@ def _train(config, record, console, leave, together, callbacks):
     strategy = together.strategy
     config, dataset = _data(config, record)
     replicas = strategy.num_replicas_in_sync
+    # Refused before anything is written.
+    augmentation.create(config.augment, dataset.image_shape)
     pool = _pool(config, dataset)
     steps = _steps_per_epoch(config, dataset, pool, replicas)
     if record:
