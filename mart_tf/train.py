@@ -54,6 +54,9 @@ _STRINGS = {
     "norm": "Norm of the threat model: linf or l2.",
     "random_start": "Start of the attack: uniform, gaussian (0.001 N(0, 1)) "
     "or none.",
+    "attack_batch_norm": "What batch norm normalizes by in the attack of a "
+    "training step: inference (its moving statistics) or batch (those of the "
+    "batch; the moving ones stay as they are).",
     "schedule": "Learning rate over the epochs: constant, "
     "piecewise:at=75+90:factor=0.1 (epochs counted from 1), cosine, both "
     f"with warmup_epochs=5 if asked for, or onecycle:peak=0.4; default: "

@@ -81,6 +81,7 @@ class Config:
     attack_steps: int = 10
     attack_step_size: float | None = None
     random_start: str = "uniform"
+    attack_batch_norm: str = "inference"
     epsilon_warmup_epochs: float | None = None
     epochs: int | None = None
     steps_per_epoch: int | None = None
@@ -225,6 +226,11 @@ class Config:
             ("norm", self.norm, choices.NORMS),
             ("outputs", self.outputs, choices.OUTPUTS),
             ("random start", self.random_start, choices.RANDOM_STARTS),
+            (
+                "attack batch norm",
+                self.attack_batch_norm,
+                choices.ATTACK_BATCH_NORM,
+            ),
         ]:
             if value not in allowed:
                 raise options.unknown(kind, value, allowed)

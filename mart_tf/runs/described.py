@@ -55,7 +55,7 @@ def print_settings(
         ("model", config.model),
         ("defense", config.defense),
         ("threat model", threat(config).describe()),
-        ("attack", model.defense.describe_attack(*attack)),
+        ("attack", _attack_line(config, model, attack)),
         ("validation", _validation_line(config, attack)),
         (
             "training",
@@ -79,6 +79,13 @@ def print_settings(
     ]
     for name, value in lines:
         screen.say(value, heading=f"{name:13}", on=console)
+
+
+def _attack_line(config, model, attack):
+    described = model.defense.describe_attack(*attack)
+    if config.attack_batch_norm == "batch":
+        described += ", batch norm by the batch's own statistics"
+    return described
 
 
 def _tensorboard_line(config):

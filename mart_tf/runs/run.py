@@ -323,6 +323,7 @@ def compiled_model(config, dataset, pool, steps, policy):
         config.attack_steps,
         config.attack_step_size,
         random_start=config.random_start,
+        attack_batch_norm=config.attack_batch_norm,
         epsilon_warmup_steps=math.ceil(config.epsilon_warmup_epochs * steps),
         update=config.update,
         weight_decay=config.weight_decay,
@@ -340,7 +341,9 @@ def compiled_model(config, dataset, pool, steps, policy):
     replicas = model.distribute_strategy.num_replicas_in_sync
     model.compile(
         optimizers.create(config.optimizer, rate),
-        jit_compile=devices.jit_compile(config.xla, replicas),
+        jit_compile=devices.jit_compile(
+            config.xla, replicas, meet=config.attack_batch_norm == "batch"
+        ),
     )
     model.optimizer.build(model.trainable_variables)
     return model
