@@ -54,7 +54,7 @@ def test_what_a_defense_keeps_of_each_example_continues_too():
         "steps_per_epoch": 7,
     }
     said = small_runs.train("whole", epochs=3, **settings)
-    assert "npz:pool.npz: 300 images of 8x8x1, with labels" in said
+    assert "npz:pool.npz: 300 images of 8x8x1, with labels; read" in said
     assert "3 epochs of 7 steps" in said
     assert "50 % of each batch, weight 0.5" in said
     small_runs.train("parts", epochs=1, **settings)
@@ -75,6 +75,22 @@ def test_what_a_defense_keeps_of_each_example_continues_too():
     np.savez("pool.npz", image=images, label=labels[::-1])
     with pytest.raises(ValueError, match="pool.npz has changed since"):
         small_runs.train("parts", epochs=4, **settings)
+
+
+def test_a_pool_on_disk_trains_as_one_in_memory():
+    images, labels = small_runs.pool_arrays()
+    np.savez("stored.npz", image=images, label=labels)
+    np.savez_compressed("packed.npz", image=images, label=labels)
+    for name in ("stored", "packed"):
+        said = small_runs.train(
+            name,
+            pool=f"npz:{name}.npz",
+            epochs=2,
+            steps_per_epoch=3,
+            augment="crop:padding=1",
+        )
+        assert ("; read from disk" in said) == (name == "stored")
+    small_runs.assert_same("stored", "packed")
 
 
 def test_a_cosine_run_does_not_grow():

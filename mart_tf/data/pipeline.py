@@ -14,6 +14,7 @@ import tensorflow as tf
 from mart_tf import limits
 from mart_tf import noise
 from mart_tf.data import augmentation
+from mart_tf.data import mapping
 from mart_tf.data import pools
 from mart_tf.data import shards
 from mart_tf.data import splits
@@ -194,7 +195,9 @@ def _examples(split, count, seed, augmentations, start_step, wanted):
 def _pool_split(pool, first_index):
     labels = pool.labels.astype(np.int32)
     indices = first_index + np.arange(len(pool), dtype=np.int64)
-    return splits.MemorySplit(pool.images, labels, indices)
+    is_mapped = mapping.is_mapped(pool.images)
+    kind = splits.MappedSplit if is_mapped else splits.MemorySplit
+    return kind(pool.images, labels, indices)
 
 
 def _spread(labeled, part):
