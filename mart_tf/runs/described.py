@@ -5,6 +5,7 @@ import pathlib
 
 from mart_tf import screen
 from mart_tf import threat as threat_model
+from mart_tf.data import augmentation_names
 from mart_tf.defenses import base
 from mart_tf.runs import devices
 
@@ -65,7 +66,7 @@ def print_settings(
             f"{config.schedule}, weight decay {config.weight_decay:g}, "
             f"label smoothing {config.label_smoothing:g}, "
             f"epsilon warm-up {config.epsilon_warmup_epochs:g} epochs, "
-            f"augmented by {config.augment}, "
+            f"{_augmented(config)}, "
             f"seed {config.seed}",
         ),
         ("update", config.update),
@@ -86,6 +87,12 @@ def _attack_line(config, model, attack):
     if config.attack_batch_norm == "batch":
         described += ", batch norm by the batch's own statistics"
     return described
+
+
+def _augmented(config):
+    if config.augment == augmentation_names.NONE:
+        return "not augmented"
+    return f"augmented by {config.augment}"
 
 
 def _tensorboard_line(config):
