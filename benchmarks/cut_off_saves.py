@@ -31,7 +31,7 @@ _EVERY = flags.DEFINE_integer("every", 1, "Of how many changes one is tried.")
 
 _FLAGS = {
     "mart": (),
-    "average": ("--ema=0.9", "--augment=true"),
+    "average": ("--ema=0.9", "--augment=crop,flip"),
     "mma": ("--defense=mma",),
 }
 

@@ -507,7 +507,9 @@ def _model(network, size, precision, xla):
     images = generator.randint(0, 256, (20 * size, *shape), "uint8")
     labels = generator.randint(0, 10, len(images)).astype("int32")
     split = splits.memory_split(images, labels)
-    return model, mart_tf.data.training_batches(split, size, augment=True)
+    return model, mart_tf.data.training_batches(
+        split, size, augment="crop,flip"
+    )
 
 
 def _shape(network):

@@ -49,7 +49,7 @@ _COMMON = (
     "--epochs=3",
     "--precision=float32",
     "--checkpoint_every=3steps",
-    "--augment=true",
+    "--augment=crop,flip",
 )
 _EVERY = 3
 _DIGITS = "--dataset=digits"

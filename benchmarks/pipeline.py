@@ -48,16 +48,20 @@ def main(_):
     )
     cases = {
         "in memory": functools.partial(_batches, in_memory),
-        "augmented": functools.partial(_batches, in_memory, augment=True),
+        "augmented": functools.partial(
+            _batches, in_memory, augment="crop,flip"
+        ),
         "with a pool": functools.partial(
-            _batches, in_memory, augment=True, pool=pool
+            _batches, in_memory, augment="crop,flip", pool=pool
         ),
     }
     if _DATA_DIR.value is not None:
         streamed = data.load(
             "cifar10:mode=streaming", data_dir=_DATA_DIR.value
         ).train
-        cases["streamed"] = functools.partial(_batches, streamed, augment=True)
+        cases["streamed"] = functools.partial(
+            _batches, streamed, augment="crop,flip"
+        )
     rates = {name: [] for name in cases}
     for _ in range(_ROUNDS.value):
         for name, batches in cases.items():

@@ -118,7 +118,8 @@ OPTIONS = {
     # Images in one pass for each example.
     "samples": Whole(1, 10_000),
     "spsa_samples": Whole(1, 10_000),
-    # Pixels of a side that images are resized to.
+    # Pixels: around an image, and of a side.
+    "padding": Whole(1, 4096),
     "size": Whole(1, 4096),
 }
 

@@ -8,6 +8,10 @@ NORMS = ("linf", "l2")
 # Starts of an attack, see `ThreatModel.random_start`.
 RANDOM_STARTS = ("uniform", "gaussian", "none")
 
+# Statistics of batch norm in the inner attack: those that are kept, or those
+# of the batch.
+ATTACK_BATCH_NORM = ("inference", "batch")
+
 # What a classifier may return.
 OUTPUTS = ("logits", "probabilities")
 

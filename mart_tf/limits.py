@@ -39,6 +39,16 @@ DAMAGE = (
     zlib.error,
 )
 
+# What to do about what does not fit into the memory.
+TAKE_LESS = "take a part of it, smaller images, or a machine with more memory"
+STORED = (
+    "write it without compression, as numpy.savez does, and its images are "
+    "read from the disk"
+)
+AS_IMAGES = (
+    "save its images as uint8 or float32, and they are read from the disk"
+)
+
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a named pipe",
@@ -122,7 +132,7 @@ def read_json(path):
 
 
 @contextlib.contextmanager
-def archive(path, kind, members=None):
+def archive(path, kind, members=None, mapped=()):
     """A zip archive, its members looked at before one is read.
 
     Args:
@@ -130,6 +140,8 @@ def archive(path, kind, members=None):
         kind: What is expected, for messages: "an .npz file".
         members: Names of those that will be read; default: all. What is not
             there is passed over.
+        mapped: Names of those that take no memory where they are stored
+            without compression.
 
     Raises:
         Damaged: If it is no archive, or is damaged.
@@ -162,16 +174,27 @@ def archive(path, kind, members=None):
                 chosen = [entries[name] for name in members if name in entries]
             for info in chosen:
                 _check_member(path, kind, info)
-            check_size(path, sum(info.file_size for info in chosen))
+            in_memory = [
+                info
+                for info in chosen
+                if info.filename not in mapped
+                or info.compress_type != zipfile.ZIP_STORED
+            ]
+            advice = TAKE_LESS
+            if any(info.filename in mapped for info in in_memory):
+                advice = STORED
+            expanded = sum(info.file_size for info in in_memory)
+            check_size(path, expanded, advice)
             yield zipped
 
 
-def check_size(path, expanded):
+def check_size(path, expanded, advice=TAKE_LESS):
     """Refuses a file that expands too far.
 
     Args:
         path: The file.
         expanded: Bytes that its content takes in memory.
+        advice: As of `check_ram`.
 
     Raises:
         ValueError: If this is above `SMALL` and above `RATIO` times the file's
@@ -185,25 +208,25 @@ def check_size(path, expanded):
             f"or {in_words(SMALL)}: if it is meant so, write it without "
             "compression, as numpy.savez does."
         )
-    check_ram(path, expanded)
+    check_ram(path, expanded, advice)
 
 
-def check_ram(what, needed):
+def check_ram(what, needed, advice=TAKE_LESS):
     """Refuses what does not fit into the RAM.
 
     Args:
         what: How the message names it.
         needed: Bytes.
+        advice: What to do instead, the end of the message.
 
     Raises:
-        ValueError: If this is more than `available_ram`.
+        TooLarge: If this is more than `available_ram`.
     """
     available = available_ram()
     if needed > available:
-        raise ValueError(
+        raise TooLarge(
             f"{what} takes {in_words(needed)} of memory, and "
-            f"{in_words(available)} are free; take a part of it, smaller "
-            "images, or a machine with more memory."
+            f"{in_words(available)} are free; {advice}."
         )
 
 
@@ -243,6 +266,10 @@ def in_words(size):
     power = min(4, (int(size).bit_length() - 1) // 10)
     unit = ("KiB", "MiB", "GiB", "TiB")[power - 1]
     return f"{size / 1024**power:,.1f} {unit}"
+
+
+class TooLarge(ValueError):
+    """What does not fit into the memory that is free."""
 
 
 class Damaged(ValueError):

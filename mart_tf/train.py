@@ -9,6 +9,7 @@ import sys
 
 from mart_tf import bounds
 from mart_tf import cli
+from mart_tf import data
 from mart_tf import defenses
 from mart_tf import models
 from mart_tf import screen
@@ -32,6 +33,10 @@ _STRINGS = {
     "dataset": "digits, the name of a TFDS image classification set "
     "(mnist:count=1000: trained on 1,000 rows), folder:PATH (one folder a "
     "class) or npz:PATH.",
+    "augment": "What is done to the training images, in order: some of "
+    f"{', '.join(data.AUGMENTATIONS)}, separated by commas and with options "
+    "(crop:padding=4,flip,cutout:size=16), module:Name, or none; default: "
+    f"{_DATASET}.",
     "data_dir": "Where TFDS data lies; default: $TFDS_DATA_DIR or "
     "~/tensorflow_datasets.",
     "pool": "Images with pseudo-labels that training sees beside the data "
@@ -49,6 +54,9 @@ _STRINGS = {
     "norm": "Norm of the threat model: linf or l2.",
     "random_start": "Start of the attack: uniform, gaussian (0.001 N(0, 1)) "
     "or none.",
+    "attack_batch_norm": "What batch norm normalizes by in the attack of a "
+    "training step: inference (its moving statistics) or batch (those of the "
+    "batch; the moving ones stay as they are).",
     "schedule": "Learning rate over the epochs: constant, "
     "piecewise:at=75+90:factor=0.1 (epochs counted from 1), cosine, both "
     f"with warmup_epochs=5 if asked for, or onecycle:peak=0.4; default: "
@@ -70,7 +78,8 @@ _STRINGS = {
     "mirrored, or multi_worker: processes on several machines, which TF_CONFIG "
     "names; auto takes them too where it names any.",
 }
-_PATHS = {
+_READERS = {
+    "augment": kinds.names_or_truth,
     "workdir": kinds.path,
     "data_dir": kinds.path,
     "model": kinds.named_or_path,
@@ -126,8 +135,6 @@ _INTEGERS = {
 }
 _BOOLS = {
     "download": "Let TFDS download data that is not there.",
-    "augment": "4-pixel pad, random crop and horizontal flip; default: "
-    f"{_DATASET}.",
 }
 
 
@@ -143,7 +150,7 @@ def _define_flags():
             if name in run_config.LIMITS:
                 reader = run_config.LIMITS[name].read
             else:
-                reader = _PATHS.get(name, read)
+                reader = _READERS.get(name, read)
             kinds.define(FLAGS, name, getattr(defaults, name), text, reader)
 
 

@@ -97,7 +97,9 @@ class TestFolder:
         assert stream.mode == "streaming"
         assert stream.describe().endswith("2 classes; streaming")
         for batches in (
-            lambda set: data.training_batches(set.train, 4, augment=True),
+            lambda set: data.training_batches(
+                set.train, 4, augment="crop,flip"
+            ),
             lambda set: data.training_batches(set.train, 4, start_step=2),
             lambda set: data.evaluation_batches(set.test, 3),
         ):

@@ -1,16 +1,14 @@
-"""Training and evaluation batches, shuffling and augmentation."""
+"""Training and evaluation batches, and their shuffling."""
 
 import itertools
 
 import numpy as np
 import pytest
 from sklearn import datasets
-import splitmix
 import tensorflow as tf
 import tiny_tfds
 
 from mart_tf import data
-from mart_tf.data import augmentation
 from mart_tf.data import splits
 
 
@@ -75,7 +73,7 @@ class TestTrainingBatches:
 
     def test_resume_is_bit_equal_at_every_step(self, digits):
         split = digits.train.select(np.arange(21))
-        options = {"seed": 3, "augment": True}
+        options = {"seed": 3, "augment": "crop,flip"}
         straight = whole(data.training_batches(split, 4, **options).take(12))
         for start in range(1, 12):
             resumed = data.training_batches(
@@ -129,7 +127,7 @@ class TestTrainingBatches:
             np.testing.assert_array_equal(np.sort(rows), np.arange(count))
 
     def test_replicas_share_one_global_batch(self, digits, strategy):
-        batches = data.training_batches(digits.train, 10, augment=True)
+        batches = data.training_batches(digits.train, 10, augment="crop,flip")
         expected = whole(batches.take(1))[0]
         (x, y, w) = next(
             iter(strategy.experimental_distribute_dataset(batches))
@@ -143,7 +141,7 @@ class TestTrainingBatches:
 
     @pytest.mark.parametrize("count", [2, 4])
     def test_parts_in_turn_are_the_batch(self, digits, count):
-        settings = {"augment": True, "start_step": 38}
+        settings = {"augment": "crop,flip", "start_step": 38}
         assert_parts(
             lambda **part: data.training_batches(
                 digits.train, 32, **settings, **part
@@ -220,7 +218,7 @@ class TestPool:
             np.testing.assert_array_equal(np.sort(epoch), split.indices)
 
     def test_labelled_examples_come_as_without_a_pool(self, digits):
-        settings = {"seed": 6, "augment": True, "start_step": 50}
+        settings = {"seed": 6, "augment": "crop,flip", "start_step": 50}
         alone = data.training_batches(digits.train, 16, **settings)
         mixed = data.training_batches(
             digits.train, 32, pool=a_pool(40), **settings
@@ -233,7 +231,7 @@ class TestPool:
 
     def test_resume_is_bit_equal(self, digits):
         split = digits.train.select(np.arange(21))
-        options = {"seed": 3, "augment": True, "pool": a_pool(10)}
+        options = {"seed": 3, "augment": "crop,flip", "pool": a_pool(10)}
         straight = whole(data.training_batches(split, 8, **options).take(12))
         # In the first epochs, at the labelled data's second, in later ones.
         for start in (1, 5, 9):
@@ -271,7 +269,9 @@ class TestPool:
     def test_augments_the_pool_by_its_own_epochs(self, digits):
         # Each batch takes all of the pool: the labelled data's epoch has ten.
         split, pool = digits.train.select(np.arange(40)), a_pool(4)
-        batches = data.training_batches(split, 8, augment=True, pool=pool)
+        batches = data.training_batches(
+            split, 8, augment="crop,flip", pool=pool
+        )
         by_epoch = []
         for image, index, _, _ in whole(batches.take(5)):
             order = np.argsort(index[1::2])
@@ -334,7 +334,7 @@ class TestPool:
             lambda **part: data.training_batches(
                 digits.train,
                 30,
-                augment=True,
+                augment="crop,flip",
                 pool=a_pool(50),
                 pool_fraction=0.3,
                 unlabeled_weight=0.5,
@@ -440,75 +440,3 @@ class TestEvaluationBatches:
         assert len(data.arrays(digits.test, 10**6)[1]) == 359
         with pytest.raises(ValueError, match="max_examples is 0"):
             data.arrays(digits.test, 0)
-
-
-class TestAugmentation:
-    rows = np.arange(600, dtype=np.int64) * 7
-
-    def images(self):
-        # No pixel is 0, so that padding is seen.
-        values = np.random.default_rng(0).integers(1, 256, [600, 5, 6, 3])
-        return values.astype(np.uint8)
-
-    def test_equals_pad_crop_and_flip_in_numpy(self):
-        images = self.images()
-        cropped = augmentation.augment(tf.constant(images), self.rows, 3, 5)
-        assert cropped.dtype == tf.uint8
-        offsets = augmentation.offsets(self.rows, 3, 5)
-        padded = np.pad(images, [(0, 0), (4, 4), (4, 4), (0, 0)])
-        for image, top, left, flip, expected in zip(
-            padded, *(o.numpy() for o in offsets), cropped.numpy(), strict=True
-        ):
-            crop = image[top : top + 5, left : left + 6]
-            np.testing.assert_array_equal(
-                crop[:, ::-1] if flip else crop, expected
-            )
-
-    @pytest.mark.parametrize("seed", [0, 3, -1])
-    def test_offsets_are_of_a_stream_of_their_own(self, seed):
-        # "AUG" in ASCII; without it they were the noise of training's step 5.
-        stream = splitmix.fold(splitmix.fold(seed, 0x415547), 5)
-        draws = np.stack(
-            [splitmix.uniform(stream, int(row), 3) for row in self.rows]
-        )
-        top, left, flip = augmentation.offsets(self.rows, seed, 5)
-        np.testing.assert_array_equal(top, np.floor(9 * draws[:, 0]))
-        np.testing.assert_array_equal(left, np.floor(9 * draws[:, 1]))
-        np.testing.assert_array_equal(flip, draws[:, 2] < 0.5)
-
-    def test_offsets_reach_every_place_evenly(self):
-        top, left, flip = augmentation.offsets(np.arange(9000), 0, 0)
-        for places in (top, left):
-            counts = np.bincount(places.numpy(), minlength=9)
-            assert len(counts) == 9 and np.ptp(counts) < 200
-        assert abs(np.mean(flip) - 0.5) < 0.02
-        assert abs(np.corrcoef([top, left, flip])[0, 1]) < 0.05
-
-    def test_does_not_depend_on_the_batch(self):
-        images = tf.constant(self.images())
-        together = augmentation.augment(images, self.rows, 0, 1)
-        order = np.random.default_rng(1).permutation(600)[:50]
-        alone = augmentation.augment(
-            tf.gather(images, order), self.rows[order], 0, 1
-        )
-        np.testing.assert_array_equal(alone, tf.gather(together, order))
-
-    def test_changes_with_the_epoch_and_the_seed(self):
-        images = tf.constant(self.images())
-        one = augmentation.augment(images, self.rows, 0, 0)
-        for seed, epoch in ((0, 1), (1, 0)):
-            other = augmentation.augment(images, self.rows, seed, epoch)
-            changed = (one.numpy() != other.numpy()).any((1, 2, 3))
-            assert changed.mean() > 0.95
-
-    def test_training_batches_apply_it_by_epoch(self, digits):
-        split = digits.train.select(np.arange(8))
-        batches = whole(
-            data.training_batches(split, 4, seed=9, augment=True).take(4)
-        )
-        for step, (image, index, _, _) in enumerate(batches):
-            plain = datasets.load_digits().images[index][..., None] / 16
-            expected = augmentation.augment(
-                tf.constant(plain, tf.float32), index, 9, step // 2
-            )
-            np.testing.assert_array_equal(image, expected)

@@ -11,10 +11,13 @@ import keras
 import numpy as np
 from PIL import Image
 import pytest
+import tensorflow as tf
 import tiny_tfds
 
 from mart_tf import data
 from mart_tf import labeling
+from mart_tf import limits
+from mart_tf.data import mapping
 from mart_tf.data import unpickling
 
 SHARED = pathlib.Path(__file__).parents[2] / "shared" / "data" / "tfds"
@@ -124,6 +127,145 @@ class TestNpz:
         path.write_bytes(content[:-100])
         with pytest.raises(ValueError, match="is not an .npz file, or is dam"):
             data.check_pool(f"npz:{path}")
+
+
+class TestMapped:
+    """Images that stay in their file: uncompressed, uint8 or float32."""
+
+    def arrays(self, dtype):
+        images = np.random.default_rng(0).integers(0, 256, [3000, 8, 8])
+        if dtype == "uint8":
+            return images.astype(dtype), np.arange(3000) % 7
+        return (images / 255).astype(dtype), np.arange(3000) % 7
+
+    @pytest.mark.parametrize("dtype", ["uint8", "float32"])
+    def test_batches_are_those_of_memory(self, tmp_path, strategy, dtype):
+        images, labels = self.arrays(dtype)
+        stored, packed = tmp_path / "stored.npz", tmp_path / "packed.npz"
+        np.savez(stored, label=labels, image=images)
+        np.savez_compressed(packed, label=labels, image=images)
+        stored, packed = (data.load_pool(f"npz:{p}") for p in (stored, packed))
+        assert mapping.is_mapped(stored.images)
+        assert not mapping.is_mapped(packed.images)
+        assert stored.images.shape == (3000, 8, 8, 1)
+        np.testing.assert_array_equal(stored.images, packed.images)
+        split = data.load("digits").train
+        settings = [{}, {"start_step": 40}, {"part": (1, 2)}]
+        for each in settings:
+            one, other = (
+                data.training_batches(
+                    split, 128, seed=3, pool=pool, augment="crop", **each
+                ).take(50)
+                for pool in (stored, packed)
+            )
+            assert one.element_spec == other.element_spec
+            for mapped, loaded in zip(one, other, strict=True):
+                tf.nest.map_structure(
+                    np.testing.assert_array_equal, mapped, loaded
+                )
+        batches = data.training_batches(split, 128, seed=3, pool=stored)
+        expected = next(iter(batches))[0]["image"]
+        x, *_ = next(iter(strategy.experimental_distribute_dataset(batches)))
+        local = strategy.experimental_local_results(x["image"])
+        np.testing.assert_array_equal(np.concatenate(local), expected)
+
+    @pytest.mark.parametrize(
+        "images",
+        [
+            pixels(4).astype("float64") / 255,
+            (pixels(4) / 255).astype(">f4"),
+            np.asfortranarray(pixels(4)),
+        ],
+        ids=["float64", "big-endian", "columns"],
+    )
+    def test_others_are_read_whole(self, tmp_path, images):
+        np.savez(tmp_path / "pool.npz", image=images)
+        pool = data.load_pool(f"npz:{tmp_path}/pool.npz")
+        assert not mapping.is_mapped(pool.images)
+        assert "disk" not in pool.describe()
+        np.testing.assert_array_equal(pool.images, images.astype("float32"))
+
+    @pytest.mark.parametrize("place", [0, 1500, 2999])
+    def test_a_pixel_out_of_range_is_found(self, tmp_path, place):
+        images, _ = self.arrays("float32")
+        images[place, 7, 7] = np.nan
+        np.savez(tmp_path / "pool.npz", image=images)
+        refused(f"npz:{tmp_path}/pool.npz", "holds the pixel nan")
+
+    def test_an_archive_behind_other_bytes(self, tmp_path):
+        images, _ = self.arrays("uint8")
+        path = tmp_path / "pool.npz"
+        np.savez(path, image=images)
+        path.write_bytes(b"x" * 999 + path.read_bytes())
+        pool = data.load_pool(f"npz:{path}")
+        assert mapping.is_mapped(pool.images)
+        np.testing.assert_array_equal(pool.images, images[..., None])
+
+    def test_one_that_says_it_is_longer_than_it_is(self, tmp_path):
+        images, _ = self.arrays("uint8")
+        path = tmp_path / "pool.npz"
+        np.savez(path, image=images[:2999])
+        content = bytearray(path.read_bytes())
+        # In the array's own header, and as the size that the archive's list
+        # says a member has once it is expanded.
+        at = content.index(b"(2999, 8, 8)")
+        content[at : at + 12] = b"(3000, 8, 8)"
+        place = content.rindex(b"PK\x01\x02") + 24
+        size = int.from_bytes(content[place : place + 4], "little")
+        content[place : place + 4] = (size + 64).to_bytes(4, "little")
+        path.write_bytes(content)
+        refused(f"npz:{path}", "pool.npz is damaged .image.npy has two sizes")
+
+    def test_of_no_more_memory_than_there_is(self, tmp_path, monkeypatch):
+        images, labels = self.arrays("uint8")
+        monkeypatch.setattr(limits, "available_ram", lambda: 100_000)
+        path = tmp_path / "pool.npz"
+        np.savez(path, image=images, label=labels)
+        assert len(data.load_pool(f"npz:{path}")) == 3000
+        np.savez(path, image=images / 255)
+        message = "1.5 MiB of memory, and 97.7 KiB are free; save its images as"
+        refused(f"npz:{path}", message)
+        np.savez_compressed(path, image=images)
+        message = (
+            "187.6 KiB of memory, .* free; write it without compression, a"
+        )
+        with pytest.raises(ValueError, match=message):
+            data.check_pool(f"npz:{path}")
+
+    def test_pages_are_given_back(self, tmp_path):
+        if not pathlib.Path("/proc/self/smaps").exists():
+            pytest.skip("needs Linux's /proc/self/smaps")
+        path = tmp_path / "pool.npz"
+        np.savez(path, image=np.ones([4000, 64, 64], np.uint8))
+        pool = data.load_pool(f"npz:{path}")
+
+        def resident():
+            lines = pathlib.Path("/proc/self/smaps").read_text().splitlines()
+            [place] = [n for n, line in enumerate(lines) if str(path) in line]
+            [line] = [x for x in lines[place : place + 9] if "Rss:" in x]
+            return 1024 * int(line.split()[1])
+
+        pool.images.sum()
+        assert resident() > 4000 * 64 * 64 / 2
+        assert mapping.rows(pool.images, [5, 3000]).sum() == 2 * 64 * 64
+        assert resident() == 0
+        for part in mapping.parts(pool.images):
+            assert part.sum() == len(part) * 64 * 64
+            # What is beside a page comes with it.
+            assert resident() < 4000 * 64 * 64 / 2
+        assert resident() == 0
+
+    def test_label_pool_writes_one_that_can_stay_on_disk_too(self, tmp_path):
+        path = tmp_path / "pool.npz"
+        np.savez(path, image=pixels(40))
+        pool = data.load_pool(f"npz:{path}")
+        labeled = labeling.label_pool(
+            linear(), pool, tmp_path / "labeled.npz", labeled_by="x"
+        )
+        read = data.load_pool(labeled.name)
+        assert mapping.is_mapped(read.images)
+        np.testing.assert_array_equal(read.images, pool.images)
+        np.testing.assert_array_equal(read.labels, labeled.labels)
 
 
 class TestFolder:

@@ -74,7 +74,7 @@ class TestShared:
         assert cifar.test.chance_order
         assert cifar.image_shape == (32, 32, 3)
         assert cifar.class_names[0] == "airplane"
-        batches = data.training_batches(cifar.train, 64, augment=True)
+        batches = data.training_batches(cifar.train, 64, augment="crop,flip")
         x, y, w = next(iter(batches))
         assert x["image"].shape == (64, 32, 32, 3) and w.shape == (64,)
         held = set(cifar.validation.indices.tolist())

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def recipe(tmp_path_factory):
     return failing_disk.Recipe(
-        tmp_path_factory.mktemp("runs"), "--ema=0.9", "--augment=true"
+        tmp_path_factory.mktemp("runs"), "--ema=0.9", "--augment=crop,flip"
     )
 
 

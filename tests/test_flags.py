@@ -220,6 +220,24 @@ class TestFlagFiles:
             flagfiles.expanded([text])
 
 
+@pytest.mark.parametrize(
+    ("argument", "names"),
+    [
+        ("--augment", "crop:padding=4,flip:probability=0.5"),
+        ("--augment=True", "crop:padding=4,flip:probability=0.5"),
+        ("--noaugment", "none"),
+        ("--augment=false", "none"),
+        (
+            "--augment=flip,crop:padding=2",
+            "flip:probability=0.5,crop:padding=2",
+        ),
+        ("--augment=none", "none"),
+    ],
+)
+def test_what_augment_takes(argument, names):
+    assert _parsed(argument).resolved().augment == names
+
+
 class TestSentences:
     @pytest.mark.parametrize(
         ("argument", "sentence"),
@@ -234,6 +252,8 @@ class TestSentences:
             ("--epochs", "Missing value for flag --epochs; expected --flag=v"),
             ("--epsilon_warmup_epochs=1e308", "--epsilon_warmup_epochs is 1e"),
             ("--attack_steps=9999999999", "expected a whole number from 1 to"),
+            ("--augment=crop,flipp", "'flipp'; did you mean 'flip'? expected"),
+            ("--augment=crop,mixup", "no augmentation 'mixup': it mixes the"),
             ("--model=wide_resnet:depth=1000:width=1000", "GiB in training"),
             ("--defense=mart:regularization=1e99", "mart:regularization is 1e"),
             ("--flagfile=/dev/zero", "neither a folder nor a file on a disk"),

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 
+from mart_tf import data
 from mart_tf import defenses
 from mart_tf import options
 from mart_tf import training
@@ -68,7 +69,7 @@ def test_plain_values_are_as_a_flag_reads_them(monkeypatch):
         epochs=3,
         epsilon=0.25,
         learning_rate=1.0,
-        augment=True,
+        augment="crop,flip",
     )
     for value in (config.epochs, config.epsilon, config.learning_rate):
         assert type(value) in (int, float)
@@ -83,7 +84,7 @@ def test_plain_values_are_as_a_flag_reads_them(monkeypatch):
         ({"epochs": 2.5}, "--epochs is 2.5; expected a whole number."),
         ({"epochs": True}, "--epochs is True; expected a whole number."),
         ({"epsilon": "8/255"}, "--epsilon is '8/255'; expected a number."),
-        ({"augment": 1}, "--augment is 1; expected True or False."),
+        ({"augment": 1}, "--augment is 1; expected a text."),
         ({"dataset": 3}, "--dataset is 3; expected a text."),
         ({"norm": ["linf"]}, r"--norm is \['linf'\]; expected a text."),
         ({"workdir": "gs://b/x"}, "--workdir is gs://b/x, a URL; expected"),
@@ -128,6 +129,21 @@ def test_other_objects_for_names(parts):
     assert getattr(sys.modules[module], name) is keras.optimizers.AdamW
     again = defenses.get(config.defense)
     assert (again.share, again.word) == (0.25, "one")
+
+
+@pytest.mark.parametrize(
+    ("given", "spelled"),
+    [
+        (data.Flip(0.25), "flip:probability=0.25"),
+        (["crop:padding=2", data.Cutout(4)], "crop:padding=2,cutout:size=4"),
+        ((data.Crop(),), "crop"),
+        ([], "none"),
+        (False, "none"),
+        ("flip,crop", "flip,crop"),
+    ],
+)
+def test_augmentations_are_what_makes_them_again(given, spelled):
+    assert keywords.config({"augment": given}).augment == spelled
 
 
 def test_what_cannot_be_made_again_is_refused(parts):

@@ -19,7 +19,7 @@ from mart_tf.runs import workdir
 
 CONTRIBUTING = pathlib.Path(__file__).parents[1] / "CONTRIBUTING.md"
 
-# Beside the four that CONTRIBUTING.md shows.
+# Beside the five that CONTRIBUTING.md shows.
 MORE = '''
 
 class Forgets(Nudge):
@@ -76,6 +76,7 @@ FLAGS = (
     "--model=my_parts:network:width=6",
     "--defense=my_parts:Smoothed:share=0.2",
     "--optimizer=my_parts:halved",
+    "--augment=my_parts:Shifted:most=3,flip",
     "--update=my_parts:Shorter:share=0.8",
     "--attack_steps=2",
     "--batch_size=16",
@@ -129,6 +130,8 @@ def test_own_parts_are_trained_killed_resumed_and_evaluated(project):
     assert recorded["dataset"] == "my_parts:stripes:count=80"
     assert recorded["model"] == "my_parts:network:width=6"
     assert recorded["update"] == "my_parts:Shorter:share=0.8"
+    own = "my_parts:Shifted:most=3,flip:probability=0.5"
+    assert recorded["augment"] == own
     assert recorded["optimizer"] == "my_parts:halved:momentum=0.5"
     named = "my_parts:Nudge:steps=3"
     process = programs.run(
@@ -183,6 +186,7 @@ def test_a_schedule_of_ones_own(project):
         ("--defense=my_parts:Absent", "module 'my_parts' has no 'Absent'"),
         ("--defense=my_part:Smoothed", "'my_part', which cannot be found"),
         ("--update=my_parts:Shorter:shaer=1", "did you mean 'share'"),
+        ("--augment=flip,my_parts:Shifted:mots=1", "did you mean 'most'"),
         ("--dataset=my_parts:stripes:cout=1", "did you mean 'count'"),
         ("--optimizer=my_parts:nothing", "expected these first: learning_r"),
         ("--optimizer=my_parts:halved:momentun=1", "did you mean 'momentum'"),
@@ -202,6 +206,7 @@ def test_options_are_checked(project, flag, sentence):
         ("--defense=my_parts:Smoothed:share=2", "expected one in [0, 1)"),
         ("--defense=my_parts:NoDefense", "is a NoDefense; expected a subc"),
         ("--update=my_parts:NoDefense", "is a NoDefense; expected a subc"),
+        ("--augment=my_parts:NoDefense", "is a NoDefense; expected a subc"),
         ("--dataset=my_parts:nothing", "returned a int; expected ((x_train"),
         ("--optimizer=my_parts:no_optimizer", "is a float; expected a keras"),
     ],

@@ -57,7 +57,7 @@ PGD_10 = {
 DIGITS = PGD_10 | {
     "dataset": "digits",
     "model": "digits_cnn",
-    "augment": False,
+    "augment": "none",
     "epsilon": 0.15,
     "epsilon_warmup_epochs": 4.0,
     "epochs": 30,
@@ -70,7 +70,7 @@ DIGITS = PGD_10 | {
 MNIST = PGD_10 | {  # P 4.2
     "dataset": "mnist",
     "model": "small_cnn",
-    "augment": False,
+    "augment": "none",
     "epsilon": 0.3,
     "epsilon_warmup_epochs": 2.0,
     "epochs": 18,
@@ -84,7 +84,7 @@ NO_RAMP = {"epsilon_warmup_epochs": 0.0}
 CIFAR10 = PGD_10 | {  # P 4.1 and 4.2
     "dataset": "cifar10",
     "model": "resnet18",
-    "augment": True,
+    "augment": "crop:padding=4,flip:probability=0.5",
     "pool": None,
     "epsilon": 8 / 255,
     "epsilon_warmup_epochs": 0.0,

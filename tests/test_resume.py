@@ -54,7 +54,7 @@ def test_what_a_defense_keeps_of_each_example_continues_too():
         "steps_per_epoch": 7,
     }
     said = small_runs.train("whole", epochs=3, **settings)
-    assert "npz:pool.npz: 300 images of 8x8x1, with labels" in said
+    assert "npz:pool.npz: 300 images of 8x8x1, with labels; read" in said
     assert "3 epochs of 7 steps" in said
     assert "50 % of each batch, weight 0.5" in said
     small_runs.train("parts", epochs=1, **settings)
@@ -75,6 +75,22 @@ def test_what_a_defense_keeps_of_each_example_continues_too():
     np.savez("pool.npz", image=images, label=labels[::-1])
     with pytest.raises(ValueError, match="pool.npz has changed since"):
         small_runs.train("parts", epochs=4, **settings)
+
+
+def test_a_pool_on_disk_trains_as_one_in_memory():
+    images, labels = small_runs.pool_arrays()
+    np.savez("stored.npz", image=images, label=labels)
+    np.savez_compressed("packed.npz", image=images, label=labels)
+    for name in ("stored", "packed"):
+        said = small_runs.train(
+            name,
+            pool=f"npz:{name}.npz",
+            epochs=2,
+            steps_per_epoch=3,
+            augment="crop:padding=1",
+        )
+        assert ("; read from disk" in said) == (name == "stored")
+    small_runs.assert_same("stored", "packed")
 
 
 def test_a_cosine_run_does_not_grow():
@@ -156,7 +172,7 @@ WITHIN = [("on_train_batch_end", 13)]
             {
                 "ema": 0.9,
                 "ema_warmup_epochs": 0.3,
-                "augment": True,
+                "augment": "crop:padding=1,flip,cutout:size=3",
                 "update": "awp:from_epoch=2",
             },
             BOTH,
@@ -408,6 +424,26 @@ def test_a_run_of_an_earlier_version_continues():
         workdir.prepare(
             small_runs.config_of("run", epochs=3, regularization=6.0)
         )
+
+
+@pytest.mark.parametrize("old", [True, False])
+def test_a_run_whose_augmentation_was_a_truth_value_continues(old):
+    workdir.write(small_runs.config_of("run", epochs=2), small_runs.FACTS)
+    file = pathlib.Path("run/run.json")
+    content = json.loads(file.read_text())
+    del content["sha256"]
+    content["config"]["augment"] = old
+    file.write_text(json.dumps(content))
+    pathlib.Path("run/checkpoints").mkdir()
+    pathlib.Path("run/checkpoints/ckpt-1.index").touch()
+    names = {True: ("true", "crop,flip"), False: ("false", "none")}
+    for same in names[old]:
+        config = small_runs.config_of("run", epochs=3, augment=same)
+        assert workdir.prepare(config) is not None
+    for other in names[not old]:
+        config = small_runs.config_of("run", epochs=3, augment=other)
+        with pytest.raises(ValueError, match="--augment was .*, now "):
+            workdir.prepare(config)
 
 
 def test_a_run_of_the_version_whose_optimizer_kept_the_average():

@@ -18,6 +18,7 @@ from mart_tf import noise
 from mart_tf import threat as threat_model
 from mart_tf.attacks import examples
 from mart_tf.attacks import gradient
+from mart_tf.attacks import loops
 
 _TensorLike = tf.types.experimental.TensorLike
 
@@ -297,10 +298,11 @@ class Attack:
         fell = tf.fill(tf.shape(images)[:1], False)
         if not self.steps:
             return state, images, fell
-        return tf.while_loop(
-            lambda number, *_: number < self.steps,
-            gradient.called(body),
+        return loops.repeated(
+            lambda *_: True,
+            body,
             (tf.constant(0), state, images, fell),
+            self.steps,
         )[1:]
 
     def __call__(

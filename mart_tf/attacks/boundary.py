@@ -46,6 +46,7 @@ def nearest_crossing(
         threat,
         steps=steps,
         step_size=_STEP * epsilon / steps,
+        objective=losses.soft_margin,
         random_start=start,
         epsilon=epsilon,
         seed=seed,

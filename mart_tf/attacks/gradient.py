@@ -1,7 +1,6 @@
 """Attacks along the gradient: FGSM and PGD."""
 
 from collections.abc import Callable
-import functools
 import math
 import numbers
 
@@ -11,8 +10,8 @@ from mart_tf import bounds
 from mart_tf import choices
 from mart_tf import noise
 from mart_tf import options
-from mart_tf import private
 from mart_tf import threat as threat_model
+from mart_tf.attacks import loops
 from mart_tf.attacks import objectives
 
 _TensorLike = tf.types.experimental.TensorLike
@@ -134,9 +133,7 @@ def pgd(
         )
         return (following,)
 
-    (last,) = tf.while_loop(
-        lambda _: True, called(advance), (start,), maximum_iterations=steps
-    )
+    (last,) = loops.repeated(lambda _: True, advance, (start,), steps)
     return tf.stop_gradient(last)
 
 
@@ -255,9 +252,7 @@ def expected_logits(classify, images, passes, classes):
 
 
 def _sums(add, passes, *zeros):
-    return tf.while_loop(
-        lambda *_: True, called(add), zeros, maximum_iterations=passes
-    )
+    return loops.repeated(lambda *_: True, add, zeros, passes)
 
 
 def _log(probability):
@@ -327,24 +322,6 @@ def floats(images):
             "threat model's pixel range, such as images / 255."
         )
     return tf.cast(images, tf.float32)
-
-
-def called(body):
-    """The body of a loop as a graph of its own, which TensorFlow calls.
-
-    As a part of the loop's graph it may be many times as slow, see
-    `mart_tf.private.CALLED`. Eagerly the body stays as it is: nothing is
-    traced for one call.
-    """
-    if tf.executing_eagerly():
-        return body
-    # As a partial, for there are many with the same code: see
-    # `base.compiled`.
-    return tf.function(
-        functools.partial(body),
-        autograph=False,
-        experimental_attributes=private.CALLED,
-    )
 
 
 def example_seeds(seed, images):

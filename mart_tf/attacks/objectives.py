@@ -9,13 +9,41 @@ So both have the same maxima, put points in the same order, and rise in the
 same direction: an attack that takes the sign of a gradient, or divides it by
 its norm, takes the same steps. But in float32 the cross-entropy is 0, and its
 gradient too, where p_y rounds to 1, and a network that is merely confident
-would look robust; the SLM neither rounds to a tie nor flattens.
+would look robust; the SLM neither rounds to a tie nor flattens. That is of
+examples that do not hang on each other: see `of_whole_batches`.
 """
+
+import contextlib
+import threading
 
 import tensorflow as tf
 
 from mart_tf import losses
 from mart_tf import options
+
+# Replicas are traced in threads of their own.
+_LOCAL = threading.local()
+
+
+@contextlib.contextmanager
+def of_whole_batches():
+    """A scope in which "cross_entropy" is the cross-entropy itself.
+
+    Where the logits of an example hang on the others of its batch too, the
+    gradient of the sum over the batch has another direction than that of the
+    sum of SLM: sum_i sigmoid(SLM_i) grad SLM_i.
+    """
+    before = is_of_whole_batches()
+    _LOCAL.whole_batches = True
+    try:
+        yield
+    finally:
+        _LOCAL.whole_batches = before
+
+
+def is_of_whole_batches():
+    """Whether this is inside `of_whole_batches`."""
+    return getattr(_LOCAL, "whole_batches", False)
 
 
 def margin(labels, logits, kappa=50.0):
@@ -139,9 +167,15 @@ def objective(name, targeted=False, classes=None):
     if callable(name):
         return name
     climbed = (_OF_TARGET if targeted else OBJECTIVES)[name]
+    if name == "cross_entropy" and is_of_whole_batches():
+        climbed = _negated if targeted else losses.cross_entropy
     if classes is not None:
         climbed(tf.zeros([1], tf.int32), tf.zeros([1, classes]))
     return climbed
+
+
+def _negated(targets, logits):
+    return -losses.cross_entropy(targets, logits)
 
 
 def _true_and_strongest_wrong(labels, logits):

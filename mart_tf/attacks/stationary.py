@@ -3,6 +3,8 @@
 import tensorflow as tf
 
 from mart_tf.attacks import gradient
+from mart_tf.attacks import loops
+from mart_tf.attacks import objectives
 
 
 def pgd_until_stationary(
@@ -77,6 +79,8 @@ def pgd_until_stationary(
         slope, margin, _ = gradient.input_gradient(classify, iterate, labels)
         # grad CE, whose length counts here: see `attacks.objectives`.
         share = tf.reshape(tf.sigmoid(margin), [-1] + [1] * len(axes))
+        if objectives.is_of_whole_batches():
+            share = 1.0
         gap = fosc(iterate, share * slope)
         ended_at = tf.where(moving, gap, ended_at)
         moving = moving & ((gap > criterion) | (step == 0)) & (step < steps)
@@ -90,10 +94,10 @@ def pgd_until_stationary(
 
     # One more gradient than steps: the last gives FOSC where PGD ended.
     count = tf.shape(images)[0]
-    _, adversarial, _, ended_at = tf.while_loop(
+    _, adversarial, _, ended_at = loops.repeated(
         lambda step, iterate, moving, ended_at: tf.reduce_any(moving),
-        gradient.called(advance),
+        advance,
         (tf.constant(0), start, tf.fill([count], True), tf.zeros([count])),
-        maximum_iterations=steps + 1,
+        steps + 1,
     )
     return tf.stop_gradient(adversarial), tf.stop_gradient(ended_at)

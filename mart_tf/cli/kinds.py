@@ -45,7 +45,12 @@ def define(values, name, default, text, read):
         absl's holder of the value.
     """
     flag = flags.Flag(
-        _Parser(name, read), None, name, default, text, boolean=read is truth
+        _Parser(name, read),
+        None,
+        name,
+        default,
+        text,
+        boolean=read in (truth, names_or_truth),
     )
     return flags.DEFINE_flag(flag, values)
 
@@ -64,6 +69,11 @@ def truth(name, text):
             f"{name} is {bounds.shown(text)}; expected true or false."
         )
     return values[text.lower()]
+
+
+def names_or_truth(name, text):
+    """Any text; a flag's name alone says true, `no` before it false."""
+    return text
 
 
 def number(name, text):

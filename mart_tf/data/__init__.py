@@ -1,7 +1,8 @@
 """Images and labels: sources and pools by name, and the input pipeline.
 
-`SOURCES`, `POOLS` and `DEFAULTS` are the tables of names and of what each set
-asks for; nothing is read, and no TensorFlow imported, until a set is loaded.
+`SOURCES`, `POOLS`, `AUGMENTATIONS` and `DEFAULTS` are the tables of names and
+of what each set asks for; nothing is read, and no TensorFlow imported, until a
+set is loaded.
 """
 
 import dataclasses
@@ -11,6 +12,10 @@ from mart_tf import lazy
 from mart_tf import options
 
 if typing.TYPE_CHECKING:
+    from mart_tf.data.augmentation import Augmentation as Augmentation
+    from mart_tf.data.augmentation import Crop as Crop
+    from mart_tf.data.augmentation import Cutout as Cutout
+    from mart_tf.data.augmentation import Flip as Flip
     from mart_tf.data.overlap import check_apart as check_apart
     from mart_tf.data.pipeline import arrays as arrays
     from mart_tf.data.pipeline import evaluation_batches as evaluation_batches
@@ -43,6 +48,12 @@ POOLS = {
     "tfds": "mart_tf.data.tfds:load_pool",
 }
 
+AUGMENTATIONS = {
+    "crop": "mart_tf.data.augmentation:Crop",
+    "cutout": "mart_tf.data.augmentation:Cutout",
+    "flip": "mart_tf.data.augmentation:Flip",
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Defaults:
@@ -51,15 +62,15 @@ class Defaults:
     Args:
         model: A spec of `mart_tf.models.MODELS`.
         epsilon: In units of the pixel range [0, 1], in linf.
-        augment: Whether training pads by 4 pixels, crops at random and flips
-            from left to right, as is usual for CIFAR-10.
+        augment: What training does to the images: names of `AUGMENTATIONS`;
+            "crop,flip", as is usual for CIFAR-10, or "none".
         epochs, batch_size, learning_rate, schedule, weight_decay,
             epsilon_warmup_epochs: As the flags of `mart-train`.
     """
 
     model: str = "resnet18"
     epsilon: float = 8 / 255
-    augment: bool = False
+    augment: str = "none"
     epochs: int = 120
     batch_size: int = 128
     learning_rate: float = 0.01
@@ -69,7 +80,7 @@ class Defaults:
 
 
 _CIFAR = Defaults(
-    augment=True, schedule="piecewise:at=75+90", weight_decay=3.5e-3
+    augment="crop,flip", schedule="piecewise:at=75+90", weight_decay=3.5e-3
 )
 _MNIST = Defaults(
     model="small_cnn",
@@ -94,7 +105,7 @@ DEFAULTS = {
     "kmnist": _MNIST,
     "cifar10": _CIFAR,
     "cifar100": _CIFAR,
-    "svhn_cropped": dataclasses.replace(_CIFAR, augment=False),
+    "svhn_cropped": dataclasses.replace(_CIFAR, augment="none"),
 }
 
 
@@ -110,6 +121,10 @@ def defaults(spec):
 __getattr__, __dir__ = lazy.attributes(
     __name__,
     {
+        "Augmentation": "mart_tf.data.augmentation:Augmentation",
+        "Crop": "mart_tf.data.augmentation:Crop",
+        "Cutout": "mart_tf.data.augmentation:Cutout",
+        "Flip": "mart_tf.data.augmentation:Flip",
         "check": "mart_tf.data.sources:check",
         "load": "mart_tf.data.sources:load",
         "Dataset": "mart_tf.data.splits:Dataset",

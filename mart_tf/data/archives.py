@@ -1,7 +1,10 @@
 """Arrays of an .npz file, each looked at before it is read."""
 
 import math
+import struct
+import zipfile
 
+import numpy as np
 from numpy.lib import format as npy
 
 from mart_tf import limits
@@ -15,12 +18,20 @@ _HEADERS = {
 _KINDS = "biufSU"
 
 
-def read(path, keys=None):
+# Images as batches take them: others are converted, which takes memory.
+_MAPPED = ("uint8", "float32")
+_BLOCK = 2**20
+
+
+def read(path, keys=None, mapped=()):
     """Those of the arrays that the file has; nothing is unpickled.
 
     Args:
         path: The file.
         keys: Names of arrays; default: all of the file.
+        mapped: Names of arrays of images that stay in the file where they are
+            stored there as batches take them: not compressed, in C order, as
+            uint8 or float32. They are looked at once from end to end.
 
     Returns:
         A dict of arrays.
@@ -31,26 +42,38 @@ def read(path, keys=None):
             the file is damaged.
     """
     members = None if keys is None else [f"{key}.npy" for key in keys]
-    with limits.archive(path, "an .npz file", members) as archive:
+    stay = [f"{key}.npy" for key in mapped]
+    with limits.archive(path, "an .npz file", members, stay) as archive:
         if members is None:
             members = archive.namelist()
         present = set(archive.namelist())
         return {
-            member.removesuffix(".npy"): _array(path, archive, member)
+            member.removesuffix(".npy"): _array(
+                path, archive, member, member in stay
+            )
             for member in members
             if member in present
         }
 
 
-def _array(path, archive, member):
+def _array(path, archive, member, stays):
+    info = archive.getinfo(member)
+    stays = stays and info.compress_type == zipfile.ZIP_STORED
     try:
         with archive.open(member) as file:
-            shape, dtype = _header(file)
-            length = archive.getinfo(member).file_size - file.tell()
-        fault = _fault(shape, dtype, length)
+            shape, in_columns, dtype = _header(file)
+            begin = file.tell()
+        fault = _fault(shape, dtype, info.file_size - begin)
+        if fault is None and stays:
+            if dtype in _MAPPED and not in_columns and math.prod(shape):
+                return _mapped(archive, info, begin, shape, dtype)
+            # It was not counted when the file was opened.
+            limits.check_ram(path, info.file_size, limits.AS_IMAGES)
         if fault is None:
             with archive.open(member) as file:
                 return npy.read_array(file, allow_pickle=False)
+    except limits.TooLarge:
+        raise
     except limits.DAMAGE as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(
@@ -61,17 +84,32 @@ def _array(path, archive, member):
     raise ValueError(f"{name} of {path} {fault}")
 
 
+def _mapped(archive, info, begin, shape, dtype):
+    """An array over the bytes of a member that is stored as it is."""
+    if info.compress_size != info.file_size:
+        raise ValueError(f"{info.filename[:80]} has two sizes")
+    with archive.open(info) as file:
+        # To its end, where zipfile compares the checksum.
+        while file.read(_BLOCK):
+            pass
+    # Before the member stands a header of its own, as long as its name and
+    # what follows that.
+    archive.fp.seek(info.header_offset + 26)
+    lengths = struct.unpack("<HH", archive.fp.read(4))
+    offset = info.header_offset + 30 + sum(lengths) + begin
+    return np.memmap(archive.fp, dtype, "r", offset, shape)
+
+
 def _header(file):
-    """The shape and the dtype that the beginning of an .npy file says."""
+    """Shape, order and dtype that the beginning of an .npy file says."""
     version = npy.read_magic(file)
     if version not in _HEADERS:
         raise ValueError(f"its arrays are of version {version}")
     try:
-        shape, _, dtype = _HEADERS[version](file)
+        return _HEADERS[version](file)
     except Exception as error:
         # What numpy's parser makes of a header that is none is nearly anything.
         raise ValueError("a header that numpy did not write") from error
-    return shape, dtype
 
 
 def _fault(shape, dtype, length):

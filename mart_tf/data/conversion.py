@@ -1,5 +1,7 @@
 """Images and labels of the forms that are read, in the one that is kept."""
 
+from mart_tf.data import mapping
+
 
 def images(what, array):
     """Images of any of the forms that are read, in the one form of splits.
@@ -10,7 +12,8 @@ def images(what, array):
             floating point in [0, 1].
 
     Returns:
-        `[n, height, width, channels]`: uint8, or float32.
+        `[n, height, width, channels]`: uint8, or float32. What is mapped stays
+        so: it is float32 already.
 
     Raises:
         ValueError: If it is anything else.
@@ -29,14 +32,15 @@ def images(what, array):
             f"{what} has dtype {array.dtype}; expected uint8, or floating "
             "point in [0, 1]."
         )
-    # Not (inside) is true of NaN as well.
-    outside = array[~((array >= 0) & (array <= 1))]
-    if outside.size:
-        raise ValueError(
-            f"{what} holds the pixel {outside[0]}; expected floating point in "
-            "[0, 1], or uint8 from 0 to 255."
-        )
-    return array.astype("float32")
+    for part in mapping.parts(array):
+        # Not (inside) is true of NaN as well.
+        outside = part[~((part >= 0) & (part <= 1))]
+        if outside.size:
+            raise ValueError(
+                f"{what} holds the pixel {outside[0]}; expected floating point "
+                "in [0, 1], or uint8 from 0 to 255."
+            )
+    return array if mapping.is_mapped(array) else array.astype("float32")
 
 
 def labels(what, array):

@@ -51,13 +51,15 @@ def npz_pool(path):
         ValueError: As `npz_file`.
     """
     expected = "image, and label where there are labels"
-    return _npz(path, NPZ_POOL_KEYS, NPZ_POOL_KEYS[:1], expected)
+    images = NPZ_POOL_KEYS[:1]
+    return _npz(path, NPZ_POOL_KEYS, images, expected, mapped=images)
 
 
-def _npz(path, keys, needed, expected):
+def _npz(path, keys, needed, expected, mapped=()):
     path = file(path)
     members = [f"{key}.npy" for key in keys]
-    with limits.archive(path, "an .npz file", members) as archive:
+    stay = [f"{key}.npy" for key in mapped]
+    with limits.archive(path, "an .npz file", members, stay) as archive:
         present = set(archive.namelist())
     missing = [key for key in needed if f"{key}.npy" not in present]
     if missing:

@@ -58,12 +58,15 @@ def load_pool(path):
             `labeled_by`.
 
     Returns:
-        The fields of a `Pool`, without its name.
+        The fields of a `Pool`, without its name. Images that are stored
+        without compression, as uint8 or float32, stay in the file.
 
     Raises:
         ValueError: If there is no array `image`; as `archives.read`.
     """
-    arrays = archives.read(names.npz_pool(path), names.NPZ_POOL_KEYS)
+    arrays = archives.read(
+        names.npz_pool(path), names.NPZ_POOL_KEYS, mapped=["image"]
+    )
     fields = {"images": arrays["image"], "labels": arrays.get("label")}
     for key, kind in (("labeled_by", str), ("mean_confidence", float)):
         if key in arrays:

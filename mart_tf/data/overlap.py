@@ -4,6 +4,7 @@ import hashlib
 
 import numpy as np
 
+from mart_tf.data import mapping
 from mart_tf.data import shards
 
 # Sets have a few duplicates: a share that changes no accuracy.
@@ -25,7 +26,9 @@ def check_apart(pool, dataset):
     """
     if pool.image_shape != tuple(dataset.image_shape):
         return
-    held = {_key(image) for image in pool.images}
+    held = {
+        _key(image) for part in mapping.parts(pool.images) for image in part
+    }
     for name in ("test", "validation"):
         split = getattr(dataset, name)
         with shards.damage_reported():

@@ -14,6 +14,7 @@ import tensorflow as tf
 from mart_tf import limits
 from mart_tf import noise
 from mart_tf.data import augmentation
+from mart_tf.data import mapping
 from mart_tf.data import pools
 from mart_tf.data import shards
 from mart_tf.data import splits
@@ -55,7 +56,7 @@ def training_batches(
     batch_size,
     *,
     seed=0,
-    augment=False,
+    augment="none",
     start_step=0,
     pool=None,
     pool_fraction=0.5,
@@ -79,7 +80,9 @@ def training_batches(
         batch_size: Examples in a batch, those of the pool among them; at least
             1, with a pool 2.
         seed: An integer; another gives other permutations and augmentations.
-        augment: Whether to pad, crop and flip.
+        augment: What is done to the images of each epoch, in order: names as
+            `--augment` takes them ("crop,flip"), an `Augmentation`, or a list
+            of both; True is crop and flip, False none.
         start_step: Batches already consumed.
         pool: A `Pool` with labels, or None.
         pool_fraction: The pool's share of a batch, above 0 and below 1, taken
@@ -94,18 +97,19 @@ def training_batches(
         An infinite `tf.data.Dataset` with static shapes.
 
     Raises:
-        ValueError: If a batch is larger than the split, or the pool cannot be
-            used.
+        ValueError: If a batch is larger than the split, the pool cannot be
+            used, or an augmentation is none for such images.
     """
     labeled = _labeled(split, batch_size, pool, pool_fraction)
     start_step = whole("start_step", start_step, 0)
+    augmentations = augmentation.create(augment, split.image_shape)
     order = np.arange(batch_size)
     if pool is not None:
         order = _spread(labeled, batch_size - labeled)
     order = order[_part(batch_size, *part)]
     from_split = order < labeled
     batches = _examples(
-        split, labeled, seed, augment, start_step, order[from_split]
+        split, labeled, seed, augmentations, start_step, order[from_split]
     )
     weights = np.ones([len(order)], np.float32)
     if pool is not None:
@@ -114,7 +118,7 @@ def training_batches(
             _pool_split(pool, rows(split)),
             batch_size - labeled,
             int(noise.fold(seed, _POOL)),
-            augment,
+            augmentations,
             start_step,
             order[~from_split] - labeled,
         )
@@ -165,19 +169,21 @@ def _part(batch_size, index, count):
     return slice(index * size, (index + 1) * size)
 
 
-def _examples(split, count, seed, augment, start_step, wanted):
+def _examples(split, count, seed, augmentations, start_step, wanted):
     """Endless batches of images, labels and indices, augmented by epoch.
 
     Of `count` examples a step those at the places `wanted` come.
     """
     batches = split.shuffled(count, seed, start_step, wanted)
-    if not augment:
+    if not augmentations:
         return batches
     steps = len(split) // count
 
     def augmented(step, examples):
         images, labels, indices = examples
-        images = augmentation.augment(images, indices, seed, step // steps)
+        images = augmentation.augment(
+            images, indices, seed, step // steps, augmentations
+        )
         return images, labels, indices
 
     steps_from = tf.data.Dataset.counter(start_step)
@@ -189,7 +195,9 @@ def _examples(split, count, seed, augment, start_step, wanted):
 def _pool_split(pool, first_index):
     labels = pool.labels.astype(np.int32)
     indices = first_index + np.arange(len(pool), dtype=np.int64)
-    return splits.MemorySplit(pool.images, labels, indices)
+    is_mapped = mapping.is_mapped(pool.images)
+    kind = splits.MappedSplit if is_mapped else splits.MemorySplit
+    return kind(pool.images, labels, indices)
 
 
 def _spread(labeled, part):

@@ -1,7 +1,8 @@
 """Pools: images beside the data set's, with pseudo-labels or without.
 
 A pool is what semi-supervised training takes a part of each batch from. It is
-always held in memory. TensorFlow is not imported here.
+held in memory, but for images that lie uncompressed in an .npz file: they stay
+there. TensorFlow is not imported here.
 """
 
 import dataclasses
@@ -9,6 +10,7 @@ import math
 
 from mart_tf import data
 from mart_tf.data import conversion
+from mart_tf.data import mapping
 from mart_tf.data import names
 from mart_tf.data import sources
 
@@ -82,15 +84,14 @@ class Pool:
     def describe(self):
         """One line for the user."""
         shape = "x".join(str(size) for size in self.image_shape)
+        is_mapped = mapping.is_mapped(self.images)
         line = f"{self.name}: {len(self):,} images of {shape}"
-        if self.labels is None:
-            return f"{line}, without labels"
-        line += ", with labels"
+        line += f", {'with' if self.labels is not None else 'without'} labels"
         if self.labeled_by:
             line += f" by {self.labeled_by}"
         if self.mean_confidence is not None:
             line += f", mean confidence {self.mean_confidence:.3f}"
-        return line
+        return f"{line}; read from disk" if is_mapped else line
 
 
 def check_pool(spec, *, data_dir=None, download=False):
@@ -118,6 +119,8 @@ def load_pool(spec, *, data_dir=None, download=False):
 
             - `npz:PATH`: the arrays `image` and, where there are labels,
               `label`, and a text `labeled_by`, as `label_pool` writes them;
+              images that `numpy.savez` wrote as uint8 or float32 stay in the
+              file, which must not change then;
             - `folder:PATH`: every image in a folder and in the folders in it,
               without labels, whatever the folders are called; `size=64`
               resizes them;

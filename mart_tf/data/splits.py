@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from mart_tf import noise
+from mart_tf.data import mapping
 
 MEMORY_LIMIT = 2 * 2**30  # Bytes of decoded pixels; larger data streams.
 TEST_FRACTION = 0.2
@@ -243,6 +244,29 @@ class MemorySplit(RandomAccess):
             lambda places: tuple(tf.gather(array, places) for array in arrays),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
+
+
+class MappedSplit(MemorySplit):
+    """A split whose images stay in a file that is mapped.
+
+    The same examples in the same order as in memory; each batch is read when
+    its turn comes.
+    """
+
+    def read(self, positions, batch_size):
+        with tf.device("CPU:0"):
+            labels, indices = map(tf.constant, (self.labels, self.indices))
+
+        def examples(places):
+            images = tf.numpy_function(
+                lambda places: mapping.rows(self.images, places),
+                [places],
+                self.images.dtype,
+            )
+            images.set_shape([*places.shape, *self.image_shape])
+            return images, tf.gather(labels, places), tf.gather(indices, places)
+
+        return positions.map(examples, num_parallel_calls=tf.data.AUTOTUNE)
 
 
 def memory_split(images, labels, chance_order=False):

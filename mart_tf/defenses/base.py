@@ -141,7 +141,8 @@ class Defense:
         """Adversarial examples for a batch: PGD on the cross-entropy.
 
         Args:
-            classify: Images to float32 logits, in inference mode.
+            classify: Images to float32 logits, in inference mode; with
+                `attack_batch_norm="batch"` batch norm by the batch.
             batch: A `Batch`.
             inner: An `InnerAttack`.
 

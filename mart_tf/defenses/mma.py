@@ -5,6 +5,7 @@ import tensorflow as tf
 
 from mart_tf import attacks
 from mart_tf import losses
+from mart_tf.attacks import loops
 from mart_tf.defenses import base
 
 # Of the natural cross-entropy in the loss, equation 11 of Ding et al.
@@ -104,10 +105,10 @@ class MMA(base.Defense):
 
         crossing, distance = search(kept)
         again = right & (distance >= greatest) & (kept < first)
-        crossing, distance = tf.cond(
+        crossing, distance = loops.either(
             tf.reduce_any(again),
             lambda: search(tf.where(again, first, kept)),
-            lambda: (crossing, distance),
+            (crossing, distance),
         )
         shape = [-1] + [1] * (len(batch.image.shape) - 1)
         image = tf.where(tf.reshape(right, shape), crossing, batch.image)

@@ -21,7 +21,7 @@ import tensorflow as tf
 from mart_tf import losses
 from mart_tf.attacks import base
 from mart_tf.attacks import examples
-from mart_tf.attacks import gradient
+from mart_tf.attacks import loops
 from mart_tf.evaluation import shares
 
 # A batch is re-packed when its idle places are likely to add up to this share
@@ -357,7 +357,7 @@ def _compiled_steps(attack):
         return state, taken, predictions, loss
 
     def steps(turns, images, labels, state, taken, predictions):
-        one = gradient.called(step)
+        one = loops.called(step)
 
         def body(turn, trace, *now):
             *now, loss = one(images, labels, *now)

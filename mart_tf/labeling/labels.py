@@ -9,6 +9,7 @@ import tensorflow as tf
 from mart_tf import environment
 from mart_tf import errors
 from mart_tf import files
+from mart_tf.data import mapping
 from mart_tf.data import pipeline
 from mart_tf.data import pools
 from mart_tf.models import loading
@@ -62,7 +63,7 @@ def label_pool(
     for start in range(0, len(pool), batch_size):
         stop = min(start + batch_size, len(pool))
         # The last batch repeats the last image: one shape is compiled.
-        images = pool.images[np.minimum(start + places, stop - 1)]
+        images = mapping.rows(pool.images, np.minimum(start + places, stop - 1))
         predicted, sure = (tensor.numpy() for tensor in predict(images))
         labels[start:stop] = predicted[: stop - start]
         confidences[start:stop] = sure[: stop - start]
@@ -157,7 +158,11 @@ def _check_images(model, kind, pixel_range, pool):
 
 def _write(path, pool):
     with files.whole(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(
+        # What was too large for the memory shall not have to fit into it later.
+        save = np.savez_compressed
+        if mapping.is_mapped(pool.images):
+            save = np.savez
+        save(
             file,
             image=pool.images,
             label=pool.labels,

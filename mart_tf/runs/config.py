@@ -11,6 +11,7 @@ from mart_tf import options
 from mart_tf import places
 from mart_tf import runs
 from mart_tf import training
+from mart_tf.data import augmentation_names
 from mart_tf.models import declared
 from mart_tf.models import names
 from mart_tf.runs import own_callbacks
@@ -63,7 +64,7 @@ class Config:
     dataset: str = "digits"
     data_dir: str | None = None
     download: bool = False
-    augment: bool | None = None
+    augment: str | None = None
     validation_images: int | None = None
     pool: str | None = None
     pool_fraction: float = 0.5
@@ -80,6 +81,7 @@ class Config:
     attack_steps: int = 10
     attack_step_size: float | None = None
     random_start: str = "uniform"
+    attack_batch_norm: str = "inference"
     epsilon_warmup_epochs: float | None = None
     epochs: int | None = None
     steps_per_epoch: int | None = None
@@ -110,7 +112,8 @@ class Config:
             `steps_per_epoch` (those of a pass over the training split),
             `callbacks`, `regularization` (moved into `defense`) and, where
             the optimizer has its own, `weight_decay` (moved into it). Network,
-            defense, update, optimizer and schedule say all their options.
+            defense, update, optimizer, schedule and augmentations say all
+            their options.
 
         Raises:
             ValueError: On anything that no run could start with.
@@ -166,6 +169,7 @@ class Config:
         return dataclasses.replace(
             given,
             workdir=given.workdir or given._own_name(),
+            augment=augmentation_names.complete(given.augment),
             model=names.complete(given.model),
             defense=defenses.complete(given.defense, given.epsilon),
             attack_step_size=(
@@ -232,6 +236,11 @@ class Config:
             ("norm", self.norm, choices.NORMS),
             ("outputs", self.outputs, choices.OUTPUTS),
             ("random start", self.random_start, choices.RANDOM_STARTS),
+            (
+                "attack batch norm",
+                self.attack_batch_norm,
+                choices.ATTACK_BATCH_NORM,
+            ),
         ]:
             if value not in allowed:
                 raise options.unknown(kind, value, allowed)

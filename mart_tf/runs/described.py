@@ -5,6 +5,7 @@ import pathlib
 
 from mart_tf import screen
 from mart_tf import threat as threat_model
+from mart_tf.data import augmentation_names
 from mart_tf.defenses import base
 from mart_tf.runs import devices
 from mart_tf.training import optimizers
@@ -56,7 +57,7 @@ def print_settings(
         ("model", config.model),
         ("defense", config.defense),
         ("threat model", threat(config).describe()),
-        ("attack", model.defense.describe_attack(*attack)),
+        ("attack", _attack_line(config, model, attack)),
         ("validation", _validation_line(config, attack)),
         (
             "training",
@@ -66,7 +67,7 @@ def print_settings(
             f"{config.schedule}, {_decay(config)}, "
             f"label smoothing {config.label_smoothing:g}, "
             f"epsilon warm-up {config.epsilon_warmup_epochs:g} epochs, "
-            f"{'augmented' if config.augment else 'not augmented'}, "
+            f"{_augmented(config)}, "
             f"seed {config.seed}",
         ),
         ("update", config.update),
@@ -80,6 +81,19 @@ def print_settings(
     ]
     for name, value in lines:
         screen.say(value, heading=f"{name:13}", on=console)
+
+
+def _attack_line(config, model, attack):
+    described = model.defense.describe_attack(*attack)
+    if config.attack_batch_norm == "batch":
+        described += ", batch norm by the batch's own statistics"
+    return described
+
+
+def _augmented(config):
+    if config.augment == augmentation_names.NONE:
+        return "not augmented"
+    return f"augmented by {config.augment}"
 
 
 def _tensorboard_line(config):

@@ -41,17 +41,20 @@ def _mirrored(devices):
     return tf.distribute.MirroredStrategy(devices)
 
 
-def jit_compile(xla, replicas):
+def jit_compile(xla, replicas, meet=False):
     """What `AdversarialClassifier.compile` takes for an `--xla`.
 
-    "auto" has XLA compile the whole step on a GPU, on several the attack, and
-    nothing on a CPU, where its code is several times slower.
+    "auto" has XLA compile the whole step on a GPU, on several the attack unless
+    they meet in it, and nothing on a CPU, where its code is several times
+    slower.
 
     Raises:
         ValueError: If the whole step is to be compiled for several replicas.
     """
     if xla == "auto":
-        on_gpu = "attack" if replicas > 1 else "step"
+        on_gpu = "step"
+        if replicas > 1:
+            on_gpu = "off" if meet else "attack"
         xla = on_gpu if kind() == "GPU" else "off"
     if xla == "step" and replicas > 1:
         raise ValueError(

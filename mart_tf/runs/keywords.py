@@ -9,11 +9,13 @@ import dataclasses
 import inspect
 import os
 
+from mart_tf import data
 from mart_tf import defenses
 from mart_tf import options
 from mart_tf import parameters
 from mart_tf import places
 from mart_tf import training
+from mart_tf.data import augmentation_names
 from mart_tf.runs import config as run_config
 from mart_tf.runs import record
 
@@ -21,6 +23,7 @@ _PATHS = ("workdir", "data_dir", "init_from", "model")
 
 # Where an object may stand for a name: the table of names, and an example.
 _NAMED = {
+    "augment": (data.AUGMENTATIONS, "crop,flip"),
     "dataset": ({}, "npz:arrays.npz"),
     "pool": ({}, "npz:pool.npz"),
     "model": ({}, "network.keras, which model.save writes"),
@@ -43,8 +46,9 @@ def config(settings):
 
     Args:
         settings: Values by the name of a flag of mart-train; None asks for
-            the default. Functions, classes, defenses and updates may stand
-            for their names, and paths and numpy numbers for plain values.
+            the default. Functions, classes, defenses, updates and
+            augmentations, also a list of these, may stand for their names,
+            and paths and numpy numbers for plain values.
 
     Raises:
         ValueError: On a name that is no flag's, a value of another type, or
@@ -67,6 +71,10 @@ def _plain(name, value, kind):
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
         # A number of numpy's.
         value = value.item()
+    if name == "augment" and isinstance(value, bool):
+        value = augmentation_names.of_boolean(value)
+    if name == "augment" and isinstance(value, list | tuple):
+        return ",".join(_plain(name, item, kind) for item in value) or "none"
     if name in _NAMED and not isinstance(value, str | bytes | int | float):
         value = _spec(name, value)
     if not record.is_of(value, kind):

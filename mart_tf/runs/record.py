@@ -12,6 +12,7 @@ import subprocess
 from mart_tf import environment
 from mart_tf import files
 from mart_tf import limits
+from mart_tf.data import augmentation_names
 from mart_tf.runs import config as run_config
 
 FORMAT = 1
@@ -86,7 +87,7 @@ def read(path):
     return Record(
         str(path),
         # A run of an earlier version lacks the settings that came later.
-        run_config.Config(**content["config"]),
+        run_config.Config(**_settings(content)),
         **{name: facts[name] for name in _FACTS},
         files=facts.get("files", {}),
         created=content.get("created"),
@@ -127,7 +128,7 @@ def _fault(content):
     if not (isinstance(settings, dict) and isinstance(facts, dict)):
         return "configuration or facts are missing"
     kinds = {f.name: f.type for f in dataclasses.fields(run_config.Config)}
-    for name, value in settings.items():
+    for name, value in _settings(content).items():
         if name not in kinds:
             return f"{name} is no setting that is known"
         if not is_of(value, kinds[name]):
@@ -141,6 +142,16 @@ def _fault(content):
     if not isinstance(facts.get("files", {}), dict):
         return f"files is {facts['files']!r}"
     return None
+
+
+def _settings(content):
+    """The settings by name, those of an earlier version as now spelled."""
+    settings = content["config"]
+    augment = settings.get("augment")
+    if isinstance(augment, bool):
+        augment = augmentation_names.of_boolean(augment)
+        return settings | {"augment": augment}
+    return settings
 
 
 def is_of(value, kind):

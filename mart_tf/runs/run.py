@@ -11,6 +11,7 @@ from mart_tf import data
 from mart_tf import defenses
 from mart_tf import files
 from mart_tf import screen
+from mart_tf.data import augmentation
 from mart_tf.models import loading
 from mart_tf.runs import checkpoints
 from mart_tf.runs import described
@@ -66,6 +67,8 @@ def _train(config, record, console, leave, together, callbacks):
     strategy = together.strategy
     config, dataset = _data(config, record)
     replicas = strategy.num_replicas_in_sync
+    # Refused before anything is written.
+    augmentation.create(config.augment, dataset.image_shape)
     pool = _pool(config, dataset)
     steps = _steps_per_epoch(config, dataset, pool, replicas)
     if record:
@@ -240,6 +243,7 @@ def compiled_model(config, dataset, pool, steps, policy):
         config.attack_steps,
         config.attack_step_size,
         random_start=config.random_start,
+        attack_batch_norm=config.attack_batch_norm,
         epsilon_warmup_steps=math.ceil(config.epsilon_warmup_epochs * steps),
         update=config.update,
         weight_decay=config.weight_decay or 0.0,
@@ -257,7 +261,9 @@ def compiled_model(config, dataset, pool, steps, policy):
     replicas = model.distribute_strategy.num_replicas_in_sync
     model.compile(
         optimizers.create(config.optimizer, rate),
-        jit_compile=devices.jit_compile(config.xla, replicas),
+        jit_compile=devices.jit_compile(
+            config.xla, replicas, meet=config.attack_batch_norm == "batch"
+        ),
     )
     model.optimizer.build(model.trainable_variables)
     return model

@@ -11,6 +11,7 @@ from mart_tf import attacks
 from mart_tf import threat as threat_model
 from mart_tf.defenses import base
 from mart_tf.models import outputs as model_outputs
+from mart_tf.training import attack_statistics
 from mart_tf.training import replicas
 from mart_tf.training import update
 
@@ -95,6 +96,9 @@ def check(given):
             "it; expected 0, or a loss that gives batch.label_smoothing to "
             "mart_tf.losses, and smooths_labels = True in the class."
         )
+    attack_statistics.check(
+        given["attack_batch_norm"], given["classifier"], given["defense"]
+    )
     model_outputs.check_declared(given["classifier"], given["outputs"])
     check_scope(given["classifier"])
     replicas.check_strategy(given["classifier"].distribute_strategy)

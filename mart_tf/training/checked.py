@@ -16,6 +16,8 @@ class CheckedModel(private.BuiltOnce):
 
     # Whether `compile` was given metrics.
     has_metrics = False
+    # Of batch norm, in the inner attack.
+    attack_batch_norm = "inference"
     # What XLA compiles: False, "attack", or True, the whole step.
     compiled_by_xla = False
 

@@ -12,6 +12,7 @@ from mart_tf import threat as threat_model
 from mart_tf.defenses import base
 from mart_tf.models import outputs as model_outputs
 from mart_tf.training import arguments
+from mart_tf.training import attack_statistics
 from mart_tf.training import averages
 from mart_tf.training import checked
 from mart_tf.training import counters
@@ -36,8 +37,9 @@ class AdversarialClassifier(checked.CheckedModel):
     """Trains a Keras classifier against an attack inside a threat model.
 
     One training step: the defense finds adversarial examples with the network
-    in inference mode, then runs the forward passes that its loss needs; the
-    mean is over the global batch, whatever the number of replicas:
+    in inference mode (but for `attack_batch_norm`), then runs the forward
+    passes that its loss needs; the mean is over the global batch, whatever the
+    number of replicas:
 
         sum of weight * loss / global number of examples
 
@@ -72,6 +74,10 @@ class AdversarialClassifier(checked.CheckedModel):
         attack_steps: Steps of the inner attack, at least 1.
         attack_step_size: In units of the pixels; default: epsilon / 4.
         random_start: "uniform", "gaussian" or "none".
+        attack_batch_norm: What batch norm normalizes by in the attack of a
+            training step: "inference", the moving statistics, or "batch",
+            those of the batch, which leaves the moving ones as they are; see
+            `mart_tf.training.attack_statistics`. Dropout is off in both.
         epsilon_warmup_steps: Training steps over which epsilon, and the
             attack's step with it, grow linearly from 0.
         update: How the gradient is taken: "plain", a spec, or a
@@ -110,6 +116,7 @@ class AdversarialClassifier(checked.CheckedModel):
         attack_step_size: float | None = None,
         *,
         random_start: str = "uniform",
+        attack_batch_norm: str = "inference",
         epsilon_warmup_steps: int = 0,
         update: str | updates.Update = "plain",
         weight_decay: float = 0.0,
@@ -132,6 +139,7 @@ class AdversarialClassifier(checked.CheckedModel):
             self.attack_steps = int(attack_steps)
             self.attack_step_size = attack_step_size
             self.random_start = random_start
+            self.attack_batch_norm = attack_batch_norm
             self.epsilon_warmup_steps = int(epsilon_warmup_steps)
             self.update = update
             self.weight_decay = float(weight_decay)
@@ -299,12 +307,13 @@ class AdversarialClassifier(checked.CheckedModel):
 
         def attack():
             return self.defense.attack(
-                self._classify_frozen, batch, self._inner_attack()
+                self._classify_attacked, batch, self._inner_attack()
             )
 
         if self.compiled_by_xla == "attack":
             attack = tf.function(attack, autograph=False, jit_compile=True)
-        return attack()
+        with attack_statistics.coupled(self.attack_batch_norm):
+            return attack()
 
     def _averaged(self):
         """A scope in which the classifier has the average of its weights."""
@@ -317,6 +326,12 @@ class AdversarialClassifier(checked.CheckedModel):
 
     def _classify_frozen(self, images):
         return self._classify(images, training=False)
+
+    def _classify_attacked(self, images):
+        if self.attack_batch_norm == "inference":
+            return self._classify_frozen(images)
+        with attack_statistics.of_the_batch(self.classifier):
+            return self._classify_frozen(images)
 
     def _classify(self, images, training):
         return model_outputs.logits(

@@ -39,6 +39,12 @@ def check_compiled(model):
     count = model.distribute_strategy.num_replicas_in_sync
     if count == 1:
         return
+    if (model.compiled_by_xla, model.attack_batch_norm) == ("attack", "batch"):
+        raise ValueError(
+            f"attack_batch_norm is 'batch', and on {count} replicas XLA cannot "
+            "compile an attack in which they meet; compile without "
+            'jit_compile="attack", or train on one device.'
+        )
     optimizer = model.optimizer
     # keras#19246 and keras#20582: both raise in the middle of a step.
     forbidden = {

@@ -14,6 +14,7 @@ _PLAIN = (
     "attack_steps",
     "attack_step_size",
     "random_start",
+    "attack_batch_norm",
     "epsilon_warmup_steps",
     "weight_decay",
     "label_smoothing",

@@ -1,0 +1,103 @@
+"""What `--augment` takes: names with options, separated by commas.
+
+TensorFlow is not imported here: a program checks its flags first.
+"""
+
+from mart_tf import data
+from mart_tf import options
+
+NONE = "none"
+
+_KIND = "augmentation"
+# What `--augment` was before it took names: a flag alone, with `no` before it,
+# or with a truth value.
+_OF_BOOLEAN = {True: "crop,flip", False: NONE}
+_OLD_WORDS = {
+    **dict.fromkeys(("true", "t", "1"), _OF_BOOLEAN[True]),
+    **dict.fromkeys(("false", "f", "0"), _OF_BOOLEAN[False]),
+}
+
+_MIXES = (
+    "mixes the labels of images too, and attack and loss take one class an "
+    "image"
+)
+_DRAWS = (
+    "draws by itself, as Keras's layers do, which take no seed of each "
+    "example, and a run with it would not resume bit for bit"
+)
+_REFUSED = {
+    **dict.fromkeys(("cutmix", "mixup"), _MIXES),
+    **dict.fromkeys(
+        ("augmix", "autoaugment", "randaugment", "trivialaugment"), _DRAWS
+    ),
+}
+
+
+def of_boolean(value):
+    """The names that True and False stand for."""
+    return _OF_BOOLEAN[value]
+
+
+def listed(augment):
+    """The items of a list of augmentations, in order; none for "none".
+
+    Args:
+        augment: Text as the flag takes it, a truth value, an augmentation, or
+            a list or tuple of specs and augmentations.
+
+    Raises:
+        ValueError: On an empty item, or "none" beside others.
+    """
+    if isinstance(augment, bool):
+        augment = of_boolean(augment)
+    if isinstance(augment, str):
+        text = _OLD_WORDS.get(augment.lower(), augment)
+        if text == NONE:
+            return []
+        augment = options.split_list(text)
+    elif not isinstance(augment, list | tuple):
+        augment = [augment]
+    if NONE in augment:
+        raise ValueError(
+            f"--augment={','.join(map(str, augment))} has none beside others; "
+            "expected names separated by commas, such as crop,flip, or none "
+            "alone."
+        )
+    return list(augment)
+
+
+def resolve(text):
+    """The `options.Spec` of one augmentation, nothing imported.
+
+    Raises:
+        ValueError: On an unknown name or option, or one that cannot be had,
+            with the reason.
+    """
+    name = options.parse(text).name
+    reason = _REFUSED.get(name.lower().replace("_", ""))
+    if reason:
+        raise ValueError(
+            f"There is no augmentation {name!r}: it {reason}; expected some "
+            f"of: {', '.join(sorted(data.AUGMENTATIONS))}."
+        )
+    return options.resolve(text, data.AUGMENTATIONS, _KIND)
+
+
+def complete(augment):
+    """A list with every option written, so that it says what holds.
+
+    Args:
+        augment: As in `listed`, no augmentation among them.
+
+    Returns:
+        Text as the flag takes it.
+    """
+    items = listed(augment)
+    for item in items:
+        resolve(item)
+    return (
+        ",".join(
+            options.complete(item, data.AUGMENTATIONS, _KIND) for item in items
+        )
+        or NONE
+    )
