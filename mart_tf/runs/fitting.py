@@ -10,8 +10,8 @@ from mart_tf import data
 from mart_tf import screen
 from mart_tf.runs import callbacks
 from mart_tf.runs import config as run_config
-from mart_tf.runs import described
 from mart_tf.runs import overfitting
+from mart_tf.runs import tensorboard_logs
 from mart_tf.runs import workers
 from mart_tf.training import classifier as adversarial
 from mart_tf.training import epoch
@@ -108,7 +108,9 @@ def fit(training, place, saved, seen, tell, console):
             ),
         ]
         if together.is_chief:
-            hooks += _tensorboard(config.workdir)
+            hooks += tensorboard_logs.create(
+                config, dataset, place.steps, progress, together.count == 1
+            )
         # Last: whatever they do, the run's own have seen the epoch.
         hooks += own
         batches = functools.partial(_batches, training)
@@ -182,17 +184,3 @@ def _validate(model, validation, hooks, finished):
     logs |= {f"val_{name}": value for name, value in results.items()}
     hooks.on_epoch_end(finished, logs)
     hooks.on_train_end()
-
-
-def _tensorboard(path):
-    folder = described.tensorboard_folder(path)
-    if folder is None:
-        return []
-    return [_TensorBoard(str(folder), write_graph=False)]
-
-
-class _TensorBoard(keras.callbacks.TensorBoard):
-    """Epochs counted from 1, as everywhere else; Keras counts from 0."""
-
-    def on_epoch_end(self, epoch, logs=None):
-        super().on_epoch_end(epoch + 1, logs)
