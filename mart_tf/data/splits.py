@@ -6,6 +6,7 @@ row once, and `shuffled`, endless epochs that are a pure function of the seed
 and the step.
 """
 
+from collections.abc import Callable
 import dataclasses
 
 import numpy as np
@@ -38,6 +39,8 @@ class Dataset:
         test: The source's test set; where the source has none, a fifth of its
             images, which neither other split holds.
         mode: "memory" or "streaming".
+        others: Reads a further split of the source by its name, None where it
+            has none of that name; None: the source has no others.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Dataset:
     validation: object
     test: object
     mode: str
+    others: Callable | None = None
 
     def describe(self):
         """One line for the user."""
@@ -72,12 +76,14 @@ class Source:
         train: A set such as `memory_split` makes.
         test: The same of the test images; None: a fifth of `train` is carved.
         mode: "memory" or "streaming", how the training images are held.
+        others: As of `Dataset`.
     """
 
     class_names: tuple[str, ...]
     train: object
     test: object | None
     mode: str = "memory"
+    others: Callable | None = None
 
 
 def assemble(name, source, validation_images=None):
@@ -111,6 +117,7 @@ def assemble(name, source, validation_images=None):
         validation=source.train.select(chosen),
         test=test,
         mode=source.mode,
+        others=source.others,
     )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
 import dataclasses
@@ -27,6 +28,7 @@ from mart_tf.evaluation import measuring
 from mart_tf.evaluation import progress as progress_bars
 from mart_tf.evaluation import subjects
 from mart_tf.evaluation import unfinished
+from mart_tf.reports import corruptions as corrupted
 from mart_tf.reports import report
 
 # How many images tell a model without weights from others.
@@ -49,6 +51,7 @@ def evaluate_robustness(
     outputs: str | None = None,
     surrogate: keras.Model | Callable | str | os.PathLike | None = None,
     epsilon_sweep: Iterable[float] = (),
+    corruptions: Mapping[str, tuple | Callable] | None = None,
     class_names: Sequence[str] | None = None,
     directory: str | os.PathLike | None = None,
     save_adversarial: bool = False,
@@ -95,6 +98,10 @@ def evaluate_robustness(
             are made on.
         epsilon_sweep: Radii at which the first `pgd` of the list, or PGD-20,
             is run too.
+        corruptions: Corrupted images, on which the accuracy without attack is
+            measured too: by name, such as "fog_3" for fog of severity 3,
+            `(images, labels)` arrays, or a function without arguments that
+            returns them.
         class_names: Names of the classes, for messages and figures.
         directory: Where the report is saved. What is done is kept in its
             `partial` until then: the same call goes on where another was
@@ -103,8 +110,8 @@ def evaluate_robustness(
             `directory`/adversarial: a file for each attack and one of the
             worst case, see `mart_tf.evaluation.adversarial.Writer`. They are
             held in memory twice more.
-        facts: What else the report shall say of "model" and "data": a dict of
-            two dicts.
+        facts: What else the report shall say of "model", "data" and
+            "corruptions": dicts by these names.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -175,6 +182,12 @@ def evaluate_robustness(
                 ),
             )
             results = [measured.natural()]
+            outcomes = {
+                name: measured.corrupted(
+                    name, *_corrupted(name, made, images, threat, classes)
+                )
+                for name, made in (corruptions or {}).items()
+            }
             for spec, attack in plan:
                 if evaluation.is_transfer(spec):
                     results.append(measured.transfer(spec.text, attack))
@@ -207,6 +220,10 @@ def evaluate_robustness(
             labels=labels,
             sweep=sweep,
             traces=tuple(measured.traces),
+            corruptions=outcomes
+            and corrupted.Corruptions(
+                facts.get("corruptions", {}).get("dataset"), outcomes
+            ),
             warnings=(
                 *doubtful,
                 *_unscored(measured.unscored),
@@ -230,6 +247,26 @@ def _check_range(subject, threat):
             f"[{threat.pixel_min:g}, {threat.pixel_max:g}]; expected the same: "
             f"ThreatModel(pixel_min={own[0]:g}, pixel_max={own[1]:g})."
         )
+
+
+def _corrupted(name, made, images, threat, classes):
+    """Corrupted images and their labels, once they fit the model.
+
+    Args:
+        name: Of the corruption.
+        made: As of `evaluate_robustness`.
+        images: The images that are attacked.
+        threat: The `ThreatModel`.
+        classes: Number of classes.
+    """
+    own, labels = arrays.arrays(made() if callable(made) else made, None)
+    if own.shape[1:] != images.shape[1:]:
+        raise ValueError(
+            f"The corrupted images {name} are of shape {own.shape[1:]}, and "
+            f"those that are attacked of {images.shape[1:]}; expected the same."
+        )
+    own = arrays.check_images(own, threat)
+    return own, arrays.check_labels(labels, classes, None)
 
 
 def _radii(radii, threat):
