@@ -11,6 +11,7 @@ from mart_tf import options
 from mart_tf import places
 from mart_tf import runs
 from mart_tf import training
+from mart_tf.data import class_weights
 from mart_tf.models import declared
 from mart_tf.models import names
 from mart_tf.runs import own_callbacks
@@ -68,6 +69,7 @@ class Config:
     pool: str | None = None
     pool_fraction: float = 0.5
     unlabeled_weight: float = 1.0
+    class_weights: str | None = None
     model: str | None = None
     init_from: str | None = None
     outputs: str = "logits"
@@ -108,9 +110,9 @@ class Config:
             A `Config` without None but for `data_dir`, `pool`, `init_from`,
             `validation_images` (counted once the data is read),
             `steps_per_epoch` (those of a pass over the training split),
-            `callbacks` and `regularization` (moved into `defense`). Network,
-            defense,
-            update, optimizer and schedule say all their options.
+            `class_weights`, `callbacks` and `regularization` (moved into
+            `defense`). Network, defense, update, optimizer and schedule say all
+            their options.
 
         Raises:
             ValueError: On anything that no run could start with.
@@ -212,6 +214,8 @@ class Config:
         data.check(self.dataset, data_dir=self.data_dir, download=self.download)
         optimizers.check(self.optimizer)
         self.interval()
+        if self.class_weights is not None:
+            class_weights.parse(self.class_weights)
         if self.pool is not None:
             data.check_pool(
                 self.pool, data_dir=self.data_dir, download=self.download

@@ -5,6 +5,7 @@ import pathlib
 
 from mart_tf import screen
 from mart_tf import threat as threat_model
+from mart_tf.data import class_weights
 from mart_tf.defenses import base
 from mart_tf.runs import devices
 
@@ -34,7 +35,7 @@ def tensorboard_folder(path):
 
 
 def print_settings(
-    console, config, dataset, pool, model, steps, precision, replicas
+    console, config, dataset, pool, model, steps, precision, replicas, weights
 ):
     """Prints every setting that holds, a line each.
 
@@ -47,11 +48,14 @@ def print_settings(
         steps: Training steps in an epoch.
         precision: The policy, and why.
         replicas: Number of devices.
+        weights: The weight of each class, an array, or None.
     """
+    epochs = "1 epoch" if config.epochs == 1 else f"{config.epochs} epochs"
     attack = (config.attack_steps, config.attack_step_size, config.random_start)
     lines = [
         ("data", dataset.describe()),
         *_pool_lines(config, pool),
+        *_weight_lines(config, weights),
         ("model", config.model),
         ("defense", config.defense),
         ("threat model", threat(config).describe()),
@@ -59,8 +63,7 @@ def print_settings(
         ("validation", _validation_line(config, attack)),
         (
             "training",
-            f"{config.epochs} epochs of {steps} steps, batch size "
-            f"{config.batch_size}, "
+            f"{epochs} of {steps} steps, batch size {config.batch_size}, "
             f"{config.optimizer}, learning rate {config.learning_rate:g}, "
             f"{config.schedule}, weight decay {config.weight_decay:g}, "
             f"label smoothing {config.label_smoothing:g}, "
@@ -79,6 +82,14 @@ def print_settings(
     ]
     for name, value in lines:
         screen.say(value, heading=f"{name:13}", on=console)
+    ramp = config.epsilon_warmup_epochs
+    if ramp > config.epochs:
+        screen.say(
+            f"Epsilon grows over {ramp:g} epochs, and the run ends after "
+            f"{config.epochs}, at {100 * config.epochs / ramp:.0f} % of it; "
+            "give more --epochs, or a smaller --epsilon_warmup_epochs.",
+            on=console,
+        )
 
 
 def _tensorboard_line(config):
@@ -108,6 +119,18 @@ def _validation_line(config, attack):
         f"{config.validation_images:,} images, under {under}; the accuracies "
         "below are those on them"
     )
+
+
+def _weight_lines(config, weights):
+    if weights is None:
+        return []
+    text = f"{config.class_weights}, in the loss of training"
+    if config.class_weights == class_weights.BALANCED:
+        text = (
+            f"balanced: from {weights.min():.3g} to {weights.max():.3g}, in "
+            "the loss of training"
+        )
+    return [("weights", text)]
 
 
 def _pool_lines(config, pool):

@@ -5,6 +5,7 @@ import functools
 from typing import NamedTuple
 
 import keras
+import numpy as np
 
 from mart_tf import data
 from mart_tf import screen
@@ -46,6 +47,7 @@ class Training(NamedTuple):
         dataset: A `data.Dataset`.
         pool: A `data.Pool`, or None.
         together: The `workers.Workers`.
+        class_weights: The weight of each class, an array, or None.
         callbacks: Keras callbacks of the user's own.
     """
 
@@ -54,6 +56,7 @@ class Training(NamedTuple):
     dataset: data.Dataset
     pool: data.Pool | None
     together: workers.Workers
+    class_weights: np.ndarray | None = None
     callbacks: tuple = ()
 
 
@@ -71,7 +74,7 @@ def fit(training, place, saved, seen, tell, console):
     Raises:
         training.watch.Diverged: If training leads nowhere.
     """
-    config, model, dataset, _, together, own = training
+    config, model, dataset, _, together, _, own = training
     validation = None
     if config.validation_images:
         validation = together.distributed(
@@ -104,7 +107,11 @@ def fit(training, place, saved, seen, tell, console):
             progress,
             first_loss.FirstLoss(warn),
             overfitting.Overfitting(
-                saved, config.early_stopping_patience, warn
+                saved,
+                config.early_stopping_patience,
+                config.validation_images,
+                dataset.num_classes,
+                warn,
             ),
         ]
         if together.is_chief:
@@ -118,7 +125,7 @@ def fit(training, place, saved, seen, tell, console):
 
 
 def _batches(training, start_step):
-    config, _, dataset, pool, together, _ = training
+    config, _, dataset, pool, together, class_weights, _ = training
     batches = data.training_batches(
         dataset.train,
         config.batch_size,
@@ -129,6 +136,7 @@ def _batches(training, start_step):
         pool=pool,
         pool_fraction=config.pool_fraction,
         unlabeled_weight=config.unlabeled_weight,
+        class_weights=class_weights,
         part=together.part,
     )
     return together.distributed(batches)

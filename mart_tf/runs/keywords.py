@@ -8,6 +8,7 @@ and what no spec makes again is refused.
 import dataclasses
 import inspect
 import os
+import sys
 
 from mart_tf import defenses
 from mart_tf import options
@@ -67,6 +68,8 @@ def _plain(name, value, kind):
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
         # A number of numpy's.
         value = value.item()
+    if name == "class_weights" and isinstance(value, list | tuple):
+        value = ",".join(map(str, value))
     if name in _NAMED and not isinstance(value, str | bytes | int | float):
         value = _spec(name, value)
     if not record.is_of(value, kind):
@@ -92,7 +95,7 @@ def _spec(name, value):
     table, example = _NAMED[name]
     is_object = not (inspect.isfunction(value) or inspect.isclass(value))
     thing = type(value) if is_object else value
-    path = f"{thing.__module__}:{thing.__qualname__}"
+    path = f"{_public_module(thing)}:{thing.__qualname__}"
     spec = {path: known for known, path in table.items()}.get(path, path)
     # A script's own, and what stands inside a function, nobody else finds.
     found = (
@@ -112,6 +115,18 @@ def _spec(name, value):
             "their names)."
         )
     return spec
+
+
+def _public_module(thing):
+    """The module to import a function or class from: Keras's are public."""
+    module = thing.__module__
+    if module.startswith("keras.src."):
+        # keras.src.optimizers.adamw: keras.optimizers has it too.
+        public = f"keras.{module.split('.')[2]}"
+        exported = getattr(sys.modules.get(public), thing.__qualname__, None)
+        if exported is thing:
+            return public
+    return module
 
 
 def _with_options(spec, path, value, table, name):

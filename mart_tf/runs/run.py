@@ -13,8 +13,10 @@ from mart_tf import defenses
 from mart_tf import errors
 from mart_tf import files
 from mart_tf import screen
+from mart_tf.data import class_weights
 from mart_tf.models import loading
 from mart_tf.runs import checkpoints
+from mart_tf.runs import consent
 from mart_tf.runs import curves
 from mart_tf.runs import described
 from mart_tf.runs import devices
@@ -70,6 +72,9 @@ def _train(config, record, console, leave, together, callbacks):
     config, dataset = _data(config, record)
     replicas = strategy.num_replicas_in_sync
     pool = _pool(config, dataset)
+    weights = None
+    if config.class_weights is not None:
+        weights = class_weights.of(config.class_weights, dataset)
     steps = _steps_per_epoch(config, dataset, pool, replicas)
     if record:
         # The policy stays that of the run, on whatever machine it continues.
@@ -95,10 +100,11 @@ def _train(config, record, console, leave, together, callbacks):
         steps,
         reason,
         replicas,
+        weights,
     )
     facts = facts_of(config, dataset, model, policy)
     training = fitting.Training(
-        config, model, dataset, pool, together, tuple(callbacks)
+        config, model, dataset, pool, together, weights, tuple(callbacks)
     )
     with (
         signals.heeded(leave) as seen,
@@ -177,7 +183,8 @@ def _continue(training, record, facts, console, steps, seen):
     if len(saved.rows) > 1:
         screen.say(_drawn(config.workdir), on=console)
     workdir_flag = shlex.quote(f"--workdir={config.workdir}")
-    screen.say(f"Evaluate it: mart-evaluate {workdir_flag}", on=console)
+    code = " --allow_code" if consent.named(config) else ""
+    screen.say(f"Evaluate it: mart-evaluate {workdir_flag}{code}", on=console)
     if int(saved.epoch) < config.epochs:
         screen.say(_why_stopped(config, model, saved), on=console)
     for sentence in _overfitted(config, model, saved):
