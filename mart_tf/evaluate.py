@@ -154,7 +154,7 @@ _SPLIT = _define(
     "Which images: test; train or validation, as training divides the data; "
     "another split of a TFDS set by its name; or a part of one, such as "
     "test[:1000] or train[10%:20%].",
-    lambda _, text: parts.parse(text),
+    lambda _, text: parts.parse(text).text,
 )
 _DATA_DIR, _DOWNLOAD = cli.data_flags(FLAGS)
 _NORM = _define(
@@ -386,14 +386,14 @@ def _task(path, alone):
         task.dataset,
         data_dir=task.data_dir,
         download=_DOWNLOAD.value,
-        split=_SPLIT.value,
+        split=parts.parse(_SPLIT.value),
     )
     return task
 
 
 def _named(folder):
     """A folder for the report: that of the test split is what others read."""
-    part = _SPLIT.value
+    part = parts.parse(_SPLIT.value)
     return folder if part.slug == parts.TEST else f"{folder}-{part.slug}"
 
 
@@ -479,7 +479,7 @@ def _evaluate(task):
         download=_DOWNLOAD.value,
         validation_images=task.validation_images,
     )
-    split = parts.select(dataset, _SPLIT.value)
+    split = parts.select(dataset, parts.parse(_SPLIT.value))
     sample = data.sample(split, _MAX_EXAMPLES.value, _SEED.value)
     images = data.spread(sample.images, task.pixel_range)
     threat = threat_model.ThreatModel(
@@ -507,7 +507,7 @@ def _evaluate(task):
             "model": facts,
             "data": {
                 "dataset": dataset.name,
-                "split": _SPLIT.value.text,
+                "split": _SPLIT.value,
                 **sample.facts(),
             },
             "corruptions": {"dataset": _CORRUPTIONS.value},

@@ -117,8 +117,12 @@ def test_settings_are_a_table_and_hyperparameters(stopped_and_finished):
     config = dataclasses.asdict(record.read(path).config)
     assert "workdir" not in said
     assert said["epochs"] == 2
-    for name in ("defense", "learning_rate", "seed", "augment", "schedule"):
+    for name in ("model", "learning_rate", "seed", "augment"):
         assert said[name] == config[name]
+    # A number, so that a sweep over it has an axis.
+    assert said["defense"] == "mart"
+    assert said["defense:regularization"] == 5.0
+    assert said["schedule:at"] == 3.0
     experiment = content("_hparams_/experiment").experiment
     assert [
         (metric.name.tag, metric.name.group)

@@ -83,7 +83,8 @@ def print_settings(
     for name, value in lines:
         screen.say(value, heading=f"{name:13}", on=console)
     ramp = config.epsilon_warmup_epochs
-    if ramp > config.epochs:
+    attacks = model.defense.describe_attack(*attack) != base.NO_ATTACK
+    if attacks and ramp > config.epochs:
         screen.say(
             f"Epsilon grows over {ramp:g} epochs, and the run ends after "
             f"{config.epochs}, at {100 * config.epochs / ramp:.0f} % of it; "
@@ -124,13 +125,10 @@ def _validation_line(config, attack):
 def _weight_lines(config, weights):
     if weights is None:
         return []
-    text = f"{config.class_weights}, in the loss of training"
-    if config.class_weights == class_weights.BALANCED:
-        text = (
-            f"balanced: from {weights.min():.3g} to {weights.max():.3g}, in "
-            "the loss of training"
-        )
-    return [("weights", text)]
+    said = config.class_weights
+    if said == class_weights.BALANCED:
+        said += f", from {weights.min():.3g} to {weights.max():.3g}"
+    return [("classes", f"weights {said}, in the loss of training")]
 
 
 def _pool_lines(config, pool):

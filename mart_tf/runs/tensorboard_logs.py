@@ -20,8 +20,8 @@ from mart_tf import attacks
 from mart_tf import data
 from mart_tf.models import outputs
 from mart_tf.reports import page
-from mart_tf.runs import config as run_config
 from mart_tf.runs import described
+from mart_tf.runs import sweep
 from mart_tf.training import schedules
 
 _VALIDATION = "val_"
@@ -108,12 +108,10 @@ class TensorBoardLogs(keras.callbacks.Callback):
         ]
         table = page.pipes(("flag", "value"), rows, "---")
         tf.summary.text("flags", table)
-        # What decides how a run ends; paths do not.
         deciding = {
-            name: value
-            for name, value in settings.items()
+            name: _number(value)
+            for name, value in sweep.told(self._config).items()
             if value is not None
-            and (name == "epochs" or name not in run_config.FREE_TO_DIFFER)
         }
         group = "validation" if self._config.validation_images else "train"
         api.hparams_config(
@@ -158,6 +156,14 @@ class TensorBoardLogs(keras.callbacks.Callback):
             random_start=model.random_start,
             seed=model.seed,
         )
+
+
+def _number(value):
+    """An option as the number that it says, so that axes are drawn of it."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
 
 
 def create(config, dataset, steps, progress, alone):
