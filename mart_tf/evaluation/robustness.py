@@ -220,10 +220,11 @@ def evaluate_robustness(
             labels=labels,
             sweep=sweep,
             traces=tuple(measured.traces),
-            corruptions=outcomes
-            and corrupted.Corruptions(
+            corruptions=corrupted.Corruptions(
                 facts.get("corruptions", {}).get("dataset"), outcomes
-            ),
+            )
+            if outcomes
+            else None,
             warnings=(
                 *doubtful,
                 *_unscored(measured.unscored),

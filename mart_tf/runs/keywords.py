@@ -95,7 +95,8 @@ def _spec(name, value):
     table, example = _NAMED[name]
     is_object = not (inspect.isfunction(value) or inspect.isclass(value))
     thing = type(value) if is_object else value
-    path = f"{_public_module(thing)}:{thing.__qualname__}"
+    module = thing.__module__ if is_object else _public_module(thing)
+    path = f"{module}:{thing.__qualname__}"
     spec = {path: known for known, path in table.items()}.get(path, path)
     # A script's own, and what stands inside a function, nobody else finds.
     found = (
