@@ -151,6 +151,13 @@ class TestCorruptions:
         ):
             found("mnist_corrupted")
 
+    def test_the_images_as_they_are_alone_are_no_corruption(self, tmp_path):
+        path = tmp_path / "digits_corrupted" / "identity" / "1.0.0"
+        path.mkdir(parents=True)
+        (path / "dataset_info.json").touch()
+        with pytest.raises(ValueError, match="no corruption of digits_corrup"):
+            corrupted.find("digits_corrupted", tmp_path)
+
     def test_the_program_reports_each_and_the_means(self, prepared, tmp_path):
         keras.utils.set_random_seed(0)
         network = keras.Sequential(

@@ -67,14 +67,14 @@ def find(text, data_dir=None):
         reserved=("places",),
     )
     places = names.prepared_configurations(name, data_dir)
-    if not places:
+    chosen = choose(places, **spec.options) if places else []
+    if not chosen:
         root = names.tfds_root(data_dir)
         raise ValueError(
             f"--corruptions={text}: no corruption of {name} is prepared in "
             f"{root}; prepare them with `tfds build {name} --data_dir={root}`, "
             "or say with --data_dir=DIR where they lie."
         )
-    chosen = choose(places, **spec.options)
     return {key: places[key] for key in chosen}
 
 
