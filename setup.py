@@ -35,9 +35,10 @@ DOCS = [
     "mkdocstrings[python]>=1.0.8,<2",
 ]
 
-# Optional: what writes and runs files of other formats.
+# Optional: what writes and runs files of other formats; logs of runs.
 LITERT = ["ai-edge-litert>=2.1,<3"]
 ONNX = ["onnx>=1.20,<2", "onnxruntime>=1.23,<2", "tf2onnx>=1.17,<1.18"]
+TENSORBOARD = ["tensorboard>=2.20,<3"]
 
 setuptools.setup(
     name="mart-tf",
@@ -99,11 +100,12 @@ setuptools.setup(
         "gpu": ["tensorflow[and-cuda]" + TENSORFLOW],
         "litert": LITERT,
         "onnx": ONNX,
-        "tensorboard": ["tensorboard>=2.20,<3"],
+        "tensorboard": TENSORBOARD,
         "test": [
             *DOCS,
             *LITERT,
             *ONNX,
+            *TENSORBOARD,
             "check-jsonschema>=0.39,<1",
             "hypothesis>=6.170,<7",
             "jsonschema>=4.26,<5",

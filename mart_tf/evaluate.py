@@ -21,6 +21,8 @@ from mart_tf import places
 from mart_tf import runtimes
 from mart_tf import screen
 from mart_tf.cli import kinds
+from mart_tf.data import corrupted
+from mart_tf.data import parts
 from mart_tf.evaluation import unfinished
 from mart_tf.models import declared
 from mart_tf.reports import robustbench
@@ -32,9 +34,9 @@ from mart_tf.runs import workdir
 
 SUMMARY = (
     "measure natural and robust accuracy of a run's classifier, or of any "
-    "saved model, on the test split, in float32. Without flags: the newest "
-    "run, under the attacks of the MART paper and of CleverHans. A call that "
-    "was stopped goes on where it was when it is repeated."
+    "saved model, on the test split or another, in float32. Without flags: the "
+    "newest run, under the attacks of the MART paper and of CleverHans. A call "
+    "that was stopped goes on where it was when it is repeated."
 )
 
 _SAVED = "a .keras, .tflite or .onnx file or an exported SavedModel directory"
@@ -79,11 +81,20 @@ _EPSILON_SWEEP = _define(
     "accuracy against epsilon: 0.1,0.2,0.3,0.5.",
     kinds.list_of(kinds.number),
 )
+_CORRUPTIONS = _define(
+    "corruptions",
+    None,
+    "A TFDS set of corrupted images, such as cifar10_corrupted, on which the "
+    "accuracy without attack is measured too: all of its corruptions that are "
+    "prepared, or some, cifar10_corrupted:only=fog+contrast_5.",
+    kinds.text,
+)
 _OUTPUT = _define(
     "output",
     None,
     "Where the report goes; default: WORKDIR/evaluation, or a folder beside "
-    "the model whose name ends in -evaluation. Of --compare and of several "
+    "the model whose name ends in -evaluation; of another split than test with "
+    "its name, WORKDIR/evaluation-train. Of --compare and of several "
     "runs: where their table goes; default: comparison.",
     kinds.path,
 )
@@ -113,9 +124,9 @@ _ROBUSTBENCH = _define(
 _MAX_EXAMPLES = _define(
     "max_examples",
     None,
-    "Evaluate so many test images: of a TFDS set, which is stored shuffled, "
-    "the first ones; of others a sample of all classes, drawn by --seed. "
-    "Default: all.",
+    "Evaluate so many images of the split: of a TFDS set, which is stored "
+    "shuffled, the first ones; of others a sample of all classes, drawn by "
+    "--seed. Default: all.",
     bounds.COUNT.read,
 )
 _BATCH_SIZE = _define(
@@ -134,8 +145,16 @@ _CHECKPOINT = cli.checkpoint_flag(FLAGS)
 _DATASET = _define(
     "dataset",
     None,
-    "Whose test split; default: the run's data set.",
+    "Whose images, those of --split; default: the run's data set.",
     kinds.text,
+)
+_SPLIT = _define(
+    "split",
+    parts.TEST,
+    "Which images: test; train or validation, as training divides the data; "
+    "another split of a TFDS set by its name; or a part of one, such as "
+    "test[:1000] or train[10%:20%].",
+    lambda _, text: parts.parse(text).text,
 )
 _DATA_DIR, _DOWNLOAD = cli.data_flags(FLAGS)
 _NORM = _define(
@@ -163,12 +182,13 @@ class _Task:
 
     Args:
         path: The workdir of a run, or a saved model.
-        dataset: Whose test split.
+        dataset: Whose images.
         data_dir: Where its data lies, or None.
         norm: Of the threat model.
         epsilon: Its radius.
         pixel_range: Least and greatest value of a pixel.
         output: Where the report goes.
+        validation_images: How many a run held out of its own data set.
     """
 
     path: str
@@ -178,6 +198,7 @@ class _Task:
     epsilon: float
     pixel_range: tuple
     output: pathlib.Path
+    validation_images: int | None = None
 
 
 def main(argv=None):
@@ -215,6 +236,8 @@ def checked():
     tasks = [_task(path, alone=len(paths) == 1) for path in paths]
     for task in tasks:
         _check_radii(task)
+        if _CORRUPTIONS.value is not None:
+            corrupted.find(_CORRUPTIONS.value, task.data_dir)
     if len(tasks) > 1:
         places.check_folder("--output", _comparison(), "the table")
     return tasks
@@ -234,11 +257,11 @@ def _main():
     console = screen.console()
     reports, settings = {}, {}
     for task in tasks:
+        if reports:
+            console.print()
         # Saved before the next run is evaluated, which may take hours.
         with cli.if_stopped(functools.partial(_kept, task, tasks)):
             report = _evaluate(task)
-        if reports:
-            console.print()
         _tell_files(task.output)
         console.print(report)
         heading = _heading(task.path, [each.path for each in tasks])
@@ -357,8 +380,21 @@ def _task(path, alone):
         task, **{k: value for k, value in given.items() if value is not None}
     )
     places.check_folder("--output", task.output, "the report")
-    data.check(task.dataset, data_dir=task.data_dir, download=_DOWNLOAD.value)
+    if _DATASET.value is not None:
+        task = dataclasses.replace(task, validation_images=None)
+    data.check(
+        task.dataset,
+        data_dir=task.data_dir,
+        download=_DOWNLOAD.value,
+        split=parts.parse(_SPLIT.value),
+    )
     return task
+
+
+def _named(folder):
+    """A folder for the report: that of the test split is what others read."""
+    part = parts.parse(_SPLIT.value)
+    return folder if part.slug == parts.TEST else f"{folder}-{part.slug}"
 
 
 def _of_run(path):
@@ -374,7 +410,8 @@ def _of_run(path):
         norm=config.norm,
         epsilon=config.epsilon,
         pixel_range=_PIXEL_RANGE((config.pixel_min, config.pixel_max), path),
-        output=pathlib.Path(path, "evaluation"),
+        output=pathlib.Path(path, _named("evaluation")),
+        validation_images=config.validation_images,
     )
 
 
@@ -401,7 +438,8 @@ def _of_saved_model(path):
         # A version that is served never changes.
         version = whole.parent.parent
         whole = version.with_name(f"{version.name}-{whole.name}")
-    output = os.path.relpath(whole.with_name(f"{whole.name}-evaluation"))
+    beside = whole.with_name(_named(f"{whole.name}-evaluation"))
+    output = os.path.relpath(beside)
     return _Task(
         path=path,
         dataset=_DATASET.value,
@@ -436,9 +474,13 @@ def _evaluate(task):
     from mart_tf.evaluation import robustness
 
     dataset = data.load(
-        task.dataset, data_dir=task.data_dir, download=_DOWNLOAD.value
+        task.dataset,
+        data_dir=task.data_dir,
+        download=_DOWNLOAD.value,
+        validation_images=task.validation_images,
     )
-    sample = data.sample(dataset.test, _MAX_EXAMPLES.value, _SEED.value)
+    split = parts.select(dataset, parts.parse(_SPLIT.value))
+    sample = data.sample(split, _MAX_EXAMPLES.value, _SEED.value)
     images = data.spread(sample.images, task.pixel_range)
     threat = threat_model.ThreatModel(
         task.norm, task.epsilon, *task.pixel_range
@@ -457,6 +499,7 @@ def _evaluate(task):
         seed=_SEED.value,
         surrogate=surrogate,
         epsilon_sweep=_EPSILON_SWEEP.value,
+        corruptions=_corruptions(task),
         class_names=dataset.class_names,
         directory=task.output,
         save_adversarial=_SAVE_ADVERSARIAL.value,
@@ -464,12 +507,33 @@ def _evaluate(task):
             "model": facts,
             "data": {
                 "dataset": dataset.name,
-                "split": "test",
+                "split": _SPLIT.value,
                 **sample.facts(),
             },
+            "corruptions": {"dataset": _CORRUPTIONS.value},
         },
         progress=True,
     )
+
+
+def _corruptions(task):
+    """What reads the corrupted images, by name; None where none are asked for.
+
+    Args:
+        task: A `_Task`.
+    """
+    if _CORRUPTIONS.value is None:
+        return None
+    places = corrupted.find(_CORRUPTIONS.value, task.data_dir)
+
+    def read(place):
+        split = corrupted.read(place)
+        sample = data.sample(split, _MAX_EXAMPLES.value, _SEED.value)
+        return data.spread(sample.images, task.pixel_range), sample.labels
+
+    return {
+        name: functools.partial(read, place) for name, place in places.items()
+    }
 
 
 def _load(path, images):

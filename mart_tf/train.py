@@ -42,6 +42,9 @@ _STRINGS = {
     "pool": "Images with pseudo-labels that training sees beside the data "
     "set's (semi-supervised): npz:PATH as mart-label writes it, or "
     "pickle:PATH in RST's form.",
+    "class_weights": "How much an example of each class weighs in the loss: a "
+    "number for each, 1,1,2.5, or balanced: the rarer in the training split, "
+    "the more; default: 1.",
     "model": f"Network: {', '.join(models.MODELS)} (wide_resnet:depth=28:"
     "width=10; keras:MobileNetV2 or another of keras.applications), the path "
     f"of a .keras file, or module:function; default: {_DATASET}.",

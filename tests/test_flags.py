@@ -1,5 +1,6 @@
 """Flags: what they read, between which bounds, which paths, which files."""
 
+import importlib
 import math
 import os
 import pathlib
@@ -11,7 +12,9 @@ import pytest
 from mart_tf import bounds
 from mart_tf import choices
 from mart_tf import cli
+from mart_tf import evaluate
 from mart_tf import places
+from mart_tf import resources
 from mart_tf import train
 from mart_tf.cli import flagfiles
 from mart_tf.cli import kinds
@@ -281,3 +284,30 @@ class TestSentences:
     def test_of_an_error(self, error, said):
         sentence = cli.told(error)
         assert sentence == said or sentence.startswith(said)
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "export", "label"])
+def test_help_fits_a_screen_and_cuts_no_word(name, monkeypatch):
+    module = importlib.import_module(f"mart_tf.{name}")
+    # The place of the recipes is as long as it is.
+    monkeypatch.setattr(resources, "folder", lambda: None)
+    text = cli._help(f"mart-{name}", module.SUMMARY, module.FLAGS)
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 80
+    said = " ".join(line.strip() for line in lines)
+    assert module.SUMMARY in said
+    for flag in module.FLAGS:
+        # The parts of a spec may stand on two lines, whole.
+        help_text = module.FLAGS[flag].help
+        assert help_text.replace(" ", "") in said.replace(" ", "")
+        assert {*said.split()} >= {
+            word for word in help_text.split() if word.isalpha()
+        }
+
+
+def test_help_shows_defaults_as_flags_take_them():
+    text = cli._help("mart-evaluate", "", evaluate.FLAGS)
+    for default in ("default: test", "default: 250", "default: false"):
+        assert f"({default})" in text
+    assert "cleverhans:bim,cleverhans:mim)" in text
+    assert "[]" not in text and "False" not in text

@@ -41,9 +41,26 @@ def test_a_collapse_is_told_once():
     told = [
         count
         for count in range(1, len(values) + 1)
-        if overfitting.is_catastrophic(values[:count])
+        if overfitting.is_catastrophic(values[:count], 1000, 10)
     ]
     assert told == [4]
+
+
+@pytest.mark.parametrize(
+    ("values", "images"),
+    [
+        # One image of 19.
+        ([1 / 19, 0.0], 19),
+        # 4 images of 10, then 1: what chance may do.
+        ([0.4, 0.1], 10),
+        # From chance of ten classes down: nothing had been learned.
+        ([0.11, 0.04], 1000),
+        ([], 1000),
+        ([0.5], 1000),
+    ],
+)
+def test_noise_is_no_collapse(values, images):
+    assert not overfitting.is_catastrophic(values, images, 10)
 
 
 def test_a_gap_within_the_splits_error_is_none():
@@ -65,7 +82,7 @@ def test_a_collapse_is_said_of_the_epoch_that_is_kept():
             selects_by = "robust_accuracy"
 
     said = []
-    hook = overfitting.Overfitting(Kept, 0, said.append)
+    hook = overfitting.Overfitting(Kept, 0, 1000, 10, said.append)
     hook.set_model(Model)
     hook.on_epoch_end(1)
     assert "fell to 10.0 %, from 40.0 % in epoch 1, which is kept" in said[0]

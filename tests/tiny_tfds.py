@@ -1,6 +1,7 @@
 """Small TFDS sets, prepared in a folder without a network."""
 
 import numpy as np
+import sklearn.datasets
 import tensorflow_datasets as tfds
 
 GREY = tfds.features.Image(shape=(5, 4, 1))
@@ -44,3 +45,54 @@ def prepare(
         disable_shuffling=disable_shuffling,
         download_config=tfds.download.DownloadConfig(num_shards=shards),
     )
+
+
+class DigitsCorrupted(tfds.core.GeneratorBasedBuilder):
+    """Digits under corruptions, configured as TFDS's own corrupted sets are."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    BUILDER_CONFIGS = [
+        tfds.core.BuilderConfig(name=name)
+        for name in ("identity", "darkness_1", "darkness_2", "turn")
+    ]
+
+    def _info(self):
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(
+                {
+                    "image": tfds.features.Image(shape=(8, 8, 1)),
+                    "label": tfds.features.ClassLabel(num_classes=10),
+                }
+            ),
+            supervised_keys=("image", "label"),
+        )
+
+    def _split_generators(self, dl_manager):
+        return {"test": self._generate_examples()}
+
+    def _generate_examples(self):
+        images, labels = corrupted_digits(self.builder_config.name)
+        for number, (image, label) in enumerate(
+            zip(images, labels, strict=True)
+        ):
+            yield number, {"image": image, "label": int(label)}
+
+
+def corrupted_digits(name):
+    """The last 100 digits, uint8, under a corruption of `DigitsCorrupted`."""
+    bunch = sklearn.datasets.load_digits()
+    levels = bunch.images[-100:, :, :, None] * 15.9375
+    if name == "turn":
+        levels = levels[:, ::-1, ::-1]
+    elif name != "identity":
+        levels = levels / (1 + int(name[-1]))
+    return levels.astype(np.uint8), bunch.target[-100:]
+
+
+def prepare_corrupted(folder):
+    """Writes all of `DigitsCorrupted`, as `tfds build` does."""
+    tfds.disable_progress_bar()
+    for config in DigitsCorrupted.BUILDER_CONFIGS:
+        builder = DigitsCorrupted(config=config.name, data_dir=folder)
+        builder.download_and_prepare()

@@ -12,7 +12,6 @@ import os
 import re
 import signal
 import sys
-import textwrap
 import traceback
 import warnings
 
@@ -29,6 +28,8 @@ from mart_tf.cli import kinds
 # What a terminal shows of an error: a value in it may be a whole file.
 _LONGEST_SENTENCE = 1000
 _LONGEST_NAME = 100
+# Of the lines of `--help`, also in a wider terminal.
+_WIDTH = 78
 
 
 def flag_values():
@@ -339,24 +340,26 @@ def _cause(error):
 
 
 def _help(name, summary, values):
-    lines = [f"{name}: {summary}", "", "Flags:"]
+    lines = [screen.wrapped(f"{name}: {summary}", _WIDTH), "", "Flags:"]
     for flag_name in sorted(values):
         flag = values[flag_name]
-        default = "" if flag.default is None else f" (default: {flag.default})"
+        text = flag.help + _default(flag.default)
         lines.append(f"  --{flag_name}")
-        lines.extend(
-            textwrap.wrap(
-                flag.help + default,
-                78,
-                initial_indent="      ",
-                subsequent_indent="      ",
-            )
-        )
+        lines.append(" " * 6 + screen.wrapped(text, _WIDTH, 6))
     place = resources.folder()
     if place:
         lines += ["", f"Recipes, for --flagfile=NAME: {place / 'flags'}"]
         lines += [f"Serving kit: {place / 'export'}"]
     return "\n".join(lines)
+
+
+def _default(value):
+    """A default as the user would write it, after the text of a flag."""
+    if value is None or value == []:
+        return ""
+    if isinstance(value, bool):
+        value = str(value).lower()
+    return f" (default: {value})"
 
 
 def import_tensorflow(verbosity, configure=None, starts=True):

@@ -193,21 +193,33 @@ def prepared_directory(name, data_dir=None):
     Raises:
         ValueError: If several configurations are prepared and none is named.
     """
-    folder = tfds_root(data_dir) / name
-    version = _newest_version(folder)
-    if version or not folder.is_dir():
+    version = _newest_version(tfds_root(data_dir) / name)
+    if version:
         return version
-    versions = {
-        child.name: version
-        for child in sorted(folder.iterdir())
-        if (version := _newest_version(child))
-    }
+    versions = prepared_configurations(name, data_dir)
     if len(versions) > 1:
         raise ValueError(
             f"Dataset {name!r} is prepared in several configurations; name "
             f"one: {', '.join(f'{name}/{key}' for key in versions)}."
         )
     return next(iter(versions.values()), None)
+
+
+def prepared_configurations(name, data_dir=None):
+    """The newest prepared version of each configuration of a set, by name.
+
+    Args:
+        name: Of the set.
+        data_dir: As in `tfds_root`.
+    """
+    folder = tfds_root(data_dir) / name
+    if not folder.is_dir():
+        return {}
+    return {
+        child.name: version
+        for child in sorted(folder.iterdir())
+        if (version := _newest_version(child))
+    }
 
 
 def _newest_version(folder):

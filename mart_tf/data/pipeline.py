@@ -61,6 +61,7 @@ def training_batches(
     pool=None,
     pool_fraction=0.5,
     unlabeled_weight=1.0,
+    class_weights=None,
     pixel_range=(0.0, 1.0),
     part=(0, 1),
 ):
@@ -89,6 +90,8 @@ def training_batches(
             to the nearest number of examples.
         unlabeled_weight: The paper's gamma, at least 0: the weight of a pool
             example. A labelled one weighs 1.
+        class_weights: What an example's weight is multiplied by, float32
+            `[classes]` by its label, or pseudo-label; None: 1.
         pixel_range: Least and greatest value of a pixel.
         part: Which part of every batch is wanted, counted from 0, and of how
             many equal ones; the parts in turn are the batch.
@@ -129,10 +132,14 @@ def training_batches(
             functools.partial(_mixed, places),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
-    batches = batches.map(
-        lambda *examples: _batch(*examples, tf.constant(weights), pixel_range),
-        num_parallel_calls=tf.data.AUTOTUNE,
-    )
+
+    def finished(images, labels, indices):
+        weight = tf.constant(weights)
+        if class_weights is not None:
+            weight *= tf.gather(tf.constant(class_weights), labels)
+        return _batch(images, labels, indices, weight, pixel_range)
+
+    batches = batches.map(finished, num_parallel_calls=tf.data.AUTOTUNE)
     return _finish(batches, tf.data.INFINITE_CARDINALITY)
 
 

@@ -65,7 +65,7 @@ def sample(split, max_examples=None, seed=0):
         images, labels = pipeline.arrays(split, count)
         kind = ALL if count == size else FIRST
         return Sample(images, labels, split.indices[:count], kind, size)
-    chosen = split.select(draw(_labels(split), count, seed))
+    chosen = split.select(draw(labels_of(split), count, seed))
     images, labels = pipeline.arrays(chosen)
     return Sample(images, labels, chosen.indices, STRATIFIED, size)
 
@@ -98,8 +98,8 @@ def draw(labels, count, seed=0):
     return np.sort(order[np.argsort(share, kind="stable")[:count]])
 
 
-def _labels(split):
-    """The labels of a whole split; one that streams is read for them."""
+def labels_of(split):
+    """The labels of a whole split, int32; one that streams is read for them."""
     if hasattr(split, "labels"):
         return split.labels
     batches = split.ordered(256)

@@ -9,6 +9,7 @@ import typing
 from mart_tf import data
 from mart_tf import options
 from mart_tf.data import names
+from mart_tf.data import parts
 
 if typing.TYPE_CHECKING:
     from mart_tf.data import splits
@@ -67,7 +68,7 @@ _DATASET = Kind(
 )
 
 
-def check(spec, *, data_dir=None, download=False):
+def check(spec, *, data_dir=None, download=False, split=None):
     """Refuses a data set that cannot be loaded, from names and files alone.
 
     TensorFlow is not imported and no network is touched.
@@ -76,12 +77,20 @@ def check(spec, *, data_dir=None, download=False):
         spec: As in `load`.
         data_dir: As in `load`.
         download: Whether `load` will be allowed to fetch the data.
+        split: A `parts.Part` that is asked for, or None.
 
     Raises:
-        ValueError: On an unknown name or option, data or rows that are not
-            there, an empty folder, or an .npz file without its arrays.
+        ValueError: On an unknown name or option, data, a split or rows that
+            are not there, an empty folder, or an .npz file without its arrays.
     """
-    find(spec, _DATASET, data_dir, download)
+    located = find(spec, _DATASET, data_dir, download)
+    if split is None or split.name in parts.OWN:
+        return
+    if located.source == "tfds":
+        if located.place is not None:
+            split.rows(names.tfds_rows(located.place, split.name)[1])
+    else:
+        parts.check_own(split, located.name)
 
 
 def load(

@@ -6,6 +6,7 @@ row once, and `shuffled`, endless epochs that are a pure function of the seed
 and the step.
 """
 
+from collections.abc import Callable
 import dataclasses
 
 import numpy as np
@@ -39,6 +40,8 @@ class Dataset:
         test: The source's test set; where the source has none, a fifth of its
             images, which neither other split holds.
         mode: "memory" or "streaming".
+        others: Reads a further split of the source by its name, None where it
+            has none of that name; None: the source has no others.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Dataset:
     validation: object
     test: object
     mode: str
+    others: Callable | None = None
 
     def describe(self):
         """One line for the user."""
@@ -73,12 +77,14 @@ class Source:
         train: A set such as `memory_split` makes.
         test: The same of the test images; None: a fifth of `train` is carved.
         mode: "memory" or "streaming", how the training images are held.
+        others: As of `Dataset`.
     """
 
     class_names: tuple[str, ...]
     train: object
     test: object | None
     mode: str = "memory"
+    others: Callable | None = None
 
 
 def assemble(name, source, validation_images=None):
@@ -112,6 +118,7 @@ def assemble(name, source, validation_images=None):
         validation=source.train.select(chosen),
         test=test,
         mode=source.mode,
+        others=source.others,
     )
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import os
 import pathlib
 import sys
@@ -98,6 +99,22 @@ def load_pool(
     return {"images": images}
 
 
+def load_split(path, split):
+    """Reads one split of a prepared set into memory.
+
+    Args:
+        path: As in `load`.
+        split: Its name.
+
+    Raises:
+        ValueError: As `load`, or if there is no such split.
+    """
+    reader = _reader(_builder(path), None)
+    with _damage_reported(reader, path):
+        names.tfds_rows(path, split)
+        return reader.in_memory(split)
+
+
 def _builder(path):
     """TFDS's reader of a prepared set, once its files can be opened."""
     for file in sorted(pathlib.Path(path).iterdir()):
@@ -169,7 +186,18 @@ def _source(reader, mode):
         train=read[0],
         test=read[1] if len(read) > 1 else None,
         mode=mode,
+        others=functools.partial(_other, reader, mode),
     )
+
+
+def _other(reader, mode, name):
+    """A split by name, None where the set has none of that name."""
+    if name not in reader.builder.info.splits:
+        return None
+    with _damage_reported(reader, reader.builder.data_path):
+        if mode == "memory":
+            return reader.in_memory(name)
+        return reader.streaming(name)
 
 
 def _reason(error):

@@ -11,6 +11,9 @@ from mart_tf import bounds
 from mart_tf import losses
 from mart_tf import threat as threat_model
 
+# What a defense without an attack says of it.
+NO_ATTACK = "none in training"
+
 # What a float32 still holds when a loss is multiplied by it.
 _GREATEST = 1e30
 

@@ -89,7 +89,7 @@ class MART(base.Defense):
 
     def describe_attack(self, steps, step_size, random_start):
         if not self._sees_adversarial:
-            return "none in training"
+            return base.NO_ATTACK
         return super().describe_attack(steps, step_size, random_start)
 
     def attack(self, classify, batch, inner):

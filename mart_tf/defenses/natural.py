@@ -15,7 +15,7 @@ class Natural(base.Defense):
     smooths_labels = True
 
     def describe_attack(self, steps, step_size, random_start):
-        return "none in training"
+        return base.NO_ATTACK
 
     def attack(self, classify, batch, inner):
         return base.Adversarial(batch.image)

@@ -162,6 +162,24 @@ class Measurement:
             name, tuple(epsilon for epsilon, _ in attacks), np.stack(outcomes)
         )
 
+    def corrupted(self, name, images, labels):
+        """Which corrupted images are classified correctly, bool `[n]`.
+
+        Args:
+            name: Of the corruption.
+            images, labels: As of the class.
+        """
+
+        def work():
+            predicted = self._loop(len(labels)).predict(images)
+            return {"correct": predicted == labels}
+
+        observe = self._shown.opened(name, len(labels), len(labels))
+        key = f"corruption {name} {unfinished.digest([images, labels])}"
+        correct = self._kept(key, work)["correct"]
+        observe(len(labels), int((~correct).sum()), last=True)
+        return correct
+
     def close(self):
         """Puts the adversarial images, if any, where they belong."""
         if self._writer:

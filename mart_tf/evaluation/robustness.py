@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from collections.abc import Iterable
+from collections.abc import Mapping
 from collections.abc import Sequence
 import contextlib
 import dataclasses
@@ -27,6 +28,7 @@ from mart_tf.evaluation import measuring
 from mart_tf.evaluation import planning
 from mart_tf.evaluation import progress as progress_bars
 from mart_tf.evaluation import unfinished
+from mart_tf.reports import corruptions as corrupted
 from mart_tf.reports import report
 
 # How many images tell a model without weights from others.
@@ -49,6 +51,7 @@ def evaluate_robustness(
     outputs: str | None = None,
     surrogate: keras.Model | Callable | str | os.PathLike | None = None,
     epsilon_sweep: Iterable[float] = (),
+    corruptions: Mapping[str, tuple | Callable] | None = None,
     class_names: Sequence[str] | None = None,
     directory: str | os.PathLike | None = None,
     save_adversarial: bool = False,
@@ -95,6 +98,10 @@ def evaluate_robustness(
             are made on.
         epsilon_sweep: Radii at which the first `pgd` of the list, or PGD-20,
             is run too.
+        corruptions: Corrupted images, on which the accuracy without attack is
+            measured too: by name, such as "fog_3" for fog of severity 3,
+            `(images, labels)` arrays, or a function without arguments that
+            returns them.
         class_names: Names of the classes, for messages and figures.
         directory: Where the report is saved. What is done is kept in its
             `partial` until then: the same call goes on where another was
@@ -103,8 +110,8 @@ def evaluate_robustness(
             `directory`/adversarial: a file for each attack and one of the
             worst case, see `mart_tf.evaluation.adversarial.Writer`. They are
             held in memory twice more.
-        facts: What else the report shall say of "model" and "data": a dict of
-            two dicts.
+        facts: What else the report shall say of "model", "data" and
+            "corruptions": dicts by these names.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -159,9 +166,12 @@ def evaluate_robustness(
                     threat,
                 ),
             )
-            results, sweep = _results(plan, measured)
+            results, outcomes, sweep = _results(
+                plan, corruptions or {}, measured
+            )
+        facts = facts or {}
         made = report.Report(
-            **_facts(plan, facts or {}, max_examples, class_names),
+            **_facts(plan, facts, max_examples, class_names),
             threat=threat,
             settings={
                 "seed": seed,
@@ -173,6 +183,11 @@ def evaluate_robustness(
             labels=plan.labels,
             sweep=sweep,
             traces=tuple(measured.traces),
+            corruptions=corrupted.Corruptions(
+                facts.get("corruptions", {}).get("dataset"), outcomes
+            )
+            if outcomes
+            else None,
             warnings=(
                 *doubtful,
                 *_unscored(measured.unscored),
@@ -203,15 +218,39 @@ def _kept(plan, directory, seed, width):
     )
 
 
-def _results(plan, measured):
-    """Natural accuracy and that under each attack; what the sweep found."""
+def _results(plan, corruptions, measured):
+    """What was measured without attack, on corruptions, by attacks, swept."""
     results = [measured.natural()]
+    outcomes = {
+        name: measured.corrupted(name, *_corrupted(name, made, plan))
+        for name, made in corruptions.items()
+    }
     for spec, attack in plan.attacks:
         if evaluation.is_transfer(spec):
             results.append(measured.transfer(spec.text, attack))
         else:
             results.append(measured.attack(spec.text, attack))
-    return tuple(results), plan.sweep and measured.sweep(*plan.sweep)
+    sweep = plan.sweep and measured.sweep(*plan.sweep)
+    return tuple(results), outcomes, sweep
+
+
+def _corrupted(name, made, plan):
+    """Corrupted images and their labels, once they fit the model.
+
+    Args:
+        name: Of the corruption.
+        made: As of `evaluate_robustness`.
+        plan: The `planning.Plan`.
+    """
+    images, labels = arrays.arrays(made() if callable(made) else made, None)
+    shape = plan.images.shape[1:]
+    if images.shape[1:] != shape:
+        raise ValueError(
+            f"The corrupted images {name} are of shape {images.shape[1:]}, and "
+            f"those that are attacked of {shape}; expected the same."
+        )
+    images = arrays.check_images(images, plan.threat)
+    return images, arrays.check_labels(labels, plan.subject.classes, None)
 
 
 def _facts(plan, given, max_examples, class_names):

@@ -64,7 +64,7 @@ def initialize(classifier, source, name):
         raise ValueError(
             f"No layer of {name} fits the network {classifier.name!r} "
             f"({listed}); initialise from a network with layers of the same "
-            "names and shapes."
+            "names and shapes, or train that network itself, with --model."
         )
     return taken, left
 

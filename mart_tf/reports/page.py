@@ -55,6 +55,16 @@ def markdown(report, drawings):
             f"## {verdicts(report.signs)}",
             pipes(("sign", "question", "evidence"), signs, "---"),
         ]
+    if report.corruptions:
+        headings, rows = report.corruptions.table()
+        parts += [
+            f"## {escaped(report.corruptions.title)}",
+            pipes(
+                headings,
+                [[escaped(name), *cells] for name, *cells in rows],
+                "---:",
+            ),
+        ]
     parts += [
         f"![{escaped(drawing.alt)}]({drawing.name}.png)" for drawing in drawings
     ]

@@ -21,6 +21,7 @@ from mart_tf import environment
 from mart_tf import files
 from mart_tf import threat as threat_model
 from mart_tf.data import sampling
+from mart_tf.reports import corruptions as common
 from mart_tf.reports import page
 from mart_tf.reports import plots
 from mart_tf.reports import results as evaluated
@@ -45,6 +46,7 @@ class Report:
         labels: Classes of the examples, int32 `[n]`, or None.
         sweep: One attack at several radii, a `Sweep`, or None.
         traces: The loss along attacks, a `Trace` each.
+        corruptions: Accuracy on corrupted images, a `Corruptions`, or None.
         warnings: Sentences that a reader must not miss.
     """
 
@@ -57,6 +59,7 @@ class Report:
     labels: np.ndarray | None = None
     sweep: evaluated.Sweep | None = None
     traces: tuple[evaluated.Trace, ...] = ()
+    corruptions: common.Corruptions | None = None
     warnings: tuple[str, ...] = ()
 
     @property
@@ -72,6 +75,9 @@ class Report:
     def _examples(self):
         """How many examples, and of which, in words."""
         count, of = self.data["examples"], self.data.get("of")
+        split = self.data.get("split", "test")
+        if split != "test":
+            return f"{count} examples of {split}"
         if self.data["sample"] == sampling.ALL:
             return f"{count} examples"
         if self.data["sample"] == sampling.FIRST:
@@ -133,6 +139,7 @@ class Report:
                 "worst_case": worst_case,
                 "sweep": self.sweep and self.sweep.as_json(),
                 "traces": [trace.as_json() for trace in self.traces],
+                "corruptions": self.corruptions and self.corruptions.as_json(),
                 "signs": [dataclasses.asdict(sign) for sign in self.signs],
                 "warnings": self.warnings,
             }

@@ -45,6 +45,12 @@ def model_info(report, whence):
             "with --attacks=autoattack."
         )
     data = report["data"]
+    split = data.get("split", "test")
+    if split != "test":
+        raise ValueError(
+            f"The report in {whence} is of --split={split}, and RobustBench "
+            "takes the test split; evaluate again without --split."
+        )
     if data["sample"] != "all":
         raise ValueError(
             f"The report in {whence} is of {data['examples']} examples, a part "

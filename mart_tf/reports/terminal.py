@@ -42,6 +42,11 @@ class Result:
             if sign.verdict == masking.FAILED:
                 said = f"Failed: {sign.question} {sign.evidence}"
                 yield _text(said, width, "bold red")
+        if report.corruptions:
+            yield rich.text.Text()
+            yield _text(f"{report.corruptions.title}:", width)
+            yield rich.text.Text()
+            yield _corruptions(report.corruptions)
         yield rich.text.Text()
         yield _text(report.title, width, "bold")
         yield rich.text.Text()
@@ -113,6 +118,14 @@ class Comparison:
                 ),
             )
         return table
+
+
+def _corruptions(corruptions):
+    (first, *others), rows = corruptions.table()
+    table = _table(first, others)
+    for name, *cells in rows:
+        table.add_row(rich.text.Text(name), *cells)
+    return table
 
 
 def _table(first, others):

@@ -29,6 +29,9 @@ class Progress(keras.callbacks.Callback):
         steps: Steps in an epoch.
         epochs: Epochs of the run.
         done: Steps that the run has taken so far.
+
+    Attributes:
+        rate: Images a second of the last finished epoch, in training alone.
     """
 
     def __init__(self, console, batch_size, steps, epochs, done):
@@ -90,7 +93,7 @@ class Progress(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         ended = self._trained or time.monotonic()
         taken = (epoch + 1) * self._steps - self._first
-        rate = taken * self._batch_size / (ended - self._started)
+        self.rate = taken * self._batch_size / (ended - self._started)
         validation = {
             name.removeprefix("val_"): value
             for name, value in logs.items()
@@ -99,7 +102,7 @@ class Progress(keras.callbacks.Callback):
         parts = [
             f"loss {logs['loss']:.4f}",
             *(_accuracies(validation) or _accuracies(logs)),
-            f"{rate:,.0f} images/s",
+            f"{self.rate:,.0f} images/s",
             *(
                 f"{name} {logs[name]:.4f}"
                 for name in self.model.defense.measures

@@ -12,6 +12,7 @@ from mart_tf import places
 from mart_tf import runs
 from mart_tf import training
 from mart_tf.data import augmentation_names
+from mart_tf.data import class_weights
 from mart_tf.models import declared
 from mart_tf.models import names
 from mart_tf.runs import own_callbacks
@@ -69,6 +70,7 @@ class Config:
     pool: str | None = None
     pool_fraction: float = 0.5
     unlabeled_weight: float = 1.0
+    class_weights: str | None = None
     model: str | None = None
     init_from: str | None = None
     outputs: str = "logits"
@@ -110,10 +112,10 @@ class Config:
             A `Config` without None but for `data_dir`, `pool`, `init_from`,
             `validation_images` (counted once the data is read),
             `steps_per_epoch` (those of a pass over the training split),
-            `callbacks`, `regularization` (moved into `defense`) and, where
-            the optimizer has its own, `weight_decay` (moved into it). Network,
-            defense, update, optimizer, schedule and augmentations say all
-            their options.
+            `class_weights`, `callbacks`, `regularization` (moved into
+            `defense`) and, where the optimizer has its own, `weight_decay`
+            (moved into it). Network, defense, update, optimizer, schedule and
+            augmentations say all their options.
 
         Raises:
             ValueError: On anything that no run could start with.
@@ -225,6 +227,8 @@ class Config:
         data.check(self.dataset, data_dir=self.data_dir, download=self.download)
         optimizers.check(self.optimizer)
         self.interval()
+        if self.class_weights is not None:
+            class_weights.parse(self.class_weights)
         if self.pool is not None:
             data.check_pool(
                 self.pool, data_dir=self.data_dir, download=self.download

@@ -18,16 +18,24 @@ def check(run, allowed, given=()):
     Raises:
         ValueError: If it names code, and that is not allowed.
     """
-    tables = {"model": models.MODELS, "dataset": data.SOURCES}
-    for setting, table in tables.items():
-        text = getattr(run.config, setting)
-        if allowed or setting in given or not _is_code(text, table):
+    for setting in named(run.config):
+        if allowed or setting in given:
             continue
         raise ValueError(
             f"{run.workdir} was trained with code of its own, --{setting}="
-            f"{text}, which would run here; if you know it, give --allow_code "
-            "(in Python allow_code=True)."
+            f"{getattr(run.config, setting)}, which would run here; if you "
+            "know it, give --allow_code (in Python allow_code=True)."
         )
+
+
+def named(config):
+    """The settings of a `Config` that name code, a list."""
+    tables = {"model": models.MODELS, "dataset": data.SOURCES}
+    return [
+        setting
+        for setting, table in tables.items()
+        if _is_code(getattr(config, setting), table)
+    ]
 
 
 def _is_code(text, table):

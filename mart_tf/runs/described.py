@@ -6,6 +6,7 @@ import pathlib
 from mart_tf import screen
 from mart_tf import threat as threat_model
 from mart_tf.data import augmentation_names
+from mart_tf.data import class_weights
 from mart_tf.defenses import base
 from mart_tf.runs import devices
 from mart_tf.training import optimizers
@@ -36,7 +37,7 @@ def tensorboard_folder(path):
 
 
 def print_settings(
-    console, config, dataset, pool, model, steps, precision, replicas
+    console, config, dataset, pool, model, steps, precision, replicas, weights
 ):
     """Prints every setting that holds, a line each.
 
@@ -49,11 +50,14 @@ def print_settings(
         steps: Training steps in an epoch.
         precision: The policy, and why.
         replicas: Number of devices.
+        weights: The weight of each class, an array, or None.
     """
+    epochs = "1 epoch" if config.epochs == 1 else f"{config.epochs} epochs"
     attack = (config.attack_steps, config.attack_step_size, config.random_start)
     lines = [
         ("data", dataset.describe()),
         *_pool_lines(config, pool),
+        *_weight_lines(config, weights),
         ("model", config.model),
         ("defense", config.defense),
         ("threat model", threat(config).describe()),
@@ -61,8 +65,7 @@ def print_settings(
         ("validation", _validation_line(config, attack)),
         (
             "training",
-            f"{config.epochs} epochs of {steps} steps, batch size "
-            f"{config.batch_size}, "
+            f"{epochs} of {steps} steps, batch size {config.batch_size}, "
             f"{config.optimizer}, learning rate {config.learning_rate:g}, "
             f"{config.schedule}, {_decay(config)}, "
             f"label smoothing {config.label_smoothing:g}, "
@@ -81,6 +84,15 @@ def print_settings(
     ]
     for name, value in lines:
         screen.say(value, heading=f"{name:13}", on=console)
+    ramp = config.epsilon_warmup_epochs
+    attacks = model.defense.describe_attack(*attack) != base.NO_ATTACK
+    if attacks and ramp > config.epochs:
+        screen.say(
+            f"Epsilon grows over {ramp:g} epochs, and the run ends after "
+            f"{config.epochs}, at {100 * config.epochs / ramp:.0f} % of it; "
+            "give more --epochs, or a smaller --epsilon_warmup_epochs.",
+            on=console,
+        )
 
 
 def _attack_line(config, model, attack):
@@ -130,6 +142,15 @@ def _validation_line(config, attack):
         f"{config.validation_images:,} images, under {under}; the accuracies "
         "below are those on them"
     )
+
+
+def _weight_lines(config, weights):
+    if weights is None:
+        return []
+    said = config.class_weights
+    if said == class_weights.BALANCED:
+        said += f", from {weights.min():.3g} to {weights.max():.3g}"
+    return [("classes", f"weights {said}, in the loss of training")]
 
 
 def _pool_lines(config, pool):

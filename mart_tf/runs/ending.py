@@ -3,6 +3,7 @@
 import shlex
 
 from mart_tf import errors
+from mart_tf.runs import consent
 from mart_tf.runs import curves
 from mart_tf.runs import overfitting
 
@@ -22,7 +23,8 @@ def sentences(config, model, saved):
     if len(saved.rows) > 1:
         yield _drawn(config.workdir)
     workdir_flag = shlex.quote(f"--workdir={config.workdir}")
-    yield f"Evaluate it: mart-evaluate {workdir_flag}"
+    code = " --allow_code" if consent.named(config) else ""
+    yield f"Evaluate it: mart-evaluate {workdir_flag}{code}"
     if int(saved.epoch) < config.epochs:
         yield _why_stopped(config, model, saved)
     yield from _overfitted(config, model, saved)

@@ -5,13 +5,14 @@ import functools
 from typing import NamedTuple
 
 import keras
+import numpy as np
 
 from mart_tf import data
 from mart_tf import screen
 from mart_tf.runs import callbacks
 from mart_tf.runs import config as run_config
-from mart_tf.runs import described
 from mart_tf.runs import overfitting
+from mart_tf.runs import tensorboard_logs
 from mart_tf.runs import workers
 from mart_tf.training import classifier as adversarial
 from mart_tf.training import epoch
@@ -46,6 +47,7 @@ class Training(NamedTuple):
         dataset: A `data.Dataset`.
         pool: A `data.Pool`, or None.
         together: The `workers.Workers`.
+        class_weights: The weight of each class, an array, or None.
         callbacks: Keras callbacks of the user's own.
     """
 
@@ -54,6 +56,7 @@ class Training(NamedTuple):
     dataset: data.Dataset
     pool: data.Pool | None
     together: workers.Workers
+    class_weights: np.ndarray | None = None
     callbacks: tuple = ()
 
 
@@ -71,7 +74,7 @@ def fit(training, place, saved, seen, tell, console):
     Raises:
         training.watch.Diverged: If training leads nowhere.
     """
-    config, model, dataset, _, together, own = training
+    config, model, dataset, _, together, _, own = training
     validation = None
     if config.validation_images:
         validation = together.distributed(
@@ -104,11 +107,17 @@ def fit(training, place, saved, seen, tell, console):
             progress,
             first_loss.FirstLoss(warn),
             overfitting.Overfitting(
-                saved, config.early_stopping_patience, warn
+                saved,
+                config.early_stopping_patience,
+                config.validation_images,
+                dataset.num_classes,
+                warn,
             ),
         ]
         if together.is_chief:
-            hooks += _tensorboard(config.workdir)
+            hooks += tensorboard_logs.create(
+                config, dataset, place.steps, progress, together.count == 1
+            )
         # Last: whatever they do, the run's own have seen the epoch.
         hooks += own
         batches = functools.partial(_batches, training)
@@ -116,7 +125,7 @@ def fit(training, place, saved, seen, tell, console):
 
 
 def _batches(training, start_step):
-    config, _, dataset, pool, together, _ = training
+    config, _, dataset, pool, together, class_weights, _ = training
     batches = data.training_batches(
         dataset.train,
         config.batch_size,
@@ -127,6 +136,7 @@ def _batches(training, start_step):
         pool=pool,
         pool_fraction=config.pool_fraction,
         unlabeled_weight=config.unlabeled_weight,
+        class_weights=class_weights,
         part=together.part,
     )
     return together.distributed(batches)
@@ -182,17 +192,3 @@ def _validate(model, validation, hooks, finished):
     logs |= {f"val_{name}": value for name, value in results.items()}
     hooks.on_epoch_end(finished, logs)
     hooks.on_train_end()
-
-
-def _tensorboard(path):
-    folder = described.tensorboard_folder(path)
-    if folder is None:
-        return []
-    return [_TensorBoard(str(folder), write_graph=False)]
-
-
-class _TensorBoard(keras.callbacks.TensorBoard):
-    """Epochs counted from 1, as everywhere else; Keras counts from 0."""
-
-    def on_epoch_end(self, epoch, logs=None):
-        super().on_epoch_end(epoch + 1, logs)

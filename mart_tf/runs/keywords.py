@@ -8,6 +8,7 @@ and what no spec makes again is refused.
 import dataclasses
 import inspect
 import os
+import sys
 
 from mart_tf import data
 from mart_tf import defenses
@@ -75,6 +76,8 @@ def _plain(name, value, kind):
         value = augmentation_names.of_boolean(value)
     if name == "augment" and isinstance(value, list | tuple):
         return ",".join(_plain(name, item, kind) for item in value) or "none"
+    if name == "class_weights" and isinstance(value, list | tuple):
+        value = ",".join(map(str, value))
     if name in _NAMED and not isinstance(value, str | bytes | int | float):
         value = _spec(name, value)
     if not record.is_of(value, kind):
@@ -100,7 +103,8 @@ def _spec(name, value):
     table, example = _NAMED[name]
     is_object = not (inspect.isfunction(value) or inspect.isclass(value))
     thing = type(value) if is_object else value
-    path = f"{thing.__module__}:{thing.__qualname__}"
+    module = thing.__module__ if is_object else _public_module(thing)
+    path = f"{module}:{thing.__qualname__}"
     spec = {path: known for known, path in table.items()}.get(path, path)
     # A script's own, and what stands inside a function, nobody else finds.
     found = (
@@ -120,6 +124,18 @@ def _spec(name, value):
             "their names)."
         )
     return spec
+
+
+def _public_module(thing):
+    """The module to import a function or class from: Keras's are public."""
+    module = thing.__module__
+    if module.startswith("keras.src."):
+        # keras.src.optimizers.adamw: keras.optimizers has it too.
+        public = f"keras.{module.split('.')[2]}"
+        exported = getattr(sys.modules.get(public), thing.__qualname__, None)
+        if exported is thing:
+            return public
+    return module
 
 
 def _with_options(spec, path, value, table, name):

@@ -30,21 +30,28 @@ def is_stopped(values, patience):
     return len(values) - 1 - values.index(max(values)) >= patience
 
 
-def is_catastrophic(values):
+def is_catastrophic(values, images, classes):
     """Whether the last epoch, and none before it, fell to half of the best.
 
     In training with one step of attack the network learns to withstand that
     step and nothing else, from one epoch to the next (Wong, Rice and Kolter,
-    ICLR 2020).
+    ICLR 2020). A network that has learned nothing yet has nothing to lose.
+
+    Args:
+        values: As `accuracies` gives them.
+        images: How many the split has.
+        classes: Number of classes.
     """
-    if len(values) < 2:
-        return False
 
     def has_fallen(count):
-        return values[count - 1] < _CATASTROPHIC * max(values[:count])
+        seen = values[:count]
+        best = max(seen)
+        learned = best - 1.0 / classes > _ERRORS * _error(best, images)
+        fell = seen[-1] < _CATASTROPHIC * best
+        return learned and fell and gap(seen, images) > 0.0
 
     earlier = any(has_fallen(count) for count in range(1, len(values)))
-    return has_fallen(len(values)) and not earlier
+    return bool(values) and has_fallen(len(values)) and not earlier
 
 
 def gap(values, images):
@@ -59,8 +66,13 @@ def gap(values, images):
     if not values:
         return 0.0
     best, last = max(values), values[-1]
-    error = (best * (1.0 - best) / images) ** 0.5
-    return best - last if best - last > _ERRORS * error else 0.0
+    noise = _ERRORS * _error(best, images)
+    return best - last if best - last > noise else 0.0
+
+
+def _error(accuracy, images):
+    """The standard error of an accuracy on so many images."""
+    return (accuracy * (1.0 - accuracy) / images) ** 0.5
 
 
 class Overfitting(keras.callbacks.Callback):
@@ -69,19 +81,21 @@ class Overfitting(keras.callbacks.Callback):
     Args:
         checkpoints: The run's `Checkpoints`, which have the epoch's row.
         patience: As of `is_stopped`.
+        images, classes: As of `is_catastrophic`.
         say: Takes a sentence.
     """
 
-    def __init__(self, checkpoints, patience, say):
+    def __init__(self, checkpoints, patience, images, classes, say):
         super().__init__()
         self._checkpoints = checkpoints
+        self._images, self._classes = images, classes
         self._patience = patience
         self._say = say
 
     def on_epoch_end(self, epoch, logs=None):
         name = self.model.defense.selects_by
         values = accuracies(self._checkpoints.rows, name)
-        if is_catastrophic(values):
+        if is_catastrophic(values, self._images, self._classes):
             best = values.index(max(values))
             self._say(
                 f"Catastrophic overfitting: {name.replace('_', ' ')} on the "

@@ -12,6 +12,7 @@ from mart_tf import defenses
 from mart_tf import files
 from mart_tf import screen
 from mart_tf.data import augmentation
+from mart_tf.data import class_weights
 from mart_tf.models import loading
 from mart_tf.runs import checkpoints
 from mart_tf.runs import described
@@ -70,6 +71,9 @@ def _train(config, record, console, leave, together, callbacks):
     # Refused before anything is written.
     augmentation.create(config.augment, dataset.image_shape)
     pool = _pool(config, dataset)
+    weights = None
+    if config.class_weights is not None:
+        weights = class_weights.of(config.class_weights, dataset)
     steps = _steps_per_epoch(config, dataset, pool, replicas)
     if record:
         # The policy stays that of the run, on whatever machine it continues.
@@ -95,10 +99,11 @@ def _train(config, record, console, leave, together, callbacks):
         steps,
         reason,
         replicas,
+        weights,
     )
     facts = facts_of(config, dataset, model, policy)
     training = fitting.Training(
-        config, model, dataset, pool, together, tuple(callbacks)
+        config, model, dataset, pool, together, weights, tuple(callbacks)
     )
     with (
         signals.heeded(leave) as seen,

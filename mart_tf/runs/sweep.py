@@ -64,27 +64,32 @@ def settings(path):
         path = path.parent
     for place in (path, path.parent):
         if record.exists(place):
-            return _told(record.read(place).config)
+            return told(record.read(place).config)
     return {}
 
 
-def _told(config):
-    """The settings of a `Config` that make a run another one."""
+def told(config):
+    """The settings of a `Config` that make a run another one.
+
+    Returns:
+        Plain values by name; of a spec its name, and its options as text by
+        "defense:regularization".
+    """
     # A longer run is another one.
     left_out = set(run_config.FREE_TO_DIFFER) - {"epochs"}
-    told = {}
+    said = {}
     for field in dataclasses.fields(config):
         name, value = field.name, getattr(config, field.name)
         # Part of the defense.
         if name in left_out or name == "regularization":
             continue
-        told[name] = value
+        said[name] = value
         if name in _SPECS and isinstance(value, str):
             spec = options.parse(value)
-            told[name] = ":".join(filter(None, [spec.name, spec.argument]))
+            said[name] = ":".join(filter(None, [spec.name, spec.argument]))
             for option, text in spec.options.items():
-                told[f"{name}:{option}"] = text
-    return told
+                said[f"{name}:{option}"] = text
+    return said
 
 
 def _has_report(path):

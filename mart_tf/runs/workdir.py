@@ -8,6 +8,7 @@
       metrics.csv          one row an epoch
       events.jsonl         what happened when
       curves.html          the curves of its epochs, and curves.png
+      tensorboard/         logs, where TensorBoard is installed
 
 Nothing here imports TensorFlow until a classifier is loaded.
 """
