@@ -81,6 +81,15 @@ class Records:
                 attack["name"]: round(100 * attack["accuracy"], 2)
                 for attack in (content["natural"], *content["attacks"])
             },
+            # Of ensembles: what their attacks leave, one after the other.
+            "parts": {
+                part["name"]: {
+                    "accuracy": round(100 * part["accuracy"], 2),
+                    "seconds": round(part["seconds"], 1),
+                }
+                for attack in content["attacks"]
+                for part in attack["parts"]
+            },
         }
         self._write(run, record)
 

@@ -87,6 +87,25 @@ def order(records):
     return " ".join(said)
 
 
+def autoattack(records):
+    """What AutoAttack's attacks leave, one after the other, of seed 0."""
+    rows, names = [], []
+    for defense, runs in _by_row("table2").items():
+        found = _measures(records, runs[0]).get("autoattack")
+        if found:
+            parts = found["parts"]
+            names = list(parts)
+            natural = f"{found['accuracy']['natural']:.1f}"
+            cells = [
+                f"{part['accuracy']:.1f} ({part['seconds']:.0f} s)"
+                for part in parts.values()
+            ]
+            rows.append([defense, natural, *cells])
+    if not rows:
+        return _not_run("table2")
+    return pages.table("|".join(["defense", "natural", *names]), rows)
+
+
 def table_3(records):
     """Black-box accuracy on MNIST: ours / the paper's."""
     rows = []
@@ -189,6 +208,7 @@ def blocks(records):
         "docs/results.md": {
             "order": order(records),
             "table2": table_2(records),
+            "autoattack": autoattack(records),
             "table3": table_3(records),
             **{part: trend(records, part) for part in trends},
             "small": small(records),

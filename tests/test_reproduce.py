@@ -128,7 +128,15 @@ def record(white, autoattack=None):
     measures = {"white box": {"images": 10_000, "accuracy": white}}
     if autoattack is not None:
         accuracy = {"natural": 99.0, "autoattack": autoattack}
-        measures["autoattack"] = {"images": 1000, "accuracy": accuracy}
+        parts = {
+            "apgd": {"accuracy": 93.0, "seconds": 12.3},
+            "square": {"accuracy": autoattack, "seconds": 100.0},
+        }
+        measures["autoattack"] = {
+            "images": 1000,
+            "accuracy": accuracy,
+            "parts": parts,
+        }
     return {
         "epochs": 18,
         "precision": "mixed_bfloat16",
@@ -180,6 +188,14 @@ def test_the_order_is_said_whether_it_is_the_papers_or_not(made):
         "paper. Under AutoAttack the order is Standard above MART above "
         "TRADES, not as in the paper."
     )
+
+
+def test_parts_of_autoattack_stand_one_after_the_other(made):
+    reproduced = importlib.import_module("reproduced")
+    lines = reproduced.autoattack(made).splitlines()
+    assert lines[0] == "| defense | natural | apgd | square |"
+    assert lines[2] == "| MART | 99.0 | 93.0 (12 s) | 92.0 (100 s) |"
+    assert len(lines) == 5
 
 
 def test_figures_are_columns_by_epoch(made):
