@@ -378,6 +378,7 @@ def test_a_default_run_records_what_every_default_stood_for():
     assert absent == {
         "data_dir",
         "pool",
+        "class_weights",
         "init_from",
         "regularization",
         "steps_per_epoch",
@@ -391,6 +392,21 @@ def test_a_default_run_records_what_every_default_stood_for():
     assert "PGD, 2 steps of 0.0375, uniform start" in said
     assert "144 images, under PGD, 2 steps of 0.0375" in said
     assert "seed 0" in said
+
+
+def test_a_run_that_ends_within_its_ramp_is_told_so():
+    said = small_runs.trained("run", epochs=1)
+    assert (
+        "Epsilon grows over 1.5 epochs, and the run ends after 1, at 67 % of it"
+    ) in said
+    assert "1 epoch of 5 steps" in said
+    # Its network is code of the test's own: the next command asks for it.
+    assert "mart-evaluate --workdir=run --allow_code" in said
+    # Without an attack there is no ramp.
+    settings = {"epochs": 1, "steps_per_epoch": 1, "model": "digits_cnn"}
+    said = small_runs.train("natural", defense="natural", **settings)
+    assert "Epsilon grows" not in said
+    assert "--workdir=natural\n" in said
 
 
 @pytest.mark.parametrize(
