@@ -245,7 +245,9 @@ class TestLegitimateDataPasses:
 
 
 def test_what_does_not_fit_into_memory(tmp_path, monkeypatch):
-    np.savez(tmp_path / "pool.npz", image=np.zeros([40, 99, 99], np.uint8))
+    # Not compressed, the images of a pool stay in the file.
+    image = np.zeros([40, 99, 99], np.uint8)
+    np.savez_compressed(tmp_path / "pool.npz", image=image)
     assert limits.available_ram() > 2**20
     monkeypatch.setattr(limits, "available_ram", lambda: 2**18)
     with pytest.raises(ValueError, match="takes 383.0 KiB .* 256.0 KiB are"):
