@@ -200,7 +200,7 @@ class TestPreprocessing:
             if isinstance(layer, keras.layers.Rescaling)
         ]
         assert len(inner) == 2
-        tail = keras.Model(model.inputs, inner[1].output)
+        tail = keras.Model(model.input, inner[1].output)
         np.testing.assert_allclose(
             tail(images(2, 32, 32, 3)),
             2 * images(2, 32, 32, 3) - 1,
