@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 import mart_tf
-from mart_tf.attacks import gradient
+from mart_tf.attacks import loops
 
 _PRODUCTS = ("Conv2D", "Conv2DBackpropInput", "Conv2DBackpropFilter", "MatMul")
 
@@ -63,7 +63,7 @@ def training_step(network, shape, defense, attack_steps, batch_size=4):
     batch = (images, tf.TensorSpec([batch_size], tf.int32))
     with (
         mock.patch.object(tf, "while_loop", _unrolled),
-        mock.patch.object(gradient, "called", lambda body: body),
+        mock.patch.object(loops, "called", lambda body: body),
     ):
         traced = tf.function(model.train_step).get_concrete_function(batch)
     return _counted(traced.graph, batch_size)

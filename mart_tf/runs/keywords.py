@@ -23,6 +23,12 @@ from mart_tf.runs import record
 _PATHS = ("workdir", "data_dir", "init_from", "model")
 
 # Where an object may stand for a name: the table of names, and an example.
+# Where Keras shows what lies in modules of its own.
+_KERAS = (
+    "keras.applications",
+    "keras.optimizers",
+    "keras.optimizers.schedules",
+)
 _NAMED = {
     "augment": (data.AUGMENTATIONS, "crop,flip"),
     "dataset": ({}, "npz:arrays.npz"),
@@ -128,14 +134,11 @@ def _spec(name, value):
 
 def _public_module(thing):
     """The module to import a function or class from: Keras's are public."""
-    module = thing.__module__
-    if module.startswith("keras.src."):
-        # keras.src.optimizers.adamw: keras.optimizers has it too.
-        public = f"keras.{module.split('.')[2]}"
+    for public in _KERAS:
         exported = getattr(sys.modules.get(public), thing.__qualname__, None)
         if exported is thing:
             return public
-    return module
+    return thing.__module__
 
 
 def _with_options(spec, path, value, table, name):
