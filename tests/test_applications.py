@@ -23,7 +23,7 @@ from mart_tf.runs import devices
 SMALL = "keras:MobileNetV2:alpha=0.35"
 # Epochs of two steps.
 RUN = {
-    "model": "keras:name=MobileNetV2:alpha=0.35:size=32:momentum=0.9",
+    "model": "keras:name=MobileNet:alpha=0.1:size=32:momentum=0.9",
     "defense": "standard",
     "pixel_max": 255.0,
     "attack_steps": 1,
@@ -438,7 +438,8 @@ class TestPrograms:
     def test_the_run_says_every_option(self, workdir):
         config = json.loads((workdir / "run.json").read_text())["config"]
         assert config["model"] == (
-            "keras:MobileNetV2:weights=none:size=32:momentum=0.9:alpha=0.35"
+            "keras:MobileNet:weights=none:size=32:momentum=0.9:alpha=0.1:"
+            "depth_multiplier=1:dropout=0.001"
         )
 
     def test_it_is_evaluated(self, workdir):
