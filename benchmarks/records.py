@@ -83,10 +83,7 @@ class Records:
             },
             # Of ensembles: what their attacks leave, one after the other.
             "parts": {
-                part["name"]: {
-                    "accuracy": round(100 * part["accuracy"], 2),
-                    "seconds": round(part["seconds"], 1),
-                }
+                part["name"].split(": ")[-1]: round(100 * part["accuracy"], 2)
                 for attack in content["attacks"]
                 for part in attack["parts"]
             },

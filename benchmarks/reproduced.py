@@ -96,10 +96,7 @@ def autoattack(records):
             parts = found["parts"]
             names = list(parts)
             natural = f"{found['accuracy']['natural']:.1f}"
-            cells = [
-                f"{part['accuracy']:.1f} ({part['seconds']:.0f} s)"
-                for part in parts.values()
-            ]
+            cells = [f"{accuracy:.1f}" for accuracy in parts.values()]
             rows.append([defense, natural, *cells])
     if not rows:
         return _not_run("table2")
