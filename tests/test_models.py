@@ -295,6 +295,19 @@ class TestArchitectures:
             model(batch, training=False), expected, rtol=1e-4, atol=1e-5
         )
 
+    def test_a_normalization_follows_the_pixel_range(self):
+        """The same grey levels give the same logits, however they are told."""
+        spec = "wide_resnet:depth=10:width=1:normalize=cifar10"
+        shares = images(3, 8, 8, 3)
+        logits = []
+        for low, high in ((0.0, 1.0), (0.0, 255.0), (-1.0, 1.0)):
+            model = models.build(spec, (8, 8, 3), 4, pixel_range=(low, high))
+            scatter_norms(model, 0)
+            pixels = low + (high - low) * shares
+            logits.append(model(pixels, training=False).numpy())
+        np.testing.assert_allclose(logits[1], logits[0], rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(logits[2], logits[0], rtol=1e-4, atol=1e-5)
+
     def test_preact_resnet18_equals_its_definition(self):
         model = preactivation.preact_resnet18((8, 8, 3), 4)
         scatter_norms(model, 0)

@@ -1,6 +1,7 @@
 """A classifier from what a user names, and in the precision that is asked."""
 
 import contextlib
+import inspect
 
 import keras
 import numpy as np
@@ -44,8 +45,9 @@ def build(
             is rebuilt from its configuration where its precision is another.
         anew: Whether the network of a `.keras` file gets new weights, see
             `renewed`; default: it keeps those of the file.
-        pixel_range: Least and greatest value of a pixel, which a network of
-            keras.applications takes into its preprocessing.
+        pixel_range: Least and greatest value of a pixel, for networks that
+            normalize inside: those of keras.applications, and what has an
+            option `normalize`.
         pretrained: False where other weights come after: those that
             `weights=imagenet` names are then not read.
 
@@ -76,9 +78,7 @@ def build(
         ) from error
 
 
-def _build(
-    spec, input_shape, num_classes, seed, precision, anew, of_applications
-):
+def _build(spec, input_shape, num_classes, seed, precision, anew, of_the_run):
     kind, resolved = names.check(spec)
     input_shape = tuple(int(size) for size in input_shape)
     if kind in ("table", "application"):
@@ -88,11 +88,12 @@ def _build(
                 f"channels); the data set's have shape {input_shape}."
             )
         function = options.load(resolved.import_path)
-        settings = resolved.options
-        if kind == "application":
-            settings = settings | of_applications
+        taken = inspect.signature(function).parameters
+        given = {k: v for k, v in of_the_run.items() if k in taken}
         with _policy(precision):
-            return function(input_shape, num_classes, seed=seed, **settings)
+            return function(
+                input_shape, num_classes, seed=seed, **resolved.options, **given
+            )
     # A user's code may set a policy of its own: it does not outlive this.
     with _policy("float32"):
         if kind == "file":

@@ -13,7 +13,7 @@ from mart_tf import options
 from mart_tf.models import application_names
 
 # Parameters of the table's functions that the data and the run fill in.
-_RESERVED = ("input_shape", "num_classes", "seed")
+_RESERVED = ("input_shape", "num_classes", "seed", "pixel_range")
 # Of a user's own function: the shape and the number of classes.
 _GIVEN = 2
 _OTHER_FORMS = ("keras:NAME", "FILE.keras", "package.module:function")

@@ -41,6 +41,7 @@ def wide_resnet(
     normalize: Literal["none", "cifar10"] = "none",
     padding: Literal["all_round", "same"] = "all_round",
     seed=0,
+    pixel_range=(0.0, 1.0),
 ):
     """WRN-depth-width as TRADES (Zhang et al., ICML 2019) and MART train it.
 
@@ -63,12 +64,13 @@ def wide_resnet(
         width: Channels as a multiple of 16, 32 and 64, at least 1.
         activation: "relu", or "silu" as in the WRN-28-10 of Gowal et al.
             (2020) and Wang et al. (ICML 2023).
-        normalize: "none", or "cifar10": pixels in [0, 1] are first made
-            (x - mean) / deviation, with CIFAR-10's of each channel.
+        normalize: "none", or "cifar10": pixels, brought to [0, 1], are first
+            made (x - mean) / deviation, with CIFAR-10's of each channel.
         padding: Of the 3x3 convolutions with stride 2: a pixel all round, as
             PyTorch has it, or "same", as TensorFlow and JAX have it: below
             and right only.
         seed: Integer that determines the initial weights.
+        pixel_range: Least and greatest value of a pixel, for `normalize`.
 
     Returns:
         A `keras.Model` from images to float32 logits `[batch, num_classes]`.
@@ -87,7 +89,7 @@ def wide_resnet(
         input_shape,
         num_classes,
         seed,
-        _Style(activation, normalize, padding),
+        _Style(activation, normalize, padding, pixel_range),
     )
 
 
@@ -99,6 +101,7 @@ def preact_resnet18(
     normalize: Literal["none", "cifar10"] = "none",
     padding: Literal["all_round", "same"] = "all_round",
     seed=0,
+    pixel_range=(0.0, 1.0),
 ):
     """Pre-activation ResNet-18 as Rice et al. (ICML 2020) and AWP train it.
 
@@ -114,6 +117,7 @@ def preact_resnet18(
         activation, normalize, padding: As in `wide_resnet`; Rice et al. and
             Wu et al. normalize by CIFAR-10's means and deviations.
         seed: Integer that determines the initial weights.
+        pixel_range: Least and greatest value of a pixel, for `normalize`.
 
     Returns:
         A `keras.Model` from images to float32 logits `[batch, num_classes]`.
@@ -130,7 +134,7 @@ def preact_resnet18(
         input_shape,
         num_classes,
         seed,
-        _Style(activation, normalize, padding),
+        _Style(activation, normalize, padding, pixel_range),
     )
 
 
@@ -140,6 +144,7 @@ class _Style(NamedTuple):
     activation: str
     normalize: str
     padding: str
+    pixel_range: tuple
 
 
 class _Layers(NamedTuple):
@@ -180,9 +185,14 @@ def _network(
     images = x = keras.Input(input_shape, name="images")
     if style.normalize != "none":
         means, deviations = _STATISTICS[style.normalize]
+        low, high = style.pixel_range
+        width = high - low
         x = layers.Rescaling(
-            [1 / deviation for deviation in deviations],
-            [-m / d for m, d in zip(means, deviations, strict=True)],
+            [1 / (width * deviation) for deviation in deviations],
+            [
+                (-low / width - mean) / deviation
+                for mean, deviation in zip(means, deviations, strict=True)
+            ],
             # In bfloat16 nearby grey levels would become one.
             dtype="float32",
             name="normalize",
