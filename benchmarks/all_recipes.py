@@ -100,8 +100,8 @@ def write_data(batch_size):
             x_test=images(name),
             y_test=labels,
         )
-    for size in ("100k", "500k"):
-        np.savez(f"pool_{size}.npz", image=images("cifar10"), label=labels)
+    for name in ("pool_100k", "pool_500k", "edm_1m"):
+        np.savez(f"{name}.npz", image=images("cifar10"), label=labels)
     with open("ti_500K_pseudo_labeled.pickle", "wb") as file:
         content = {"data": images("cifar10"), "extrapolated_targets": labels}
         pickle.dump(content, file)
