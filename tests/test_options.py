@@ -80,7 +80,7 @@ def test_a_complete_spec_stays_what_it_is_when_defaults_change(monkeypatch):
         (
             # Its options are those of another: tests/test_applications.py.
             {k: v for k, v in models.MODELS.items() if k != "keras"},
-            ("input_shape", "num_classes", "seed"),
+            ("input_shape", "num_classes", "seed", "pixel_range"),
         ),
     ],
 )
