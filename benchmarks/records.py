@@ -9,7 +9,6 @@ import csv
 import datetime
 import json
 import pathlib
-import statistics
 
 import mart_tf
 from mart_tf import files
@@ -42,11 +41,6 @@ class Records:
         settings = json.loads((workdir / "run.json").read_text())
         with (workdir / "metrics.csv").open(encoding="utf-8") as stream:
             epochs = list(csv.DictReader(stream))
-        rates = [
-            event["images_per_second"]
-            for event in _events(workdir)
-            if event["event"] == "progress"
-        ]
         config = settings["config"]
         record = {
             "recipe": run.recipe,
@@ -60,7 +54,6 @@ class Records:
                 default=None,
             ),
             "precision": settings["facts"]["policy"],
-            "images_per_second": statistics.median(rates) if rates else None,
             "measures": self.read(run).get("measures", {}),
             "by_epoch": {
                 name: [_number(epoch[name]) for epoch in epochs]
@@ -97,11 +90,6 @@ class Records:
 
     def _path(self, run):
         return self._folder / f"{run.name}.json"
-
-
-def _events(workdir):
-    lines = (workdir / "events.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines]
 
 
 def _number(text):

@@ -62,7 +62,10 @@ def table_2(records, short=False):
 
 
 def order(records):
-    """Whether MART stands above TRADES above Standard, as in the paper."""
+    """Whether MART stands above TRADES above Standard.
+
+    So it is under PGD-20 in the paper, which has no AutoAttack.
+    """
     said = []
     rows = _by_row("table2")
     for measure, name in (
@@ -82,7 +85,7 @@ def order(records):
         as_paper = best == [d for d in reversed(_TREND) if d in found]
         said.append(
             f"Under {shown} the order is {' above '.join(best)}, "
-            f"{'as' if as_paper else 'not as'} in the paper."
+            f"{'that' if as_paper else 'not that'} of the paper."
         )
     return " ".join(said)
 
@@ -137,7 +140,7 @@ def trend(records, part):
 
 
 def small(records):
-    """The small network on CIFAR-10: the best epoch, the last, and its time."""
+    """The small network on CIFAR-10: its best epoch, and its last."""
     rows = []
     for row, runs in _by_row("small").items():
         record = records.read(runs[0])

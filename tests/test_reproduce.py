@@ -181,9 +181,9 @@ def test_table_2_has_means_beside_the_papers_numbers(made):
 def test_the_order_is_said_whether_it_is_the_papers_or_not(made):
     reproduced = importlib.import_module("reproduced")
     assert reproduced.order(made) == (
-        "Under PGD-20 the order is MART above TRADES above Standard, as in the "
-        "paper. Under AutoAttack the order is Standard above MART above "
-        "TRADES, not as in the paper."
+        "Under PGD-20 the order is MART above TRADES above Standard, that of "
+        "the paper. Under AutoAttack the order is Standard above MART above "
+        "TRADES, not that of the paper."
     )
 
 
