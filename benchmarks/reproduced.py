@@ -120,6 +120,20 @@ def table_3(records):
     return pages.table("|".join(head), rows)
 
 
+def average(records):
+    """MNIST, the best epoch by the weights or by their average."""
+    rows = []
+    for row, runs in _by_row("average").items():
+        found = _mean(records, runs, "first 500")
+        cells = [
+            found.get(name, _NONE)
+            for name in ("natural", "pgd:steps=20", "autoattack")
+        ]
+        seeds = sum("first 500" in _measures(records, run) for run in runs)
+        rows.append([row, *cells, f"{seeds}"])
+    return pages.table("best by|natural|PGD-20|AutoAttack|seeds", rows)
+
+
 def trend(records, part):
     """Rows of a figure or of table 5: accuracy at the best and last epoch."""
     runs = [run for run in paper.runs() if part in run.parts]
@@ -171,13 +185,15 @@ def measured(records, recipe):
     white = _mean(records, runs, "white box")
     record = records.read(runs[0])
     numbers = ", ".join(f"{_WHITE[name]} {white[name]}" for name in _WHITE)
-    strong = _mean(records, runs, "autoattack")["autoattack"]
     images = f"{record['measures']['white box']['images']:,}"
+    measure = "autoattack" if "autoattack" in runs[0].measures else "first 500"
+    strong = _mean(records, runs, measure)["autoattack"]
+    attacked = f"{record['measures'][measure]['images']:,}"
     seeds = "one seed" if len(runs) == 1 else f"{len(runs)} seeds"
     return (
         f"{numbers} ({images} test images, best of {record['epochs']} epochs, "
         f"{seeds}, {record['precision']}, version {record['version']}); "
-        f"AutoAttack {strong} on the first 1,000."
+        f"AutoAttack {strong} on the first {attacked}."
     )
 
 
@@ -210,6 +226,7 @@ def blocks(records):
             "table2": table_2(records),
             "autoattack": autoattack(records),
             "table3": table_3(records),
+            "average": average(records),
             **{part: trend(records, part) for part in trends},
             "small": small(records),
         },
