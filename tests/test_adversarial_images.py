@@ -10,6 +10,7 @@ import trained
 
 import mart_tf
 from mart_tf.evaluation import measuring
+from mart_tf.evaluation import pieces
 
 _THREAT = mart_tf.ThreatModel(epsilon=0.1)
 _ATTACKS = (
@@ -143,8 +144,8 @@ class TestStoppedEvaluations:
         self, saved, digits, tmp_path, monkeypatch
     ):
         directory, _ = saved
-        monkeypatch.setattr(measuring, "_PIECE_STEPS", 1)
-        monkeypatch.setattr(measuring, "_LEAST_BATCHES", 1)
+        monkeypatch.setattr(pieces, "_STEPS", 1)
+        monkeypatch.setattr(pieces, "_LEAST_BATCHES", 1)
         done, left = measuring.Measurement._piece, [0]
 
         def counted(self, *arguments):

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from mart_tf.attacks import base
 from mart_tf.evaluation import measuring
+from mart_tf.evaluation import pieces
 from mart_tf.evaluation import progress
 from mart_tf.evaluation import subjects
 from mart_tf.evaluation import unfinished
@@ -55,8 +56,8 @@ class Nearest(base.Attack):
 @pytest.fixture(params=[1, 10**6])
 def measured(request, monkeypatch):
     """What measures, in pieces of two examples each and in one."""
-    monkeypatch.setattr(measuring, "_PIECE_STEPS", request.param)
-    monkeypatch.setattr(measuring, "_LEAST_BATCHES", 1)
+    monkeypatch.setattr(pieces, "_STEPS", request.param)
+    monkeypatch.setattr(pieces, "_LEAST_BATCHES", 1)
     images = np.array(PIXELS, np.float32)[:, None]
     with progress.bar(False) as shown:
         yield measuring.Measurement(

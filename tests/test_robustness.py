@@ -17,6 +17,7 @@ from mart_tf import evaluation
 from mart_tf.attacks import autoattack
 from mart_tf.attacks import projected
 from mart_tf.evaluation import measuring
+from mart_tf.evaluation import pieces
 
 _THREAT = mart_tf.ThreatModel(epsilon=0.1)
 _QUICK = "autoattack:version=custom:attacks=apgd_ce+square"
@@ -355,8 +356,8 @@ class TestMasking:
 class TestStoppedEvaluations:
     def test_end_as_those_that_never_were(self, digits, tmp_path, monkeypatch):
         model, data = digits
-        monkeypatch.setattr(measuring, "_PIECE_STEPS", 1)
-        monkeypatch.setattr(measuring, "_LEAST_BATCHES", 1)
+        monkeypatch.setattr(pieces, "_STEPS", 1)
+        monkeypatch.setattr(pieces, "_LEAST_BATCHES", 1)
         attacks = f"pgd:steps=3:restarts=2,{_QUICK},cleverhans:pgd:nb_iter=3"
 
         def evaluate(name):

@@ -1,10 +1,4 @@
-"""Attacks run over a whole data set, in pieces that are kept on disk.
-
-A piece is some of the examples under one attack: so much work that losing it
-hurts little, and so many examples that re-packing still fills its batches.
-Which examples a piece holds depends on nothing but the settings, so that an
-evaluation that was stopped ends as one that never was.
-"""
+"""Attacks run over a whole data set, in pieces that are kept on disk."""
 
 import dataclasses
 import functools
@@ -16,23 +10,12 @@ import tensorflow as tf
 
 from mart_tf import bounds
 from mart_tf import noise
-from mart_tf.attacks import examples
-from mart_tf.data import sampling
 from mart_tf.evaluation import engine
 from mart_tf.evaluation import estimate
+from mart_tf.evaluation import pieces
 from mart_tf.evaluation import surrogates
 from mart_tf.evaluation import unfinished
 from mart_tf.reports import results
-
-# Gradient steps, or queries, after which a piece is kept.
-_PIECE_STEPS = 500_000
-_LEAST_BATCHES = 4
-
-# How many broken and how many standing examples are kept for the figure.
-_KEPT = 8
-
-# What of an `engine.Crafted` an `adversarial.Writer` takes.
-_MADE = ("adversarial", "predictions")
 
 
 class Measurement:
@@ -84,7 +67,7 @@ class Measurement:
         observe(len(labels), int((~self.correct).sum()), last=True)
         self.samples = None
         self.traces = []
-        self.unscored = {"no attack": _without_class(self.predictions)}
+        self.unscored = {"no attack": pieces.unscored(self.predictions)}
         self._writer = open_writer and open_writer(self.predictions)
 
     def natural(self):
@@ -127,7 +110,7 @@ class Measurement:
                 access="gradients" if attack.needs_gradient else "queries",
                 broken_after=None,
                 parts=tuple(parts),
-                nature=_nature(attack),
+                nature=pieces.nature(attack),
             )
         )
 
@@ -224,8 +207,10 @@ class Measurement:
         key += " with images" if writer else ""
         loop = self._loop(len(rows))
         run = run or functools.partial(loop.run, attack)
-        pieces, done, broken = [], 0, 0
-        for number, part in enumerate(_pieces(attack, rows, loop.batch_size)):
+        kept, done, broken = [], 0, 0
+        for number, part in enumerate(
+            pieces.split(attack, rows, loop.batch_size)
+        ):
 
             def tell(share, fell, done=done, broken=broken):
                 observe(done + share, broken + fell)
@@ -237,19 +222,19 @@ class Measurement:
                     run, attack, part, number, tell, bool(writer)
                 )
 
-            pieces.append(self._kept(f"{key} {number}", work))
+            kept.append(self._kept(f"{key} {number}", work))
             if writer:
-                made = (pieces[-1].pop(key) for key in _MADE)
+                made = (kept[-1].pop(key) for key in pieces.MADE)
                 writer.put(part, *made)
             done += len(part)
-            broken += int(pieces[-1]["broken"].sum())
-        self.unscored[name] = sum(int(piece["unscored"]) for piece in pieces)
+            broken += int(kept[-1]["broken"].sum())
+        self.unscored[name] = sum(int(piece["unscored"]) for piece in kept)
         observe(done, broken, last=True)
-        result = self._result(name, attack, standing, rows, pieces)
+        result = pieces.result(name, attack, standing, rows, kept)
         if access is not None:
             result = dataclasses.replace(result, access=access)
-        if shown and pieces:
-            self._show(result, pieces)
+        if shown and kept:
+            self._show(result, kept)
         return result
 
     def _once_told(self, name):
@@ -293,69 +278,14 @@ class Measurement:
         started = time.perf_counter()
         images, labels = self._images[rows], self._labels[rows]
         crafted = run(images, labels, self._seeds[rows], tell)
-        _check_inside(attack, crafted.adversarial, images)
-        arrays = {
-            "broken": crafted.broken,
-            "steps": crafted.steps,
-            "unscored": _without_class(crafted.predictions),
-            "seconds": time.perf_counter() - started,
-        }
-        if whole:
-            arrays |= {name: getattr(crafted, name) for name in _MADE}
-        if crafted.losses is not None:
-            arrays["losses"] = crafted.losses.sum(axis=0, dtype=np.float64)
-        if attack.norm is not None:
-            arrays["distances"] = _distances(attack.norm, crafted, images)
-        shown = np.concatenate(
-            [
-                some[sampling.draw(labels[some], _KEPT)]
-                for some in (
-                    np.flatnonzero(crafted.broken),
-                    np.flatnonzero(~crafted.broken),
-                )
-            ]
-        )
-        return arrays | {
-            "sample_rows": rows[shown],
-            "sample_images": crafted.adversarial[shown],
-            "sample_broken": crafted.broken[shown],
-            "sample_predictions": crafted.predictions[shown],
-        }
+        seconds = time.perf_counter() - started
+        kept = pieces.arrays(attack, crafted, rows, images, labels, whole=whole)
+        return kept | {"seconds": seconds}
 
-    def _result(self, name, attack, standing, rows, pieces):
-        def joined(key, like):
-            parts = [piece[key] for piece in pieces]
-            return np.concatenate([np.zeros(0, like), *parts])
-
-        broken = joined("broken", bool)
-        outcome = standing.copy()
-        outcome[rows] = ~broken
-        broken_after = np.full(len(standing), -1, np.int32)
-        broken_after[~standing] = 0
-        broken_after[rows[broken]] = joined("steps", np.int32)[broken]
-        distances = None
-        if attack.norm is not None:
-            distances = np.zeros(len(standing), np.float32)
-            distances[rows] = joined("distances", np.float32)
-            outcome = distances > attack.radius
-        return results.Result(
-            name,
-            outcome,
-            float(sum(piece["seconds"] for piece in pieces)),
-            len(rows),
-            attack.parameters,
-            "gradients" if attack.needs_gradient else "queries",
-            None if attack.norm is not None else broken_after,
-            attack.norm,
-            distances,
-            radius=None if attack.norm is None else attack.radius,
-            nature=_nature(attack),
-        )
-
-    def _show(self, result, pieces):
+    def _show(self, result, kept):
         """Keeps what the figures show of an attack."""
-        if "losses" in pieces[0]:
-            losses = sum(piece["losses"] for piece in pieces) / result.attacked
+        if "losses" in kept[0]:
+            losses = sum(piece["losses"] for piece in kept) / result.attacked
             self.traces.append(
                 results.Trace(result.name, losses, result.attacked)
             )
@@ -363,11 +293,11 @@ class Measurement:
         if result.norm is None and (
             best is None or result.accuracy < best.accuracy
         ):
-            self.samples = self._samples(result, pieces)
+            self.samples = self._samples(result, kept)
 
-    def _samples(self, result, pieces):
+    def _samples(self, result, kept):
         rows, images, broken, predictions = (
-            np.concatenate([piece[f"sample_{key}"] for piece in pieces])
+            np.concatenate([piece[f"sample_{key}"] for piece in kept])
             for key in ("rows", "images", "broken", "predictions")
         )
         return results.Samples.choose(
@@ -376,64 +306,4 @@ class Measurement:
             self._labels[rows],
             engine.Crafted(images, predictions, broken, None),
             self._subject.classify,
-        )
-
-
-def _without_class(predictions):
-    return int((predictions == examples.NO_CLASS).sum())
-
-
-def _pieces(attack, rows, width):
-    """The rows of each piece: of about one size, in whole batches."""
-    # Where nothing is re-packed, a batch will do.
-    least = (_LEAST_BATCHES if attack.steps else 1) * width
-    most = max(least, _PIECE_STEPS // attack.work)
-    count = max(1, -(-len(rows) // most))
-    each = -(-len(rows) // (count * width)) * width
-    return [rows[i : i + each] for i in range(0, len(rows), each or 1)]
-
-
-def _distances(norm, crafted, images):
-    """Of each adversarial example, infinity where there is none."""
-    lengths = _lengths(norm, crafted.adversarial, images)
-    return np.where(crafted.broken, lengths, np.float32(np.inf))
-
-
-def _lengths(norm, adversarial, images):
-    offset = (adversarial - images).reshape(len(images), -1)
-    order = {"linf": np.inf, "l2": 2}[norm]
-    return np.linalg.norm(offset, order, axis=1).astype(np.float32)
-
-
-def _nature(attack):
-    """What the signs of masking ask an attack."""
-    climbed = attack.objective
-    return results.Nature(
-        type(attack).__name__,
-        attack.iterations,
-        attack.restarts,
-        climbed if isinstance(climbed, str) else None,
-        attack.plain,
-        attack.reach,
-        attack.reference,
-    )
-
-
-def _check_inside(attack, adversarial, images):
-    """Refuses what lies outside the threat model by more than rounding."""
-    threat = attack.threat
-    if threat is None or attack.norm is not None or not len(images):
-        return
-    beyond = np.max(
-        [
-            _lengths(threat.norm, adversarial, images).max() - threat.epsilon,
-            threat.pixel_min - adversarial.min(),
-            adversarial.max() - threat.pixel_max,
-        ]
-    )
-    width = threat.pixel_max - threat.pixel_min
-    if not beyond <= 1e-4 * threat.epsilon + 1e-6 * width:
-        raise ValueError(
-            f"The attack {attack} left the threat model by {beyond:g}; "
-            "expected what threat.project returns, at most rounding beyond."
         )
