@@ -30,6 +30,7 @@ from mart_tf.reports import saved
 from mart_tf.runs import consent
 from mart_tf.runs import record
 from mart_tf.runs import sweep
+from mart_tf.runs import trained
 from mart_tf.runs import workdir
 
 SUMMARY = (
@@ -176,31 +177,6 @@ _PIXEL_RANGE = cli.pixel_flags(FLAGS)
 _ALLOW_CODE = cli.code_flag(FLAGS)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Task:
-    """What to evaluate, on which data, in which threat model.
-
-    Args:
-        path: The workdir of a run, or a saved model.
-        dataset: Whose images.
-        data_dir: Where its data lies, or None.
-        norm: Of the threat model.
-        epsilon: Its radius.
-        pixel_range: Least and greatest value of a pixel.
-        output: Where the report goes.
-        validation_images: How many a run held out of its own data set.
-    """
-
-    path: str
-    dataset: str
-    data_dir: str | None
-    norm: str
-    epsilon: float
-    pixel_range: tuple
-    output: pathlib.Path
-    validation_images: int | None = None
-
-
 def main(argv=None):
     """Runs the program."""
     cli.run("mart-evaluate", SUMMARY, FLAGS, _main, argv)
@@ -210,7 +186,8 @@ def checked():
     """What is to be evaluated, as far as it is known without TensorFlow.
 
     Returns:
-        A list of `_Task`; empty where reports are compared or rewritten.
+        A list of `trained.Trained`; empty where reports are compared or
+        rewritten.
 
     Raises:
         ValueError: On anything that no evaluation could start with.
@@ -355,7 +332,7 @@ def _paths():
 
 
 def _task(path, alone):
-    """The `_Task` of a run or a saved model, as the flags have it.
+    """The `trained.Trained` of a run or a saved model, as the flags have it.
 
     Args:
         path: The workdir or the model.
@@ -402,17 +379,8 @@ def _of_run(path):
     run = workdir.trained(path)
     given = [] if _DATASET.value is None else ["dataset"]
     consent.check(run, _ALLOW_CODE.value, given)
-    config = run.config
-    return _Task(
-        path=run.workdir,
-        dataset=config.dataset,
-        data_dir=config.data_dir,
-        norm=config.norm,
-        epsilon=config.epsilon,
-        pixel_range=_PIXEL_RANGE((config.pixel_min, config.pixel_max), path),
-        output=pathlib.Path(path, _named("evaluation")),
-        validation_images=config.validation_images,
-    )
+    said = (run.config.pixel_min, run.config.pixel_max)
+    return trained.of_run(run, _PIXEL_RANGE(said, path), _named("evaluation"))
 
 
 def _of_saved_model(path):
@@ -426,29 +394,17 @@ def _of_saved_model(path):
             "--dataset=NAME with it."
         )
     said = declared.read(path)
-    low, high = (
+    pixel_range = (
         _PIXEL_RANGE(said.pixel_range, said.by) if said else _PIXEL_RANGE()
     )
-    norm = "linf"
-    epsilon = data.defaults(_DATASET.value).epsilon * (high - low)
-    if said and said.norm is not None:
-        norm, epsilon = said.norm, said.epsilon
     whole = pathlib.Path(os.path.abspath(path))
     if whole.parent.name == "assets.extra":
         # A version that is served never changes.
         version = whole.parent.parent
         whole = version.with_name(f"{version.name}-{whole.name}")
     beside = whole.with_name(_named(f"{whole.name}-evaluation"))
-    output = os.path.relpath(beside)
-    return _Task(
-        path=path,
-        dataset=_DATASET.value,
-        data_dir=None,
-        norm=norm,
-        epsilon=epsilon,
-        pixel_range=(low, high),
-        output=pathlib.Path(output),
-    )
+    output = pathlib.Path(os.path.relpath(beside))
+    return trained.of_model(path, _DATASET.value, pixel_range, output)
 
 
 def _check_radii(task):
@@ -520,7 +476,7 @@ def _corruptions(task):
     """What reads the corrupted images, by name; None where none are asked for.
 
     Args:
-        task: A `_Task`.
+        task: A `trained.Trained`.
     """
     if _CORRUPTIONS.value is None:
         return None

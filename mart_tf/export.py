@@ -21,6 +21,7 @@ from mart_tf.cli import kinds
 from mart_tf.models import declared
 from mart_tf.runs import consent
 from mart_tf.runs import record
+from mart_tf.runs import trained
 from mart_tf.runs import workdir
 from mart_tf.serving import versions
 
@@ -110,31 +111,6 @@ _ATTACKED = _define(
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class _Task:
-    """What to export, and what is known of it.
-
-    Args:
-        path: The workdir of a run, or a `.keras` file.
-        dataset: On whose test split it is attacked, or None.
-        data_dir: Where its data lies, or None.
-        class_names: A name for each class, where a run knows them, else None.
-        pixel_range: Least and greatest value of a pixel.
-        norm: Of the threat model.
-        epsilon: Its radius; None where nothing says one.
-        directory: Where the versions lie.
-    """
-
-    path: str
-    dataset: str | None
-    data_dir: str | None
-    class_names: list | None
-    pixel_range: tuple
-    norm: str
-    epsilon: float | None
-    directory: str | pathlib.Path
-
-
 def main(argv=None):
     """Runs the program."""
     cli.run("mart-export", SUMMARY, FLAGS, _main, argv)
@@ -144,7 +120,7 @@ def checked():
     """What is to be exported, as far as it is known without TensorFlow.
 
     Returns:
-        A `_Task`, and why the version will not be attacked, or None.
+        A `trained.Trained`, and why the version will not be attacked, or None.
 
     Raises:
         ValueError: On anything that no export could start with.
@@ -152,11 +128,11 @@ def checked():
     task = _of_run() if _MODEL.value is None else _of_file(_MODEL.value)
     if _DATA_DIR.value is not None:
         task = dataclasses.replace(task, data_dir=_DATA_DIR.value)
-    directory = _DIRECTORY.value or task.directory
+    directory = _DIRECTORY.value or task.output
     if not versions.is_url(directory):
         directory = versions.check(directory)
         places.check_folder("--directory", directory, "the version")
-    task = dataclasses.replace(task, directory=directory)
+    task = dataclasses.replace(task, output=directory)
     not_attacked = _why_not_attacked(task)
     _check_formats(not_attacked)
     return task, not_attacked
@@ -180,14 +156,14 @@ def _main():
             "tensorflow_model_server",
             "--rest_api_port=8501",
             "--model_name=classifier",
-            f"--model_base_path={shlex.quote(str(task.directory))}",
+            f"--model_base_path={shlex.quote(str(task.output))}",
         ],
     )
     screen.say(f"Wrote {version.path}, {whose}")
 
 
 def _written(task, not_attacked):
-    """The `saved_model.Version` of a `_Task`, and whose it is."""
+    """The `saved_model.Version` of a `trained.Trained`, and whose it is."""
     from mart_tf import threat as threat_model
     from mart_tf.serving import saved_model
 
@@ -214,7 +190,7 @@ def _written(task, not_attacked):
 
     version = saved_model.write_version(
         classifier,
-        task.directory,
+        task.output,
         outputs=outputs,
         class_names=names,
         pixel_range=task.pixel_range,
@@ -232,7 +208,7 @@ def _kept():
 
 
 def _of_run():
-    """The `_Task` of a run."""
+    """The `trained.Trained` of a run."""
     path = _WORKDIR.value
     if path is None:
         path = workdir.newest()
@@ -250,21 +226,12 @@ def _of_run():
             f"--class_names holds {len(names)} names, and the run has "
             f"{run.num_classes} classes; expected a name for each."
         )
-    config = run.config
-    return _Task(
-        path=run.workdir,
-        dataset=config.dataset,
-        data_dir=config.data_dir,
-        class_names=run.class_names,
-        pixel_range=_PIXEL_RANGE((config.pixel_min, config.pixel_max), path),
-        norm=config.norm,
-        epsilon=config.epsilon,
-        directory=pathlib.Path(path, "export"),
-    )
+    said = (run.config.pixel_min, run.config.pixel_max)
+    return trained.of_run(run, _PIXEL_RANGE(said, path), "export")
 
 
 def _of_file(path):
-    """The `_Task` of a `.keras` file, as far as it and the flags say it."""
+    """That of a `.keras` file, as far as it and the flags say it."""
     for flag, holder in [("workdir", _WORKDIR), ("checkpoint", _CHECKPOINT)]:
         if FLAGS[flag].present:
             raise ValueError(
@@ -287,22 +254,8 @@ def _of_file(path):
             f"--model={path} does not tell the range of its pixels; give "
             "--pixel_min and --pixel_max, such as 0 and 1, or 0 and 255."
         )
-    norm, epsilon = "linf", None
-    if said:
-        norm, epsilon = said.norm, said.epsilon
-    elif _DATASET.value is not None:
-        low, high = pixel_range
-        epsilon = data.defaults(_DATASET.value).epsilon * (high - low)
-    return _Task(
-        path=str(path),
-        dataset=_DATASET.value,
-        data_dir=None,
-        class_names=None,
-        pixel_range=pixel_range,
-        norm=norm,
-        epsilon=epsilon,
-        directory=path.with_name(f"{path.name}-export"),
-    )
+    output = path.with_name(f"{path.name}-export")
+    return trained.of_model(path, _DATASET.value, pixel_range, output)
 
 
 def _loaded(path):
