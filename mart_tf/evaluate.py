@@ -21,6 +21,7 @@ from mart_tf import places
 from mart_tf import runtimes
 from mart_tf import screen
 from mart_tf.cli import kinds
+from mart_tf.cli import shared
 from mart_tf.data import corrupted
 from mart_tf.data import parts
 from mart_tf.evaluation import unfinished
@@ -142,7 +143,7 @@ _SEED = _define(
     "Seed of the attacks' random starts, and of the sample of --max_examples.",
     bounds.Whole(0, choices.GREATEST_SEED).read,
 )
-_CHECKPOINT = cli.checkpoint_flag(FLAGS)
+_CHECKPOINT = shared.checkpoint_flag(FLAGS)
 _DATASET = _define(
     "dataset",
     None,
@@ -157,7 +158,7 @@ _SPLIT = _define(
     "test[:1000] or train[10%:20%].",
     lambda _, text: parts.parse(text).text,
 )
-_DATA_DIR, _DOWNLOAD = cli.data_flags(FLAGS)
+_DATA_DIR, _DOWNLOAD = shared.data_flags(FLAGS)
 _NORM = _define(
     "norm",
     None,
@@ -173,8 +174,8 @@ _EPSILON = _define(
     "run's; of --model what it says, else that of its data set.",
     kinds.number,
 )
-_PIXEL_RANGE = cli.pixel_flags(FLAGS)
-_ALLOW_CODE = cli.code_flag(FLAGS)
+_PIXEL_RANGE = shared.pixel_flags(FLAGS)
+_ALLOW_CODE = shared.code_flag(FLAGS)
 
 
 def main(argv=None):
@@ -194,12 +195,12 @@ def checked():
     """
     if _ROBUSTBENCH.value is not None:
         path = _ROBUSTBENCH.value
-        cli.check_alone(FLAGS, "robustbench", "verbosity")
+        shared.check_alone(FLAGS, "robustbench", "verbosity")
         places.check_there("--robustbench", path, "a report, or its folder")
         robustbench.model_info(saved.load(path), path)
         return []
     if _COMPARE.value:
-        cli.check_alone(FLAGS, "compare", "output", "verbosity")
+        shared.check_alone(FLAGS, "compare", "output", "verbosity")
         for path in sweep.reports(_COMPARE.value):
             places.check_there("--compare", path, "a report, or its folder")
             saved.load(sweep.report_of(path))

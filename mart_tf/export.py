@@ -18,6 +18,7 @@ from mart_tf import places
 from mart_tf import runtimes
 from mart_tf import screen
 from mart_tf.cli import kinds
+from mart_tf.cli import shared
 from mart_tf.models import declared
 from mart_tf.runs import consent
 from mart_tf.runs import record
@@ -68,10 +69,10 @@ _DIRECTORY = _define(
     "-export.",
     kinds.path_or_url,
 )
-_CHECKPOINT = cli.checkpoint_flag(FLAGS)
-_DATA_DIR, _DOWNLOAD = cli.data_flags(FLAGS)
-_PIXEL_RANGE = cli.pixel_flags(FLAGS)
-_ALLOW_CODE = cli.code_flag(FLAGS)
+_CHECKPOINT = shared.checkpoint_flag(FLAGS)
+_DATA_DIR, _DOWNLOAD = shared.data_flags(FLAGS)
+_PIXEL_RANGE = shared.pixel_flags(FLAGS)
+_ALLOW_CODE = shared.code_flag(FLAGS)
 _FORMATS = _define(
     "formats",
     [_SAVED_MODEL],

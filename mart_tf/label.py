@@ -21,6 +21,7 @@ from mart_tf import options
 from mart_tf import places
 from mart_tf import screen
 from mart_tf.cli import kinds
+from mart_tf.cli import shared
 from mart_tf.labeling import subsets
 from mart_tf.runs import config as run_config
 from mart_tf.runs import consent
@@ -63,16 +64,16 @@ _SUBSETS = _define(
     "run's own training split.",
     kinds.path,
 )
-_CHECKPOINT = cli.checkpoint_flag(FLAGS)
+_CHECKPOINT = shared.checkpoint_flag(FLAGS)
 _BATCH_SIZE = _define(
     "batch_size",
     256,
     "Images in one pass through the network.",
     bounds.COUNT.read,
 )
-_DATA_DIR, _DOWNLOAD = cli.data_flags(FLAGS)
-_PIXEL_RANGE = cli.pixel_flags(FLAGS)
-_ALLOW_CODE = cli.code_flag(FLAGS)
+_DATA_DIR, _DOWNLOAD = shared.data_flags(FLAGS)
+_PIXEL_RANGE = shared.pixel_flags(FLAGS)
+_ALLOW_CODE = shared.code_flag(FLAGS)
 
 
 @dataclasses.dataclass(frozen=True)

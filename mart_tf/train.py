@@ -15,6 +15,7 @@ from mart_tf import models
 from mart_tf import screen
 from mart_tf import training
 from mart_tf.cli import kinds
+from mart_tf.cli import shared
 from mart_tf.runs import config as run_config
 from mart_tf.runs import starting
 from mart_tf.runs import status
@@ -159,7 +160,7 @@ def _define_flags():
 
 _define_flags()
 
-_ALLOW_CODE = cli.code_flag(FLAGS)
+_ALLOW_CODE = shared.code_flag(FLAGS)
 _STATUS = kinds.define(
     FLAGS,
     "status",
@@ -196,12 +197,12 @@ def configuration():
 def _draw_curves():
     from mart_tf.runs import curves
 
-    cli.check_alone(FLAGS, "curves", "verbosity")
+    shared.check_alone(FLAGS, "curves", "verbosity")
     print(curves.save(_CURVES.value))
 
 
 def _show_status():
-    cli.check_alone(FLAGS, "status", "verbosity")
+    shared.check_alone(FLAGS, "status", "verbosity")
     for name, text in status.lines(_STATUS.value):
         screen.say(text, heading=f"{name:13}")
 
