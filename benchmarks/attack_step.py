@@ -1,14 +1,14 @@
 """Where the time of the inner attack goes, and what could make it faster.
 
     python benchmarks/attack_step.py
-    python benchmarks/attack_step.py --precisions=float32 --rounds=5
+    python benchmarks/attack_step.py --network=resnet18 --batch_size=32
 
-PGD-10 on the small CNN and one batch of random pixels, as the training step
-runs it: first its operations by TensorFlow's profiler, milliseconds of one of
-the ten steps, convolutions and dense layers with their GFLOP/s; then, in
-alternating rounds, the attack as it is and as it might be: the batch in two
-halves in one graph, and the first convolution's gradient to the images as a
-matrix product, whose nine columns are shifted and added.
+PGD-10 on one batch of random pixels, as the training step runs it: first its
+operations by TensorFlow's profiler, milliseconds of one of the ten steps, by
+kind and one by one, convolutions and dense layers with their GFLOP/s. Then, of
+the small CNN, in alternating rounds, the attack as it is and as it might be:
+the batch in two halves in one graph, and the first convolution's gradient to
+the images as a matrix product, whose nine columns are shifted and added.
 """
 
 import collections
@@ -32,6 +32,7 @@ import mart_tf
 from mart_tf.attacks import gradient
 from mart_tf.attacks import loops
 
+_NETWORK = flags.DEFINE_string("network", "small_cnn", "Of mart_tf.models.")
 _PRECISIONS = flags.DEFINE_list(
     "precisions", ["float32", "mixed_bfloat16"], "Of the network."
 )
@@ -40,9 +41,10 @@ _ROUNDS = flags.DEFINE_integer("rounds", 5, "Alternating rounds.")
 _SECONDS = flags.DEFINE_float("seconds", 3, "Least length of a measurement.")
 
 _THREAT = mart_tf.ThreatModel(epsilon=0.3)
-_SHAPE = (28, 28, 1)
+# Its name, and behind it its type.
+_OPERATION = re.compile(r"(?!Eager)[^:]+:\w+")
 _STEPS = 10
-_PROFILED = 5
+_PROFILED = 3
 _SHOWN = 12
 
 
@@ -51,14 +53,18 @@ def main(_):
     for precision in _PRECISIONS.value:
         peak = rates.matrix_product_peak(precision.removeprefix("mixed_"))
         print(f"\n{precision}: matrix product {peak / 1e9:,.0f} GFLOP/s")
-        images = tf.random.uniform((_BATCH_SIZE.value, *_SHAPE))
+        small = _NETWORK.value == "small_cnn"
+        shape = (28, 28, 1) if small else (32, 32, 3)
+        images = tf.random.uniform((_BATCH_SIZE.value, *shape))
         labels = tf.zeros(_BATCH_SIZE.value, tf.int32)
-        model = _network(precision)
+        model = _network(precision, shape)
         attack = _compiled(model, _whole)
         attack(images, labels)
         for line in _profile(attack, model, images, labels):
             print(line)
-        other = _network(precision)
+        if not small:
+            continue
+        other = _network(precision, shape)
         # Keras calls what a layer has by this name.
         object.__setattr__(other.layers[1], "convolution_op", _convolved)
         ways = {
@@ -82,10 +88,8 @@ def main(_):
             print(f"{name:16} {rate:7,.0f} images/s {ratio:6.2f}")
 
 
-def _network(precision):
-    model = mart_tf.models.build(
-        "small_cnn", _SHAPE, precision=precision, num_classes=10
-    )
+def _network(precision, shape):
+    model = mart_tf.models.build(_NETWORK.value, shape, 10, precision=precision)
     # It starts at zero, where there is no gradient.
     kernel = model.layers[-1].kernel
     kernel.assign(tf.random.stateless_normal(kernel.shape, (0, 1)))
@@ -171,11 +175,21 @@ def _profile(attack, model, images, labels):
         for line in plane.lines:
             for event in line.events:
                 name = plane.event_metadata[event.metadata_id].name
-                # What is an operation has a type behind its name.
-                if "/" in name and ":" in name:
+                if _OPERATION.fullmatch(name):
                     spent[name] += event.duration_ps
-    flops = {layer.name: rates.layer_flops(layer) for layer in model.layers}
     whole = sum(spent.values())
+    kinds = collections.Counter()
+    for name, picoseconds in spent.items():
+        kinds[name.rpartition(":")[2].removeprefix("_MklNative")] += picoseconds
+    for kind, picoseconds in kinds.most_common(_SHOWN):
+        yield (
+            f"{kind:32} {picoseconds / 1e9 / _PROFILED / _STEPS:6.2f} ms "
+            f"{picoseconds / whole:6.1%}"
+        )
+    if _NETWORK.value != "small_cnn":
+        return
+    yield ""
+    flops = {layer.name: rates.layer_flops(layer) for layer in model.layers}
     for name, picoseconds in spent.most_common(_SHOWN):
         milliseconds = picoseconds / 1e9 / _PROFILED / _STEPS
         layer = re.search(r"/([a-z]+\d?)(_\d+)?/", name)

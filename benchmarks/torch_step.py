@@ -4,10 +4,11 @@
 
 As fast as PyTorch makes it: channels last, bfloat16 autocast, TF32 products,
 and torch.compile of the network. PGD-10 in inference mode, then the loss of
-equation 9 (lambda 5) and SGD with momentum.
+equation 9 (lambda 5) and SGD with momentum. `versus_pytorch.py` compares.
 """
 
 import contextlib
+import sys
 import time
 
 from absl import app
@@ -57,6 +58,20 @@ class Wide(nn.Module):
         active = F.relu(self.first_norm(x))
         y = self.second(F.relu(self.second_norm(self.first(active))))
         return y + (x if self.short is None else self.short(active))
+
+
+def small_cnn():
+    """The MNIST network of TRADES and MART."""
+    parts, before = [], 1
+    for after in (32, 64):
+        for _ in range(2):
+            parts += [nn.Conv2d(before, after, 3), nn.ReLU()]
+            before = after
+        parts.append(nn.MaxPool2d(2))
+    parts += [nn.Flatten(), nn.Linear(1024, 200), nn.ReLU(), nn.Dropout(0.5)]
+    return nn.Sequential(
+        *parts, nn.Linear(200, 200), nn.ReLU(), nn.Linear(200, 10)
+    )
 
 
 def resnet18():
@@ -116,34 +131,57 @@ def mart_step(network, optimizer, cast, x, y):
     return loss
 
 
-def measure(network, size, compiled, seconds, alone=contextlib.nullcontext):
-    """Images a second, and seconds until the first step is over."""
-    started = time.perf_counter()
+_NETWORKS = {
+    "small_cnn": (small_cnn, (1, 28, 28)),
+    "resnet18": (resnet18, (3, 32, 32)),
+    "wide_resnet": (wide_resnet, (3, 32, 32)),
+}
+
+
+def prepared(network, size, compiled, precision="bfloat16", channels_last=True):
+    """A function from a number of steps to the seconds that each takes.
+
+    Args:
+        network: A name of `_NETWORKS`.
+        size: Images a step.
+        compiled: Whether torch.compile is used.
+        precision: "bfloat16", by autocast, or "float32".
+        channels_last: How images and weights lie in memory.
+    """
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.backends.cuda.matmul.allow_tf32 = True
     torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
-    model = {"resnet18": resnet18, "wide_resnet": wide_resnet}[network]()
-    model = model.to(device, memory_format=torch.channels_last)
+    build, shape = _NETWORKS[network]
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    model = build().to(device, memory_format=layout)
     optimizer = torch.optim.SGD(
         model.parameters(), 0.01, momentum=0.9, weight_decay=2e-4
     )
     called = torch.compile(model) if compiled else model
 
     def cast():
+        if precision == "float32":
+            return contextlib.nullcontext()
         return torch.autocast(device, torch.bfloat16)
 
-    x = torch.rand(size, 3, 32, 32, device=device)
-    x = x.to(memory_format=torch.channels_last)
+    x = torch.rand(size, *shape, device=device).to(memory_format=layout)
     y = torch.randint(0, 10, (size,), device=device)
 
     def run(steps):
         begun = time.perf_counter()
         for _ in range(steps):
             loss = mart_step(called, optimizer, cast, x, y)
-        float(loss)
+        loss.item()
         return (time.perf_counter() - begun) / steps
 
+    return run
+
+
+def measure(network, size, compiled, seconds, alone=contextlib.nullcontext):
+    """Images a second, and seconds until the first step is over."""
+    started = time.perf_counter()
+    run = prepared(network, size, compiled)
     run(1)
     first = time.perf_counter() - started
     with alone():
@@ -159,19 +197,41 @@ def measure(network, size, compiled, seconds, alone=contextlib.nullcontext):
 def main(_):
     """Prints what one network does."""
     options = flags.FLAGS
-    print(
-        measure(
-            options.network,
-            options.batch_size,
-            options.compile,
-            options.seconds,
+    if not options.serve:
+        print(
+            measure(
+                options.network,
+                options.batch_size,
+                options.compile,
+                options.seconds,
+            )
         )
+        return
+    run = prepared(
+        options.network,
+        options.batch_size,
+        options.compile,
+        options.precision,
+        options.channels_last,
     )
+    run(1)
+    one = run(2)
+    print("ready", flush=True)
+    for _ in sys.stdin:
+        rate = options.batch_size / run(max(2, int(options.seconds / one)))
+        print(f"rate {rate}", flush=True)
 
 
 if __name__ == "__main__":
-    flags.DEFINE_string("network", "resnet18", "resnet18 or wide_resnet.")
+    flags.DEFINE_string(
+        "network", "resnet18", "small_cnn, resnet18 or wide_resnet."
+    )
     flags.DEFINE_integer("batch_size", 128, "Images a step.")
     flags.DEFINE_bool("compile", True, "Whether torch.compile is used.")
     flags.DEFINE_float("seconds", 5, "Least length of a measurement.")
+    flags.DEFINE_bool(
+        "serve", False, "Measures once for each line of the standard input."
+    )
+    flags.DEFINE_string("precision", "bfloat16", "Of --serve: or float32.")
+    flags.DEFINE_bool("channels_last", True, "Of --serve: else first.")
     app.run(main)

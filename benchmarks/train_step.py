@@ -30,6 +30,15 @@ from mart_tf.data import splits
 _NETWORKS = flags.DEFINE_list(
     "networks", ["small_cnn", "resnet18"], "Networks of mart_tf.models."
 )
+_PRECISIONS = flags.DEFINE_list(
+    "precisions", ["float32", "mixed_bfloat16"], "What they compute in."
+)
+_SERVE = flags.DEFINE_bool(
+    "serve",
+    False,
+    "Measures the bare step of one network in one precision, once for each "
+    "line of the standard input: what versus_pytorch.py asks.",
+)
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 128, "Images a step.")
 _ROUNDS = flags.DEFINE_integer("rounds", 3, "Alternating rounds.")
 _SECONDS = flags.DEFINE_float("seconds", 20, "Least length of a measurement.")
@@ -40,6 +49,12 @@ _ATTACK_STEPS = 10
 
 def main(_):
     """Prints a line for each network and precision."""
+    if _SERVE.value:
+        bench = Bench(_NETWORKS.value[0], _PRECISIONS.value[0])
+        print("ready", flush=True)
+        for _ in sys.stdin:
+            print(f"rate {bench.step()}", flush=True)
+        return
     peaks = {
         name: rates.matrix_product_peak(name)
         for name in ("float32", "bfloat16")
@@ -52,7 +67,7 @@ def main(_):
     )
     medians = {}
     for network in _NETWORKS.value:
-        for precision in ("float32", "mixed_bfloat16"):
+        for precision in _PRECISIONS.value:
             bench = Bench(network, precision)
             rounds = [(bench.step(), bench.fit()) for _ in range(_ROUNDS.value)]
             step, fit = (
@@ -67,8 +82,12 @@ def main(_):
                 f"{ratio:9.3f} {share:8.1%}"
             )
             sys.stdout.flush()
-        gain = medians[network, "mixed_bfloat16"] / medians[network, "float32"]
-        print(f"{network}: bfloat16 is {gain:.2f} times as fast as float32")
+        if len(_PRECISIONS.value) == 2:
+            first, second = (medians[network, p] for p in _PRECISIONS.value)
+            print(
+                f"{network}: {_PRECISIONS.value[1]} is {second / first:.2f} "
+                f"times as fast as {_PRECISIONS.value[0]}"
+            )
 
 
 class Bench:
