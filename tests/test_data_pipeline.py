@@ -38,6 +38,19 @@ def assert_parts(batches, count):
             np.testing.assert_array_equal(one, np.concatenate(others))
 
 
+@pytest.mark.parametrize("mode", ["memory", "streaming"])
+def test_no_thread_tunes_a_pipeline(mode, tmp_path):
+    """One that does may sleep on for a minute when the pipeline ends."""
+    tiny_tfds.prepare(tmp_path, train=tiny_tfds.examples(30))
+    source = data.load(f"tiny:mode={mode}", data_dir=tmp_path)
+    for batches in (
+        data.training_batches(source.train, 8, augment="crop,flip"),
+        data.evaluation_batches(source.test, 4),
+        source.test.ordered(4),
+    ):
+        assert batches.options().autotune.enabled is False
+
+
 class TestTrainingBatches:
     def test_have_the_one_form(self, digits):
         batches = data.training_batches(digits.train, 32)

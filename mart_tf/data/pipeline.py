@@ -302,7 +302,7 @@ def arrays(split, max_examples=None):
 def _finish(batches, cardinality):
     # A shuffle buffer or a filter hides how many there are; Keras asks.
     known = tf.data.experimental.assert_cardinality(cardinality)
-    return batches.apply(known).prefetch(tf.data.AUTOTUNE)
+    return splits.untuned(batches.apply(known).prefetch(tf.data.AUTOTUNE))
 
 
 def _batch(images, labels, indices, weights, pixel_range):

@@ -59,7 +59,8 @@ class ShardedSplit:
     def ordered(self, batch_size):
         """Every example once, in order; the last batch may be smaller."""
         order = tf.range(len(self.shards), dtype=tf.int64)
-        return self._examples(self._records(order, 1)).batch(batch_size)
+        examples = self._examples(self._records(order, 1))
+        return splits.untuned(examples.batch(batch_size))
 
     def shuffled(self, batch_size, seed, start_step, wanted):
         """Endless whole batches: permuted shards, then a shuffle buffer.

@@ -182,13 +182,26 @@ def permute(positions, count, seed, epoch):
     return positions
 
 
+def untuned(batches):
+    """A data set whose parallel calls TensorFlow does not tune.
+
+    There are as many as the machine has cores, 16 at most. The thread that
+    tunes them sleeps longer and longer, up to a minute, and is not always
+    woken when the iterator goes: training and every evaluation would wait for
+    it at their end.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return batches.with_options(options)
+
+
 class RandomAccess:
     """A split whose rows can be read in any order."""
 
     def ordered(self, batch_size):
         """Every example once, in order; the last batch may be smaller."""
         positions = tf.data.Dataset.range(len(self)).batch(batch_size)
-        return self.read(positions, batch_size)
+        return untuned(self.read(positions, batch_size))
 
     def shuffled(self, batch_size, seed, start_step, wanted):
         """Endless whole batches from step `start_step` on.

@@ -256,12 +256,15 @@ class _Reader:
     def pairs(self, split):
         """The pairs of a split in the order of its records."""
         order = tfds.ReadConfig(interleave_cycle_length=1, try_autocache=False)
-        return self.builder.as_dataset(
+        records = self.builder.as_dataset(
             split=split,
             shuffle_files=False,
             read_config=order,
             decoders=self.decoders,
-        ).map(self.pair, num_parallel_calls=tf.data.AUTOTUNE)
+        )
+        return splits.untuned(
+            records.map(self.pair, num_parallel_calls=tf.data.AUTOTUNE)
+        )
 
     def info(self, split):
         """What TFDS knows of a split, held against its files."""
