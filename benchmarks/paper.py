@@ -114,6 +114,24 @@ def parts():
     return list(dict.fromkeys(part for run in runs() for part in run.parts))
 
 
+def settings(run):
+    """All that a run's weights hang on, as the recipes have it now.
+
+    Returns:
+        Flags of mart-train and mart-label, lists of text, by the names of the
+        run and of those that it needs.
+    """
+    return {
+        each.name: [
+            *recipes.flags(each.recipe),
+            f"--seed={each.seed}",
+            *each.flags,
+            *each.label,
+        ]
+        for each in (*(r for r in runs() if r.name in run.needs), run)
+    }
+
+
 def expected(recipe):
     """The paper's numbers in a recipe's header: natural, FGSM, PGD-20, CW."""
     return recipes.numbers(recipes.header(recipe, "Paper"))

@@ -14,8 +14,13 @@ def paths():
     return sorted(FOLDER.glob("*.cfg"))
 
 
-def parsed(path):
-    """The flags of `mart-train` as a recipe has them, the others at default."""
+def parsed(path, *more):
+    """The flags of `mart-train` as a recipe has them, the others at default.
+
+    Args:
+        path: The recipe's file.
+        more: Further flags, which come after it.
+    """
     # Imported here: headers are read without TensorFlow.
     from mart_tf import train
 
@@ -23,8 +28,15 @@ def parsed(path):
     values.unparse_flags()
     for name in values:
         values[name].unparse()
-    values(["mart-train", f"--flagfile={path}"])
+    values(["mart-train", f"--flagfile={path}", *more])
     return values
+
+
+def flags(name):
+    """The lines of a recipe that mart-train is told, without its workdir."""
+    lines = _file(name).read_text(encoding="utf-8").splitlines()
+    told = [line.strip() for line in lines if line.startswith("--")]
+    return [line for line in told if not line.startswith("--workdir=")]
 
 
 def header(name, field):

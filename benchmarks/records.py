@@ -2,13 +2,16 @@
 
 A record is a JSON file, written when a run was trained and after each of its
 measures, so that tables grow over days and machines, and nobody copies a
-number by hand.
+number by hand. It holds the settings that it is of: where the recipe is another
+one now, it is refused.
 """
 
 import csv
 import datetime
 import json
 import pathlib
+
+import paper
 
 import mart_tf
 from mart_tf import files
@@ -21,11 +24,24 @@ class Records:
         self._folder = pathlib.Path(folder)
 
     def read(self, run):
-        """The record of a run, a dict; empty where there is none."""
+        """The record of a run, a dict; empty where there is none.
+
+        Measures that `paper.MEASURES` takes otherwise now are left out.
+
+        Raises:
+            ValueError: If it is of other settings than the run's.
+        """
         path = self._path(run)
         if not path.exists():
             return {}
-        return json.loads(path.read_text(encoding="utf-8"))
+        record = json.loads(path.read_text(encoding="utf-8"))
+        _check_same(path, record, run)
+        record["measures"] = {
+            name: found
+            for name, found in record["measures"].items()
+            if found.get("flags") in (None, list(paper.MEASURES[name]))
+        }
+        return record
 
     def missing(self, run):
         """The measures of a run that no record has, a list."""
@@ -43,9 +59,7 @@ class Records:
             epochs = list(csv.DictReader(stream))
         config = settings["config"]
         record = {
-            "recipe": run.recipe,
-            "seed": run.seed,
-            "flags": list(run.flags),
+            **_told(run),
             "version": mart_tf.__version__,
             "date": _today(),
             "epochs": config["epochs"],
@@ -69,6 +83,7 @@ class Records:
         record = self.read(run)
         record["measures"][name] = {
             "date": _today(),
+            "flags": list(paper.MEASURES[name]),
             "images": content["natural"]["examples"],
             "accuracy": {
                 attack["name"]: round(100 * attack["accuracy"], 2)
@@ -90,6 +105,47 @@ class Records:
 
     def _path(self, run):
         return self._folder / f"{run.name}.json"
+
+
+def _told(run):
+    """What a run is told, as its record has it."""
+    return {
+        "recipe": run.recipe,
+        "seed": run.seed,
+        "flags": list(run.flags),
+        "settings": paper.settings(run),
+    }
+
+
+def _check_same(path, record, run):
+    """Refuses the record of a run that would be another one now."""
+    now = _told(run)
+    # One of an earlier version does not hold all of it.
+    changed = [key for key in now if record.get(key, now[key]) != now[key]]
+    if changed:
+        then, now = _spelled(record, changed), _spelled(now, changed)
+        raise ValueError(
+            f"{path} is of a run with other settings: it had "
+            f"{_listed(then - now)}, now {_listed(now - then)}. Restore the "
+            "recipe, or remove this record, and what lies in ROOT of the run, "
+            "to have it anew."
+        )
+
+
+def _spelled(told, keys):
+    """Settings as a set, to be compared: of each whose it is, and its text."""
+    if "settings" in keys:
+        return {
+            (run, flag)
+            for run in told["settings"]
+            for flag in told["settings"][run]
+        }
+    return {("", f"{key} {told[key]}") for key in keys}
+
+
+def _listed(settings):
+    texts = sorted({text for _, text in settings})
+    return ", ".join(texts) or "nothing in their place"
 
 
 def _number(text):

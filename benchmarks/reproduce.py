@@ -11,10 +11,11 @@ done. What is found is a record in benchmarks/measured/ (`--records`), of
 which `--write` makes the tables of docs/results.md and README.md, the csv files
 and figures in docs/figures/, and "Measured" in the recipes' headers. A run
 whose record is there is not trained again, unless another one needs its weights
-and they are not in ROOT. To have all anew: `--records=FOLDER` of your own.
+and they are not in ROOT. To have all anew: `--records=FOLDER` of your own. A
+record, or a run in ROOT, of a recipe that is another one now is refused, and a
+measure with other flags is taken again.
 """
 
-import json
 import pathlib
 import subprocess
 import sys
@@ -25,6 +26,9 @@ import paper
 import recipes
 import records
 import reproduced
+
+from mart_tf import train
+from mart_tf.runs import workdir as workdirs
 
 _LIST = flags.DEFINE_bool("list", False, "What is done, missing, and its cost.")
 _WRITE = flags.DEFINE_bool("write", False, "Writes the tables and figures.")
@@ -70,7 +74,14 @@ def main(_):
         )
     if set(_RUNS.value) - names:
         sys.exit(f"--runs: expected names that --list shows: {sorted(names)}.")
-    found = records.Records(_RECORDS.value)
+    try:
+        _do(records.Records(_RECORDS.value))
+    except ValueError as error:
+        sys.exit(str(error))
+
+
+def _do(found):
+    """What was asked for, with the `Records` that there are."""
     if _LIST.value:
         _print_list(found)
     elif _WRITE.value:
@@ -122,21 +133,31 @@ def _train(run, found, root):
         if needed.name in run.needs:
             _train(needed, found, root)
     workdir = root / run.name
-    if not _is_trained(workdir):
+    recipe = recipes.FOLDER / f"{run.recipe}.cfg"
+    told = (
+        f"--seed={run.seed}",
+        *run.flags,
+        *(_TINY_TRAINING if _TINY.value else ()),
+    )
+    labels = run.label and root / run.label[-1].split("=", 1)[1]
+    if not _is_trained(workdir, recipe, told):
+        if labels and labels.exists():
+            raise ValueError(
+                f"{labels} was made by a run of {run.name} that is gone; "
+                "remove it."
+            )
         _say(run, "training")
         _program(
             root,
             "train",
-            f"--flagfile={recipes.FOLDER / run.recipe}.cfg",
-            f"--seed={run.seed}",
+            f"--flagfile={recipe}",
+            *told,
             f"--workdir={run.name}",
             *_data_flags(),
-            *run.flags,
-            *(_TINY_TRAINING if _TINY.value else ()),
         )
     if not found.read(run):
         found.add_training(run, workdir)
-    if run.label and not (root / run.label[-1].split("=", 1)[1]).exists():
+    if labels and not labels.exists():
         _program(
             root,
             "label",
@@ -146,12 +167,20 @@ def _train(run, found, root):
         )
 
 
-def _is_trained(workdir):
-    path = workdir / "run.json"
-    if not path.exists() or not (workdir / "metrics.csv").exists():
+def _is_trained(workdir, recipe, told):
+    """Whether a recipe's run, with these flags, is there to its last epoch.
+
+    Raises:
+        ValueError: If a run of other settings does.
+    """
+    recipes.parsed(recipe, *told, f"--workdir={workdir}")
+    config = train.configuration().filled()
+    if workdirs.prepare(config) is None:
         return False
-    epochs = json.loads(path.read_text(encoding="utf-8"))["config"]["epochs"]
-    return len((workdir / "metrics.csv").read_text().splitlines()) > epochs
+    metrics = workdir / "metrics.csv"
+    if not metrics.exists():
+        return False
+    return len(metrics.read_text(encoding="utf-8").splitlines()) > config.epochs
 
 
 def _program(root, name, *arguments):

@@ -12,6 +12,8 @@ from mart_tf import options
 
 # Tells the noise of a start's length from that of its direction.
 _LENGTH_STREAM = 1
+# Of the width of the pixel range.
+_GAUSSIAN = 0.001
 
 _TensorLike = tf.types.experimental.TensorLike
 
@@ -143,7 +145,8 @@ class ThreatModel:
             epsilon: Overrides the radius: a scalar or a tensor `[batch]`.
             kind: "uniform": uniform in the ball around x, in linf
                 x + U(-epsilon, epsilon) (Algorithm 1 of the MART paper);
-                "gaussian": x + 0.001 N(0, 1) (the authors' released code);
+                "gaussian": x + 0.001 N(0, 1) of pixels in [0, 1] (the
+                authors' released code), and as much of another range's width;
                 "none": x. All are then projected.
 
         Returns:
@@ -153,7 +156,8 @@ class ThreatModel:
             return images
         shape = images.shape[1:]
         if kind == "gaussian":
-            offset = 0.001 * noise.normal(seeds, shape)
+            width = self.pixel_max - self.pixel_min
+            offset = _GAUSSIAN * width * noise.normal(seeds, shape)
         else:
             ball = self._geometry.uniform(seeds, shape)
             offset = self.radius(images, epsilon) * ball

@@ -56,8 +56,8 @@ _STRINGS = {
     "defense": f"{', '.join(defenses.DEFENSES)}, with options: "
     "mart:regularization=6:form=released.",
     "norm": "Norm of the threat model: linf or l2.",
-    "random_start": "Start of the attack: uniform, gaussian (0.001 N(0, 1)) "
-    "or none.",
+    "random_start": "Start of the attack: uniform, gaussian (0.001 N(0, 1) of "
+    "pixels in [0, 1]) or none.",
     "attack_batch_norm": "What batch norm normalizes by in the attack of a "
     "training step: inference (its moving statistics) or batch (those of the "
     "batch; the moving ones stay as they are).",

@@ -506,7 +506,14 @@ class TestInitialWeights:
             # A uniform variable's deviation is its bound over root 3.
             scaled = kernel.std() * math.sqrt(3 * fan_in)
             assert abs(scaled - 1.0) < 0.04
-        for model, fan_in in [(resnet18, 512), (resnet50, 2048)]:
+        preact = preactivation.preact_resnet18()
+        kernel = preact.get_layer("stage4_2_conv2").kernel.numpy()
+        assert 0.99 < np.abs(kernel).max() * math.sqrt(9 * 512) <= 1.0
+        for model, fan_in in [
+            (resnet18, 512),
+            (resnet50, 2048),
+            (preact, 512),
+        ]:
             bias = model.get_layer("logits").bias.numpy()
             assert 0.0 < np.abs(bias).max() <= fan_in**-0.5
 

@@ -110,6 +110,35 @@ def test_lists_what_is_done_and_missing(reproduce, called, root, capsys):
     assert max(map(len, lines)) <= 80
 
 
+def test_a_run_of_other_settings_is_not_taken_for_it(
+    reproduce, called, root, monkeypatch
+):
+    if not (root / _RUN).exists():
+        run(reproduce, root, _RUN)
+    called.clear()
+    # Its record is gone, and the recipe is another one now.
+    shutil.rmtree(root / "records")
+    other = (*reproduce._TINY_TRAINING, "--learning_rate=0.01")
+    monkeypatch.setattr(reproduce, "_TINY_TRAINING", other)
+    with pytest.raises(SystemExit) as error:
+        run(reproduce, root, _RUN)
+    assert (
+        "holds a run with other settings (--learning_rate was 0.02, now "
+        in (str(error.value))
+    )
+    assert not called
+    assert not (root / "records").exists()
+
+
+def test_labels_of_a_run_that_is_gone_are_not_taken(
+    reproduce, called, tmp_path
+):
+    (tmp_path / "pool_4000.npz").write_text("of an earlier labeler")
+    with pytest.raises(SystemExit, match="was made by a run of table5_labeler"):
+        run(reproduce, tmp_path, "table5_labeler_0")
+    assert not called
+
+
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
@@ -161,6 +190,43 @@ def made(tmp_path):
     for name, content in found.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
     return importlib.import_module("records").Records(tmp_path)
+
+
+def test_a_record_of_another_recipe_is_refused(made, tmp_path):
+    run = next(each for each in paper_runs() if each.name == _RUN)
+    file = tmp_path / f"{_RUN}.json"
+    record = json.loads(file.read_text())
+    settings = importlib.import_module("paper").settings(run)
+    assert "--epochs=18" in settings[_RUN]
+    # The surrogate's count: the black box is measured with it.
+    assert "--defense=natural" in settings["table3_mnist_surrogate_1"]
+    file.write_text(json.dumps(record | {"settings": settings}))
+    assert made.read(run)["epochs"] == 18
+    settings[_RUN][settings[_RUN].index("--epochs=18")] = "--epochs=20"
+    for changed, said in [
+        (
+            {"settings": settings},
+            "it had --epochs=20, now --epochs=18. Restore",
+        ),
+        ({"seed": 3}, "it had seed 3, now seed 0. Restore"),
+    ]:
+        file.write_text(json.dumps(record | changed))
+        with pytest.raises(ValueError, match=said):
+            made.read(run)
+
+
+def test_a_measure_that_is_taken_otherwise_now_is_missing(made, tmp_path):
+    run = next(each for each in paper_runs() if each.name == _RUN)
+    assert made.missing(run) == ["black box"]
+    file = tmp_path / f"{_RUN}.json"
+    record = json.loads(file.read_text())
+    record["measures"]["autoattack"]["flags"] = ["--attacks=autoattack"]
+    file.write_text(json.dumps(record))
+    assert made.missing(run) == ["autoattack", "black box"]
+
+
+def paper_runs():
+    return importlib.import_module("paper").runs()
 
 
 def test_table_2_has_means_beside_the_papers_numbers(made):

@@ -4,8 +4,10 @@ import json
 import os
 
 import made_reports
+import numpy as np
 import programs
 import pytest
+import tensorflow as tf
 
 import mart_tf
 from mart_tf.reports import robustbench
@@ -32,7 +34,10 @@ KEYS = [
 
 @pytest.fixture
 def folder(tmp_path):
-    made_reports.full().save(tmp_path)
+    report = made_reports.full()
+    whole = ["apgd_ce", "apgd_t", "fab_t", "square"]
+    report.results[2].parameters["attacks"] = whole
+    report.save(tmp_path)
     return tmp_path
 
 
@@ -74,6 +79,30 @@ def test_what_the_report_knows(folder):
 )
 def test_the_radius_is_of_pixels_from_0_to_1(threat, eps, tmp_path):
     assert _eps(tmp_path, *threat) == eps
+
+
+def test_what_is_left_out_of_the_ensemble_is_said(folder):
+    report = saved.load(folder)
+    report["attacks"][1]["parameters"]["attacks"].remove("square")
+    info = robustbench.model_info(report, folder)
+    assert info["footnote"] == (
+        "AutoAttack by mart_tf without square: apgd_ce, apgd_t, fab_t ran."
+    )
+
+
+def test_in_l2_it_says_so(tmp_path):
+    """Of a report as an evaluation writes it."""
+    weights = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
+    images = np.random.default_rng(1).random((8, 4, 4, 1), np.float32)
+    mart_tf.evaluate_robustness(
+        lambda images: tf.reshape(images, [-1, 16]) @ weights,
+        (images, np.arange(8) % 4),
+        mart_tf.ThreatModel("l2", 0.5),
+        "autoattack",
+        directory=tmp_path,
+    )
+    info = robustbench.model_info(saved.load(tmp_path), tmp_path)
+    assert info["footnote"].startswith("AutoAttack by mart_tf without square:")
 
 
 def test_the_program(folder):

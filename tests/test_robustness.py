@@ -454,6 +454,62 @@ class TestStoppedEvaluations:
             with pytest.raises(ValueError, match=f"another .*{said}"):
                 mart_tf.evaluate_robustness(**{**settings, **change})
 
+    @pytest.mark.parametrize("is_saved", [True, False])
+    def test_are_not_mixed_with_a_layer_more(self, digits, tmp_path, is_saved):
+        """One without weights, which leaves natural images as they are."""
+        model, data = digits
+        levels = keras.layers.Lambda(lambda x: keras.ops.round(16 * x) / 16)
+        images = keras.Input(model.input_shape[1:])
+        other = keras.Model(images, model(levels(images)))
+        np.testing.assert_allclose(levels(data[0]), data[0], atol=1e-6)
+        threat = mart_tf.ThreatModel(epsilon=0.3)
+
+        def evaluate(model):
+            return mart_tf.evaluate_robustness(
+                model if is_saved else lambda images: model(images),
+                data,
+                threat,
+                ["square:queries=2", "square:queries=3"],
+                directory=tmp_path,
+            )
+
+        attack = measuring.Measurement.attack
+
+        def first_alone(self, name, bound):
+            if name.endswith("3"):
+                raise KeyboardInterrupt
+            return attack(self, name, bound)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(measuring.Measurement, "attack", first_alone)
+            with pytest.raises(KeyboardInterrupt):
+                evaluate(model)
+        with pytest.raises(ValueError, match="with another model;"):
+            evaluate(other)
+        # The model itself goes on.
+        assert evaluate(model).accuracy
+
+    @pytest.mark.filterwarnings("ignore:Two passes")
+    def test_of_a_model_that_draws_go_on(self, digits, tmp_path):
+        model, data = digits
+
+        def drawn(images):
+            return model(images + 0.3 * tf.random.normal(tf.shape(images)))
+
+        def stop(*_):
+            raise KeyboardInterrupt
+
+        def evaluate():
+            return mart_tf.evaluate_robustness(
+                drawn, data, _THREAT, "fgsm,cw:steps=1", directory=tmp_path
+            )
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(projected.CW, "start", stop)
+            with pytest.raises(KeyboardInterrupt):
+                evaluate()
+        assert evaluate().accuracy
+
 
 class TestWarnings:
     def test_a_model_near_chance_is_pointed_out(self, digits):

@@ -69,6 +69,21 @@ def test_random_starts(kind, spread):
     assert model.random_start(images, seeds, kind="none") is images
 
 
+@pytest.mark.parametrize("norm, epsilon", [("linf", 0.2), ("l2", 3.0)])
+@pytest.mark.parametrize("kind", ["uniform", "gaussian"])
+def test_a_start_is_the_same_in_every_pixel_range(norm, epsilon, kind):
+    images = random_images(4, 8, 8, 1)
+    seeds = noise.seeds(3, tf.range(4))
+    one = threat.ThreatModel(norm, epsilon)
+    grey = threat.ThreatModel(norm, 255 * epsilon, -100.0, 155.0)
+    start = one.random_start(images, seeds, kind=kind).numpy()
+    other = grey.random_start(255 * images - 100, seeds, kind=kind).numpy()
+    np.testing.assert_allclose((other + 100) / 255, start, atol=1e-6)
+    if kind == "gaussian":
+        # Clipped to the range, which few pixels are so near to.
+        assert np.std(start - images) == pytest.approx(0.001, rel=0.1)
+
+
 def test_a_gradient_that_is_not_finite_gives_no_step():
     model = threat.ThreatModel()
     step = model.ascent(tf.constant([np.nan, np.inf, -2.0, 0.0, 1e-30]))

@@ -12,7 +12,6 @@ import pathlib
 import warnings
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from mart_tf import attacks as table
@@ -24,15 +23,13 @@ from mart_tf import threat as threat_model
 from mart_tf.evaluation import adversarial
 from mart_tf.evaluation import arrays
 from mart_tf.evaluation import doubts
+from mart_tf.evaluation import identity
 from mart_tf.evaluation import measuring
 from mart_tf.evaluation import planning
 from mart_tf.evaluation import progress as progress_bars
 from mart_tf.evaluation import unfinished
 from mart_tf.reports import corruptions as corrupted
 from mart_tf.reports import report
-
-# How many images tell a model without weights from others.
-_ASKED = 250
 
 # A model this near to chance says nothing about attacks.
 _ABOVE_CHANCE = 0.05
@@ -203,7 +200,7 @@ def evaluate_robustness(
 
 def _kept(plan, directory, seed, width):
     """What is done of this evaluation, and no other, in the directory."""
-    other = plan.surrogate
+    other, some = plan.surrogate, plan.images[:width]
     return unfinished.Unfinished(
         directory and pathlib.Path(directory, unfinished.FOLDER),
         lambda: {
@@ -212,8 +209,8 @@ def _kept(plan, directory, seed, width):
             "seed": seed,
             "batch size": width,
             "data": unfinished.digest([plan.images, plan.labels]),
-            "model": _identity(plan.subject, plan.images),
-            "surrogate": other and _identity(other, plan.images),
+            "model": identity.of(plan.subject, some, plan.threat),
+            "surrogate": other and identity.of(other, some, plan.threat),
         },
     )
 
@@ -268,14 +265,6 @@ def _facts(plan, given, max_examples, class_names):
         "class_names": list(class_names) if class_names else None,
     }
     return {"model": model, "data": data}
-
-
-def _identity(subject, images):
-    """What tells a model from others: its weights, or what it answers."""
-    if subject.weights is not None:
-        return [subject.outputs, unfinished.digest(subject.weights())]
-    answers = subject.classify(tf.constant(images[:_ASKED]))
-    return [subject.name, subject.outputs, np.argmax(answers, axis=1).tolist()]
 
 
 def _described(subject):

@@ -135,6 +135,7 @@ def preact_resnet18(
         num_classes,
         seed,
         _Style(activation, normalize, padding, pixel_range),
+        initializers.bias_uniform,
     )
 
 
@@ -168,7 +169,15 @@ class _Layers(NamedTuple):
 
 
 def _network(
-    name, channels, count, initializer, input_shape, num_classes, seed, style
+    name,
+    channels,
+    count,
+    initializer,
+    input_shape,
+    num_classes,
+    seed,
+    style,
+    bias_initializer=None,
 ):
     """A stem, stages of `count` blocks, and a head.
 
@@ -179,6 +188,8 @@ def _network(
         initializer: Of the convolutions: `(seed, name) -> initializer`.
         input_shape, num_classes, seed: As of the networks.
         style: A `_Style`.
+        bias_initializer: Of the dense layer, `(fan_in, seed, name) ->
+            initializer`; default: 0.
     """
     _check(name, style, input_shape)
     made = _Layers(style, initializer, seed)
@@ -205,7 +216,12 @@ def _network(
     x = made.activated(x, "")
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     logits = blocks.logits(
-        x, num_classes, initializers.fan_in_uniform(seed, "logits/kernel")
+        x,
+        num_classes,
+        initializers.fan_in_uniform(seed, "logits/kernel"),
+        bias_initializer(x.shape[-1], seed, "logits/bias")
+        if bias_initializer
+        else "zeros",
     )
     return keras.Model(images, logits, name=name)
 

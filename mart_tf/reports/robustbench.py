@@ -3,7 +3,8 @@
 Croce et al. (NeurIPS 2021 Datasets and Benchmarks); the keys are those of
 `model_info/DATASET/THREAT_MODEL/NAME.json` in its repository. What a report
 cannot know (paper, authors, venue, ...) is null there, for the authors to fill
-in, as RobustBench's own tool leaves it.
+in, as RobustBench's own tool leaves it. Where AutoAttack ran without one of its
+attacks, as in l2 without Square, `footnote` says so.
 """
 
 import json
@@ -15,6 +16,7 @@ from mart_tf.reports import saved
 FILE = "robustbench.json"
 # Of AutoAttack, in RobustBench's rules: the ensemble as published.
 _VERSION = "standard"
+_ENSEMBLE = ("apgd_ce", "apgd_t", "fab_t", "square")
 
 
 def model_info(report, whence):
@@ -73,7 +75,7 @@ def model_info(report, whence):
         "clean_acc": _percent(report["natural"]["accuracy"]),
         "reported": None,
         "autoattack_acc": _percent(found[0]["accuracy"]),
-        "footnote": None,
+        "footnote": _footnote(found[0]["parameters"]["attacks"]),
         "unreliable": False,
     }
 
@@ -95,6 +97,17 @@ def save(path):
     file = (path if path.is_dir() else path.parent) / FILE
     files.replace_text(file, json.dumps(content, indent=2) + "\n")
     return file, content
+
+
+def _footnote(attacks):
+    """What ran in place of the ensemble; None where it was that."""
+    if tuple(attacks) == _ENSEMBLE:
+        return None
+    missing = [name for name in _ENSEMBLE if name not in attacks]
+    return (
+        f"AutoAttack by mart_tf without {' and '.join(missing)}: "
+        f"{', '.join(attacks)} ran."
+    )
 
 
 def _radius(norm, epsilon):
