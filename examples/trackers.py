@@ -1,8 +1,8 @@
 """Epochs of a run in Weights & Biases or MLflow, as callbacks by name.
 
     cd examples
-    mart-train --callbacks=trackers:wandb:project=robust --workdir=runs/robust
-    mart-train --callbacks=trackers:mlflow:experiment=robust --workdir=runs/robust
+    mart-train --callbacks=trackers:wandb:project=robust --workdir=runs/mine
+    mart-train --callbacks=trackers:mlflow:experiment=robust --workdir=runs/mine
 
 Each needs its package: `pip install 'mart-tf[wandb]'` or `'mart-tf[mlflow]'`.
 Where the epochs go, their own variables say: WANDB_MODE=offline, or

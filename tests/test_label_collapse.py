@@ -31,9 +31,7 @@ def uneven(path, share):
     """Two classes, the second with a share of 400 training images."""
     labels = (np.arange(400) < 400 * share).astype(int)
     images = np.random.default_rng(0).random((400, 8, 8), np.float32)
-    np.savez(
-        path, x_train=images, y_train=labels, x_test=images, y_test=labels
-    )
+    np.savez(path, x_train=images, y_train=labels, x_test=images, y_test=labels)
     return data.load(f"npz:{path}")
 
 
