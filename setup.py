@@ -39,6 +39,9 @@ DOCS = [
 LITERT = ["ai-edge-litert>=2.1,<3"]
 ONNX = ["onnx>=1.20,<2", "onnxruntime>=1.23,<2", "tf2onnx>=1.17,<1.18"]
 TENSORBOARD = ["tensorboard>=2.20,<3"]
+# For examples/trackers.py, as they were tested; MLflow's own database with it.
+MLFLOW = ["alembic>=1.20,<2", "mlflow-skinny>=3.17,<4", "sqlalchemy>=2.1,<3"]
+WANDB = ["wandb>=0.31,<1"]
 
 setuptools.setup(
     name="mart-tf",
@@ -99,6 +102,7 @@ setuptools.setup(
         "docs": DOCS,
         "gpu": ["tensorflow[and-cuda]" + TENSORFLOW],
         "litert": LITERT,
+        "mlflow": MLFLOW,
         "onnx": ONNX,
         "tensorboard": TENSORBOARD,
         "test": [
@@ -119,6 +123,7 @@ setuptools.setup(
             "ruff>=0.17,<0.18",
             "tensorflow-serving-api>=2.21,<2.22",
         ],
+        "wandb": WANDB,
     },
     entry_points={
         "console_scripts": [

@@ -13,7 +13,6 @@ Copy it with payloads.py beside it, or import it:
     client.predict([open("digit.png", "rb").read()])
 """
 
-import argparse
 import contextlib
 import json
 import math
@@ -300,7 +299,7 @@ def read(path, max_bytes=16 * 2**20):
 
 def main():
     """Classifies the files of the command line, each in a request."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = payloads.Parser(description=__doc__.split("\n")[0])
     parser.add_argument("files", nargs="+", help="PNG, JPEG or .npy files")
     parser.add_argument("--address", default="localhost:8500")
     parser.add_argument("--model", default="classifier")
@@ -325,7 +324,7 @@ def main():
             predictions = client.predict(read(path, flags.max_bytes))
             print("\n".join(describe(path, predictions)))
     except RequestError as error:
-        sys.exit(f"grpc_client: {error}")
+        sys.exit(payloads.wrapped(f"grpc_client: {error}", sys.stderr))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ The threads share one Python interpreter: where the server is fast, the tail
 is this program's own. Then several of it, or a tool made for the purpose.
 """
 
-import argparse
 import collections
 import concurrent.futures
 import dataclasses
@@ -19,6 +18,8 @@ import importlib
 import math
 import sys
 import time
+
+import payloads
 
 # The server's usual address, by protocol.
 _ADDRESSES = {"rest": "http://localhost:8501", "grpc": "localhost:8500"}
@@ -116,7 +117,7 @@ def describe(result, threads, images):
 
 def main():
     """Runs the load that the command line asks for."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = payloads.Parser(description=__doc__.split("\n")[0])
     parser.add_argument("file", help="a PNG, JPEG or .npy file")
     parser.add_argument("--protocol", choices=_ADDRESSES, default="rest")
     parser.add_argument(
@@ -152,9 +153,10 @@ def main():
             for _ in range(flags.threads)
         ]
     except module.RequestError as error:
-        sys.exit(f"load: {error}")
+        sys.exit(payloads.wrapped(f"load: {error}", sys.stderr))
     result = run(clients, images, flags.requests, module.RequestError)
-    print("\n".join(describe(result, flags.threads, len(images))))
+    for line in describe(result, flags.threads, len(images)):
+        print(payloads.wrapped(line, sys.stdout))
     sys.exit(1 if result.errors else 0)
 
 

@@ -4,18 +4,24 @@ Needs the standard library alone. Nothing from outside is trusted: a file is
 measured before it is read, and no text moves a terminal's cursor.
 """
 
+import argparse
 import json
 import math
+import os
 import pathlib
 import re
 import reprlib
 import struct
+import sys
+import textwrap
 
 DAY = 86_400
 ANSWER_BYTES = 16 * 2**20
 # Brackets, braces and colons of a prediction, which has seven. Of these alone,
 # JSON takes thirty times its bytes when parsed, and seconds; of the rest ten.
 _MOST_MARKS = 100
+# Of a line where there is no terminal.
+_COLUMNS = 80
 # numpy's own limit.
 _HEADER_BYTES = 10_000
 # What a prediction holds.
@@ -32,6 +38,15 @@ class RequestError(RuntimeError):
 
     def __init__(self, sentence):
         super().__init__(printable(sentence))
+
+
+class Parser(argparse.ArgumentParser):
+    """An `ArgumentParser` whose errors are no wider than the terminal."""
+
+    def error(self, message):
+        self.print_usage(sys.stderr)
+        sentence = wrapped(f"{self.prog}: error: {message}", sys.stderr)
+        self.exit(2, f"{sentence}\n")
 
 
 def check_settings(timeout, retries, max_answer_bytes, most_retries=None):
@@ -237,4 +252,22 @@ def printable(text):
     r"""A text whose control characters are spelled out: \x1b for escape."""
     return "".join(
         one if one.isprintable() else repr(one)[1:-1] for one in text
+    )
+
+
+def wrapped(text, stream):
+    """A text in lines no wider than the terminal that it is printed on.
+
+    Args:
+        text: A sentence; a word of it, as a path or an address, stays whole.
+        stream: Where it goes: `sys.stdout` or `sys.stderr`. Lines of what is
+            no terminal have 80 columns.
+    """
+    try:
+        # A terminal that was never told its size says 0.
+        width = os.get_terminal_size(stream.fileno()).columns or _COLUMNS
+    except OSError:
+        width = _COLUMNS
+    return textwrap.fill(
+        text, width, break_long_words=False, break_on_hyphens=False
     )

@@ -11,7 +11,6 @@ Copy it with payloads.py beside it, or import it:
     client.predict([open("digit.png", "rb").read()])
 """
 
-import argparse
 import base64
 import functools
 import http.client
@@ -359,7 +358,7 @@ def _nested(content):
 
 def main():
     """Classifies the files of the command line, each in a request."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = payloads.Parser(description=__doc__.split("\n")[0])
     parser.add_argument("files", nargs="+", help="PNG, JPEG or .npy files")
     parser.add_argument("--url", default="http://localhost:8501")
     parser.add_argument("--model", default="classifier")
@@ -384,7 +383,7 @@ def main():
             predictions = client.predict(read(path, flags.max_bytes))
             print("\n".join(describe(path, predictions)))
     except RequestError as error:
-        sys.exit(f"rest_client: {error}")
+        sys.exit(payloads.wrapped(f"rest_client: {error}", sys.stderr))
 
 
 if __name__ == "__main__":

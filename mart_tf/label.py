@@ -10,6 +10,7 @@ import math
 import os
 import pathlib
 import shlex
+import warnings
 
 import numpy as np
 
@@ -141,12 +142,12 @@ def _main():
     # The flags are good: only now is TensorFlow imported.
     cli.import_tensorflow(FLAGS.verbosity)
 
-    classifier, epoch, warnings = workdir.load_classifier(
+    classifier, epoch, sentences = workdir.load_classifier(
         path, _CHECKPOINT.value
     )
-    for warning in warnings:
+    for sentence in sentences:
         screen.say(
-            f"{warning} Labelling with epoch {epoch}, the one before it."
+            f"{sentence} Labelling with epoch {epoch}, the one before it."
         )
     checkpoint = workdir.chosen(task.run.config, _CHECKPOINT.value)
     author = f"{path}, {checkpoint} weights, epoch {epoch}"
@@ -217,23 +218,26 @@ def _rows(spec):
     return first, first + int(spec.options["count"])
 
 
-def _check_apart(pool, task):
-    """Refuses a pool that holds the run's test or validation split."""
+def _own_data(task):
+    """The data set of the run, or None where it is not at hand."""
     try:
         data.check(task.run.config.dataset, **task.where)
     except ValueError as error:
-        screen.say(f"Not compared with the run's own test images: {error}")
-        return
-    data.check_apart(pool, data.load(task.run.config.dataset, **task.where))
+        screen.say(f"Not compared with the run's own images: {error}")
+        return None
+    return data.load(task.run.config.dataset, **task.where)
 
 
 def _label_pool(task, classifier, author):
     import rich.progress
 
+    from mart_tf.labeling import collapse
     from mart_tf.screen import bars
 
     pool = data.load_pool(_POOL.value, **task.where)
-    _check_apart(pool, task)
+    own = _own_data(task)
+    if own is not None:
+        data.check_apart(pool, own)
     console = screen.console()
     columns = rich.progress.Progress.get_default_columns()
     with bars.Bars(*columns, console=console) as bar:
@@ -250,6 +254,10 @@ def _label_pool(task, classifier, author):
         )
     screen.say(f"Wrote {labeled.describe()}")
     screen.say(f"Classes: {_counts(task.run, labeled.labels)}")
+    if own is not None:
+        sentence = collapse.warning(task.run.workdir, labeled, own)
+        if sentence is not None:
+            warnings.warn(sentence, stacklevel=2)
     screen.say_command(
         "Train with it:", _train(task, "mart", f"--pool={labeled.name}")
     )

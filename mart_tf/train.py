@@ -50,8 +50,9 @@ _STRINGS = {
     "width=10; keras:MobileNetV2 or another of keras.applications), the path "
     f"of a .keras file, or module:function; default: {_DATASET}.",
     "init_from": "What the weights of a new run start from: the workdir of a "
-    "run, a .keras or a .weights.h5 file; default: random weights, or those of "
-    "--model=FILE.keras; none: random weights for that file's network too.",
+    "run, a .keras or a .weights.h5 file, or an exported SavedModel directory, "
+    "which runs; default: random weights, or those of --model=FILE.keras; "
+    "none: random weights for that file's network too.",
     "outputs": "What the network returns: logits or probabilities.",
     "defense": f"{', '.join(defenses.DEFENSES)}, with options: "
     "mart:regularization=6:form=released.",

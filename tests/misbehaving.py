@@ -251,6 +251,9 @@ def call(module, *arguments):
 def assert_sentence(sentence, part):
     """One sentence of a client's that holds a part, and no escape codes."""
     assert isinstance(sentence, str)
+    lines = sentence.split("\n")
+    assert all(len(line) <= 80 or " " not in line for line in lines), lines
+    sentence = " ".join(lines)
     assert re.match(r"(rest|grpc)_client: ", sentence)
     assert part in sentence, sentence
     assert sentence.isprintable()

@@ -7,12 +7,18 @@ format over a real exported version on TensorFlow's C++ runtime.
 import base64
 import collections
 import concurrent.futures
+import fcntl
 import io
+import itertools
 import json
+import os
+import pty
 import re
 import socket
+import struct
 import subprocess
 import sys
+import termios
 import urllib.error
 import urllib.request
 
@@ -116,6 +122,13 @@ def _call(program, *arguments):
         check=False,
         timeout=120,
     )
+
+
+def _sentence(said):
+    """What was printed, one line again; no line of it is wider than 80."""
+    lines = said.rstrip("\n").split("\n")
+    assert all(len(line) <= 80 or " " not in line for line in lines), lines
+    return " ".join(lines)
 
 
 def _closed_port():
@@ -232,8 +245,9 @@ class TestLoad:
             "--retries=0",
         )
         assert done.returncode == 1
-        assert ": 0 answered, 2 failed" in done.stdout
-        assert "is the server running" in done.stdout
+        said = _sentence(done.stdout)
+        assert ": 0 answered, 2 failed" in said
+        assert "is the server running" in said
 
     def test_percentiles_of_a_case_worked_by_hand(self):
         latencies = [place / 1000 for place in range(1, 201)]
@@ -452,10 +466,56 @@ def test_as_a_user_calls_it(client, addresses, levels, expected, tmp_path):
     assert done.returncode == 1
     # TensorFlow's own lines, which nothing silences, come before it.
     assert "Traceback" not in done.stderr
-    assert done.stderr.splitlines()[-1] == (
+    start = done.stderr.index(f"{client}_client: ")
+    assert _sentence(done.stderr[start:]) == (
         f"{client}_client: {large} has 1,004 bytes; expected at most 1,000: "
         "make the image smaller, or raise the limit."
     )
+
+
+class TestLines:
+    """No line of a sentence is wider than the terminal, and no word is cut."""
+
+    def test_no_terminal(self, tmp_path):
+        path = tmp_path / ("a" * 90) / "image.png"
+        done = _call("rest_client", path)
+        assert done.stderr == (
+            f"rest_client:\n{path}\ncannot be read: No such file or directory."
+            "\n"
+        )
+
+    @pytest.mark.parametrize(
+        ("columns", "width"), [(44, 44), (120, 120), (0, 80)]
+    )
+    def test_a_terminal(self, columns, width):
+        master, slave = pty.openpty()
+        size = struct.pack("HHHH", 40, columns, 0, 0)
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, size)
+        url = f"http://{_closed_port()}/a-path-with-hyphens"
+        words = (
+            f"rest_client: No prediction from {url} (retries: 0; [Errno 111] "
+            "Connection refused); is the server running, and is this its REST "
+            "port?"
+        ).split()
+        with open(slave, "w") as terminal:
+            said = rest_client.payloads.wrapped(" ".join(words), terminal)
+        os.close(master)
+        lines = said.split("\n")
+        assert said.split() == words
+        assert max(map(len, lines)) <= max(width, len(url))
+        # As much as there is room for: the next word would not have fitted.
+        for line, following in itertools.pairwise(lines):
+            assert len(line) + 1 + len(following.split()[0]) > width
+
+    def test_flags_that_cannot_be_read(self):
+        done = _call("load", "digit.png", "--protocol=carrier_pigeon")
+        assert done.returncode == 2
+        error = done.stderr[done.stderr.index("load.py: error") :]
+        assert "'carrier_pigeon' (choose from" in _sentence(error)
+        done = _call("load", "digit.png", "--requests=0")
+        assert done.returncode == 2
+        error = done.stderr[done.stderr.index("load.py: error") :]
+        assert "got 0 requests and 8 threads" in _sentence(error)
 
 
 @pytest.mark.parametrize("module", [rest_client, grpc_client])

@@ -2,6 +2,7 @@
 
 import json
 import runpy
+import shutil
 import subprocess
 import sys
 
@@ -69,6 +70,38 @@ def test_tf_data(tmp_path, monkeypatch, capsys):
     model = keras.saving.load_model(made / "best.keras")
     assert model.threat.epsilon == 0.15
     assert (made / "export/1/saved_model.pb").exists()
+
+
+@pytest.mark.parametrize("name", ["wandb", "mlflow"])
+def test_trackers(name, tmp_path):
+    # Large, and in nobody's way but here: not among the tests' packages.
+    package = pytest.importorskip(
+        name, reason=f"pip install 'mart-tf[{name}]' for this test"
+    )
+    shutil.copy(EXAMPLES / "trackers.py", tmp_path)
+    store = f"sqlite:///{tmp_path}/mlflow.db"
+    option = {"wandb": "project", "mlflow": "experiment"}[name]
+    done = programs.run(
+        "train",
+        *("--defense=natural", "--epochs=2", "--workdir=run"),
+        f"--callbacks=trackers:{name}:{option}=robust",
+        cwd=tmp_path,
+        WANDB_MODE="offline",
+        MLFLOW_TRACKING_URI=store,
+    )
+    assert done.returncode == 0, done.stderr
+    if name == "wandb":
+        [written] = tmp_path.glob("wandb/offline-run-*/run-*.wandb")
+        content = written.read_bytes()
+        assert content.count(b"val_natural_accuracy") >= 2
+        return
+    client = package.MlflowClient(store)
+    experiment = client.get_experiment_by_name("robust")
+    [made] = client.search_runs([experiment.experiment_id])
+    assert made.info.status == "FINISHED"
+    for metric in ("loss", "val_natural_accuracy"):
+        history = client.get_metric_history(made.info.run_id, metric)
+        assert [each.step for each in history] == [1, 2]
 
 
 def test_notebook(tmp_path, monkeypatch, capsys):

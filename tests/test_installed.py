@@ -140,9 +140,11 @@ class TestTheWheel:
             "docs",
             "gpu",
             "litert",
+            "mlflow",
             "onnx",
             "tensorboard",
             "test",
+            "wandb",
         }
 
 

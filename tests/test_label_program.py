@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 import programs
 import pytest
+import small_runs
 import tiny_tfds
 
 from mart_tf import data
@@ -187,6 +188,46 @@ class TestPool:
         )
         programs.assert_refused(answer, "(9, 9, 1)")
         assert not (place / "never.npz").exists()
+
+
+def test_a_network_that_gives_all_images_one_class(tmp_path):
+    images, _ = small_runs.pool_arrays()
+    np.savez(tmp_path / "images.npz", image=images)
+    (tmp_path / "networks.py").write_text(
+        "import keras\n"
+        "def stuck(input_shape, num_classes):\n"
+        "    dense = keras.layers.Dense(num_classes)\n"
+        "    network = keras.Sequential(\n"
+        "        [keras.Input(input_shape), keras.layers.Flatten(), dense]\n"
+        "    )\n"
+        "    dense.bias.assign(99.0 * keras.ops.one_hot(3, num_classes))\n"
+        "    return network\n"
+    )
+    done = programs.run(
+        "train",
+        "--model=networks:stuck",
+        *("--defense=natural", "--epochs=1", "--learning_rate=1e-5"),
+        "--workdir=runs/stuck",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    done = programs.run(
+        "label",
+        *("--workdir=runs/stuck", "--allow_code"),
+        *("--pool=npz:images.npz", "--output=pool.npz"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    share = np.mean(data.load("digits").train.labels == 3)
+    assert done.stderr == (
+        "mart-label: Warning: runs/stuck gives 300 of the 300 images of the "
+        f"pool the class 3, which {share:.1%} of its training images have; "
+        "expected labels that are spread about as theirs: see whether the "
+        "network has learned (mart-evaluate --workdir=runs/stuck) and whether "
+        "these images are like those that it was trained on, and label again "
+        "before you train with them.\n"
+    )
+    assert (tmp_path / "pool.npz").exists()
 
 
 def test_rows_of_one_set_are_data_and_pool(tmp_path):

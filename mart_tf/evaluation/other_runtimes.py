@@ -14,8 +14,8 @@ def read(path):
         path: A `pathlib.Path`.
 
     Returns:
-        As of `signatures.read`: a function from images to scores, without
-        gradients, and facts. `weights` are the bytes of the file, for they
+        A function from images to scores, without gradients, and facts as of
+        `models.signatures.read`. `weights` are the bytes of the file, for they
         decide what it answers.
 
     Raises:

@@ -19,9 +19,9 @@ from mart_tf import options
 from mart_tf import runtimes
 from mart_tf.evaluation import other_runtimes
 from mart_tf.evaluation import shares
-from mart_tf.evaluation import signatures
 from mart_tf.models import loading
 from mart_tf.models import outputs as model_outputs
+from mart_tf.models import signatures
 from mart_tf.models import single
 
 _LOG_PROBABILITIES = (
@@ -122,8 +122,13 @@ def _from_path(path, outputs, images):
             "the workdir to mart-evaluate, or load its classifier first."
         )
     if path.is_dir():
-        scores, facts = signatures.read(path, outputs)
-        return _tried(scores, images, **facts)
+        scores, facts, variables = signatures.read(path, outputs)
+        return _tried(
+            scores,
+            images,
+            **facts,
+            weights=lambda: [each.numpy() for each in variables],
+        )
     if path.is_file() and path.suffix == ".keras":
         saved = loading.read(str(path))
         model, kind = model_outputs.unwrap(saved, outputs)

@@ -102,7 +102,12 @@ def load_weights(classifier, path):
             "(of a .keras file or a workdir, the layers that fit are taken): "
             f"{_one_line(error)}"
         ) from error
-    return [layer for layer, _ in _with_weights(classifier).values()]
+    return names(classifier)
+
+
+def names(model):
+    """The names of the layers that have weights of their own, in order."""
+    return [layer for layer, _ in _with_weights(model).values()]
 
 
 def _count_weights(path):

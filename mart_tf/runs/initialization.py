@@ -3,8 +3,11 @@
 import pathlib
 import zipfile
 
+from mart_tf import environment
 from mart_tf import limits
+from mart_tf.models import declared
 from mart_tf.runs import consent
+from mart_tf.runs import record
 from mart_tf.runs import workdir
 
 # What asks for initial weights where a .keras file brings trained ones.
@@ -17,13 +20,14 @@ def check(text, allow_code=True, model=""):
     """Refuses what holds no trained weights; TensorFlow is not imported.
 
     Args:
-        text: The workdir of a run, or the path of a `.keras` or `.weights.h5`
-            file; or "none".
+        text: The workdir of a run, the path of a `.keras` or `.weights.h5`
+            file, or the directory of a SavedModel; or "none".
         allow_code: Whether the run may be of a network of its own code.
         model: The network that is trained: its code is asked for already.
 
     Returns:
-        Which of them it is: "workdir", "model", "weights" or "none".
+        Which of them it is: "workdir", "model", "weights", "saved_model" or
+        "none".
 
     Raises:
         ValueError: If it is none of them.
@@ -34,8 +38,11 @@ def check(text, allow_code=True, model=""):
     if not path.exists():
         raise ValueError(
             f"--init_from={text} does not exist; expected the workdir of a "
-            "run, a .keras file or a .weights.h5 file."
+            "run, a .keras file, a .weights.h5 file or the directory of a "
+            "SavedModel."
         )
+    if path.is_dir() and not record.exists(path) and _is_saved_model(path):
+        return "saved_model"
     if path.is_dir():
         run = workdir.trained(path)
         given = ["dataset"]
@@ -51,7 +58,8 @@ def check(text, allow_code=True, model=""):
     else:
         raise ValueError(
             f"--init_from={text} is neither a workdir nor a .keras or "
-            ".weights.h5 file; expected one of these."
+            ".weights.h5 file, nor the directory of a SavedModel; expected one "
+            "of these."
         )
     if not sound:
         raise ValueError(
@@ -66,8 +74,9 @@ def apply(classifier, text, model=""):
 
     Of a workdir (its best weights; without a validation split its last) and
     of a `.keras` file, the layers that agree in name and shapes are taken, see
-    `mart_tf.models.weights`; a `.weights.h5` file has to be of the same
-    network.
+    `mart_tf.models.weights`; a `.weights.h5` file and a SavedModel have to be
+    of the same network, and the SavedModel, which runs, has to answer as the
+    network does with its weights.
 
     Args:
         classifier: A built Keras model, whose weights change.
@@ -84,6 +93,7 @@ def apply(classifier, text, model=""):
         ValueError: If `check` refuses it, it cannot be read, or no layer
             fits.
     """
+    from mart_tf.models import saved_model_weights
     from mart_tf.models import weights
 
     if text in (None, ANEW):
@@ -91,6 +101,10 @@ def apply(classifier, text, model=""):
     kind = check(text)
     if kind == "weights":
         taken = weights.load_weights(classifier, text)
+        return _sentence(text, taken, [])
+    if kind == "saved_model":
+        with environment.exact_float32():
+            taken = saved_model_weights.load(classifier, text)
         return _sentence(text, taken, [])
     if kind == "model":
         taken, left = weights.initialize(classifier, weights.read(text), text)
@@ -100,6 +114,13 @@ def apply(classifier, text, model=""):
     checkpoint = workdir.chosen(workdir.trained(text).config, "best")
     name = f"{text}, {checkpoint} weights, epoch {epoch}"
     return " ".join([*warnings, _sentence(name, taken, left)])
+
+
+def _is_saved_model(path):
+    try:
+        return declared.newest_version(path).is_dir()
+    except ValueError:
+        return False
 
 
 def _of_file(model, text):

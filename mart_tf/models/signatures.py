@@ -1,4 +1,4 @@
-"""An exported SavedModel, attacked through its own signature."""
+"""An exported SavedModel, asked through its own signature."""
 
 import tensorflow as tf
 
@@ -23,10 +23,10 @@ def read(path, outputs=None):
 
     Returns:
         A function from images, float32 `[batch, ...]`, to the scores that the
-        signature gives; and a dict of `name`, the directory, `input_shape` of
-        one image or None, `outputs` or None, `parameters`, the number of
-        weights, `weights`, which gives them as arrays, and `pixel_range`, what
-        its model card says, or None.
+        signature gives; a dict of `name`, the directory, `input_shape` of one
+        image or None, `outputs` or None, `parameters`, the number of weights,
+        and `pixel_range`, what its model card says, or None; and the weights
+        that the scores follow from, a tuple of variables.
 
     Raises:
         ValueError: If there is none, it cannot be read, or its signature does
@@ -60,16 +60,16 @@ def read(path, outputs=None):
 
     said = declared.read(path)
     sizes = [variable.shape.num_elements() for variable in signature.variables]
-    return scores, {
+    facts = {
         "name": name,
         "input_shape": (
             None if spec.shape.rank is None else tuple(spec.shape[1:])
         ),
         "outputs": outputs or (output if output in choices.OUTPUTS else None),
         "parameters": sum(sizes),
-        "weights": lambda: [each.numpy() for each in signature.variables],
         "pixel_range": said and said.pixel_range,
     }
+    return scores, facts, signature.variables
 
 
 def _input(name, signature):
@@ -89,7 +89,7 @@ def _input(name, signature):
 
 
 def _output(name, signature, outputs):
-    """The name of the output that is attacked."""
+    """The name of the output that is taken."""
     keys = list(signature.structured_outputs)
     for key in (outputs, *choices.OUTPUTS):
         if key in keys:
