@@ -19,7 +19,7 @@ import keras
 import numpy as np
 
 import mart_tf
-from mart_tf.models import loading
+from mart_tf.models import rebuilding
 
 _EPOCHS = flags.DEFINE_integer("epochs", 15, "Epochs.")
 _EMA = flags.DEFINE_float("ema", 0.995, "Decay of the average.")
@@ -77,7 +77,7 @@ def _trained(seed, train):
 
 def _estimated(network, images, labels):
     """A copy whose statistics are the means over whole passes."""
-    copy = loading.copy(network)
+    copy = rebuilding.copy(network)
     found = mart_tf.attacks.pgd(
         lambda x: network(x, training=False), images, labels, _THREAT, steps=10
     )

@@ -29,6 +29,7 @@ import tensorflow as tf
 
 import mart_tf
 from mart_tf.models import loading
+from mart_tf.models import rebuilding
 from mart_tf.serving import c_api
 from mart_tf.serving import endpoints
 from mart_tf.serving import verification
@@ -73,7 +74,7 @@ def trained(name, shape, policy):
     model.compile(optimizer=keras.optimizers.SGD(0.01))
     images = np.random.default_rng(0).random((32, *shape), np.float32)
     model.fit(images, np.arange(32) % 10, batch_size=16, verbose=0)
-    return loading.float32_copy(network)
+    return rebuilding.float32_copy(network)
 
 
 def measure(model, shape, path):

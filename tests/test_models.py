@@ -15,6 +15,7 @@ from mart_tf import models
 from mart_tf.models import loading
 from mart_tf.models import names
 from mart_tf.models import preactivation
+from mart_tf.models import rebuilding
 from mart_tf.models import resnet
 from mart_tf.models import small
 
@@ -584,7 +585,7 @@ class TestPrecision:
         labels = np.arange(32) % 5
         batch = images(32, 8, 8, 3)
         gradient_in = {}
-        for precision in loading.PRECISIONS:
+        for precision in rebuilding.PRECISIONS:
             model = loading.build(
                 "wide_resnet:depth=10:width=1",
                 (8, 8, 3),
@@ -626,7 +627,7 @@ class TestPrecision:
         mixed = loading.build(name, shape, 5, precision="mixed_bfloat16")
         plain = loading.build(name, shape, 5)
         plain.set_weights(randomized(mixed).get_weights())
-        copy = loading.float32_copy(mixed)
+        copy = rebuilding.float32_copy(mixed)
         batch = images(4, *shape)
         expected = plain(batch, training=False).numpy()
         np.testing.assert_array_equal(copy(batch, training=False), expected)
@@ -634,7 +635,7 @@ class TestPrecision:
 
     def test_a_float32_network_is_its_own_copy(self):
         model = small.digits_cnn()
-        assert loading.float32_copy(model) is model
+        assert rebuilding.float32_copy(model) is model
 
     def test_nested_layers_and_a_cast_inside_the_graph(self):
         inner = keras.Sequential(
@@ -648,7 +649,7 @@ class TestPrecision:
         x = keras.ops.cast(inner(inputs), "bfloat16")
         x = keras.layers.Dense(8, dtype="mixed_bfloat16")(x)
         model = keras.Model(inputs, keras.layers.Dense(3)(x))
-        copy = loading.float32_copy(randomized(model))
+        copy = rebuilding.float32_copy(randomized(model))
         batch = images(4, 8, 8, 1)
         w = [np.asarray(weight, "float32") for weight in model.get_weights()]
         x = np.maximum(batch.reshape(4, 64) @ w[0] + w[1], 0.0)
@@ -665,7 +666,7 @@ class TestPrecision:
                 keras.layers.Softmax(),
             ]
         )
-        mixed = loading.with_precision(model, "mixed_bfloat16")
+        mixed = rebuilding.with_precision(model, "mixed_bfloat16")
         assert [layer.compute_dtype for layer in mixed.layers] == [
             "bfloat16",
             "bfloat16",
@@ -692,7 +693,7 @@ class TestPrecision:
         # Of uniform noise in [0, 1): mean 1/2, variance 1/12.
         shares = (batch.reshape(3, 64) - 0.5) * math.sqrt(12)
         np.testing.assert_allclose(
-            loading.float32_copy(network)(batch),
+            rebuilding.float32_copy(network)(batch),
             shares @ kernel + bias,
             atol=0.2,
         )
@@ -706,7 +707,7 @@ class TestPrecision:
             [keras.Input((2,)), Unregistered(dtype="mixed_bfloat16")]
         )
         with pytest.raises(ValueError, match="cannot be rebuilt in float32"):
-            loading.float32_copy(model)
+            rebuilding.float32_copy(model)
 
 
 class TestSoftmax:

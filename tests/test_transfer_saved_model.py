@@ -12,7 +12,7 @@ import pytest
 import tensorflow as tf
 
 import mart_tf
-from mart_tf.models import loading
+from mart_tf.models import rebuilding
 from mart_tf.models import saved_model_weights
 from mart_tf.runs import initialization
 
@@ -88,12 +88,12 @@ def test_the_same_network_whoever_wrote_it(tmp_path, how, names):
 def test_a_network_of_a_user_in_mixed_precision(tmp_path):
     source = network(seed=1)
     path = exported(source, tmp_path / "written")
-    classifier = loading.with_precision(network(seed=2), "mixed_bfloat16")
+    classifier = rebuilding.with_precision(network(seed=2), "mixed_bfloat16")
     saved_model_weights.load(classifier, path)
     assert_same(classifier, source.get_weights())
 
 
-@pytest.mark.parametrize("precision", loading.PRECISIONS)
+@pytest.mark.parametrize("precision", rebuilding.PRECISIONS)
 def test_a_network_of_the_table_in_every_precision(tmp_path, precision):
     source = mart_tf.models.build("preact_resnet18", (8, 8, 1), 3, seed=1)
     path = exported(source, tmp_path / "written")

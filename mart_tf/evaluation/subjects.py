@@ -21,6 +21,7 @@ from mart_tf.evaluation import other_runtimes
 from mart_tf.evaluation import shares
 from mart_tf.models import loading
 from mart_tf.models import outputs as model_outputs
+from mart_tf.models import rebuilding
 from mart_tf.models import signatures
 from mart_tf.models import single
 
@@ -149,7 +150,7 @@ def _from_path(path, outputs, images):
 
 def _from_keras(model, outputs, images, name, pixel_range):
     model_outputs.check_declared(model, outputs)
-    classifier = loading.float32_copy(model)
+    classifier = rebuilding.float32_copy(model)
     shape = getattr(classifier, "input_shape", None)
 
     def scores(images):

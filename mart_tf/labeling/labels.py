@@ -12,8 +12,8 @@ from mart_tf import files
 from mart_tf.data import mapping
 from mart_tf.data import pipeline
 from mart_tf.data import pools
-from mart_tf.models import loading
 from mart_tf.models import outputs as model_outputs
+from mart_tf.models import rebuilding
 
 
 @environment.exact_float32()
@@ -112,7 +112,7 @@ def _predictor(classifier, outputs, pixel_range, pool):
             "keras.Model or a mart_tf.AdversarialClassifier."
         )
     model_outputs.check_declared(model, kind)
-    model = loading.float32_copy(model)
+    model = rebuilding.float32_copy(model)
     _check_images(model, kind, pixel_range, pool)
 
     @tf.function(reduce_retracing=False)

@@ -7,8 +7,8 @@ from mart_tf import environment
 from mart_tf.data import pipeline
 from mart_tf.data import splits
 from mart_tf.labeling import subsets
-from mart_tf.models import loading
 from mart_tf.models import outputs
+from mart_tf.models import rebuilding
 from mart_tf.models import single
 
 _RIGHT = 3  # A stream of its own for `splits.carve`.
@@ -96,7 +96,7 @@ def _predictions(classifier, split, batch_size, pixel_range):
     """Rows, labels and predicted classes of a whole split, int64 `[n]`."""
     network, _ = outputs.unwrap(classifier)
     single.check(network)
-    network = loading.float32_copy(network)
+    network = rebuilding.float32_copy(network)
 
     @tf.function
     def predict(images):

@@ -11,7 +11,7 @@ from mart_tf import errors
 from mart_tf.models import application_names
 from mart_tf.models import blocks
 from mart_tf.models import initializers
-from mart_tf.models import loading
+from mart_tf.models import rebuilding
 
 # Of pixels u in [0, 1], `scale * u + offset` of each channel is what
 # `preprocess_input` makes of 255 u; "caffe" first turns RGB into BGR.
@@ -112,7 +112,7 @@ def application(
     made = keras.Model(images, logits, name=name)
     model = _own_layers(made, seed, momentum)
     if reads:
-        loading.take_weights(model, made)
+        rebuilding.take_weights(model, made)
     return model
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from mart_tf.models import loading
+from mart_tf.models import rebuilding
 from mart_tf.models import signatures
 from mart_tf.models import single
 from mart_tf.models import weights
@@ -139,7 +140,7 @@ def _difference(classifier, scores, facts):
     powers = np.geomspace(0.2, 5.0, 8).reshape(8, *[1] * len(shape))
     shares = np.random.default_rng(0).random((8, *shape)) ** powers
     images = tf.constant(low + shares * (high - low), tf.float32)
-    network = loading.float32_copy(classifier)
+    network = rebuilding.float32_copy(classifier)
     answer = single.returned(network(images, training=False), classifier.name)
     expected = np.asarray(scores(images))
     answer = np.asarray(answer)

@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from mart_tf import errors
 from mart_tf import private
-from mart_tf.models import loading
 from mart_tf.models import outputs as model_outputs
+from mart_tf.models import rebuilding
 from mart_tf.models import single
 from mart_tf.serving import card
 from mart_tf.serving import endpoints
@@ -134,7 +134,7 @@ def write_version(
     model, outputs = model_outputs.unwrap(model, outputs)
     versions.check(directory)
     image_shape = _image_shape(model)
-    served = loading.float32_copy(model)
+    served = rebuilding.float32_copy(model)
     classes = _classes(served, image_shape, outputs, pixel_range or (0.0, 1.0))
     classifier = endpoints.Classifier(
         served,

@@ -5,7 +5,7 @@ import contextlib
 import keras
 import tensorflow as tf
 
-from mart_tf.models import loading
+from mart_tf.models import rebuilding
 
 
 class Averages(keras.layers.Layer):
@@ -112,7 +112,7 @@ class Averages(keras.layers.Layer):
             return classifier
         values = self.values(classifier.trainable_variables, step)
         with classifier.distribute_strategy.scope():
-            copy = loading.copy(classifier)
+            copy = rebuilding.copy(classifier)
             for variable, value in zip(
                 copy.trainable_variables, values, strict=True
             ):
