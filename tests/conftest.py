@@ -17,9 +17,11 @@ tf.config.set_logical_device_configuration(
 )
 
 # What is imported stays: collecting it again and again takes a tenth of the
-# time of a test that traces a step.
+# time of a test that traces a step. What a trace makes is collected seldom: at
+# Python's own thresholds that takes a twentieth.
 gc.collect()
 gc.freeze()
+gc.set_threshold(100_000, 20, 20)
 
 
 @pytest.fixture(params=["single", "mirrored"])
