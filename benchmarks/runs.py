@@ -16,17 +16,28 @@ def program(name, *arguments):
 
 
 def accuracies(workdir, attacks, checkpoint, *arguments):
-    """Accuracies in percent of a run, evaluated if it was not before."""
-    report = workdir / "evaluation" / "report.json"
+    """Accuracies in percent of a run, evaluated if it was not before.
+
+    Ends this script where it was, but under other attacks.
+    """
+    folder = workdir / f"evaluation-{checkpoint}"
+    report = folder / "report.json"
     if not report.exists():
         program(
             "evaluate",
             f"--workdir={workdir}",
             f"--attacks={attacks}",
             f"--checkpoint={checkpoint}",
+            f"--output={folder}",
             *arguments,
         )
     content = json.loads(report.read_text(encoding="utf-8"))
+    found = ",".join(attack["name"] for attack in content["attacks"])
+    if found != attacks:
+        sys.exit(
+            f"{report} is of {found}, and {attacks} is asked for; remove it, "
+            "or name another root."
+        )
     return {
         attack["name"]: round(100 * attack["accuracy"], 2)
         for attack in [content["natural"], *content["attacks"]]

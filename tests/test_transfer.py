@@ -253,6 +253,9 @@ class TestKerasFile:
         sentence = initialization.apply(classifier, path)
         assert sentence.endswith("all 6 layers with weights.")
         assert_same(classifier.get_weights(), source.get_weights())
+        # The file says its threat model, and the pixels in it.
+        sentence = initialization.apply(classifier, path, "", (-1.0, 1.0))
+        assert "pixels from 0 to 1, and here they go from -1 to 1" in sentence
 
     def test_damaged(self, tmp_path):
         path = tmp_path / "trained.keras"
@@ -292,6 +295,18 @@ class TestWorkdir:
             "with weights."
         )
         assert_same(classifier.get_weights(), source.get_weights())
+
+    def test_other_pixels_are_told_of(self, run):
+        path, source = run
+        same = initialization.apply(digits_cnn(), path, pixel_range=(0.0, 1.0))
+        assert same.endswith("all 6 layers with weights.")
+        assert initialization.apply(
+            digits_cnn(), path, pixel_range=(0.0, 255.0)
+        ) == (
+            f"{same} It was trained on pixels from 0 to 1, and here they go "
+            "from 0 to 255: expected --pixel_min=0 --pixel_max=1, unless both "
+            "networks scale them inside."
+        )
 
     def test_another_number_of_classes(self, run):
         path, source = run

@@ -69,7 +69,7 @@ def check(text, allow_code=True, model=""):
     return kind
 
 
-def apply(classifier, text, model=""):
+def apply(classifier, text, model="", pixel_range=None):
     """Copies trained weights into a classifier, where that is asked for.
 
     Of a workdir (its best weights; without a validation split its last) and
@@ -83,9 +83,12 @@ def apply(classifier, text, model=""):
         text: As in `check`, or None. A `.keras` file that is the network
             itself has brought its weights along, unless "none" made them anew.
         model: The spec that the classifier was built from.
+        pixel_range: Least and greatest value of the pixels that it is to be
+            trained on; what was trained on others is told of. Default: nothing
+            is.
 
     Returns:
-        A sentence for the user that says which layers were taken, or that the
+        Sentences for the user that say which layers were taken, or that the
         file's weights are; None where the weights are initial ones of a
         network that no file brought.
 
@@ -93,12 +96,18 @@ def apply(classifier, text, model=""):
         ValueError: If `check` refuses it, it cannot be read, or no layer
             fits.
     """
-    from mart_tf.models import saved_model_weights
-    from mart_tf.models import weights
-
     if text in (None, ANEW):
         return _of_file(model, text) if model.endswith(".keras") else None
     kind = check(text)
+    sentence = _taken(classifier, text, kind)
+    other = pixel_range and _other_pixels(text, kind, pixel_range)
+    return f"{sentence} {other}" if other else sentence
+
+
+def _taken(classifier, text, kind):
+    from mart_tf.models import saved_model_weights
+    from mart_tf.models import weights
+
     if kind == "weights":
         taken = weights.load_weights(classifier, text)
         return _sentence(text, taken, [])
@@ -114,6 +123,24 @@ def apply(classifier, text, model=""):
     checkpoint = workdir.chosen(workdir.trained(text).config, "best")
     name = f"{text}, {checkpoint} weights, epoch {epoch}"
     return " ".join([*warnings, _sentence(name, taken, left)])
+
+
+def _other_pixels(text, kind, pixel_range):
+    """A sentence where what is taken was trained on pixels of another range."""
+    if kind == "workdir":
+        config = workdir.trained(text).config
+        own = (config.pixel_min, config.pixel_max)
+    else:
+        said = declared.read(text)
+        own = said.pixel_range if said else pixel_range
+    if tuple(own) == tuple(pixel_range):
+        return None
+    (low, high), (least, greatest) = own, pixel_range
+    return (
+        f"It was trained on pixels from {low:g} to {high:g}, and here they go "
+        f"from {least:g} to {greatest:g}: expected --pixel_min={low:g} "
+        f"--pixel_max={high:g}, unless both networks scale them inside."
+    )
 
 
 def _is_saved_model(path):

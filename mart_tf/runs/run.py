@@ -149,7 +149,10 @@ def _continue(training, record, facts, console, steps, seen):
         return
     if not place.done:
         taken = initialization.apply(
-            model.classifier, config.init_from, config.model
+            model.classifier,
+            config.init_from,
+            config.model,
+            (config.pixel_min, config.pixel_max),
         )
         if taken:
             screen.say(taken, on=console)
