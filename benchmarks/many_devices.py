@@ -8,12 +8,14 @@ logical CPUs under a MirroredStrategy, and in two processes under a
 MultiWorkerMirroredStrategy. Networks: a small CNN without batch norm, and a
 wide ResNet of one block a stage whose batch norm is synchronized, with SiLU:
 behind a batch norm, rounding switches ReLU off and on for whole areas of
-background, and even one device may end 4e-5 away from itself if it begins with
-weights that differ by a 1e-7th. Prints for each the greatest difference from
-one device, absolute, of weights with batch statistics, of their averages, of
-the optimizer's state and of what a defense keeps of each example; relative, of
-the row of metrics.csv. Ends with status 1
-where one is above 1e-5. Started again, it goes on where it was stopped.
+background. Prints for each the greatest difference from one device, absolute,
+of weights with batch statistics, of their averages, of the optimizer's state
+and of what a defense keeps of each example; relative, of the row of
+metrics.csv. Ends with status 1 where one is above 1e-5. Started again, it goes
+on where it was stopped.
+
+What rounding alone does, `--perturbed` shows: one device beside itself, its
+first weights changed by a 1e-7th or so, the seed of the change --perturbed.
 """
 
 import csv
@@ -32,6 +34,7 @@ import programs
 import tensorflow as tf
 
 from mart_tf import data
+from mart_tf import models
 from mart_tf.labeling import subsets
 
 _ROOT = flags.DEFINE_string("root", None, "Where the workdirs go.")
@@ -46,6 +49,10 @@ _MODELS = flags.DEFINE_list(
     "Which networks.",
 )
 _STEPS = flags.DEFINE_integer("steps", 20, "How many steps.")
+
+_PERTURBED = flags.DEFINE_integer(
+    "perturbed", None, "Instead of two devices: a seed for other first weights."
+)
 
 _LIMIT = 1e-5
 _FLAGS = (
@@ -96,9 +103,15 @@ def _compare(root, model, defense):
     )
     one, sound = root / f"{name}_one", True
     _train_alone(one, *command, "--strategy=single")
-    for where in ("two CPUs", "two processes"):
+    places = ("two CPUs", "two processes")
+    if _PERTURBED.value is not None:
+        places = (f"itself {_PERTURBED.value}",)
+    for where in places:
         two = root / f"{name}_{where.replace(' ', '_')}"
-        if where == "two CPUs":
+        if _PERTURBED.value is not None:
+            first = f"--init_from={_perturbed(two, model)}"
+            _train_alone(two, *command, "--strategy=single", first)
+        elif where == "two CPUs":
             _train_alone(two, *command, "--strategy=mirrored", setup=_TWO_CPUS)
         else:
             _train_together(two, *command)
@@ -107,6 +120,21 @@ def _compare(root, model, defense):
         print(f"| {model}, {defense} | {where} | {shown} |", flush=True)
         sound &= all(d is None or d <= _LIMIT for d in found)
     return sound
+
+
+def _perturbed(workdir, model):
+    """A file of the first weights of a run, a little changed."""
+    path = workdir.with_suffix(".weights.h5")
+    network = models.build(model, (8, 8, 1), 10)
+    generator = np.random.default_rng(_PERTURBED.value)
+    network.set_weights(
+        [
+            weight * (1 + 1e-7 * generator.standard_normal(weight.shape))
+            for weight in network.get_weights()
+        ]
+    )
+    network.save_weights(path)
+    return path
 
 
 def _spec(root, defense):

@@ -324,6 +324,7 @@ class TestCheck:
         path, network = run
         network.save(tmp_path / "a.keras")
         network.save_weights(tmp_path / "a.weights.h5")
+        network.export(tmp_path / "versions" / "1", verbose=False)
         script = (
             "import sys\n"
             "from mart_tf.runs import initialization\n"
@@ -339,13 +340,16 @@ class TestCheck:
                 path,
                 str(tmp_path / "a.keras"),
                 str(tmp_path / "a.weights.h5"),
+                str(tmp_path / "versions"),
+                str(tmp_path / "versions" / "1"),
             ],
             env=programs.environment(),
             capture_output=True,
             text=True,
         )
         assert done.returncode == 0, done.stderr
-        assert done.stdout == "['workdir', 'model', 'weights']\n"
+        kinds = ["workdir", "model", "weights", "saved_model", "saved_model"]
+        assert done.stdout == f"{kinds}\n"
 
     @pytest.mark.parametrize(
         "name, content, sentence",

@@ -2,8 +2,6 @@
 
 import re
 import shutil
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -221,26 +219,6 @@ def test_no_signature(tmp_path):
     module.kernel = tf.Variable(tf.ones([3]), name="kernel")
     path = exported(module, tmp_path / "written", "save")
     assert "has no signature 'serving_default'" in refusal(network(), path)
-
-
-def test_what_is_one_is_known_without_tensorflow(tmp_path):
-    versions = exported(network(), tmp_path / "versions", "mart-export")
-    paths = [versions, f"{versions}/1"]
-    script = (
-        "import sys\n"
-        "from mart_tf.runs import initialization\n"
-        "print([initialization.check(text) for text in sys.argv[1:]])\n"
-        "assert 'tensorflow' not in sys.modules\n"
-        "assert 'keras' not in sys.modules\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script, *paths],
-        env=programs.environment(),
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "['saved_model', 'saved_model']\n"
 
 
 def test_as_a_user_calls_it(tmp_path):
