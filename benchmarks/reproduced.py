@@ -85,7 +85,7 @@ def order(records):
         as_paper = best == [d for d in reversed(_TREND) if d in found]
         said.append(
             f"Under {shown} the order is {' above '.join(best)}, "
-            f"{'that' if as_paper else 'not that'} of the paper."
+            f"{'that' if as_paper else 'not that'} of the paper's PGD-20."
         )
     return " ".join(said)
 

@@ -248,8 +248,8 @@ def test_the_order_is_said_whether_it_is_the_papers_or_not(made):
     reproduced = importlib.import_module("reproduced")
     assert reproduced.order(made) == (
         "Under PGD-20 the order is MART above TRADES above Standard, that of "
-        "the paper. Under AutoAttack the order is Standard above MART above "
-        "TRADES, not that of the paper."
+        "the paper's PGD-20. Under AutoAttack the order is Standard above MART "
+        "above TRADES, not that of the paper's PGD-20."
     )
 
 
