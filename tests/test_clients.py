@@ -466,7 +466,7 @@ def test_as_a_user_calls_it(client, addresses, levels, expected, tmp_path):
     assert done.returncode == 1
     # TensorFlow's own lines, which nothing silences, come before it.
     assert "Traceback" not in done.stderr
-    start = done.stderr.index(f"{client}_client: ")
+    start = done.stderr.index(f"{client}_client:")
     assert _sentence(done.stderr[start:]) == (
         f"{client}_client: {large} has 1,004 bytes; expected at most 1,000: "
         "make the image smaller, or raise the limit."
