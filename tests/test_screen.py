@@ -1,7 +1,14 @@
 """Text in lines no wider than a screen."""
 
+import fcntl
 import io
+import os
+import pty
+import struct
+import sys
+import termios
 
+import pytest
 import rich.console
 
 from mart_tf import screen
@@ -53,3 +60,18 @@ def test_a_command_is_joined_by_backslashes(capsys, monkeypatch):
 def test_a_sentence_of_a_log_is_a_line(capsys):
     screen.complain("word " * 100)
     assert capsys.readouterr().err == "word " * 100 + "\n"
+
+
+@pytest.mark.parametrize(("columns", "width"), [(44, 44), (0, 80)])
+def test_a_sentence_on_a_terminal_fits_it(columns, width, monkeypatch):
+    master, slave = pty.openpty()
+    size = struct.pack("HHHH", 40, columns, 0, 0)
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, size)
+    with os.fdopen(slave, "w") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        screen.complain("word " * 40)
+        said = os.read(master, 1000).decode()
+    os.close(master)
+    lines = said.replace("\r", "").split("\n")
+    assert said.split() == ["word"] * 40
+    assert width - len("word ") <= max(map(len, lines)) <= width

@@ -55,7 +55,8 @@ def complain(text):
     In a log a sentence is a line.
     """
     if sys.stderr.isatty():
-        width = os.get_terminal_size(sys.stderr.fileno()).columns
+        # A terminal that has not said its width has 0 columns.
+        width = os.get_terminal_size(sys.stderr.fileno()).columns or 80
         # Over the ^C that the terminal may have put there.
         text = f"\r{wrapped(text, width)}"
     print(text, file=sys.stderr, flush=True)
