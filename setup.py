@@ -133,5 +133,5 @@ setuptools.setup(
             "mart-label=mart_tf.entry:label",
         ]
     },
-    data_files=shared_files("flags", "export", "docs"),
+    data_files=shared_files("flags", "export", "docs", "examples"),
 )

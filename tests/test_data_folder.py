@@ -76,7 +76,7 @@ class TestFolder:
         for pixels, number in zip(loaded.train.images, numbers, strict=True):
             np.testing.assert_array_equal(pixels, image(number, channels=1))
 
-    @pytest.mark.parametrize("suffix", ["gif", "jpg", "jpeg"])
+    @pytest.mark.parametrize("suffix", ["gif", "jpg", "jpeg", "webp"])
     def test_other_formats(self, tmp_path, suffix):
         grey = np.full([8, 8, 3], 100, np.uint8)
         for row in range(6):

@@ -33,7 +33,7 @@ FILES = (
     "setup.cfg",
     "setup.py",
 )
-SHARED = ("docs", "export", "flags")
+SHARED = ("flags", "export", "docs", "examples")
 STEM = f"mart_tf-{mart_tf.__version__}"
 
 

@@ -253,6 +253,8 @@ def _default(value):
         return ""
     if isinstance(value, bool):
         value = str(value).lower()
+    if isinstance(value, list):
+        value = ",".join(map(str, value))
     return f" (default: {value})"
 
 

@@ -13,7 +13,7 @@ import re
 from mart_tf import data
 from mart_tf import limits
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
 NPZ_POOL_KEYS = ("image", "label", "labeled_by", "mean_confidence")
 

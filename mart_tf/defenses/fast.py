@@ -11,7 +11,7 @@ class _OneStep(standard.Standard):
     """CE(p(x'), y) with x' from one step of FGSM from noise of its own.
 
     How large noise and step are the subclass says. One step instead of ten:
-    an epoch costs about a sixth. Such training may fail from one epoch to the
+    an epoch costs about a fifth. Such training may fail from one epoch to the
     next, robust against this attack and against no other ("catastrophic
     overfitting"), which validation under PGD shows and a run names.
 
