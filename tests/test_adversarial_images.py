@@ -129,7 +129,12 @@ class TestFiles:
 
     def test_the_report_is_the_same_without(self, saved, digits, tmp_path):
         _, report = saved
+        # Those of an earlier evaluation, which is another one's report now.
+        (tmp_path / "adversarial").mkdir()
+        (tmp_path / "adversarial" / "cw.npz").write_text("of another epsilon")
+        (tmp_path / "robustbench.json").write_text("{}")
         without = _evaluate(digits, tmp_path)
+        assert not (tmp_path / "robustbench.json").exists()
         assert not (tmp_path / "adversarial").exists()
         for name, outcome in without.outcomes.items():
             np.testing.assert_array_equal(outcome, report.outcomes[name])

@@ -82,6 +82,51 @@ class TestTable:
         text = _printed({"a": made.full(), "b": other})
         assert "Not with the same settings: pgd:steps=20." in text
 
+    def test_a_worst_case_is_best_only_of_the_same_attacks(self):
+        weak = dataclasses.replace(made.pgd(), parameters={"steps": 21})
+        reports = {
+            name: made.full(results=(made.natural(), attack))
+            for name, attack in [("a", made.pgd()), ("b", weak)]
+        }
+        compared = rows.Comparison.of(reports)
+        assert set(compared.best) == {"natural"}
+        assert compared.notes[2:] == [
+            "The worst case is over the attacks of its own model.",
+            "Not with the same settings: pgd:steps=20.",
+        ]
+
+    @pytest.mark.parametrize(("second", "is_same"), [("a", True), ("b", False)])
+    def test_a_black_box_is_the_same_from_the_same_surrogate(
+        self, second, is_same
+    ):
+        transfer = dataclasses.replace(
+            made.pgd("transfer:pgd"), access="surrogate"
+        )
+        reports = {
+            name: made.full(
+                model=made.full().model
+                | {"surrogate": {"name": "cnn", "weights": weights}},
+                results=(made.natural(), transfer),
+            )
+            for name, weights in [("one", "a"), ("two", second)]
+        }
+        compared = rows.Comparison.of(reports)
+        assert ("transfer:pgd" in compared.best) == is_same
+
+    @pytest.mark.parametrize("last", [350, 351])
+    def test_samples_that_begin_alike_are_not_the_same(self, last):
+        reports = {
+            name: made.full(
+                data=made.full().data
+                | {"sample": "stratified", "rows": [0, 1, 2, end]}
+            )
+            for name, end in [("a", 350), ("b", last)]
+        }
+        compared = rows.Comparison.of(reports)
+        assert bool(compared.best) == (last == 350)
+        text = " ".join(compared.notes)
+        assert ("The data is not the same." in text) == (last != 350)
+
     def test_is_whole_in_a_narrow_terminal(self):
         text = _printed({"runs/a_long_name": made.full()}, 60)
         assert max(map(len, text.splitlines())) <= 60
@@ -173,7 +218,9 @@ class TestSweep:
         ]
         assert len(compared.rows) == 5
 
-    @pytest.mark.parametrize("differs", ["seed", "data", "attacks", "epochs"])
+    @pytest.mark.parametrize(
+        "differs", ["seed", "data", "attacks", "epochs", "checkpoint"]
+    )
     def test_what_differs_in_more_is_not_gathered(self, sweep, differs):
         reports, settings = sweep
         weak = reports["weak_1"]
@@ -181,6 +228,12 @@ class TestSweep:
             settings["weak_1"]["seed"] = 0
         elif differs == "epochs":
             settings["weak_1"]["epochs"] = 4
+        elif differs == "checkpoint":
+            for report in reports.values():
+                report.model["checkpoint"] = "last"
+            weak = dataclasses.replace(
+                weak, model=weak.model | {"checkpoint": "best"}
+            )
         elif differs == "data":
             weak = made.full(data=weak.data | {"split": "train"})
         else:

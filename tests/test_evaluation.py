@@ -693,11 +693,17 @@ class TestEvaluateRobustness:
         weights = np.array([1, 1, 0.5, 1, 1, 0, 0], np.float32)
         data = tf.data.Dataset.from_tensor_slices((images, labels, weights))
         for given in (data.batch(4), data.batch(3)):
-            taken = arrays.arrays(given)
+            *taken, _ = arrays.arrays(given)
             np.testing.assert_array_equal(taken[0], images[:5])
             np.testing.assert_array_equal(taken[1], labels[:5])
-        few, _ = arrays.arrays(data.batch(3).repeat(), max_examples=6)
+        few, _, more = arrays.arrays(data.batch(3).repeat(), max_examples=6)
         np.testing.assert_array_equal(few, images[[0, 1, 2, 3, 4, 0]])
+        assert more
+        for count in (4, 5, 6):
+            *_, more = arrays.arrays(data.batch(4), max_examples=count)
+            assert more == (count < 5)
+            *_, more = arrays.arrays((images[:5], labels[:5]), count)
+            assert more == (count < 5)
 
     def test_takes_the_first_examples(self, digits):
         model, images, labels = digits

@@ -2,10 +2,12 @@
 
 import types
 
+import made_reports
 import numpy as np
 import pytest
 
 import mart_tf
+from mart_tf.attacks import autoattack
 from mart_tf.reports import differences
 from mart_tf.reports import masking
 from mart_tf.reports import results
@@ -75,8 +77,8 @@ def _report(*others, sweep=None, traces=(), threat=_THREAT):
     )
 
 
-def _sign(number, *others, classes=None, **settings):
-    signs = masking.signs(_report(*others, **settings), classes)
+def _sign(number, *others, chance=0.0, **settings):
+    signs = masking.signs(_report(*others, **settings), chance)
     assert len(signs) == 7
     return signs[number - 1]
 
@@ -375,10 +377,22 @@ class TestGrowingEpsilon:
 
     def test_chance_is_the_line_where_grey_is_in_reach(self):
         sweep = _sweep((0.1, 0.5), (0.9, 0.4))
-        assert _sign(4, sweep=sweep, classes=2).verdict == "passed"
-        assert _sign(4, sweep=sweep, classes=3).verdict == "failed"
+        assert _sign(4, sweep=sweep, chance=1 / 2).verdict == "passed"
+        assert _sign(4, sweep=sweep, chance=1 / 3).verdict == "failed"
         early = _sweep((0.1, 0.4), (0.9, 0.4))
-        assert _sign(4, sweep=early, classes=2).verdict == "not tested"
+        assert _sign(4, sweep=early, chance=1 / 2).verdict == "not tested"
+
+    @pytest.mark.parametrize(("frequent", "verdict"), [(8, 0), (4, 1)])
+    def test_chance_is_the_share_of_the_commonest_class(
+        self, frequent, verdict
+    ):
+        """A constant answer is right for 8 of 10, and hides nothing."""
+        right = np.arange(10) < 9
+        report = made_reports.full(
+            labels=np.array([1] * frequent + [0, 2, 3, 0, 2, 3])[:10],
+            sweep=results.Sweep("pgd", (0.1, 0.5), np.stack([right, right])),
+        )
+        assert report.signs[3].verdict == ("passed", "failed")[verdict]
 
     def test_half_of_another_pixel_range(self):
         threat = mart_tf.ThreatModel("linf", 0.3, -1.0, 1.0)
@@ -512,6 +526,24 @@ class TestAutoAttack:
         )
         assert masking.signs(report)[5].verdict == "passed"
 
+    @pytest.mark.parametrize("version", ["standard", "plus", "rand"])
+    def test_every_version_is_the_reference(self, version):
+        assert autoattack.AutoAttack(version).reference
+
+    @pytest.mark.parametrize(
+        ("names", "is_reference"),
+        [
+            (("square",), False),
+            (("apgd_ce", "square"), False),
+            (("apgd_t", "fab_t"), False),
+            (("apgd_ce", "apgd_t"), True),
+            (("apgd_dlr", "apgd_ce"), True),
+        ],
+    )
+    def test_an_ensemble_of_the_users_may_be(self, names, is_reference):
+        made = autoattack.AutoAttack("custom", names)
+        assert made.reference == is_reference
+
     def test_says_what_to_run(self):
         assert "run autoattack" in _sign(6, _result("cw", 500)).evidence
         sign = _sign(6, _result("autoattack", 500), _result("fgsm", 600, _FGSM))
@@ -567,6 +599,17 @@ class TestCrossEntropy:
         )
         assert sign.verdict == "not tested"
         assert "run cw:steps=20 beside pgd:steps=20" in sign.evidence
+
+    @pytest.mark.parametrize(
+        ("step_size", "verdict"), [(0.0015, "not tested"), (0.03, "failed")]
+    )
+    def test_steps_that_lead_nowhere_prove_nothing(self, step_size, verdict):
+        # 20 of 0.0015 are a tenth of epsilon, 20 of 0.03 lead across the ball.
+        pair = (
+            _result("pgd:o", 900, _PGD | {"step_size": step_size}),
+            _result("cw", 500, {"steps": 20, "step_size": 0.03}),
+        )
+        assert _sign(7, *pair).verdict == verdict
 
     def test_margin_alone_may_leave_more(self):
         # On natural networks the margin is often the harder to climb.

@@ -34,7 +34,7 @@ KEYS = [
 
 @pytest.fixture
 def folder(tmp_path):
-    report = made_reports.full()
+    report = made_reports.full(warnings=())
     whole = ["apgd_ce", "apgd_t", "fab_t", "square"]
     report.results[2].parameters["attacks"] = whole
     report.save(tmp_path)
@@ -48,6 +48,7 @@ def _eps(folder, *threat):
 
 def test_what_the_report_knows(folder):
     report = saved.load(folder)
+    assert [sign["verdict"] for sign in report["signs"]].count("failed") == 0
     info = robustbench.model_info(report, folder)
     assert list(info) == KEYS
     assert info["dataset"] == "digits"
@@ -79,6 +80,26 @@ def test_what_the_report_knows(folder):
 )
 def test_the_radius_is_of_pixels_from_0_to_1(threat, eps, tmp_path):
     assert _eps(tmp_path, *threat) == eps
+
+
+def test_what_is_doubtful_is_said(folder):
+    report = saved.load(folder)
+    report["warnings"] = ["It draws random numbers."]
+    report["signs"][5] |= {"verdict": "failed", "evidence": "40 % under it."}
+    info = robustbench.model_info(report, folder)
+    assert info["footnote"] == (
+        "It draws random numbers. Does AutoAttack leave nearly as much as PGD "
+        "and CW? No: 40 % under it."
+    )
+    assert info["unreliable"] is True
+
+
+def test_an_instance_is_autoattack_too(folder):
+    """Whose name in a report is that of its class."""
+    report = saved.load(folder)
+    report["attacks"][1]["name"] = "AutoAttack"
+    info = robustbench.model_info(report, folder)
+    assert info["autoattack_acc"] == "60.00"
 
 
 def test_what_is_left_out_of_the_ensemble_is_said(folder):
@@ -133,8 +154,9 @@ class TestRefused:
         ).save(folder)
         self._refused(
             folder,
-            "has no AutoAttack (its attacks: pgd:steps=20), which RobustBench "
-            "ranks by; evaluate again with --attacks=autoattack.",
+            "has no AutoAttack in its version standard (its attacks: "
+            "pgd:steps=20), which RobustBench ranks by; evaluate again with "
+            "--attacks=autoattack.",
         )
 
     def test_another_version_of_it(self, folder):

@@ -18,6 +18,11 @@ _FOLDER = "adversarial"
 _LONGEST_NAME = 100
 
 
+def remove(directory):
+    """Removes the images of an earlier evaluation from a report's folder."""
+    shutil.rmtree(pathlib.Path(directory, _FOLDER), ignore_errors=True)
+
+
 class Writer:
     """Writes the images of one attack after the other, then all at once.
 
@@ -78,9 +83,8 @@ class Writer:
         """Writes the worst case, and puts all files where they belong."""
         limits = self._threat.norm, self._threat.epsilon
         self._write(results.WORST_CASE, self._worst, self._fallen, limits)
-        place = self._directory / _FOLDER
-        shutil.rmtree(place, ignore_errors=True)
-        os.replace(self._temporary, place)
+        remove(self._directory)
+        os.replace(self._temporary, self._directory / _FOLDER)
 
     def _write(self, name, made, broken, limits):
         image, prediction = made

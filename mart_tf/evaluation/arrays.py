@@ -15,6 +15,9 @@ def arrays(dataset, max_examples=None):
             `(images, labels)` or `({"image", "index"}, label, weight)`.
         max_examples: Take no more than this many, the first ones.
 
+    Returns:
+        Images, labels, and whether there are more than these.
+
     Raises:
         ValueError: If there are none, too few labels, or no end of them.
     """
@@ -37,7 +40,8 @@ def arrays(dataset, max_examples=None):
             f"There are {len(images)} images and {len(labels)} labels; "
             "expected one label for each image."
         )
-    return images[:max_examples], labels[:max_examples]
+    more = max_examples is not None and len(images) > max_examples
+    return images[:max_examples], labels[:max_examples], more
 
 
 def check_images(images, threat):
@@ -89,7 +93,8 @@ def _collect(dataset, max_examples):
         images.append(image.numpy()[rows])
         labels.append(label.numpy()[rows])
         count += len(images[-1])
-        if max_examples is not None and count >= max_examples:
+        # One more than are taken tells whether there are more.
+        if max_examples is not None and count > max_examples:
             break
     if not images:
         raise ValueError("The dataset is empty; expected at least one batch.")

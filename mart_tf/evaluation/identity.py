@@ -8,8 +8,8 @@ from mart_tf.evaluation import unfinished
 
 # How many images are asked for, and how many more between them.
 _ASKED = 250
-# Of the greatest logit: rounding stays below it, on a GPU too.
-_ROUNDING = 1e-3
+# Of how many of them the scores are kept, beside the classes.
+_SCORED = 4
 
 
 def of(subject, images, threat):
@@ -17,7 +17,7 @@ def of(subject, images, threat):
 
     Weights alone do not say what is computed with them: a layer without any,
     before the same network, makes another model, and may leave its answers to
-    natural images as they are.
+    natural images as they are; behind it, it may leave the classes.
 
     Args:
         subject: A `subjects.Subject`.
@@ -27,16 +27,21 @@ def of(subject, images, threat):
     """
     some = tf.constant(images[:_ASKED])
     between = threat.random_start(some, noise.seeds(0, tf.range(len(some))))
-    answers = [_classes(subject, asked) for asked in (some, between)]
+    answers = [_answers(subject, asked) for asked in (some, between)]
     if subject.weights is None:
         return [subject.name, subject.outputs, answers]
     return [subject.outputs, unfinished.digest(subject.weights()), answers]
 
 
-def _classes(subject, images):
-    """The class of each image; None of a model that draws random numbers."""
+def _answers(subject, images):
+    """Classes, and some scores; None of a model that draws random numbers."""
     first, second = (np.asarray(subject.classify(images)) for _ in range(2))
-    scale = np.abs(first[np.isfinite(first)]).max(initial=0.0)
-    if not np.allclose(first, second, 0.0, _ROUNDING * scale, equal_nan=True):
+    if not unfinished.close(first, second):
         return None
-    return np.argmax(first, axis=1).tolist()
+    return {
+        "classes": np.argmax(first, axis=1).tolist(),
+        unfinished.SCORES: [
+            [float(score) if np.isfinite(score) else None for score in scores]
+            for scores in first[:_SCORED]
+        ],
+    }

@@ -104,6 +104,7 @@ def _check_range(subject, threat):
 
 def _radii(radii, threat):
     """The radii of a sweep, rising, as those of threat models."""
+    radii = list(radii)
     for epsilon in radii:
         dataclasses.replace(threat, epsilon=epsilon)
     return sorted({float(epsilon) for epsilon in radii})

@@ -20,6 +20,7 @@ from mart_tf import evaluation
 from mart_tf import files
 from mart_tf import places
 from mart_tf import threat as threat_model
+from mart_tf.data import sampling
 from mart_tf.evaluation import adversarial
 from mart_tf.evaluation import arrays
 from mart_tf.evaluation import doubts
@@ -128,7 +129,7 @@ def evaluate_robustness(
     if batch_size < 1:
         raise ValueError(f"batch_size is {batch_size}; expected at least 1.")
     specs = evaluation.resolve(attacks, surrogate=surrogate is not None)
-    images, labels = arrays.arrays(dataset, max_examples)
+    images, labels, more = arrays.arrays(dataset, max_examples)
     plan = planning.plan(
         planning.Model(model, outputs, surrogate),
         images,
@@ -168,7 +169,7 @@ def evaluate_robustness(
             )
         facts = facts or {}
         made = report.Report(
-            **_facts(plan, facts, max_examples, class_names),
+            **_facts(plan, facts, more, class_names),
             threat=threat,
             settings={
                 "seed": seed,
@@ -192,7 +193,10 @@ def evaluate_robustness(
             ),
         )
         if directory is not None:
-            measured.close()
+            if save_adversarial:
+                measured.close()
+            else:
+                adversarial.remove(directory)
             made.save(directory)
             kept.clear()
         return made
@@ -239,7 +243,7 @@ def _corrupted(name, made, plan):
         made: As of `evaluate_robustness`.
         plan: The `planning.Plan`.
     """
-    images, labels = arrays.arrays(made() if callable(made) else made, None)
+    images, labels, _ = arrays.arrays(made() if callable(made) else made)
     shape = plan.images.shape[1:]
     if images.shape[1:] != shape:
         raise ValueError(
@@ -250,16 +254,15 @@ def _corrupted(name, made, plan):
     return images, arrays.check_labels(labels, plan.subject.classes, None)
 
 
-def _facts(plan, given, max_examples, class_names):
+def _facts(plan, given, more, class_names):
     """What a report says of its model and data, beside what is given."""
     model = {**given.get("model", {}), **_described(plan.subject)}
     if plan.surrogate:
         model["surrogate"] = _described(plan.surrogate)
-    count = len(plan.images)
     data = {
-        "sample": "first" if count == max_examples else "all",
+        "sample": sampling.FIRST if more else sampling.ALL,
         **given.get("data", {}),
-        "examples": count,
+        "examples": len(plan.images),
         "image_shape": list(plan.images.shape[1:]),
         "classes": plan.subject.classes,
         "class_names": list(class_names) if class_names else None,

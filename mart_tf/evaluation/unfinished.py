@@ -20,6 +20,10 @@ from mart_tf.data import archives
 # Of an evaluation, in the folder of its report.
 FOLDER = "partial"
 _IDENTITY = "identity.json"
+# What stands under this name in an identity is the same but for rounding.
+SCORES = "scores"
+# Of the greatest score: rounding stays below it, on a GPU too.
+_ROUNDING = 1e-3
 # The name of what is kept beside the arrays of a piece.
 _CHECKSUM = "sha256"
 
@@ -99,6 +103,19 @@ def digest(arrays):
     return sha256.hexdigest()
 
 
+def close(first, second):
+    """Whether scores are the same but for rounding.
+
+    Args:
+        first, second: Arrays, or lists of the same shape; None is NaN.
+    """
+    first, second = (np.array(each, np.float64) for each in (first, second))
+    if first.shape != second.shape:
+        return False
+    scale = np.abs(first[np.isfinite(first)]).max(initial=0.0)
+    return np.allclose(first, second, 0.0, _ROUNDING * scale, equal_nan=True)
+
+
 def _read(path):
     """What tells an evaluation from others; None if that is damaged."""
     try:
@@ -109,13 +126,27 @@ def _read(path):
 
 
 def _check_same(folder, earlier, identity):
-    different = [key for key in identity if earlier.get(key) != identity[key]]
+    different = [
+        key for key in identity if not _same(earlier.get(key), identity[key])
+    ]
     if different:
         raise ValueError(
             f"{folder} holds an unfinished evaluation with another "
             f"{' and '.join(different)}; finish it with the settings that it "
             "began with, or remove that folder."
         )
+
+
+def _same(one, other):
+    """Whether two JSON values are the same, scores but for rounding."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(
+            (close if key == SCORES else _same)(one[key], other[key])
+            for key in one
+        )
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_same, one, other))
+    return one == other
 
 
 def _checksum(key, arrays):

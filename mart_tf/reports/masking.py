@@ -8,7 +8,6 @@ another as `differences.is_stronger` says.
 
 import dataclasses
 import itertools
-import math
 
 import numpy as np
 
@@ -51,13 +50,12 @@ class Sign:
     evidence: str
 
 
-def signs(report, classes=None):
+def signs(report, chance=0.0):
     """The seven signs, in the order of docs/evaluation.md.
 
     Args:
         report: A `Report`; `results`, `threat`, `sweep` and `traces` are read.
-        classes: Number of classes, which chance follows from (sign 4);
-            default: so many that chance is below 5 %.
+        chance: The accuracy of the best constant answer (sign 4), in [0, 1].
 
     Returns:
         A tuple of seven `Sign`s.
@@ -73,10 +71,10 @@ def signs(report, classes=None):
         _more_steps(results, report.threat),
         _transfer(results),
         _gradient_free(results),
-        _growing_epsilon(report.sweep, report.threat, examples, classes),
+        _growing_epsilon(report.sweep, report.threat, examples, chance),
         _restarts_and_loss(results, report.traces),
         _autoattack(results),
-        _cross_entropy(results),
+        _cross_entropy(results, report.threat),
     )
     return tuple(
         Sign(question, *answer)
@@ -144,7 +142,7 @@ def _gradient_free(results):
     return _challenge(white_box, attacks, _NOISE)
 
 
-def _growing_epsilon(sweep, threat, examples, classes):
+def _growing_epsilon(sweep, threat, examples, chance):
     half = 0.5 * (threat.pixel_max - threat.pixel_min)
     further = (
         f"sweep up to {bounds.spelled(half)}"
@@ -168,7 +166,7 @@ def _growing_epsilon(sweep, threat, examples, classes):
         return PASSED, f"{said}, where the sweep ends, and never rises."
     if threat.norm != "linf" or epsilon < 0.999 * half:
         return NOT_TESTED, f"{said}, where the sweep ends: {further}."
-    line = max(line, 1.0 / (classes or math.inf))
+    line = max(line, chance)
     if not differences.exceeds(accuracy, line, examples, _NOISE):
         return PASSED, (
             f"{said}, not above {line:.2%} by more than noise, and never rises."
@@ -259,7 +257,7 @@ def _autoattack(results):
     return _challenge(strongest, ensembles, _LARGE)
 
 
-def _cross_entropy(results):
+def _cross_entropy(results, threat):
     by_objective = {"cross_entropy": [], "margin": []}
     for result in results:
         if result.access == "gradients":
@@ -267,7 +265,9 @@ def _cross_entropy(results):
     pairs = [
         (slow, fast)
         for slow, fast in itertools.product(*by_objective.values())
-        if _steps(slow) == _steps(fast) and _restarted(slow) == _restarted(fast)
+        if _steps(slow) == _steps(fast)
+        and _restarted(slow) == _restarted(fast)
+        and _leads_as_far(slow, fast, threat)
     ]
     if not pairs:
         return NOT_TESTED, (
@@ -279,6 +279,15 @@ def _cross_entropy(results):
             return FAILED, _against(fast, slow)
     compared = {result.name: result for pair in pairs for result in pair}
     return PASSED, f"{_shown(*compared.values())}."
+
+
+def _leads_as_far(slow, fast, threat):
+    """Whether the steps of the first lead as far as the second's, or across."""
+    reach, other = slow.nature.reach, fast.nature.reach
+    across = 2.0 * threat.epsilon
+    if reach is None:
+        return True
+    return reach > 0.999 * min(across, across if other is None else other)
 
 
 def _challenge(holder, attacks, least):

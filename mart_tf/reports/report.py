@@ -22,9 +22,11 @@ from mart_tf import files
 from mart_tf import threat as threat_model
 from mart_tf.data import sampling
 from mart_tf.reports import corruptions as common
+from mart_tf.reports import masking
 from mart_tf.reports import page
 from mart_tf.reports import plots
 from mart_tf.reports import results as evaluated
+from mart_tf.reports import robustbench
 from mart_tf.reports import saved
 from mart_tf.reports import terminal
 
@@ -113,9 +115,14 @@ class Report:
     @functools.cached_property
     def signs(self):
         """The signs of gradient masking, a tuple of `masking.Sign`."""
-        from mart_tf.reports import masking
+        return masking.signs(self, self._chance)
 
-        return masking.signs(self, self.data["classes"])
+    @property
+    def _chance(self):
+        """The accuracy of the best answer that is the same for all images."""
+        if self.labels is None:
+            return 1.0 / self.data["classes"]
+        return np.bincount(self.labels).max() / len(self.labels)
 
     def as_json(self):
         """The content of report.json."""
@@ -202,7 +209,7 @@ class Report:
             figures
             | {"outcomes.npz": arrays.getvalue()}
             | {name: value.encode() for name, value in text.items()},
-            stale=[f"{name}.png" for name in plots.NAMES],
+            stale=[robustbench.FILE] + [f"{name}.png" for name in plots.NAMES],
         )
 
     def __str__(self):

@@ -3,8 +3,9 @@
 Croce et al. (NeurIPS 2021 Datasets and Benchmarks); the keys are those of
 `model_info/DATASET/THREAT_MODEL/NAME.json` in its repository. What a report
 cannot know (paper, authors, venue, ...) is null there, for the authors to fill
-in, as RobustBench's own tool leaves it. Where AutoAttack ran without one of its
-attacks, as in l2 without Square, `footnote` says so.
+in, as RobustBench's own tool leaves it. `footnote` says where AutoAttack ran
+without one of its attacks, as in l2 without Square, and what the report warns
+of; `unreliable` is true where a sign of gradient masking failed.
 """
 
 import json
@@ -17,6 +18,8 @@ FILE = "robustbench.json"
 # Of AutoAttack, in RobustBench's rules: the ensemble as published.
 _VERSION = "standard"
 _ENSEMBLE = ("apgd_ce", "apgd_t", "fab_t", "square")
+# As `masking` writes it.
+_FAILED = "failed"
 
 
 def model_info(report, whence):
@@ -36,15 +39,15 @@ def model_info(report, whence):
     found = [
         attack
         for attack in report["attacks"]
-        if attack["name"].partition(":")[0] == "autoattack"
+        if _is_autoattack(attack)
         and attack["parameters"].get("version") == _VERSION
     ]
     if not found:
         listed = ", ".join(attack["name"] for attack in report["attacks"])
         raise ValueError(
-            f"The report in {whence} has no AutoAttack (its attacks: "
-            f"{listed or 'none'}), which RobustBench ranks by; evaluate again "
-            "with --attacks=autoattack."
+            f"The report in {whence} has no AutoAttack in its version "
+            f"{_VERSION} (its attacks: {listed or 'none'}), which RobustBench "
+            "ranks by; evaluate again with --attacks=autoattack."
         )
     data = report["data"]
     split = data.get("split", "test")
@@ -75,8 +78,8 @@ def model_info(report, whence):
         "clean_acc": _percent(report["natural"]["accuracy"]),
         "reported": None,
         "autoattack_acc": _percent(found[0]["accuracy"]),
-        "footnote": _footnote(found[0]["parameters"]["attacks"]),
-        "unreliable": False,
+        "footnote": _footnote(found[0]["parameters"]["attacks"], report),
+        "unreliable": any(_failed(report)),
     }
 
 
@@ -99,15 +102,34 @@ def save(path):
     return file, content
 
 
-def _footnote(attacks):
-    """What ran in place of the ensemble; None where it was that."""
-    if tuple(attacks) == _ENSEMBLE:
-        return None
-    missing = [name for name in _ENSEMBLE if name not in attacks]
-    return (
-        f"AutoAttack by mart_tf without {' and '.join(missing)}: "
-        f"{', '.join(attacks)} ran."
+def _is_autoattack(attack):
+    # Of the Python API's instances the name is the class's.
+    nature = attack.get("nature") or {}
+    return nature.get("kind") == "AutoAttack" or (
+        attack["name"].partition(":")[0] == "autoattack"
     )
+
+
+def _failed(report):
+    """The signs of gradient masking that failed, each with its evidence."""
+    return [
+        f"{sign['question']} No: {sign['evidence']}"
+        for sign in report["signs"]
+        if sign["verdict"] == _FAILED
+    ]
+
+
+def _footnote(attacks, report):
+    """What ran in place of the ensemble, and what is doubtful; or None."""
+    said = [*report["warnings"], *_failed(report)]
+    if tuple(attacks) != _ENSEMBLE:
+        missing = [name for name in _ENSEMBLE if name not in attacks]
+        said.insert(
+            0,
+            f"AutoAttack by mart_tf without {' and '.join(missing)}: "
+            f"{', '.join(attacks)} ran.",
+        )
+    return " ".join(said) or None
 
 
 def _radius(norm, epsilon):

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import statistics
+import zlib
 
 from mart_tf import bounds
 from mart_tf.reports import report
@@ -18,6 +19,7 @@ from mart_tf.reports import template
 ABSENT = "–"
 WORST = "worst case"
 _SEED = "seed"
+_CHECKPOINT = "checkpoint"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Row:
         threat, data: The threat model and the examples, in words.
         parameters: Those of each attack.
         settings: What training was told, plain values by name, as far as it
-            is known.
+            is known, and which checkpoint was evaluated.
         runs: Accuracies of each run by its heading: more than one of a model
             under several seeds.
     """
@@ -46,6 +48,9 @@ class Row:
             content = content.as_json()
         natural, attacks = content["natural"], content["attacks"]
         threat, data = content["threat_model"], content["data"]
+        settings, model = settings or {}, content["model"]
+        if settings and "checkpoint" in model:
+            settings = settings | {_CHECKPOINT: model["checkpoint"]}
         accuracies = {"natural": float(natural["accuracy"])}
         for attack in attacks:
             accuracies[_label(attack)] = float(attack["accuracy"])
@@ -54,8 +59,8 @@ class Row:
             f"{threat['norm']}, epsilon {bounds.spelled(threat['epsilon'])}, "
             f"pixels {threat['pixel_min']:g} to {threat['pixel_max']:g}",
             _data(data),
-            {_label(attack): attack["parameters"] for attack in attacks},
-            settings or {},
+            {_label(attack): _parameters(attack, model) for attack in attacks},
+            settings,
             {heading: accuracies},
         )
 
@@ -140,11 +145,11 @@ class Comparison:
         shared = set.intersection(
             *(set(row.accuracies) for row in rows.values())
         )
-        if shared != set(columns):
-            shared.remove(WORST)
-            notes.append("The worst case is over the attacks of its own model.")
         # With another epsilon, steps have another size anyway.
         different = _set_differently(rows.values(), columns) if same else []
+        if different or shared != set(columns):
+            shared.remove(WORST)
+            notes.append("The worst case is over the attacks of its own model.")
         if different:
             notes.append(f"Not with the same settings: {', '.join(different)}.")
         if len(rows) < len(single):
@@ -272,7 +277,9 @@ def _data(data):
     parts.append(f"{data['examples']} examples of shape {shape}")
     if data.get("rows"):
         first = ", ".join(map(str, data["rows"][:3]))
-        parts.append(f"a sample (rows {first}, ...)")
+        # Rising rows of two large samples may begin alike.
+        all_rows = zlib.crc32(json.dumps(data["rows"]).encode())
+        parts.append(f"a sample (rows {first}, ..., CRC-32 {all_rows:08x})")
     return ", ".join([*parts, f"{data['classes']} classes"])
 
 
@@ -284,6 +291,15 @@ def _label(entry):
     radius = entry.get("radius", entry["parameters"].get("radius", math.nan))
     radius = bounds.spelled(radius)
     return f"{entry['name']} ({entry['norm']}, radius {radius})"
+
+
+def _parameters(attack, model):
+    """The settings of an attack, among them the surrogate it was made on."""
+    if attack["access"] != "surrogate":
+        return attack["parameters"]
+    surrogate = model.get("surrogate") or {}
+    made_on = surrogate.get("weights") or surrogate.get("name")
+    return attack["parameters"] | {"surrogate": made_on}
 
 
 def _set_differently(rows, columns):
