@@ -26,6 +26,9 @@ _LISTING, _MEMBERS = 2**20, 1000
 # JSON and CSV, in bytes: the rows of ten times ImageNet.
 TEXT = 2**28
 
+# Of an image that a network is to take, or to take resized: 4,096 x 4,096.
+MOST_PIXELS = 2**24
+
 # What numpy and zipfile raise on an archive that is not as it was written: of
 # another compression NotImplementedError, of one with a password RuntimeError.
 DAMAGE = (

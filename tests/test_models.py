@@ -14,6 +14,7 @@ import tensorflow as tf
 from mart_tf import models
 from mart_tf.models import loading
 from mart_tf.models import names
+from mart_tf.models import outputs as model_outputs
 from mart_tf.models import preactivation
 from mart_tf.models import rebuilding
 from mart_tf.models import resnet
@@ -763,6 +764,31 @@ class TestSoftmax:
             )
         assert not loading.ends_in_softmax(model)
         assert loading.ends_in_softmax(softmax)
+
+    @pytest.mark.parametrize(
+        ("last", "name"),
+        [
+            ([keras.layers.Dense(2, activation="sigmoid")], "sigmoid"),
+            ([keras.layers.Activation("tanh")], "tanh"),
+            (
+                [keras.layers.Dense(2, activation="hard_sigmoid")],
+                "hard_sigmoid",
+            ),
+            ([keras.layers.ReLU(), keras.layers.Dense(2)], None),
+            ([keras.layers.Softmax()], None),
+        ],
+    )
+    def test_bounded_scores_are_told(self, last, name):
+        model = self.build(*last)
+        assert loading.squashed(model) == name
+        inputs = keras.Input((3,))
+        model = keras.Model(inputs, keras.ops.sigmoid(inputs))
+        assert loading.squashed(model) == "sigmoid"
+
+    def test_bounded_scores_are_refused(self):
+        model = self.build(keras.layers.Dense(3, activation="sigmoid"))
+        with pytest.raises(ValueError, match="in a sigmoid, which bounds its"):
+            model_outputs.check_declared(model, "logits")
 
     def test_a_softmax_inside_is_not_at_the_end(self):
         model = self.build(keras.layers.Softmax(), keras.layers.Dense(3))

@@ -9,6 +9,7 @@ import pathlib
 import resource
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import threading
@@ -65,6 +66,17 @@ def _cnn(activation=None):
     features = keras.layers.Dense(64, activation="relu")(features)
     scores = keras.layers.Dense(10, activation=activation, dtype="float32")
     return keras.Model(images, scores(features), name="cnn")
+
+
+def _png_header(width, height):
+    """The first bytes of a PNG, as far as its size."""
+    return b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + struct.pack(">II", width, height)
+
+
+def _blank_jpeg(width, height):
+    file = io.BytesIO()
+    Image.new("L", (width, height)).save(file, "JPEG")
+    return file.getvalue()
 
 
 def _session(version):
@@ -204,6 +216,54 @@ class TestCppRuntime:
         with pytest.raises(ValueError, match="does not run on TensorFlow's C"):
             _served(damaged, digits)
 
+    def test_runs_no_module_of_the_working_directory(
+        self, version, digits, tmp_path, monkeypatch
+    ):
+        """Which may be somebody else's, or happen to have such a name."""
+        (tmp_path / "zipfile.py").write_text("raise ValueError('run')")
+        monkeypatch.chdir(tmp_path)
+        assert _served(version, digits)["logits"].shape == (len(digits), 10)
+
+    @pytest.mark.parametrize(
+        ("encoded", "said"),
+        [
+            # What a PNG of a few bytes may say of itself.
+            (_png_header(4097, 4096), "more than 16,777,216 pixels"),
+            (_png_header(2**31 - 1, 2**31 - 1), "more than 16,777,216 pixels"),
+            (_png_header(2**32 - 1, 2**32 - 1), "more than 16,777,216 pixels"),
+            (_blank_jpeg(4096, 4097), "more than 16,777,216 pixels"),
+            (b"", "neither PNG nor JPEG"),
+            (b"GIF89a" + bytes(40), "neither PNG nor JPEG"),
+            (b"\x89PNG\r\n\x1a\n", "neither PNG nor JPEG"),
+        ],
+    )
+    def test_an_image_is_refused_before_it_is_decoded(
+        self, version, encoded, said
+    ):
+        signature = verification.signature(version, "image_bytes")
+        tensors = verification.tensors(signature)
+        with (
+            c_api.Session(version, **tensors) as session,
+            pytest.raises(c_api.StatusError, match=said) as refused,
+        ):
+            session.run({"image_bytes": np.array([encoded], object)})
+        assert refused.value.code == "INVALID_ARGUMENT"
+
+    def test_a_large_image_is_resized(self, version):
+        file = io.BytesIO()
+        Image.new("L", (4096, 4096), 255).save(file, "PNG")
+        white = np.ones((1, 8, 8, 1), np.float32)
+        [default, encoded] = verification.run(
+            version,
+            [
+                ("serving_default", white),
+                ("image_bytes", np.array([file.getvalue()], object)),
+            ],
+        )
+        np.testing.assert_allclose(
+            default["logits"], encoded["logits"], atol=1e-4
+        )
+
     def test_says_so_where_tensorflow_was_imported(
         self, version, digits, tmp_path
     ):
@@ -262,8 +322,25 @@ class TestVersions:
                 assert os.listdir(path) == [writer]
 
     def test_a_server_of_another_user_can_read_it(self, tmp_path):
-        path = versions.write(tmp_path, lambda hidden: None)
-        assert os.stat(path).st_mode & 0o777 == 0o755
+        def fill(hidden):
+            os.mkdir(os.path.join(hidden, "variables"))
+            _touch(os.path.join(hidden, "variables"), "variables.index")
+
+        before = os.umask(0o077)
+        try:
+            path = versions.write(tmp_path, fill)
+        finally:
+            os.umask(before)
+        path = pathlib.Path(path)
+        modes = {
+            name.relative_to(path).as_posix(): name.stat().st_mode & 0o777
+            for name in (path, *path.rglob("*"))
+        }
+        assert modes == {
+            ".": 0o755,
+            "variables": 0o755,
+            "variables/variables.index": 0o644,
+        }
 
     @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
     def test_a_failure_leaves_nothing(self, tmp_path, error):

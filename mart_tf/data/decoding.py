@@ -9,9 +9,6 @@ from PIL import Image
 
 from mart_tf import limits
 
-# Of an image that is not resized: a network is to take it as it is.
-MOST_PIXELS = 4096 * 4096
-
 # Whatever else Pillow reads, PostScript among it, is no image of a data set.
 # A file's own bytes say which it is, not its name.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "WEBP")

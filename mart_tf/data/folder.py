@@ -178,10 +178,10 @@ def _common(paths, size):
         kind, height, width = decoding.header(path)
         # The first image of each kind and size stands for the others.
         shape = (size or height, size or width)
-        if shape[0] * shape[1] > decoding.MOST_PIXELS:
+        if shape[0] * shape[1] > limits.MOST_PIXELS:
             raise ValueError(
                 f"{path} has {height}x{width} pixels; expected at most "
-                f"{decoding.MOST_PIXELS:,}: give all images a smaller size "
+                f"{limits.MOST_PIXELS:,}: give all images a smaller size "
                 "with the option size, such as :size=64."
             )
         first_of.setdefault((kind, shape), path)

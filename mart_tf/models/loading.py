@@ -1,6 +1,7 @@
 """A classifier from what a user names: a table's, a file's, a function's."""
 
 import inspect
+import re
 
 import keras
 import numpy as np
@@ -12,6 +13,9 @@ from mart_tf.models import hdf5
 from mart_tf.models import names
 from mart_tf.models import rebuilding
 from mart_tf.models import single
+
+# Activations, and operations of these names, whose values are bounded.
+_BOUNDED = {"sigmoid", "hard_sigmoid", "tanh", "hard_tanh", "softsign", "relu6"}
 
 
 def build(
@@ -129,6 +133,23 @@ def ends_in_softmax(model, images=None):
             return False
         images = np.random.default_rng(0).random((8, *shape[1:]), "float32")
     return are_probabilities(model(images, training=False))
+
+
+def squashed(model):
+    """The name of the bounded activation that a model ends in, or None.
+
+    Of the scores that it leaves a softmax makes nearly equal probabilities, and
+    where it is flat it has no gradient to follow. A softmax is none of them.
+    """
+    last = _last_operation(model)
+    names = [type(last).__name__]
+    names.append(getattr(getattr(last, "activation", None), "__name__", ""))
+    for name in names:
+        # Operations are named `Sigmoid`, functions `sigmoid`.
+        plain = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).lower()
+        if plain in _BOUNDED:
+            return plain
+    return None
 
 
 def are_probabilities(scores):

@@ -82,7 +82,7 @@ def logits(scores, kind):
 
 
 def check_declared(classifier, kind):
-    """Refuses several inputs or outputs, an unknown kind, a hidden softmax.
+    """Refuses several inputs or outputs, an unknown kind, bounded scores.
 
     Raises:
         ValueError: With advice.
@@ -94,6 +94,13 @@ def check_declared(classifier, kind):
         raise ValueError(
             "The classifier ends in a softmax, where logits are expected; "
             f"{_ADVICE}."
+        )
+    squashed = loading.squashed(classifier)
+    if squashed is not None:
+        raise ValueError(
+            f"The classifier ends in a {squashed}, which bounds its scores, "
+            "where logits are expected: softmax makes them nearly equal, and "
+            "attacks find no gradient; give the network without it."
         )
 
 

@@ -12,6 +12,7 @@ import dataclasses
 import tensorflow as tf
 
 from mart_tf import choices
+from mart_tf import limits
 from mart_tf import options
 from mart_tf.models import outputs as model_outputs
 
@@ -25,6 +26,8 @@ FEATURE = "image/encoded"
 
 # What a decoder can give: grey, red-green-blue, the same with opacity.
 _CHANNELS = (1, 3, 4)
+# As far as a PNG's size stands in it, and less than any JPEG has.
+_LEAST_BYTES = 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +134,10 @@ def functions(classifier, asked):
 def decode(image_bytes, image_shape, pixel_range):
     """Images as a classifier takes them, from encoded ones.
 
+    A small file may hold a large image: how large is read before it is decoded,
+    and one of more pixels than `limits.MOST_PIXELS` refused. Images are decoded
+    one after the other.
+
     Args:
         image_bytes: PNG or JPEG, strings `[batch]`.
         image_shape: Height, width and channels.
@@ -143,6 +150,8 @@ def decode(image_bytes, image_shape, pixel_range):
     low, high = pixel_range
 
     def one(encoded):
+        with tf.control_dependencies(_size_checked(encoded)):
+            encoded = tf.identity(encoded)
         # Either decodes both. TensorFlow's default for JPEG is fast, and up to
         # 10 of 255 levels off; a JPEG has no opacity.
         if channels == 4:
@@ -151,12 +160,11 @@ def decode(image_bytes, image_shape, pixel_range):
             image = tf.io.decode_jpeg(
                 encoded, channels=channels, dct_method="INTEGER_ACCURATE"
             )
-        image = tf.cast(image, tf.float32)
         same = tf.reduce_all(tf.equal(tf.shape(image)[:2], [height, width]))
         # Not resized where nothing changes, so that no rounding comes in.
         image = tf.cond(
             same,
-            lambda: image,
+            lambda: tf.cast(image, tf.float32),
             lambda: tf.clip_by_value(
                 tf.image.resize(image, [height, width], antialias=True),
                 0.0,
@@ -167,9 +175,55 @@ def decode(image_bytes, image_shape, pixel_range):
 
     # Another rank would abort the server's process.
     image_bytes = tf.ensure_shape(image_bytes, [None])
-    levels = tf.map_fn(one, image_bytes, fn_output_signature=tf.float32)
+    levels = tf.map_fn(
+        one,
+        image_bytes,
+        parallel_iterations=1,
+        fn_output_signature=tf.float32,
+    )
     levels = tf.ensure_shape(levels, [None, *image_shape])
     return low + levels / 255.0 * (high - low)
+
+
+def _size_checked(encoded):
+    """Assertions that an encoded image is one, and not too large."""
+    whole = tf.strings.length(encoded) >= _LEAST_BYTES
+    padded = encoded + b"\0" * _LEAST_BYTES
+    is_png = tf.equal(tf.strings.substr(padded, 0, 4), b"\x89PNG")
+    is_jpeg = tf.equal(tf.strings.substr(padded, 0, 3), b"\xff\xd8\xff")
+
+    def of_png():
+        # Width and height, the first of its header.
+        sizes = tf.io.decode_raw(
+            tf.strings.substr(padded, 16, 8), tf.int32, little_endian=False
+        )
+        return tf.cast(sizes, tf.int64)
+
+    def of_jpeg():
+        shape = tf.io.extract_jpeg_shape(encoded, output_type=tf.int32)
+        return tf.cast(shape[:2], tf.int64)
+
+    sides = tf.case(
+        [(whole & is_png, of_png), (whole & is_jpeg, of_jpeg)],
+        default=lambda: tf.ones([2], tf.int64),
+    )
+    most = limits.MOST_PIXELS
+    # Beyond int32 a side of a PNG is negative here; no product overflows.
+    fits = tf.reduce_all((sides > 0) & (sides <= most))
+    return [
+        tf.debugging.Assert(
+            whole & (is_png | is_jpeg),
+            ["An encoded image is neither PNG nor JPEG."],
+        ),
+        tf.debugging.Assert(
+            fits & (tf.reduce_prod(sides) <= most),
+            [
+                f"An encoded image has more than {most:,} pixels; send a "
+                "smaller one. Its sides:",
+                sides,
+            ],
+        ),
+    ]
 
 
 def _no_encoded_images(image_shape):

@@ -68,7 +68,8 @@ def _start(folder):
         "CUDA_VISIBLE_DEVICES": "-1",
     }
     process = subprocess.run(
-        [sys.executable, "-m", __name__, folder],
+        # -P: what lies in the working directory is no module of its own.
+        [sys.executable, "-P", "-m", __name__, folder],
         env=environment,
         capture_output=True,
         text=True,

@@ -107,8 +107,7 @@ def write(directory, fill):
     try:
         hidden = _hidden(directory)
         fill(hidden)
-        # mkdtemp made it private, and a server runs as another user.
-        os.chmod(hidden, 0o755)
+        _show(hidden)
         return _publish(hidden, directory)
     except BaseException:
         if hidden is not None:
@@ -118,6 +117,16 @@ def write(directory, fill):
             for path in missing:
                 path.rmdir()
         raise
+
+
+def _show(folder):
+    """Lets everybody read a folder: a server runs as another user.
+
+    mkdtemp made it private, and so may this user's umask what is in it.
+    """
+    os.chmod(folder, 0o755)
+    for path in pathlib.Path(folder).rglob("*"):
+        path.chmod(0o755 if path.is_dir() else 0o644)
 
 
 def _upload(local, url):
