@@ -359,7 +359,7 @@ def _task(path, alone):
     )
     places.check_folder("--output", task.output, "the report")
     if _DATASET.value is not None:
-        task = dataclasses.replace(task, validation_images=None)
+        task = dataclasses.replace(task, validation_images=None, run=None)
     data.check(
         task.dataset,
         data_dir=task.data_dir,
@@ -436,7 +436,10 @@ def _evaluate(task):
         download=_DOWNLOAD.value,
         validation_images=task.validation_images,
     )
-    split = parts.select(dataset, parts.parse(_SPLIT.value))
+    part = parts.parse(_SPLIT.value)
+    if task.run is not None:
+        task.run.check_data(dataset, part.name)
+    split = parts.select(dataset, part)
     sample = data.sample(split, _MAX_EXAMPLES.value, _SEED.value)
     images = data.spread(sample.images, task.pixel_range)
     threat = threat_model.ThreatModel(

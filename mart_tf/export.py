@@ -180,6 +180,8 @@ def _written(task, not_attacked):
         dataset = data.load(
             task.dataset, data_dir=task.data_dir, download=_DOWNLOAD.value
         )
+        if task.run is not None:
+            task.run.check_data(dataset, "test")
         names = names or dataset.class_names
         trial, sample = _trial(task, dataset, threat, classifier, outputs)
         others = _others(trial, dataset.train, task.pixel_range)

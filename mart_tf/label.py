@@ -270,13 +270,7 @@ def _pick_subsets(task, classifier, author):
         validation_images=run.config.validation_images,
         **task.where,
     )
-    loaded = (list(dataset.image_shape), list(dataset.class_names))
-    if loaded != (run.image_shape, run.class_names):
-        raise ValueError(
-            f"{dataset.name} is not as it was when {run.workdir} was "
-            "trained: its images or classes differ; train again on this data, "
-            "or restore the other."
-        )
+    run.check_data(dataset)
     folder = pathlib.Path(_SUBSETS.value)
     wrong, right = labeling.pick_subsets(
         classifier,

@@ -113,6 +113,13 @@ def test_is_not_gone_on_with(run, change):
     assert (place / "run" / "run.json").read_bytes() == before
 
 
+def test_an_image_in_the_place_of_another(run):
+    kind, place = run
+    path = place / "data" / ("." if kind == "carved" else "train") / "ant"
+    Image.fromarray(np.zeros((4, 4), np.uint8)).save(path / "00.png")
+    programs.assert_refused(_go_on(place), "its training set has changed;")
+
+
 @pytest.mark.parametrize("change", _CHANGES)
 @pytest.mark.parametrize("program", [_evaluate, _export])
 def test_is_neither_evaluated_nor_exported(run, change, program):

@@ -158,3 +158,49 @@ class TestCheck:
         subprocess.run(
             [sys.executable, "-c", textwrap.dedent(code)], check=True
         )
+
+
+class TestSource:
+    """One that a user's own function returns is looked at as all are."""
+
+    def _made(self, train, test=None, names=("a", "b", "c")):
+        return lambda: splits.Source(
+            names,
+            splits.memory_split(*train),
+            test and splits.memory_split(*test),
+        )
+
+    @pytest.mark.parametrize(
+        ("train", "test", "said"),
+        [
+            (
+                (np.zeros([9, 4, 4, 1], np.uint8), np.arange(9) % 4),
+                None,
+                "The training set holds the label 3, and there are 3 class",
+            ),
+            (
+                (np.zeros([9, 4, 4, 1], np.uint8), np.arange(9) % 3),
+                (np.zeros([9, 4, 4, 1], np.uint8), np.arange(9) % 3 - 1),
+                "The test set holds the label -1, and there are 3 class names",
+            ),
+            (
+                (np.full([9, 4, 4, 1], 255.0, np.float32), np.arange(9) % 3),
+                None,
+                "train set of .* holds the pixel 255.0; expected floating poi",
+            ),
+            (
+                (np.zeros([9, 4, 4, 1], np.uint8), np.arange(9) % 3),
+                (np.zeros([9, 5, 4, 1], np.uint8), np.arange(9) % 3),
+                r"of shape \(4, 4, 1\) and test images of \(5, 4, 1\)",
+            ),
+        ],
+    )
+    def test_is_refused(self, train, test, said):
+        with pytest.raises(ValueError, match=said):
+            data.load(self._made(train, test))
+
+    def test_is_kept_as_splits_are(self):
+        images = np.full([9, 4, 4], 0.5)
+        loaded = data.load(self._made((images, np.arange(9) % 3)))
+        assert loaded.train.images.dtype == np.float32
+        assert loaded.image_shape == (4, 4, 1)

@@ -130,6 +130,16 @@ class TestStreaming:
         assert len({len(part) for part in local}) == 1
         np.testing.assert_array_equal(np.concatenate(local), epoch(batches, 1))
 
+    @pytest.mark.parametrize("mode", ["memory", "streaming"])
+    def test_a_label_that_is_no_class_is_refused(self, tmp_path, mode):
+        strange = list(tiny_tfds.examples(20))
+        strange[13]["label"] = -1
+        tiny_tfds.prepare(tmp_path, train=strange)
+        with pytest.raises(
+            ValueError, match="train of tiny holds the label -1"
+        ):
+            data.arrays(data.load(f"tiny:mode={mode}", data_dir=tmp_path).train)
+
     def test_is_chosen_by_size(self, sharded, monkeypatch):
         monkeypatch.setattr(splits, "MEMORY_LIMIT", 120 * 20)
         assert data.load("tiny", data_dir=sharded).mode == "memory"

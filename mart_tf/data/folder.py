@@ -2,6 +2,9 @@
 
 import concurrent.futures
 import dataclasses
+import hashlib
+import os
+import pathlib
 from typing import Literal
 
 import numpy as np
@@ -59,6 +62,7 @@ def load(
         train=halves[0],
         test=halves[1] if test else None,
         mode=mode,
+        fingerprint=_fingerprint(listed[0][0]),
     )
 
 
@@ -143,6 +147,17 @@ def load_pool(path, *, size: int | None = None):
     """
     paths = names.images_below(path)
     return {"images": _decoded(paths, *_common(paths, size))}
+
+
+def _fingerprint(paths):
+    """Of the names and sizes of images, each in the folder of its class."""
+    told = [
+        f"{'/'.join(pathlib.PurePath(path).parts[-2:])} {os.path.getsize(path)}"
+        for path in paths
+    ]
+    return hashlib.sha256(
+        "\n".join(told).encode("utf-8", "replace")
+    ).hexdigest()
 
 
 def _decoded(paths, kind, shape):

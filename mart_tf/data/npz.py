@@ -1,5 +1,8 @@
 """An .npz file with the arrays of Keras's mnist.npz, or with a pool."""
 
+import dataclasses
+import hashlib
+
 import numpy as np
 
 from mart_tf.data import archives
@@ -21,7 +24,10 @@ def load(path):
         ValueError: If an array is anything else; as `archives.read`.
     """
     arrays = archives.read(names.npz_file(path), names.NPZ_KEYS)
-    return of_arrays(arrays, f" of {path}")
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    source = of_arrays(arrays, f" of {path}")
+    return dataclasses.replace(source, fingerprint=digest)
 
 
 def of_arrays(arrays, place=""):

@@ -8,6 +8,7 @@ import typing
 
 from mart_tf import data
 from mart_tf import options
+from mart_tf.data import conversion
 from mart_tf.data import names
 from mart_tf.data import parts
 
@@ -46,7 +47,7 @@ class Located:
 
 def _adopt(located, made):
     if isinstance(made, options.load("mart_tf.data.splits:Source")):
-        return made
+        return _checked(located, made)
     try:
         (x_train, y_train), (x_test, y_test) = made
     except (TypeError, ValueError):
@@ -58,6 +59,19 @@ def _adopt(located, made):
     arrays = (x_train, y_train, x_test, y_test)
     read = options.load("mart_tf.data.npz:of_arrays")
     return read(dict(zip(names.NPZ_KEYS, arrays, strict=True)))
+
+
+def _checked(located, source):
+    """A user's own source, its images in memory of the form that is kept."""
+    memory = options.load("mart_tf.data.splits:MemorySplit")
+    changed = {}
+    for half in ("train", "test"):
+        split = getattr(source, half)
+        if isinstance(split, memory):
+            what = f"The {half} set of {located.name}"
+            images = conversion.images(what, split.images)
+            changed[half] = dataclasses.replace(split, images=images)
+    return dataclasses.replace(source, **changed)
 
 
 _DATASET = Kind(

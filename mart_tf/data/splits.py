@@ -42,6 +42,8 @@ class Dataset:
         mode: "memory" or "streaming".
         others: Reads a further split of the source by its name, None where it
             has none of that name; None: the source has no others.
+        fingerprint: As of `Source`.
+        carved: The names of the splits that the source's training set makes.
     """
 
     name: str
@@ -53,6 +55,8 @@ class Dataset:
     test: object
     mode: str
     others: Callable | None = None
+    fingerprint: str | None = None
+    carved: tuple[str, ...] = ("train", "validation")
 
     def describe(self):
         """One line for the user."""
@@ -78,6 +82,12 @@ class Source:
         test: The same of the test images; None: a fifth of `train` is carved.
         mode: "memory" or "streaming", how the training images are held.
         others: As of `Dataset`.
+        fingerprint: A text that is another once the training set is; None:
+            nothing tells.
+
+    Raises:
+        ValueError: If training and test images differ in shape, or a set in
+            memory holds a label that is no class's.
     """
 
     class_names: tuple[str, ...]
@@ -85,6 +95,30 @@ class Source:
     test: object | None
     mode: str = "memory"
     others: Callable | None = None
+    fingerprint: str | None = None
+
+    def __post_init__(self):
+        halves = {"training": self.train}
+        if self.test is not None:
+            halves["test"] = self.test
+        shapes = {tuple(half.image_shape) for half in halves.values()}
+        if len(shapes) > 1:
+            raise ValueError(
+                f"Training images are of shape {self.train.image_shape} and "
+                f"test images of {self.test.image_shape}; expected one shape."
+            )
+        for name, half in halves.items():
+            if isinstance(half, MemorySplit):
+                _check_labels(name, half.labels, len(self.class_names))
+
+
+def _check_labels(name, labels, classes):
+    strange = labels[(labels < 0) | (labels >= classes)]
+    if strange.size:
+        raise ValueError(
+            f"The {name} set holds the label {strange[0]}, and there are "
+            f"{classes} class names; expected labels from 0 to {classes - 1}."
+        )
 
 
 def assemble(name, source, validation_images=None):
@@ -94,8 +128,9 @@ def assemble(name, source, validation_images=None):
         raise ValueError(
             f"{name} has {len(rows)} training images; expected at least 3."
         )
-    test = source.test
+    test, carved = source.test, ("train", "validation")
     if test is None:
+        carved += ("test",)
         chosen = carve(rows, max(1, round(TEST_FRACTION * len(rows))), _TEST)
         test = source.train.select(chosen)
         rows = np.setdiff1d(rows, chosen)
@@ -119,6 +154,8 @@ def assemble(name, source, validation_images=None):
         test=test,
         mode=source.mode,
         others=source.others,
+        fingerprint=source.fingerprint,
+        carved=carved,
     )
 
 

@@ -187,6 +187,8 @@ def _source(reader, mode):
         test=read[1] if len(read) > 1 else None,
         mode=mode,
         others=functools.partial(_other, reader, mode),
+        fingerprint=f"version {reader.builder.version}, "
+        f"{infos[0].num_examples} examples",
     )
 
 
@@ -294,12 +296,29 @@ class _Reader:
         images, labels = self.read(split, count)
         strange = labels[(labels < 0) | (labels >= len(self.class_names))]
         if strange.size:
-            raise ValueError(
-                f"The split {split} of {self.builder.name} holds the label "
-                f"{strange[0]}; expected labels from 0 to "
-                f"{len(self.class_names) - 1}."
-            )
+            self.refuse(split, strange[0])
         return splits.memory_split(images, labels, self.chance_order)
+
+    def refuse(self, split, label):
+        """Raises the sentence about a label that is no class's."""
+        raise ValueError(
+            f"The split {split} of {self.builder.name} holds the label "
+            f"{label}; expected labels from 0 to {len(self.class_names) - 1}."
+        )
+
+    def checked(self, split, serialized):
+        """`decode`, or the end of the pipeline with a sentence."""
+        image, label = self.decode(serialized)
+
+        def refused():
+            # It raises: the type is that of what never comes back.
+            return tf.numpy_function(
+                functools.partial(self.refuse, split), [label], tf.int32
+            )
+
+        known = (label >= 0) & (label < len(self.class_names))
+        label = tf.ensure_shape(tf.cond(known, lambda: label, refused), [])
+        return image, label
 
     def read(self, split, count):
         """The images and labels of `count` examples, as arrays."""
@@ -324,7 +343,7 @@ class _Reader:
             shards=tuple(os.fspath(shard) for shard in info.filepaths),
             starts=tuple(starts.tolist()),
             keep=np.ones([info.num_examples], bool),
-            decode=self.decode,
+            decode=functools.partial(self.checked, split),
             image_shape=self.image_shape,
             chance_order=self.chance_order,
         )

@@ -39,6 +39,7 @@ class Record:
         image_shape: Height, width and channels, a list.
         num_classes: Number of classes.
         class_names: A name for each, a list.
+        data: The `fingerprint` of its data set, or None.
         files: SHA-256 of the files that it reads besides its data set, by
             path.
         created: When it began, as text.
@@ -51,9 +52,49 @@ class Record:
     image_shape: list
     num_classes: int
     class_names: list
+    data: str | None
     files: dict
     created: str | None
     checksum: str
+
+    def check_data(self, dataset, split="train"):
+        """Refuses a data set that is no more what the run was trained on.
+
+        Rows that have moved bring training images into the splits that are
+        carved from them, and classes that have moved bring wrong names.
+
+        Args:
+            dataset: A `data.Dataset`, by the spec of the run.
+            split: The name of the split that is taken: a test set of its own
+                may have changed.
+
+        Raises:
+            ValueError: If it is another.
+        """
+        what = self._changed(dataset, split)
+        if what is not None:
+            raise ValueError(
+                f"{dataset.name} is not as it was when {self.workdir} was "
+                f"trained: {what}; restore it, or train again in another "
+                "workdir."
+            )
+
+    def _changed(self, dataset, split):
+        """What is not as it was, in words, or None."""
+        shape, names = list(dataset.image_shape), list(dataset.class_names)
+        if shape != self.image_shape:
+            return f"its images have shape {shape}, and had {self.image_shape}"
+        if len(names) != self.num_classes:
+            return f"it has {len(names)} classes, and had {self.num_classes}"
+        for name, before in zip(names, self.class_names, strict=True):
+            if name != before:
+                return f"the class {before!r} is {name!r} now"
+        if self.data in (None, dataset.fingerprint):
+            return None
+        if split not in dataset.carved:
+            return None
+        part = "" if split == "train" else f", which {split} is carved from,"
+        return f"its training set{part} has changed"
 
 
 def exists(path):
@@ -89,6 +130,7 @@ def read(path):
         # A run of an earlier version lacks the settings that came later.
         run_config.Config(**_settings(content)),
         **{name: facts[name] for name in _FACTS},
+        data=facts.get("data"),
         files=facts.get("files", {}),
         created=content.get("created"),
         checksum=_checksum(content),
@@ -141,6 +183,8 @@ def _fault(content):
             return f"{name} is {facts[name]!r}"
     if not isinstance(facts.get("files", {}), dict):
         return f"files is {facts['files']!r}"
+    if not is_of(facts.get("data"), str | None):
+        return f"data is {facts['data']!r}"
     return None
 
 

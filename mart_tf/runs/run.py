@@ -197,6 +197,8 @@ def _data(config, record):
         download=config.download,
         validation_images=images,
     )
+    if record:
+        record.check_data(dataset)
     images = len(dataset.validation)
     return dataclasses.replace(config, validation_images=images), dataset
 
@@ -208,6 +210,7 @@ def facts_of(config, dataset, model, policy):
         "image_shape": list(dataset.image_shape),
         "num_classes": dataset.num_classes,
         "class_names": list(dataset.class_names),
+        "data": dataset.fingerprint,
         "parameters": model.classifier.count_params(),
         "files": workdir.digests(config, model.defense.files),
     }

@@ -25,6 +25,7 @@ class Trained:
         norm: Of the threat model.
         epsilon: Its radius; None where nothing says one.
         output: Where what is made of it goes.
+        run: The `record.Record`, where the data set is a run's own; or None.
     """
 
     path: str
@@ -36,6 +37,7 @@ class Trained:
     norm: str
     epsilon: float | None
     output: str | pathlib.Path
+    run: object = None
 
 
 def of_run(run, pixel_range, output):
@@ -57,6 +59,7 @@ def of_run(run, pixel_range, output):
         norm=config.norm,
         epsilon=config.epsilon,
         output=pathlib.Path(run.workdir, output),
+        run=run,
     )
 
 
