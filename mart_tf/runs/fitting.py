@@ -17,6 +17,7 @@ from mart_tf.runs import workers
 from mart_tf.training import classifier as adversarial
 from mart_tf.training import epoch
 from mart_tf.training import first_loss
+from mart_tf.training import watch
 
 
 class Place(NamedTuple):
@@ -72,7 +73,7 @@ def fit(training, place, saved, seen, tell, console):
         console: A `rich.console.Console`.
 
     Raises:
-        training.watch.Diverged: If training leads nowhere.
+        watch.Diverged: If training leads nowhere.
     """
     config, model, dataset, _, together, _, own = training
     validation = None
@@ -97,6 +98,8 @@ def fit(training, place, saved, seen, tell, console):
 
     with contextlib.closing(progress):
         hooks = [
+            # A run that goes on had skipped what its checkpoint says.
+            watch.Watch(anew=False),
             callbacks.Within(
                 saved, seen, config.interval(), place, tell, together
             ),

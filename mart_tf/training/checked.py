@@ -9,6 +9,7 @@ from mart_tf.training import arguments
 from mart_tf.training import epoch
 from mart_tf.training import inputs
 from mart_tf.training import replicas
+from mart_tf.training import watch
 
 
 class CheckedModel(private.BuiltOnce):
@@ -58,6 +59,7 @@ class CheckedModel(private.BuiltOnce):
             jit_compile=jit_compile is True,
             **kwargs,
         )
+        self.skips.begin()
         arguments.check_optimizer(self.optimizer, self.weight_decay)
         replicas.check_compiled(self)
 
@@ -117,6 +119,17 @@ class CheckedModel(private.BuiltOnce):
             *args,
             **kwargs,
         )
+
+    def train_on_batch(self, *args, **kwargs) -> Any:
+        """As `keras.Model.train_on_batch`; it too counts skipped steps.
+
+        Raises:
+            ValueError: As `fit` does with more than `max_skipped_steps` of
+                them in a row, and again until `compile` or `fit` is called.
+        """
+        logs = super().train_on_batch(*args, **kwargs)
+        watch.check_skips(self)
+        return logs
 
     def make_train_function(self, force=False):
         # Variables that a step's first trace makes cost a second trace.

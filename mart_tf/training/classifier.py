@@ -91,7 +91,8 @@ class AdversarialClassifier(checked.CheckedModel):
         ema_warmup_steps: Training steps before the decay begins to rise.
         max_skipped_steps: How many training steps in a row may be skipped
             because a number in them is not finite, at least 0; with one more
-            `fit` ends: see `mart_tf.training.skips`.
+            `fit` ends, and `train_on_batch`: see `mart_tf.training.skips`.
+            Each `fit` and `compile` counts anew.
         outputs: What the classifier returns: "logits" or "probabilities".
         seed: Seed of all noise, an integer of at least 0.
         rows: One more than the greatest row of the training data, for

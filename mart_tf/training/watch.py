@@ -27,9 +27,18 @@ class Watch(keras.callbacks.Callback):
     skipped in a row than it may, a loss that its first steps make 10,000 times
     as large. At the end of an epoch `logs` get the number of skipped steps as
     "skipped", if there were any.
+
+    Args:
+        anew: Whether steps that were skipped before it begins count no more.
     """
 
+    def __init__(self, anew=True):
+        super().__init__()
+        self._anew = anew
+
     def on_train_begin(self, logs=None):
+        if self._anew:
+            self.model.skips.begin()
         self._seen, self._when, self._first_loss = 0, 0.0, None
         for weight in self.model.classifier.weights:
             if not is_finite(weight):
@@ -47,7 +56,7 @@ class Watch(keras.callbacks.Callback):
         early = self._seen <= _FIRST_STEPS
         if early or now - self._when >= _SECONDS:
             self._when = now
-            self._look()
+            check_skips(self.model)
         if early:
             self._look_at_loss(
                 counters.number(self.model.step), float(logs["loss"])
@@ -58,23 +67,11 @@ class Watch(keras.callbacks.Callback):
         self._skipped = self.model.logs.skipped()
 
     def on_epoch_end(self, epoch, logs=None):
-        self._look()
+        check_skips(self.model)
         if self._skipped is None:
             self._skipped = self.model.logs.skipped()
         if self._skipped:
             logs["skipped"] = self._skipped
-
-    def _look(self):
-        seen, step = self.model.skips, counters.number(self.model.step)
-        if not seen.are_too_many():
-            return
-        remedy = "Lower the learning rate, or clip the gradients."
-        if seen.cause == "images":
-            remedy = "Mend the data."
-        raise Diverged(
-            f"{seen.limit + 1} steps in a row were skipped up to step {step}, "
-            f"because {skips.TERMS[seen.cause]} was not finite. {remedy}"
-        )
 
     def _look_at_loss(self, step, loss):
         # Of a run that goes on the first steps are past.
@@ -87,6 +84,20 @@ class Watch(keras.callbacks.Callback):
                 f"The loss grew from {self._first_loss:.3g} to {loss:.3g} in "
                 f"the first {step} steps. Lower the learning rate."
             )
+
+
+def check_skips(model):
+    """Raises `Diverged` if a model skipped more steps in a row than it may."""
+    seen, step = model.skips, counters.number(model.step)
+    if not seen.are_too_many():
+        return
+    remedy = "Lower the learning rate, or clip the gradients."
+    if seen.cause == "images":
+        remedy = "Mend the data."
+    raise Diverged(
+        f"{seen.limit + 1} steps in a row were skipped up to step {step}, "
+        f"because {skips.TERMS[seen.cause]} was not finite. {remedy}"
+    )
 
 
 def is_finite(variable):
