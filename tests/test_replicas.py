@@ -24,11 +24,6 @@ def compiled(network, optimizer, strategy="mirrored", **settings):
     [
         ({"steps_per_execution": 2}, {}, "steps_per_execution"),
         ({}, {"gradient_accumulation_steps": 2}, "gradient_accumulation_ste"),
-        (
-            {},
-            {"use_ema": True, "ema_overwrite_frequency": 2},
-            "ema_overwrite_frequency",
-        ),
     ],
 )
 def test_what_keras_cannot_do_on_several(settings, of_optimizer, name):

@@ -131,11 +131,18 @@ def check_compile(loss, jit_compile):
 
 
 def check_optimizer(optimizer, weight_decay):
-    """Refuses an optimizer that scales its loss; warns of two decays."""
+    """Refuses what no step of ours heeds; warns of two decays."""
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         raise ValueError(
             "The optimizer scales its loss for float16, which is not "
             "supported; use the policy mixed_bfloat16 or float32."
+        )
+    if optimizer.use_ema:
+        raise ValueError(
+            f"The optimizer {optimizer.name} has use_ema=True, an average "
+            "that Keras puts in the place of the weights when fit ends; give "
+            f"AdversarialClassifier(ema={optimizer.ema_momentum:g}), in a run "
+            f"--ema={optimizer.ema_momentum:g}, instead."
         )
     if weight_decay and optimizer.weight_decay:
         warnings.warn(

@@ -45,9 +45,10 @@ class CheckedModel(private.BuiltOnce):
         strategy; True the whole step, which fails under a strategy.
 
         Raises:
-            ValueError: If a loss or a loss-scaling optimizer is given,
-                `jit_compile` is anything else, or something is asked for that
-                Keras cannot do on several replicas (`replicas`).
+            ValueError: If a loss is given, or an optimizer that scales it or
+                averages the weights, `jit_compile` is anything else, or
+                something is asked for that Keras cannot do on several
+                replicas (`replicas`).
         """
         arguments.check_compile(loss, jit_compile)
         self.compiled_by_xla = jit_compile
