@@ -137,6 +137,12 @@ def check_optimizer(optimizer, weight_decay):
             "The optimizer scales its loss for float16, which is not "
             "supported; use the policy mixed_bfloat16 or float32."
         )
+    if optimizer.loss_scale_factor is not None:
+        raise ValueError(
+            f"The optimizer {optimizer.name} has loss_scale_factor="
+            f"{optimizer.loss_scale_factor:g}, by which it divides gradients "
+            "of a loss that nothing multiplied; leave it out."
+        )
     if optimizer.use_ema:
         raise ValueError(
             f"The optimizer {optimizer.name} has use_ema=True, an average "
