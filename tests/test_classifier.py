@@ -568,6 +568,18 @@ def test_refuses_a_loss_and_loss_scaling():
         model.compile(divided)
 
 
+def test_refuses_layers_in_float16():
+    network = keras.Sequential(
+        [
+            linear.linear_network(),
+            keras.layers.Dense(4, dtype="mixed_float16", name="half"),
+            keras.layers.Dense(linear.CLASSES),
+        ]
+    )
+    with pytest.raises(ValueError, match="layer half .*float16.*mixed_bfloat"):
+        mart_tf.AdversarialClassifier(network, threat=linear.THREAT)
+
+
 @pytest.mark.parametrize(
     "images, labels, message",
     [

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from mart_tf import attacks
+from mart_tf import private
 from mart_tf import threat as threat_model
 from mart_tf.defenses import base
 from mart_tf.models import outputs as model_outputs
@@ -58,6 +59,9 @@ _AT_LEAST_0 = (
     "seed",
     "rows",
 )
+_NO_FLOAT16 = (
+    "which is not supported; use the policy mixed_bfloat16 or float32."
+)
 
 
 def check(given):
@@ -100,6 +104,11 @@ def check(given):
         given["attack_batch_norm"], given["classifier"], given["defense"]
     )
     model_outputs.check_declared(given["classifier"], given["outputs"])
+    for layer in private.layers(given["classifier"]):
+        if layer.compute_dtype == "float16":
+            raise ValueError(
+                f"The layer {layer.name} computes in float16, {_NO_FLOAT16}"
+            )
     check_scope(given["classifier"])
     replicas.check_strategy(given["classifier"].distribute_strategy)
 
@@ -134,8 +143,7 @@ def check_optimizer(optimizer, weight_decay):
     """Refuses what no step of ours heeds; warns of two decays."""
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         raise ValueError(
-            "The optimizer scales its loss for float16, which is not "
-            "supported; use the policy mixed_bfloat16 or float32."
+            f"The optimizer scales its loss for float16, {_NO_FLOAT16}"
         )
     if optimizer.loss_scale_factor is not None:
         raise ValueError(
