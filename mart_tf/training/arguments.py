@@ -145,6 +145,11 @@ def check_optimizer(optimizer, weight_decay):
         raise ValueError(
             f"The optimizer scales its loss for float16, {_NO_FLOAT16}"
         )
+    if isinstance(optimizer, keras.optimizers.MultiOptimizer):
+        raise ValueError(
+            "The optimizer is a MultiOptimizer, whose inner ones would clip "
+            "and decay unseen; expected one optimizer of all weights."
+        )
     if optimizer.loss_scale_factor is not None:
         raise ValueError(
             f"The optimizer {optimizer.name} has loss_scale_factor="
