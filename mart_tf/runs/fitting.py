@@ -96,6 +96,7 @@ def fit(training, place, saved, seen, tell, console):
     def warn(text):
         screen.say(text, on=console)
 
+    own = callbacks.Own(own)
     with contextlib.closing(progress):
         hooks = [
             # A run that goes on had skipped what its checkpoint says.
@@ -103,6 +104,7 @@ def fit(training, place, saved, seen, tell, console):
             callbacks.Within(
                 saved, seen, config.interval(), place, tell, together
             ),
+            keras.callbacks.LambdaCallback(on_epoch_end=own.end_epoch),
             callbacks.Record(config.workdir, saved),
             callbacks.Events(
                 tell, config.batch_size, place.done, together.count == 1
@@ -122,7 +124,7 @@ def fit(training, place, saved, seen, tell, console):
                 config, dataset, place.steps, progress, together.count == 1
             )
         # Last: whatever they do, the run's own have seen the epoch.
-        hooks += own
+        hooks.append(own)
         batches = functools.partial(_batches, training)
         _fit(config.epochs, batches, validation, model, hooks, place)
 
