@@ -19,6 +19,8 @@ class CheckedModel(private.BuiltOnce):
     has_metrics = False
     # Of batch norm, in the inner attack.
     attack_batch_norm = "inference"
+    # Whether it was said that epochs begin at 0 again.
+    told_of_epochs = False
     # What XLA compiles: False, "attack", or True, the whole step.
     compiled_by_xla = False
 
@@ -94,6 +96,10 @@ class CheckedModel(private.BuiltOnce):
 
         Arrays are looked at whole; of a tf.data set or a PyDataset the first
         batch, which is read once more for it; a generator not at all.
+
+        What goes by epochs (`Dynamic`, `AWP(from_epoch=...)`) takes those of
+        `fit`, from 0: in a loop say `initial_epoch=n, epochs=n + 1`. A later
+        `fit` from 0 brings one warning.
 
         Args:
             x, y, batch_size, epochs, verbose, callbacks, validation_split,

@@ -1,6 +1,7 @@
 """Training that goes wrong, noticed while it does."""
 
 import time
+import warnings
 
 import keras
 import tensorflow as tf
@@ -29,7 +30,9 @@ class Watch(keras.callbacks.Callback):
     "skipped", if there were any.
 
     Args:
-        anew: Whether steps that were skipped before it begins count no more.
+        anew: Whether this `fit` is a training of its own: steps that were
+            skipped before it count no more, and where something goes by
+            epochs, their beginning at 0 again is told, once.
     """
 
     def __init__(self, anew=True):
@@ -49,6 +52,8 @@ class Watch(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._skipped = None
+        if self._anew and not epoch:
+            _tell_of_epochs(self.model)
 
     def on_train_batch_end(self, batch, logs=None):
         self._seen += 1
@@ -84,6 +89,25 @@ class Watch(keras.callbacks.Callback):
                 f"The loss grew from {self._first_loss:.3g} to {loss:.3g} in "
                 f"the first {step} steps. Lower the learning rate."
             )
+
+
+def _tell_of_epochs(model):
+    """Warns, once, where epochs that something reads begin again."""
+    step = counters.number(model.step)
+    reads = [
+        type(each).__name__
+        for each in (model.defense, model.update)
+        if each.reads_epoch
+    ]
+    if model.told_of_epochs or not step or not reads:
+        return
+    model.told_of_epochs = True
+    warnings.warn(
+        f"fit begins at epoch 0 again after {step} steps, and "
+        f"{' and '.join(reads)} goes by the epoch; to go on with epoch n give "
+        "initial_epoch=n and epochs=n + 1, or more.",
+        stacklevel=2,
+    )
 
 
 def check_skips(model):
