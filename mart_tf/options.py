@@ -8,9 +8,12 @@ Lists are comma-separated. A value is read by the type of the parameter that it
 sets: the signature is read from the source file of the class or function that
 the name stands for, so that a program can check its flags before TensorFlow
 is imported, and a new defense, network or attack needs no code in a program.
+Where an annotation is missing the default tells the type; where that is None,
+the value is a number, true or false if it reads as one, else text.
 """
 
 import ast
+import contextlib
 import dataclasses
 import difflib
 
@@ -258,6 +261,8 @@ def _read(where, text, parameter, ours):
         if text not in allowed:
             raise unknown(f"value of {where}", text, allowed)
         return text
+    if not kind and not parameter.required:
+        return _read_any(text)
     if kind not in _READERS:
         return text
     reader, expected = _READERS[kind]
@@ -284,6 +289,14 @@ def _check_bounds(where, kind, value):
         limit = bounds.OPTIONS.get(where.rpartition(":")[2], limit)
     if limit:
         limit.check(where, value)
+
+
+def _read_any(text):
+    """A number, true or false, or else the text, of no type that is told."""
+    for reader in (int, float, _read_bool):
+        with contextlib.suppress(ValueError):
+            return reader(text)
+    return text
 
 
 def _read_bool(text):

@@ -85,6 +85,14 @@ def build_metrics(model, labels, scores):
         metrics.build(labels, scores)
 
 
+def accumulators(optimizer):
+    """The variables in which an optimizer sums the gradients of several steps.
+
+    They are among its variables, and nothing public tells them apart.
+    """
+    return getattr(optimizer, "_accumulated_gradients", [])
+
+
 def saved_model(content):
     """The message of a `saved_model.pb`, from its bytes.
 

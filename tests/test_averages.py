@@ -1,5 +1,7 @@
 """The average of the weights: by hand, by TensorFlow's and Keras's, in use."""
 
+import itertools
+
 import keras
 import linear
 import numpy as np
@@ -133,13 +135,20 @@ def test_is_of_the_weights_after_each_step(strategy, compiled):
 
 
 def test_equals_kerass():
-    optimizer = keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.1)
-    model, watching = fitted(optimizer=optimizer, ema=0.1)
-    optimizer.finalize_variable_values(model.trainable_variables)
-    for ours, theirs in zip(
-        watching.averages[-1], model.classifier.get_weights(), strict=True
-    ):
-        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+    _, watching = fitted(ema=0.1)
+    kernels = [np.zeros_like(linear.KERNEL)] + [w[0] for w in watching.weights]
+    variable = keras.Variable(kernels[0])
+    optimizer = keras.optimizers.SGD(1.0, use_ema=True, ema_momentum=0.1)
+    for before, after in itertools.pairwise(kernels):
+        optimizer.apply([before - after], [variable])
+    optimizer.finalize_variable_values([variable])
+    np.testing.assert_allclose(watching.averages[-1][0], variable, atol=1e-6)
+
+
+def test_kerass_is_refused():
+    optimizer = keras.optimizers.SGD(0.5, use_ema=True, ema_momentum=0.9)
+    with pytest.raises(ValueError, match=r"\(ema=0.9\), in a run --ema=0"):
+        fitted(optimizer=optimizer)
 
 
 def normalized_network():

@@ -563,6 +563,24 @@ def test_refuses_a_loss_and_loss_scaling():
     scaled = keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())
     with pytest.raises(ValueError, match="mixed_bfloat16"):
         model.compile(scaled)
+    several = keras.optimizers.OptimizerMap(keras.optimizers.SGD(clipnorm=1.0))
+    with pytest.raises(ValueError, match="a MultiOptimizer, .* one optimizer"):
+        model.compile(keras.optimizers.MultiOptimizer(several))
+    divided = keras.optimizers.SGD(0.1, loss_scale_factor=100)
+    with pytest.raises(ValueError, match="loss_scale_factor=100, by .* out."):
+        model.compile(divided)
+
+
+def test_refuses_layers_in_float16():
+    network = keras.Sequential(
+        [
+            linear.linear_network(),
+            keras.layers.Dense(4, dtype="mixed_float16", name="half"),
+            keras.layers.Dense(linear.CLASSES),
+        ]
+    )
+    with pytest.raises(ValueError, match="layer half .*float16.*mixed_bfloat"):
+        mart_tf.AdversarialClassifier(network, threat=linear.THREAT)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import warnings
 
 import keras
 import linear
@@ -566,10 +567,21 @@ def test_the_criterion_falls_with_the_epochs():
     )
     assert int(model.epoch) == 7
     listed = keras.callbacks.CallbackList([keras.callbacks.History()])
-    model.fit(
-        linear.IMAGES, linear.LABELS, epochs=2, callbacks=listed, verbose=0
-    )
+    message = "epoch 0 again after 4 steps, and Dynamic goes by the epoch; to"
+    with pytest.warns(UserWarning, match=message):
+        model.fit(
+            linear.IMAGES, linear.LABELS, epochs=2, callbacks=listed, verbose=0
+        )
     assert int(model.epoch) == 1
+    # Once.
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        model.fit(linear.IMAGES, linear.LABELS, verbose=0)
+    assert not [each for each in told if "epoch 0" in str(each.message)]
+    # In a loop of steps one says it.
+    model.epoch.assign(4)
+    logs = model.train_on_batch(linear.IMAGES, linear.LABELS, return_dict=True)
+    assert np.isfinite(logs["fosc"])
 
 
 # d_max, and the least radius of an attack.

@@ -241,6 +241,11 @@ class TestAdamW:
         ("adam:nesterov=true", "has no option 'nesterov'"),
         ("sgd:ema=0.999", "no option of the optimizer; give --ema=0.999 ins"),
         ("adam:ema=x:beta_1=0.8", "give --ema=x instead"),
+        ("keras.optimizers:SGD:use_ema=true", "give --ema=0.99 instead"),
+        (
+            "keras.optimizers:SGD:use_ema=true:ema_momentum=0.9",
+            "no option of the optimizer; give --ema=0.9 instead",
+        ),
     ],
 )
 def test_refuses_in_one_sentence(spec, message):

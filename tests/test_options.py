@@ -35,6 +35,21 @@ def test_reads_values_by_the_signature_in_the_source():
     assert spec.options == {"at": (75, 90)}
 
 
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("4", 4), ("1.0", 1.0), ("1e-3", 1e-3), ("False", False), ("me", "me")],
+)
+def test_reads_what_no_annotation_and_no_default_tells(text, value):
+    spec = options.resolve(
+        f"keras.optimizers:SGD:clipnorm={text}",
+        training.OPTIMIZERS,
+        "optimizer",
+        training.OPTIMIZER_RESERVED,
+    )
+    read = spec.options["clipnorm"]
+    assert (read, type(read)) == (value, type(value))
+
+
 def test_signature_gives_defaults_and_annotations():
     known = parameters.of("mart_tf.defenses.mart:MART")
     assert list(known)[:2] == ["regularization", "form"]

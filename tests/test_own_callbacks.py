@@ -55,12 +55,16 @@ def test_each_is_called_once_with_its_options(module):
 
 
 def test_keras_s_own():
-    name = "keras.callbacks:EarlyStopping:monitor=val_robust_accuracy:mode=max"
+    name = (
+        "keras.callbacks:EarlyStopping:monitor=val_robust_accuracy:mode=max:"
+        "baseline=0.2"
+    )
     config = run_config.Config(callbacks=name).resolved()
     assert config.callbacks == name
     [stopping] = own_callbacks.create(config.callbacks)
     assert isinstance(stopping, keras.callbacks.EarlyStopping)
     assert stopping.monitor == "val_robust_accuracy"
+    assert stopping.baseline == 0.2
 
 
 @pytest.mark.parametrize(

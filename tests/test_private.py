@@ -18,7 +18,7 @@ _ROOT = pathlib.Path(private.__file__).parents[1]
 _PRIVATE = re.compile(
     r"tensorflow\.(python|core|compiler)\b|keras\.src\b|_noinline"
     r"|^_keras_\w+|_compile_metrics|seed_generator_state|_use_cached\w*"
-    r"|_maybe_symbolic_build|_flatten_layers"
+    r"|_maybe_symbolic_build|_flatten_layers|_accumulated_gradients"
 )
 
 
@@ -120,6 +120,15 @@ def test_layers_inside_of_layers_are_found():
     nested = keras.Sequential([keras.Input([4]), Block()])
     model = keras.Sequential([keras.Input([4]), nested])
     assert "inside" in {layer.name for layer in private.layers(model)}
+
+
+def test_what_sums_gradients_is_told_from_other_variables():
+    weight = keras.Variable([1.0])
+    optimizer = keras.optimizers.SGD(0.1, 0.9, gradient_accumulation_steps=2)
+    optimizer.apply([tf.constant([3.0])], [weight])
+    [total] = private.accumulators(optimizer)
+    assert float(total[0]) == 3.0
+    assert not private.accumulators(keras.optimizers.SGD(0.1, 0.9))
 
 
 @pytest.mark.parametrize("metrics", [None, ["accuracy"]])

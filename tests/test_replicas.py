@@ -24,11 +24,6 @@ def compiled(network, optimizer, strategy="mirrored", **settings):
     [
         ({"steps_per_execution": 2}, {}, "steps_per_execution"),
         ({}, {"gradient_accumulation_steps": 2}, "gradient_accumulation_ste"),
-        (
-            {},
-            {"use_ema": True, "ema_overwrite_frequency": 2},
-            "ema_overwrite_frequency",
-        ),
     ],
 )
 def test_what_keras_cannot_do_on_several(settings, of_optimizer, name):
@@ -56,6 +51,59 @@ def test_accumulated_gradients_equal_a_larger_batch():
         trained.append(model.classifier.get_weights())
     for whole, parts in zip(*trained, strict=True):
         np.testing.assert_allclose(whole, parts, atol=1e-6)
+
+
+def test_their_average_equals_that_of_a_larger_batch():
+    trained = []
+    for size, steps in [(8, None), (2, 4)]:
+        model = mart_tf.AdversarialClassifier(
+            linear.linear_network(),
+            "natural",
+            linear.THREAT,
+            ema=0.9,
+            # One update.
+            ema_warmup_steps=steps or 1,
+        )
+        model.compile(
+            keras.optimizers.SGD(0.5, gradient_accumulation_steps=steps)
+        )
+        model.fit(
+            linear.IMAGES,
+            linear.LABELS,
+            batch_size=size,
+            epochs=4,
+            shuffle=False,
+            verbose=0,
+        )
+        live = model.classifier.get_weights()
+        trained.append(live + model.averaged().get_weights())
+    for whole, parts in zip(*trained, strict=True):
+        np.testing.assert_allclose(whole, parts, atol=1e-6)
+    assert np.abs(trained[0][0] - trained[0][2]).max() > 1e-3
+
+
+def test_a_skipped_update_leaves_nothing_accumulated():
+    images = linear.IMAGES.copy()
+    # Of batches of two the second, at which the first update falls.
+    images[2] = np.nan
+    trained = []
+    for first in (0, 4):
+        model = compiled(
+            linear.linear_network,
+            lambda: keras.optimizers.SGD(0.5, gradient_accumulation_steps=2),
+            "single",
+        )
+        model.fit(
+            images[first:],
+            linear.LABELS[first:],
+            batch_size=2,
+            shuffle=False,
+            verbose=0,
+            check_data=False,
+        )
+        trained.append(model.classifier.get_weights())
+    for whole, second in zip(*trained, strict=True):
+        np.testing.assert_allclose(whole, second, atol=1e-6)
 
 
 def network(synchronized):

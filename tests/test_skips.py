@@ -92,7 +92,7 @@ def batches(marks):
     return images, rows, labels
 
 
-def fit(model, images, rows, labels):
+def fit(model, images, rows, labels, **settings):
     """Trains on batches as they are; returns what the epoch logged."""
     history = model.fit(
         {"image": np.concatenate(images), "index": np.concatenate(rows)},
@@ -101,6 +101,7 @@ def fit(model, images, rows, labels):
         shuffle=False,
         verbose=0,
         check_data=False,
+        **settings,
     )
     return {name: values[0] for name, values in history.history.items()}
 
@@ -159,12 +160,31 @@ def test_too_many_in_a_row_end_it_and_say_what(mark, cause):
         f"{skips.TERMS[cause]} was not finite. "
     )
     assert "data" in str(caught.value) or "learning rate" in str(caught.value)
-    # Whoever goes on all the same finds the state that it ended in.
+    # Who goes on without counting anew, as a run does that is resumed, finds
+    # the state that it ended in.
     before = model.classifier.get_weights()
+    good = images[1:2], rows[1:2], labels[1:2]
     with pytest.raises(watch.Diverged):
-        fit(model, images[1:2], rows[1:2], labels[1:2])
+        fit(model, *good, callbacks=[watch.Watch(anew=False)])
     for one, two in zip(before, model.classifier.get_weights(), strict=True):
         np.testing.assert_array_equal(one, two)
+    # Another fit trains.
+    assert "skipped" not in fit(model, *good)
+    assert (before[0] != model.classifier.get_weights()[0]).any()
+
+
+def test_a_loop_of_steps_ends_too_and_another_compile_begins_anew():
+    model = made(devices.strategy("single"), max_skipped_steps=1)
+    images, _, labels = batches([np.nan, None])
+    model.train_on_batch(images[0], labels[0])
+    for batch in (0, 1):
+        with pytest.raises(watch.Diverged, match="2 steps in a row .* Mend"):
+            model.train_on_batch(images[batch], labels[batch])
+    model.compile(keras.optimizers.SGD(0.1))
+    before = model.classifier.get_weights()
+    logs = model.train_on_batch(images[1], labels[1], return_dict=True)
+    assert logs["loss"] > 0.0
+    assert (before[0] != model.classifier.get_weights()[0]).any()
 
 
 def test_an_infinite_gradient_is_not_clipped_into_a_small_one():

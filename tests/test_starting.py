@@ -24,6 +24,18 @@ def stop_after(epoch: int = 1):
         callback.model.stop_training = number + 1 >= epoch
     callback = keras.callbacks.LambdaCallback(on_epoch_end=end)
     return callback
+
+class lowers(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs):
+        assert "val_robust_accuracy" in logs
+        rate = self.model.optimizer.learning_rate
+        rate.assign(rate / 2)
+        logs["said"] = "no number"
+
+def fails():
+    def end(epoch, logs):
+        raise RuntimeError("no network")
+    return keras.callbacks.LambdaCallback(on_epoch_end=end)
 """
 
 pytestmark = pytest.mark.usefixtures("own_directory")
@@ -86,6 +98,30 @@ def test_callbacks_by_name_are_recorded_and_may_stop_a_run(tmp_path, capsys):
     assert run.config.callbacks == named
     flags = (tmp_path / "run" / "flags.cfg").read_text()
     assert f"--callbacks={named}\n" in flags
+
+
+def test_what_callbacks_do_at_the_end_of_an_epoch_is_saved_with_it(tmp_path):
+    (tmp_path / "hooks.py").write_text(HOOKS)
+    settings = {"steps_per_epoch": 2, "schedule": "constant"}
+    settings["callbacks"] = (
+        "hooks:lowers,keras.callbacks:EarlyStopping:monitor=val_loss:patience=9"
+    )
+    small_runs.train("whole", epochs=2, **settings)
+    small_runs.train("parts", epochs=1, **settings)
+    small_runs.train("parts", epochs=2, **settings)
+    small_runs.assert_same("whole", "parts")
+    rates = [float(row["learning_rate"]) for row in small_runs.rows("whole")]
+    assert rates == pytest.approx([0.05, 0.025])
+
+
+def test_an_epoch_at_whose_end_a_callback_fails_is_saved(tmp_path):
+    (tmp_path / "hooks.py").write_text(HOOKS)
+    with pytest.raises(RuntimeError, match="no network"):
+        small_runs.train(
+            "run", epochs=2, steps_per_epoch=2, callbacks="hooks:fails"
+        )
+    assert [row["epoch"] for row in small_runs.rows("run")] == ["1"]
+    assert (tmp_path / "run/checkpoints/ckpt-1.sha256").exists()
 
 
 def test_a_callback_may_end_the_rest_of_an_epoch():

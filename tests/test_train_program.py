@@ -48,6 +48,24 @@ def test_a_run_starts_from_trained_weights():
     assert "Continuing second after epoch 1" in said
 
 
+def test_an_optimizer_that_copies_weights_copies_the_trained_ones():
+    small_runs.trained("first", epochs=1)
+    small_runs.train(
+        "second",
+        epochs=1,
+        steps_per_epoch=1,
+        init_from="first",
+        optimizer="keras.optimizers:ScheduleFreeAdamW",
+        schedule="constant",
+        learning_rate=1e-9,
+    )
+    np.testing.assert_allclose(
+        small_runs.weights("first")[0],
+        small_runs.weights("second")[0],
+        atol=1e-6,
+    )
+
+
 def test_a_keras_file_brings_its_weights_or_starts_anew():
     from mart_tf import models
 

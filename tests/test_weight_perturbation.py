@@ -142,6 +142,12 @@ def test_compiled_by_xla_the_step_is_the_same():
     assert model.settings()["update"] == "awp:gamma=0.1:from_epoch=2"
 
 
+def test_goes_by_epochs_where_it_begins_later():
+    assert not training.AWP(0.01).reads_epoch
+    assert training.AWP(0.01, from_epoch=2).reads_epoch
+    assert not training.Update().reads_epoch
+
+
 def test_is_saved_with_the_model(tmp_path):
     model, _ = linear.train(
         tf.distribute.get_strategy(), "natural", update=training.AWP(0.01, 10)

@@ -104,6 +104,8 @@ class Defense:
         files: Paths of what it reads besides the data.
         smooths_labels: Whether `loss` heeds `Batch.label_smoothing`; where it
             does not, label smoothing is refused.
+        reads_epoch: Whether `attack` heeds `InnerAttack.epoch`; where it does,
+            a `fit` that begins at epoch 0 again is told of.
     """
 
     selects_by = "robust_accuracy"
@@ -111,6 +113,7 @@ class Defense:
     needs_rows = False
     files = ()
     smooths_labels = False
+    reads_epoch = False
 
     def memory(self, threat):
         """First values of what is kept of each training example, by name."""

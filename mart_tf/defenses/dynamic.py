@@ -25,8 +25,9 @@ class Dynamic(standard.Standard):
 
         c_t = c_max * max(0, 1 - epoch / control_epochs)
 
-    epochs counted from 0. Training logs `fosc`, the mean of that condition at
-    the end of the attack.
+    epochs counted from 0, those of `fit`: in a loop say `initial_epoch=n,
+    epochs=n + 1`; before `train_on_batch` say `model.epoch.assign(n)`. Training
+    logs `fosc`, the mean of that condition at the end of the attack.
 
     Args:
         c_max: The criterion of the first epoch, at least 0.
@@ -43,6 +44,7 @@ class Dynamic(standard.Standard):
     """
 
     measures = ("fosc",)
+    reads_epoch = True
 
     def __init__(
         self,

@@ -123,6 +123,42 @@ class Progress(keras.callbacks.Callback):
             self._bar.update(self._task, **fields)
 
 
+class Own(keras.callbacks.CallbackList):
+    """Callbacks of a user's own, which come after those of the run.
+
+    But for the end of an epoch: what they do then to the model and its
+    optimizer is part of the epoch, and `end_epoch` comes before its checkpoint.
+    What they raise is raised once the run's have seen the epoch.
+
+    Args:
+        callbacks: Keras callbacks.
+    """
+
+    def __init__(self, callbacks):
+        super().__init__(callbacks)
+        self._error = None
+
+    def end_epoch(self, epoch, logs):
+        """Calls their `on_epoch_end`; what they add to the logs stays here."""
+        try:
+            super().on_epoch_end(epoch, dict(logs))
+        except Exception as error:
+            self._error = error
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self._error is not None:
+            raise self._error
+
+    # Keras's list would hand what no callback has to threads, at each step.
+    def on_train_batch_end(self, batch, logs=None):
+        for each in self.callbacks:
+            each.on_train_batch_end(batch, logs)
+
+    def on_test_batch_end(self, batch, logs=None):
+        for each in self.callbacks:
+            each.on_test_batch_end(batch, logs)
+
+
 class Record(keras.callbacks.Callback):
     """A row of `metrics.csv` and a checkpoint after each epoch.
 

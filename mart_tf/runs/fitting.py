@@ -17,6 +17,7 @@ from mart_tf.runs import workers
 from mart_tf.training import classifier as adversarial
 from mart_tf.training import epoch
 from mart_tf.training import first_loss
+from mart_tf.training import watch
 
 
 class Place(NamedTuple):
@@ -72,7 +73,7 @@ def fit(training, place, saved, seen, tell, console):
         console: A `rich.console.Console`.
 
     Raises:
-        training.watch.Diverged: If training leads nowhere.
+        watch.Diverged: If training leads nowhere.
     """
     config, model, dataset, _, together, _, own = training
     validation = None
@@ -95,11 +96,15 @@ def fit(training, place, saved, seen, tell, console):
     def warn(text):
         screen.say(text, on=console)
 
+    own = callbacks.Own(own)
     with contextlib.closing(progress):
         hooks = [
+            # A run that goes on had skipped what its checkpoint says.
+            watch.Watch(anew=False),
             callbacks.Within(
                 saved, seen, config.interval(), place, tell, together
             ),
+            keras.callbacks.LambdaCallback(on_epoch_end=own.end_epoch),
             callbacks.Record(config.workdir, saved),
             callbacks.Events(
                 tell, config.batch_size, place.done, together.count == 1
@@ -119,7 +124,7 @@ def fit(training, place, saved, seen, tell, console):
                 config, dataset, place.steps, progress, together.count == 1
             )
         # Last: whatever they do, the run's own have seen the epoch.
-        hooks += own
+        hooks.append(own)
         batches = functools.partial(_batches, training)
         _fit(config.epochs, batches, validation, model, hooks, place)
 

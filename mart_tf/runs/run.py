@@ -156,6 +156,7 @@ def _continue(training, record, facts, console, steps, seen):
         )
         if taken:
             screen.say(taken, on=console)
+            _build_anew(model, _optimizer(config, steps))
     else:
         where = f"epoch {finished} of {config.epochs}"
         if position:
@@ -266,18 +267,33 @@ def compiled_model(config, dataset, pool, steps, policy):
         seed=config.seed,
         rows=data.rows(dataset.train, pool),
     )
-    rate = schedules.create(
-        config.schedule, config.learning_rate, steps, config.epochs
-    )
     replicas = model.distribute_strategy.num_replicas_in_sync
     model.compile(
-        optimizers.create(config.optimizer, rate),
+        _optimizer(config, steps),
         jit_compile=devices.jit_compile(
             config.xla, replicas, meet=config.attack_batch_norm == "batch"
         ),
     )
     model.optimizer.build(model.trainable_variables)
     return model
+
+
+def _optimizer(config, steps):
+    """The optimizer of a run, not built yet."""
+    rate = schedules.create(
+        config.schedule, config.learning_rate, steps, config.epochs
+    )
+    return optimizers.create(config.optimizer, rate)
+
+
+def _build_anew(model, optimizer):
+    """Gives the optimizer of a model the state that another begins with.
+
+    Some (Keras's ScheduleFreeAdamW) copy the weights when they are built.
+    """
+    with model.distribute_strategy.scope():
+        optimizer.build(model.trainable_variables)
+    model.optimizer.set_weights(optimizer.variables)
 
 
 def _steps_per_epoch(config, dataset, pool, replicas):

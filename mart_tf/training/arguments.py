@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from mart_tf import attacks
+from mart_tf import private
 from mart_tf import threat as threat_model
 from mart_tf.defenses import base
 from mart_tf.models import outputs as model_outputs
@@ -58,6 +59,9 @@ _AT_LEAST_0 = (
     "seed",
     "rows",
 )
+_NO_FLOAT16 = (
+    "which is not supported; use the policy mixed_bfloat16 or float32."
+)
 
 
 def check(given):
@@ -100,6 +104,11 @@ def check(given):
         given["attack_batch_norm"], given["classifier"], given["defense"]
     )
     model_outputs.check_declared(given["classifier"], given["outputs"])
+    for layer in private.layers(given["classifier"]):
+        if layer.compute_dtype == "float16":
+            raise ValueError(
+                f"The layer {layer.name} computes in float16, {_NO_FLOAT16}"
+            )
     check_scope(given["classifier"])
     replicas.check_strategy(given["classifier"].distribute_strategy)
 
@@ -131,11 +140,28 @@ def check_compile(loss, jit_compile):
 
 
 def check_optimizer(optimizer, weight_decay):
-    """Refuses an optimizer that scales its loss; warns of two decays."""
+    """Refuses what no step of ours heeds; warns of two decays."""
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         raise ValueError(
-            "The optimizer scales its loss for float16, which is not "
-            "supported; use the policy mixed_bfloat16 or float32."
+            f"The optimizer scales its loss for float16, {_NO_FLOAT16}"
+        )
+    if isinstance(optimizer, keras.optimizers.MultiOptimizer):
+        raise ValueError(
+            "The optimizer is a MultiOptimizer, whose inner ones would clip "
+            "and decay unseen; expected one optimizer of all weights."
+        )
+    if optimizer.loss_scale_factor is not None:
+        raise ValueError(
+            f"The optimizer {optimizer.name} has loss_scale_factor="
+            f"{optimizer.loss_scale_factor:g}, by which it divides gradients "
+            "of a loss that nothing multiplied; leave it out."
+        )
+    if optimizer.use_ema:
+        raise ValueError(
+            f"The optimizer {optimizer.name} has use_ema=True, an average "
+            "that Keras puts in the place of the weights when fit ends; give "
+            f"AdversarialClassifier(ema={optimizer.ema_momentum:g}), in a run "
+            f"--ema={optimizer.ema_momentum:g}, instead."
         )
     if weight_decay and optimizer.weight_decay:
         warnings.warn(

@@ -24,9 +24,12 @@ class Averages(keras.layers.Layer):
     It is of the trainable weights; batch-norm statistics have an average of
     their own, the live model's. Off, it holds nothing and costs nothing.
 
+    Where the optimizer sums the gradients of several steps before it changes
+    the weights, the average is taken with each change, and t counts these.
+
     Args:
         decay: In [0, 1); 0: no average.
-        warmup_steps: W, at least 0.
+        warmup_steps: W, at least 0, in steps of `fit` in any case.
     """
 
     def __init__(self, decay, warmup_steps=0):
@@ -70,12 +73,15 @@ class Averages(keras.layers.Layer):
         ]
         self.built = True
 
-    def update(self, variables, step):
+    def update(self, variables, step, every=1, changed=None):
         """Takes the weights after a step in; inside the training step.
 
         Args:
             variables: As in `ensure`.
             step: That step, an int64 scalar counted from 0.
+            every: In how many steps the weights change once.
+            changed: Whether they did in this one, a boolean scalar, where
+                `every` is above 1.
         """
         if not self.decay:
             return
@@ -84,7 +90,10 @@ class Averages(keras.layers.Layer):
                 "The average of the weights does not know them; build the "
                 "classifier before it trains, by a call on one batch."
             )
-        decay = decay_at(step, self.decay, self.warmup_steps)
+        warmup = -(-self.warmup_steps // every)
+        decay = decay_at(updates(step, every), self.decay, warmup)
+        if every > 1:
+            decay = tf.where(changed, decay, 1.0)
         for average, variable in zip(self.weights, variables, strict=True):
             d = tf.cast(decay, average.dtype)
             average.assign(d * average.value + (1.0 - d) * variable.value)
@@ -133,6 +142,11 @@ class Averages(keras.layers.Layer):
 
     def _are(self, variables):
         return bool(self._of) and self._of == tuple(map(id, variables))
+
+
+def updates(step, every):
+    """How often the weights changed in some steps, once in `every`."""
+    return step if every == 1 else step // every
 
 
 def decay_at(step, decay, warmup_steps=0):

@@ -9,6 +9,7 @@ from mart_tf.training import arguments
 from mart_tf.training import epoch
 from mart_tf.training import inputs
 from mart_tf.training import replicas
+from mart_tf.training import watch
 
 
 class CheckedModel(private.BuiltOnce):
@@ -18,6 +19,8 @@ class CheckedModel(private.BuiltOnce):
     has_metrics = False
     # Of batch norm, in the inner attack.
     attack_batch_norm = "inference"
+    # Whether it was said that epochs begin at 0 again.
+    told_of_epochs = False
     # What XLA compiles: False, "attack", or True, the whole step.
     compiled_by_xla = False
 
@@ -44,9 +47,10 @@ class CheckedModel(private.BuiltOnce):
         strategy; True the whole step, which fails under a strategy.
 
         Raises:
-            ValueError: If a loss or a loss-scaling optimizer is given,
-                `jit_compile` is anything else, or something is asked for that
-                Keras cannot do on several replicas (`replicas`).
+            ValueError: If a loss is given, or an optimizer that scales it or
+                averages the weights, `jit_compile` is anything else, or
+                something is asked for that Keras cannot do on several
+                replicas (`replicas`).
         """
         arguments.check_compile(loss, jit_compile)
         self.compiled_by_xla = jit_compile
@@ -58,6 +62,7 @@ class CheckedModel(private.BuiltOnce):
             jit_compile=jit_compile is True,
             **kwargs,
         )
+        self.skips.begin()
         arguments.check_optimizer(self.optimizer, self.weight_decay)
         replicas.check_compiled(self)
 
@@ -92,6 +97,10 @@ class CheckedModel(private.BuiltOnce):
         Arrays are looked at whole; of a tf.data set or a PyDataset the first
         batch, which is read once more for it; a generator not at all.
 
+        What goes by epochs (`Dynamic`, `AWP(from_epoch=...)`) takes those of
+        `fit`, from 0: in a loop say `initial_epoch=n, epochs=n + 1`. A later
+        `fit` from 0 brings one warning.
+
         Args:
             x, y, batch_size, epochs, verbose, callbacks, validation_split,
                 validation_data: As in Keras.
@@ -117,6 +126,17 @@ class CheckedModel(private.BuiltOnce):
             *args,
             **kwargs,
         )
+
+    def train_on_batch(self, *args, **kwargs) -> Any:
+        """As `keras.Model.train_on_batch`; it too counts skipped steps.
+
+        Raises:
+            ValueError: As `fit` does with more than `max_skipped_steps` of
+                them in a row, and again until `compile` or `fit` is called.
+        """
+        logs = super().train_on_batch(*args, **kwargs)
+        watch.check_skips(self)
+        return logs
 
     def make_train_function(self, force=False):
         # Variables that a step's first trace makes cost a second trace.

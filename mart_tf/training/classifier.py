@@ -78,8 +78,9 @@ class AdversarialClassifier(checked.CheckedModel):
             training step: "inference", the moving statistics, or "batch",
             those of the batch, which leaves the moving ones as they are; see
             `mart_tf.training.attack_statistics`. Dropout is off in both.
-        epsilon_warmup_steps: Training steps over which epsilon, and the
-            attack's step with it, grow linearly from 0.
+        epsilon_warmup_steps: Steps of `fit` over which epsilon, and the
+            attack's step with it, grow linearly from 0; with accumulated
+            gradients they are several to an update of the weights.
         update: How the gradient is taken: "plain", a spec, or a
             `mart_tf.training.update.Update`.
         weight_decay: Coupled L2: `weight_decay * w` is added to the reduced
@@ -87,11 +88,13 @@ class AdversarialClassifier(checked.CheckedModel):
         label_smoothing: s in [0, 1): the cross-entropies of the loss have
             (1 - s) of their label and s / classes of every class; the attack
             does not. See `mart_tf.losses.cross_entropy`.
-        ema: Decay of the average of the weights, in [0, 1); 0: none is kept.
-        ema_warmup_steps: Training steps before the decay begins to rise.
+        ema: Decay of the average of the weights, in [0, 1), taken with each
+            update of them; 0: none is kept.
+        ema_warmup_steps: Steps of `fit` before the decay begins to rise.
         max_skipped_steps: How many training steps in a row may be skipped
             because a number in them is not finite, at least 0; with one more
-            `fit` ends: see `mart_tf.training.skips`.
+            `fit` ends, and `train_on_batch`: see `mart_tf.training.skips`.
+            Each `fit` and `compile` counts anew.
         outputs: What the classifier returns: "logits" or "probabilities".
         seed: Seed of all noise, an integer of at least 0.
         rows: One more than the greatest row of the training data, for
@@ -193,7 +196,7 @@ class AdversarialClassifier(checked.CheckedModel):
             With `ema` a copy of the classifier that has the average of its
             weights; else the classifier itself.
         """
-        return self.averages.applied(self.classifier, self.step)
+        return self.averages.applied(self.classifier, self._updates())
 
     def train_step(self, data):
         """The attack, the loss, the update, the metrics."""
@@ -208,8 +211,14 @@ class AdversarialClassifier(checked.CheckedModel):
         adversarial = self._attacked(batch)
         self.memory.keep(batch.example, adversarial.memory)
         loss = self._shared_loss(batch, adversarial)
+        updates = tf.convert_to_tensor(self.optimizer.iterations)
         losses, own = self.update(self, loss)
-        self.averages.update(self.trainable_variables, self.step)
+        every, changed = self._steps_per_update(), None
+        if every > 1:
+            changed = self.optimizer.iterations > updates
+        self.averages.update(
+            self.trainable_variables, self.step, every, changed
+        )
         self.step.assign_add(1)
         skipped = self.skips.judge(
             {
@@ -237,6 +246,10 @@ class AdversarialClassifier(checked.CheckedModel):
         self.logs.measure(adversarial.measures)
         seen = self._take(batch, labels, data, losses, counted, own)
         reduction.put_back(changing, before, skipped)
+        if every > 1:
+            # Also where it was skipped, an update ends what was summed for it.
+            sums = private.accumulators(self.optimizer)
+            reduction.put_back(sums, map(tf.zeros_like, sums), changed)
         self.logs.count(skipped)
         return self._results({*adversarial.measures, *seen})
 
@@ -318,8 +331,16 @@ class AdversarialClassifier(checked.CheckedModel):
     def _averaged(self):
         """A scope in which the classifier has the average of its weights."""
         return self.averages.instead(
-            self.classifier.trainable_variables, self.step.value
+            self.classifier.trainable_variables, self._updates()
         )
+
+    def _updates(self):
+        """How often the weights have changed."""
+        return averages.updates(self.step.value, self._steps_per_update())
+
+    def _steps_per_update(self):
+        optimizer = getattr(self, "optimizer", None)
+        return (optimizer and optimizer.gradient_accumulation_steps) or 1
 
     def _step_size(self):
         return self.attack_step_size or self.threat.epsilon / 4.0

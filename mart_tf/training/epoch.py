@@ -20,7 +20,9 @@ def with_own(callbacks, model):
     listed = isinstance(callbacks, keras.callbacks.CallbackList)
     given = callbacks.callbacks if listed else callbacks or []
     given = given if isinstance(given, (list, tuple)) else [given]
-    own = [TellEpoch(), watch.Watch()]
+    own = [TellEpoch()]
+    if not any(isinstance(each, watch.Watch) for each in given):
+        own.append(watch.Watch())
     if not any(isinstance(each, first_loss.FirstLoss) for each in given):
         own.append(first_loss.FirstLoss(warnings.warn))
     if listed:

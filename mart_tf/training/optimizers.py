@@ -191,6 +191,8 @@ def check(spec):
     )
     if resolved.name in training.OPTIMIZERS:
         _check(resolved.name, resolved.options)
+    if resolved.options.get("use_ema") is True:
+        raise _no_average(spec, resolved.options.get("ema_momentum", 0.99))
     return resolved
 
 
@@ -234,11 +236,15 @@ def _present(spec):
     kept = [part for part in parts if part not in ("ema=0", "ema=0.0")]
     averages = [part for part in kept if part.startswith("ema=")]
     if name in training.OPTIMIZERS and averages:
-        raise ValueError(
-            f"--optimizer={spec}: the average of the weights is no option of "
-            f"the optimizer; give --{averages[0]} instead."
-        )
+        raise _no_average(spec, averages[0].removeprefix("ema="))
     return ":".join([name, *kept]) if name in training.OPTIMIZERS else spec
+
+
+def _no_average(spec, decay):
+    return ValueError(
+        f"--optimizer={spec}: the average of the weights is no option of the "
+        f"optimizer; give --ema={decay} instead."
+    )
 
 
 def _check(name, settings):

@@ -50,8 +50,6 @@ def check_compiled(model):
     forbidden = {
         "steps_per_execution": model.steps_per_execution not in (1, None),
         "gradient_accumulation_steps": optimizer.gradient_accumulation_steps,
-        "ema_overwrite_frequency": optimizer.use_ema
-        and optimizer.ema_overwrite_frequency,
     }
     for name, is_set in forbidden.items():
         if is_set:

@@ -27,8 +27,8 @@ class Skips(keras.layers.Layer):
     remembers and the metrics it leaves nothing; schedules and ramps count it,
     so that what comes after it falls on the same step as without it.
 
-    After more than `limit` in a row all further ones are skipped too: whoever
-    looks late finds the state that it stopped in.
+    After more than `limit` in a row all further ones are skipped too, until
+    `begin`: whoever looks late finds the state that it stopped in.
 
     Args:
         limit: How many in a row may be skipped, at least 0.
@@ -40,6 +40,10 @@ class Skips(keras.layers.Layer):
         self.in_row = counters.add(self, "in_row")
         self.term = counters.add(self, "term")
         self.built = True
+
+    def begin(self):
+        """Counts anew."""
+        self.in_row.assign(0)
 
     def judge(self, tensors):
         """Whether this step is skipped, the same on every replica.

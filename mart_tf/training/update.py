@@ -25,7 +25,13 @@ class Update:
     as an attribute of the same name, and is registered with `keras.saving`, so
     that a model that holds it can be saved. It holds no variables: the same
     object serves every replica.
+
+    Attributes:
+        reads_epoch: Whether it heeds `model.epoch`, counted from 0; where it
+            does, a `fit` that begins at epoch 0 again is told of.
     """
+
+    reads_epoch = False
 
     def __call__(self, model, loss):
         """Changes the weights by one step.

@@ -37,7 +37,9 @@ class AWP(update.Update):
 
     Args:
         gamma: The size of v relative to w, above 0 and at most 1.
-        from_epoch: The first epoch, counted from 1, with a perturbation.
+        from_epoch: The first epoch, counted from 1, with a perturbation. It
+            is that of `fit`: in a loop say `initial_epoch=n, epochs=n + 1`;
+            before `train_on_batch` say `model.epoch.assign(n)`, from 0.
 
     Raises:
         ValueError: If an option lies outside its range.
@@ -57,6 +59,7 @@ class AWP(update.Update):
             )
         self.gamma = float(gamma)
         self.from_epoch = from_epoch
+        self.reads_epoch = from_epoch > 1
 
     def __call__(self, model, loss):
         weights = [variable.value for variable in model.trainable_variables]
