@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from mart_tf import data
 
@@ -111,3 +112,36 @@ class TestNpz:
         path.write_bytes(content[:-100])
         with pytest.raises(ValueError, match="is not an .npz file, or is dam"):
             data.check(f"npz:{path}")
+
+
+class TestArrays:
+    """The same arrays, as a function returns them."""
+
+    @pytest.mark.parametrize("form", [np.ndarray.tolist, tf.constant])
+    def test_lists_and_tensors(self, form):
+        x_train, y_train, x_test, y_test = arrays().values()
+        pairs = ((x_train / 255, y_train), (x_test / 255, y_test))
+        given = tuple(tuple(map(form, pair)) for pair in pairs)
+        one, other = (
+            data.load(lambda made=made: made) for made in (given, pairs)
+        )
+        for name in ("train", "validation", "test"):
+            made, expected = getattr(one, name), getattr(other, name)
+            np.testing.assert_array_equal(made.images, expected.images)
+            np.testing.assert_array_equal(made.labels, expected.labels)
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            (
+                {"x_test": [[[0.0]], [[0.0, 1.0]]]},
+                "x_test, of the type list, is no array of numbers; expected",
+            ),
+            ({"y_train": [0, [1]]}, "y_train, of the type list, is no array"),
+        ],
+    )
+    def test_refuses(self, changes, message):
+        x_train, y_train, x_test, y_test = arrays(**changes).values()
+        with pytest.raises(ValueError, match=message) as error:
+            data.load(lambda: ((x_train, y_train), (x_test, y_test)))
+        assert "\n" not in str(error.value)

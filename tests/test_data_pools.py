@@ -55,9 +55,41 @@ class TestPool:
             "0.913"
         )
 
+    @pytest.mark.parametrize("form", [list, np.ndarray.tolist, tf.constant])
+    def test_takes_what_numpy_makes_an_array_of(self, form):
+        images, labels = pixels(6) / 255, np.arange(6)
+        pool = data.Pool("mine", form(images), form(labels))
+        np.testing.assert_array_equal(pool.images, images.astype("float32"))
+        np.testing.assert_array_equal(pool.labels, labels)
+        assert isinstance(pool.images, np.ndarray)
+        assert isinstance(pool.labels, np.ndarray)
+
     @pytest.mark.parametrize(
         ("images", "labels", "message"),
         [
+            (
+                [pixels(1)[0], pixels(1, (8, 5, 3))[0]],
+                None,
+                r"images of the pool mine, of the type list, is no array of .*"
+                "expected .* as numpy.stack makes of images of one size",
+            ),
+            (
+                tf.ragged.constant([[[1.0]], [[1.0], [0.0]]]),
+                None,
+                "of the type RaggedTensor, is no array of numbers; expected",
+            ),
+            (None, None, "of the type NoneType, is no array of numbers"),
+            (
+                pixels(2),
+                [[1], [0, 1]],
+                "labels of the pool mine, of the type list, is no array of num",
+            ),
+            (
+                pixels(2),
+                np.array([0, 1], object),
+                r"the type ndarray, .*; expected whole numbers, \[n\] or",
+            ),
+            (pixels(2), 1, r"has dtype int64 and shape \(\); expected whole"),
             (pixels(6, (5,)), None, r"pool mine has shape \(6, 5\); expected"),
             (pixels(0), None, r"pool mine has shape \(0, 4, 5, 3\)"),
             (pixels(6).astype(int), None, "pool mine has dtype int64"),

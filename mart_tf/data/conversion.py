@@ -1,15 +1,20 @@
 """Images and labels of the forms that are read, in the one that is kept."""
 
+from mart_tf import lazy
 from mart_tf.data import mapping
 
+_IMAGES = "[n, height, width] or [n, height, width, channels]"
+_LABELS = "whole numbers, [n] or [n, 1]"
 
-def images(what, array):
+
+def images(what, given):
     """Images of any of the forms that are read, in the one form of splits.
 
     Args:
         what: How messages name the array.
-        array: `[n, height, width]` or `[n, height, width, channels]`, uint8 or
-            floating point in [0, 1].
+        given: An array, or what `numpy.asarray` makes one of, `[n, height,
+            width]` or `[n, height, width, channels]`, uint8 or floating point
+            in [0, 1].
 
     Returns:
         `[n, height, width, channels]`: uint8, or float32. What is mapped stays
@@ -18,11 +23,10 @@ def images(what, array):
     Raises:
         ValueError: If it is anything else.
     """
+    stacked = f"{_IMAGES}, as numpy.stack makes of images of one size"
+    array = _array(what, given, stacked)
     if array.ndim not in (3, 4) or 0 in array.shape:
-        raise ValueError(
-            f"{what} has shape {array.shape}; expected [n, height, width] or "
-            "[n, height, width, channels]."
-        )
+        raise ValueError(f"{what} has shape {array.shape}; expected {_IMAGES}.")
     if array.ndim == 3:
         array = array[..., None]
     if array.dtype == "uint8":
@@ -43,17 +47,39 @@ def images(what, array):
     return array if mapping.is_mapped(array) else array.astype("float32")
 
 
-def labels(what, array):
+def labels(what, given):
     """Integer labels `[n]` from `[n]` or `[n, 1]`.
 
+    Args:
+        what: How messages name the array.
+        given: An array, or what `numpy.asarray` makes one of.
+
     Raises:
-        ValueError: If the array, which messages name `what`, is neither.
+        ValueError: If it is neither.
     """
+    array = _array(what, given, _LABELS)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise ValueError(
             f"{what} has dtype {array.dtype} and shape {array.shape}; "
-            "expected whole numbers, [n] or [n, 1]."
+            f"expected {_LABELS}."
         )
     return array
+
+
+def _array(what, given, expected):
+    """numpy's array of what was given; one that is mapped stays so."""
+    # Pools are checked by name and file before numpy is imported.
+    numpy = lazy.load("numpy")
+    reason = None
+    try:
+        array = numpy.asarray(given)
+        if not array.dtype.hasobject:
+            return array
+    except (LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = error
+    raise ValueError(
+        f"{what}, of the type {type(given).__name__}, is no array of numbers; "
+        f"expected {expected}."
+    ) from reason
