@@ -1,5 +1,6 @@
 """Pools: read from every form, labelled by a network, and checked."""
 
+import importlib
 import os
 import pathlib
 import pickle
@@ -325,6 +326,80 @@ class TestFolder:
         refused(
             f"folder:{tmp_path}:size=0", "expected a whole number from 1 to"
         )
+
+
+class TestOwn:
+    """What a function of the user's own may return."""
+
+    @pytest.fixture
+    def returns(self, tmp_path, monkeypatch):
+        """The spec of a function that returns what it is given."""
+        (tmp_path / "own_pool.py").write_text("def made(): return RETURNED\n")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        own = importlib.import_module("own_pool")
+
+        def returns(returned):
+            own.RETURNED = returned
+            return "own_pool:made"
+
+        yield returns
+        del sys.modules["own_pool"]
+
+    @pytest.mark.parametrize(
+        "form",
+        [
+            lambda images, labels: (images, labels),
+            lambda images, labels: [images, labels],
+            lambda images, labels: {"images": images, "labels": labels},
+            lambda images, labels: {"image": images, "label": labels},
+        ],
+    )
+    def test_images_and_labels(self, returns, form):
+        images, labels = pixels(3), np.arange(3)
+        pool = data.load_pool(returns(form(images, labels)))
+        np.testing.assert_array_equal(pool.images, images)
+        np.testing.assert_array_equal(pool.labels, labels)
+        assert pool.name == "own_pool:made" and pool.labeled_by is None
+
+    def test_images_alone(self, returns):
+        for form in (pixels(3), {"image": pixels(3)}, (pixels(3), None)):
+            pool = data.load_pool(returns(form))
+            np.testing.assert_array_equal(pool.images, pixels(3))
+            assert pool.labels is None
+
+    def test_who_gave_the_labels(self, returns):
+        fields = {"labels": np.arange(3), "labeled_by": "me"}
+        fields["mean_confidence"] = 0.5
+        pool = data.load_pool(returns({"image": pixels(3), **fields}))
+        assert (pool.labeled_by, pool.mean_confidence) == ("me", 0.5)
+
+    @pytest.mark.parametrize(
+        ("returned", "given"),
+        [
+            (None, "None"),
+            ((pixels(3), np.arange(3), "me"), "a tuple of 3"),
+            ((pixels(3),), "a tuple of 1"),
+            ([], "a list of 0"),
+            ({}, "a dict with nothing"),
+            ({"label": np.arange(3)}, "a dict with label"),
+            ({"images": pixels(3), 0: 1}, "a dict with images, 0"),
+            ({"images": pixels(3), "name": "me"}, "a dict with images, name"),
+            (
+                {"images": pixels(3), "image": pixels(3)},
+                "a dict with images, image",
+            ),
+        ],
+    )
+    def test_refuses(self, returns, returned, given):
+        assert refused(returns(returned), "own_pool") == (
+            f"The pool own_pool:made returned {given}; expected an array of "
+            "images, (images, labels), or a dict with images and perhaps "
+            "labels, labeled_by and mean_confidence."
+        )
+
+    def test_refuses_what_is_no_array(self, returns):
+        refused(returns(3), r"pool own_pool:made has shape \(\); expected")
+        refused(returns(object()), "own_pool:made, of the type object, is no")
 
 
 @pytest.fixture(scope="module")
