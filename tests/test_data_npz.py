@@ -66,6 +66,15 @@ class TestNpz:
         )
         np.testing.assert_array_equal(split.labels, split.indices % 3)
 
+    def test_reads_booleans(self, tmp_path):
+        images = arrays()["x_train"] > 99
+        loaded = self.load(tmp_path, x_train=images)
+        split = loaded.train
+        assert split.images.dtype == np.uint8
+        np.testing.assert_array_equal(
+            split.images[..., 0], np.where(images[split.indices], 255, 0)
+        )
+
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
@@ -83,6 +92,10 @@ class TestNpz:
             (
                 {"x_test": with_value(np.zeros([6, 4, 5]), -0.5)},
                 "x_test of .*images.npz holds the pixel -0.5",
+            ),
+            (
+                {"x_test": with_value(np.zeros([6, 4, 5], np.uint8), 1)},
+                "x_test of .*images.npz holds uint8 pixels of 0 and 1 alone",
             ),
             ({"x_train": np.zeros([20, 20], np.uint8)}, r"shape \(20, 20\)"),
             ({"x_train": np.zeros([0, 4, 5], np.uint8)}, r"shape \(0, 4, 5\)"),

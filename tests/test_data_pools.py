@@ -56,6 +56,16 @@ class TestPool:
             "0.913"
         )
 
+    def test_booleans_are_black_and_white(self):
+        pool = data.Pool("mine", pixels(6) > 99)
+        assert pool.images.dtype == np.uint8
+        np.testing.assert_array_equal(
+            pool.images, np.where(pixels(6) > 99, 255, 0)
+        )
+
+    def test_black_images_are_taken(self):
+        assert len(data.Pool("mine", np.zeros([6, 4, 5], np.uint8))) == 6
+
     @pytest.mark.parametrize("form", [list, np.ndarray.tolist, tf.constant])
     def test_takes_what_numpy_makes_an_array_of(self, form):
         images, labels = pixels(6) / 255, np.arange(6)
@@ -94,6 +104,12 @@ class TestPool:
             (pixels(6, (5,)), None, r"pool mine has shape \(6, 5\); expected"),
             (pixels(0), None, r"pool mine has shape \(0, 4, 5, 3\)"),
             (pixels(6).astype(int), None, "pool mine has dtype int64"),
+            (
+                (pixels(6) > 99).astype(np.uint8),
+                None,
+                "pool mine holds uint8 pixels of 0 and 1 alone; expected 0 to "
+                "255: multiply them by 255, or give booleans or floating",
+            ),
             (pixels(6) * 1.0, None, r"pool mine holds the pixel .*in \[0, 1\]"),
             (np.full([6, 4, 5], np.nan), None, "holds the pixel nan"),
             (pixels(6), np.arange(5), "6 images and 5 labels; expected one"),

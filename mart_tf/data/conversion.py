@@ -13,15 +13,16 @@ def images(what, given):
     Args:
         what: How messages name the array.
         given: An array, or what `numpy.asarray` makes one of, `[n, height,
-            width]` or `[n, height, width, channels]`, uint8 or floating point
-            in [0, 1].
+            width]` or `[n, height, width, channels]`, uint8 from 0 to 255,
+            booleans, or floating point in [0, 1].
 
     Returns:
-        `[n, height, width, channels]`: uint8, or float32. What is mapped stays
-        so: it is float32 already.
+        `[n, height, width, channels]`: uint8, 0 and 255 of booleans, or
+        float32. What is mapped stays so: it is uint8 or float32 already.
 
     Raises:
-        ValueError: If it is anything else.
+        ValueError: If it is anything else, among it uint8 of 0 and 1 alone,
+            unless mapped.
     """
     stacked = f"{_IMAGES}, as numpy.stack makes of images of one size"
     array = _array(what, given, stacked)
@@ -29,12 +30,20 @@ def images(what, given):
         raise ValueError(f"{what} has shape {array.shape}; expected {_IMAGES}.")
     if array.ndim == 3:
         array = array[..., None]
+    if array.dtype.kind == "b":
+        return array.astype("uint8") * 255
     if array.dtype == "uint8":
+        # A mapped one would be read whole.
+        if not mapping.is_mapped(array) and array.max() == 1:
+            raise ValueError(
+                f"{what} holds uint8 pixels of 0 and 1 alone; expected 0 to "
+                "255: multiply them by 255, or give booleans or floating point."
+            )
         return array
     if array.dtype.kind != "f":
         raise ValueError(
-            f"{what} has dtype {array.dtype}; expected uint8, or floating "
-            "point in [0, 1]."
+            f"{what} has dtype {array.dtype}; expected uint8 from 0 to 255, "
+            "booleans, or floating point in [0, 1]."
         )
     for part in mapping.parts(array):
         # Not (inside) is true of NaN as well.

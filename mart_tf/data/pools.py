@@ -66,9 +66,9 @@ class Pool:
     Args:
         name: How messages name it: the spec it was loaded from.
         images: An array, or what `numpy.asarray` makes one of, `[n, height,
-            width]` or `[n, height, width, channels]`: uint8, kept so, or
-            floating point in [0, 1], kept as float32. They are kept with
-            channels.
+            width]` or `[n, height, width, channels]`: uint8 from 0 to 255,
+            kept so, booleans, kept as uint8 of 0 and 255, or floating point
+            in [0, 1], kept as float32. They are kept with channels.
         labels: Integers `[n]`, an array or what becomes one, or None.
         labeled_by: Who gave the labels, such as the workdir of a run, or None
             where it is not known.
