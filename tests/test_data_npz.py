@@ -100,6 +100,10 @@ class TestNpz:
             ({"x_train": np.zeros([20, 20], np.uint8)}, r"shape \(20, 20\)"),
             ({"x_train": np.zeros([0, 4, 5], np.uint8)}, r"shape \(0, 4, 5\)"),
             ({"x_test": np.zeros([6, 5, 5], np.uint8)}, "expected one shape"),
+            (
+                {"x_train": np.zeros([20, 3, 32, 32])},
+                "x_train of .*images.npz has shape .*, channels before height",
+            ),
             ({"y_test": np.arange(5) % 3}, "6 images and y_test 5 labels"),
             ({"y_test": np.array([0, 1, 2, 3, 0, 1])}, "holds the label 3"),
             ({"y_test": np.array([0, 1, -1, 2, 0, 1])}, "holds the label -1"),

@@ -66,6 +66,12 @@ class TestPool:
     def test_black_images_are_taken(self):
         assert len(data.Pool("mine", np.zeros([6, 4, 5], np.uint8))) == 6
 
+    @pytest.mark.parametrize(
+        "shape", [(3, 32, 4), (1, 4, 32), (2, 32, 32), (32, 32, 32)]
+    )
+    def test_odd_shapes_are_taken(self, shape):
+        assert data.Pool("mine", pixels(6, shape)).image_shape == shape
+
     @pytest.mark.parametrize("form", [list, np.ndarray.tolist, tf.constant])
     def test_takes_what_numpy_makes_an_array_of(self, form):
         images, labels = pixels(6) / 255, np.arange(6)
@@ -102,6 +108,17 @@ class TestPool:
             ),
             (pixels(2), 1, r"has dtype int64 and shape \(\); expected whole"),
             (pixels(6, (5,)), None, r"pool mine has shape \(6, 5\); expected"),
+            (
+                pixels(6, (3, 32, 32)),
+                None,
+                r"pool mine has shape \(6, 3, 32, 32\), channels before .*: "
+                r"give its transpose\(0, 2, 3, 1\)",
+            ),
+            (
+                pixels(6, (1, 5, 5)),
+                None,
+                "has shape .*, channels before height",
+            ),
             (pixels(0), None, r"pool mine has shape \(0, 4, 5, 3\)"),
             (pixels(6).astype(int), None, "pool mine has dtype int64"),
             (

@@ -21,13 +21,14 @@ def images(what, given):
         float32. What is mapped stays so: it is uint8 or float32 already.
 
     Raises:
-        ValueError: If it is anything else, among it uint8 of 0 and 1 alone,
-            unless mapped.
+        ValueError: If it is anything else, among it `[n, 3, height, width]`,
+            and uint8 of 0 and 1 alone, unless mapped.
     """
     stacked = f"{_IMAGES}, as numpy.stack makes of images of one size"
     array = _array(what, given, stacked)
     if array.ndim not in (3, 4) or 0 in array.shape:
         raise ValueError(f"{what} has shape {array.shape}; expected {_IMAGES}.")
+    _check_channels_are_last(what, array.shape)
     if array.ndim == 3:
         array = array[..., None]
     if array.dtype.kind == "b":
@@ -54,6 +55,16 @@ def images(what, given):
                 "in [0, 1], or uint8 from 0 to 255."
             )
     return array if mapping.is_mapped(array) else array.astype("float32")
+
+
+def _check_channels_are_last(what, shape):
+    """Refuses PyTorch's layout, known by its 1 or 3 channels."""
+    if len(shape) == 4 and shape[1] in (1, 3) and min(shape[2:]) > 4:
+        raise ValueError(
+            f"{what} has shape {shape}, channels before height and width; "
+            "expected [n, height, width, channels]: give its "
+            "transpose(0, 2, 3, 1)."
+        )
 
 
 def labels(what, given):
