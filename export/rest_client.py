@@ -100,18 +100,22 @@ class Client:
         """Classifies images.
 
         Args:
-            images: A list with the bytes of PNG or JPEG files, or nested lists
-                of numbers, `[batch, height, width, channels]`.
+            images: A list with the bytes of PNG or JPEG files, or numbers,
+                `[batch, height, width, channels]`: an array, or nested lists.
 
         Returns:
             A dict for each image: `class_name`, `class_index`,
             `probabilities` and `logits`.
 
         Raises:
-            RequestError: If there is no answer, a refusal, or an answer that
-                is none to these images.
+            RequestError: If the images are something else; if there is no
+                answer, a refusal, or an answer that is none to these images.
         """
-        if not len(images):
+        if hasattr(images, "tolist"):
+            images = images.tolist()
+        if not isinstance(images, list | tuple):
+            raise _no_images(images)
+        if not images:
             raise RequestError("Got no images; expected at least one.")
         request = {"signature_name": "serving_default", "instances": images}
         if isinstance(images[0], bytes):
@@ -122,7 +126,8 @@ class Client:
                     for image in images
                 ],
             }
-        response, content = self._post(json.dumps(request).encode())
+        body = json.dumps(request, default=_lists).encode()
+        response, content = self._post(body)
         answer = payloads.json_object(content, len(images))
         if response.status == 200 and "predictions" in answer:
             fault = payloads.fault(answer["predictions"], len(images))
@@ -314,6 +319,21 @@ def _remaining(deadline):
     if seconds <= 0:
         raise TimeoutError
     return seconds
+
+
+def _lists(value):
+    """An array in a list, of numpy or of what is like it, as lists."""
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    raise _no_images(value)
+
+
+def _no_images(value):
+    return RequestError(
+        f"Got {type(value).__name__} for images; expected a list with the "
+        "bytes of PNG or JPEG files, or an array or nested lists of numbers, "
+        "[batch, height, width, channels]."
+    )
 
 
 def read(path, max_bytes=16 * 2**20):

@@ -168,6 +168,15 @@ class TestPredictions:
         served = [prediction["probabilities"] for prediction in predictions]
         np.testing.assert_allclose(served, expected, atol=1e-6)
 
+    @pytest.mark.parametrize(
+        "form", [np.asarray, list, tuple, np.ndarray.tolist]
+    )
+    def test_arrays_in_memory(self, make, client, levels, expected, form):
+        images = (levels / 255.0).astype(np.float32)[..., None]
+        predictions = make(client).predict(form(images))
+        served = [prediction["probabilities"] for prediction in predictions]
+        np.testing.assert_allclose(served, expected, atol=1e-6)
+
     def test_a_server_that_is_busy_at_first(self, make, client, model, levels):
         model.failures += ["UNAVAILABLE"] * 2
         [prediction] = make(client).predict([_encoded(levels[0])])
@@ -346,6 +355,33 @@ class TestRestOnly:
                 rest_client.RequestError, match="expected http://HOST:PORT"
             ):
                 rest_client.Client(url)
+
+    @pytest.mark.parametrize(
+        ("images", "given"),
+        [
+            (b"\x89PNG", "bytes"),
+            (bytearray(b"\x89PNG"), "bytearray"),
+            ([bytearray(b"\x89PNG")], "bytearray"),
+            ("digit.png", "str"),
+            (None, "NoneType"),
+            (np.float32(1), "float"),
+            ([[1.0], {2.0}], "set"),
+        ],
+    )
+    def test_what_are_no_images(self, addresses, images, given):
+        client = rest_client.Client(addresses["rest"])
+        with pytest.raises(rest_client.RequestError) as refusal:
+            client.predict(images)
+        assert str(refusal.value) == (
+            f"Got {given} for images; expected a list with the bytes of PNG or "
+            "JPEG files, or an array or nested lists of numbers, [batch, "
+            "height, width, channels]."
+        )
+
+    def test_an_array_without_images(self, addresses):
+        client = rest_client.Client(addresses["rest"])
+        with pytest.raises(rest_client.RequestError, match="Got no images"):
+            client.predict(np.zeros((0, 8, 8, 1)))
 
     def test_a_connection_that_the_server_closed(self, addresses, levels):
         client = rest_client.Client(addresses["rest"], timeout=10)

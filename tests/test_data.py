@@ -122,6 +122,7 @@ class TestCheck:
             ("folder:/absent", "There is no folder /absent"),
             ("digits:sice=8", "has no option 'sice'"),
             ("digits:8", "'8' is not an option"),
+            ("mnist:[0]", "of: a TFDS name, digits, folder, npz, package.mod"),
             ("folder:/absent:sice=8", "did you mean 'size'"),
             ("folder:/absent:size=0", "size is 0; expected a whole"),
             ("folder:/absent:size=x", "expected a whole number"),
@@ -133,6 +134,48 @@ class TestCheck:
         for call in (data.check, data.load):
             with pytest.raises(ValueError, match=message):
                 call(spec, data_dir=tmp_path)
+
+    @pytest.mark.parametrize("download", [False, True])
+    @pytest.mark.parametrize(
+        ("spec", "mended"),
+        [
+            ("mnist:3.0.1", "mnist"),
+            ("mnist:3.*.*", "mnist"),
+            ("mnist/3.0.1", "mnist"),
+            ("mnist:3.0.1:size=8", "mnist:size=8"),
+            ("mnist_corrupted/fog:1.0.0", "mnist_corrupted/fog"),
+            ("mnist_corrupted/fog/1.0.0", "mnist_corrupted/fog"),
+        ],
+    )
+    def test_refuses_a_version(self, tmp_path, spec, mended, download):
+        with pytest.raises(ValueError) as error:
+            data.check(spec, data_dir=tmp_path, download=download)
+        assert str(error.value) == (
+            f"Dataset {spec!r} names a version; expected none, since the "
+            f"newest that is prepared below {tmp_path} is read: write {mended}."
+        )
+
+    @pytest.mark.parametrize(
+        ("spec", "mended"),
+        [
+            ("tfds", "mnist"),
+            ("tfds:kmnist", "kmnist"),
+            ("tfds:kmnist:3.0.1", "kmnist"),
+            ("tfds:kmnist:size=8", "kmnist:size=8"),
+        ],
+    )
+    def test_a_set_is_called_by_its_bare_name(self, spec, mended):
+        for call, kind in ((data.check, "Dataset"), (data.check_pool, "Pool")):
+            with pytest.raises(ValueError) as error:
+                call(spec)
+            assert str(error.value) == (
+                f"{kind} {spec!r} names TFDS itself; expected the bare name of "
+                f"a set, such as {mended}."
+            )
+
+    def test_a_configuration_may_be_a_number(self, tmp_path):
+        with pytest.raises(ValueError, match="Unknown dataset 'voc/2007'; exp"):
+            data.check("voc/2007", data_dir=tmp_path)
 
     def test_a_download_may_bring_any_name(self, tmp_path):
         data.check("stanford_dogs", data_dir=tmp_path, download=True)

@@ -1,6 +1,8 @@
 """Trees of images: one folder for each class."""
 
 import shutil
+import struct
+import zlib
 
 import numpy as np
 from PIL import Image
@@ -130,6 +132,56 @@ class TestRefuses:
     def test_transparency(self, tree):
         write(tree / "dog" / "99.png", image(99, channels=4))
         self.refused(tree, "99.png has pixels of the kind RGBA")
+
+    @pytest.mark.parametrize("options", ["", ":size=4"])
+    @pytest.mark.parametrize(
+        ("mode", "suffix"),
+        [
+            ("1", "png"),
+            ("L", "png"),
+            ("P", "png"),
+            ("RGB", "png"),
+            ("P", "gif"),
+        ],
+    )
+    def test_a_transparent_colour(self, tree, mode, suffix, options):
+        whole = Image.fromarray(image(99)).convert(mode)
+        colour = whole.getpixel((0, 0))
+        whole.save(tree / "dog" / f"99.{suffix}", transparency=colour)
+        message = (
+            f"99.{suffix} has pixels of the kind {mode} with transparency; "
+            "expected greyscale or colour of 8 bits without transparency"
+        )
+        self.refused(tree, message, options)
+
+    def test_a_palette_with_transparency_of_many_degrees(self, tree):
+        whole = Image.fromarray(image(99)).convert("P")
+        whole.save(tree / "dog" / "99.png", transparency=bytes(range(256)))
+        self.refused(tree, "has pixels of the kind P with transparency; exp")
+
+    def test_a_palette_without_transparency_is_taken(self, tree):
+        for suffix in ("png", "gif"):
+            whole = Image.fromarray(image(99)).convert("P")
+            whole.save(tree / "dog" / f"99.{suffix}")
+        assert len(data.load(f"folder:{tree}").test) == 4
+
+    @pytest.mark.parametrize(
+        ("colour", "kind"), [(0, "I;16"), (2, "RGB of 16")]
+    )
+    def test_16_bits(self, tree, colour, kind):
+        # Pillow writes none in colour.
+        pixels = np.zeros([6, 1 + 5 * 2 * (1 + colour)], np.uint8)
+        chunks = {
+            b"IHDR": struct.pack(">IIBBBBB", 5, 6, 16, colour, 0, 0, 0),
+            b"IDAT": zlib.compress(pixels.tobytes()),
+            b"IEND": b"",
+        }
+        content = b"\x89PNG\r\n\x1a\n"
+        for name, chunk in chunks.items():
+            content += struct.pack(">I", len(chunk)) + name + chunk
+            content += struct.pack(">I", zlib.crc32(name + chunk))
+        (tree / "dog" / "99.png").write_bytes(content)
+        self.refused(tree, f"99.png has pixels of the kind {kind}.*; expected")
 
     def test_a_file_that_is_no_image(self, tree):
         (tree / "dog" / "99.png").write_text("not an image")

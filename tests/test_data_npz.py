@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from mart_tf import data
 
@@ -65,6 +66,15 @@ class TestNpz:
         )
         np.testing.assert_array_equal(split.labels, split.indices % 3)
 
+    def test_reads_booleans(self, tmp_path):
+        images = arrays()["x_train"] > 99
+        loaded = self.load(tmp_path, x_train=images)
+        split = loaded.train
+        assert split.images.dtype == np.uint8
+        np.testing.assert_array_equal(
+            split.images[..., 0], np.where(images[split.indices], 255, 0)
+        )
+
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
@@ -83,9 +93,17 @@ class TestNpz:
                 {"x_test": with_value(np.zeros([6, 4, 5]), -0.5)},
                 "x_test of .*images.npz holds the pixel -0.5",
             ),
+            (
+                {"x_test": with_value(np.zeros([6, 4, 5], np.uint8), 1)},
+                "x_test of .*images.npz holds uint8 pixels of 0 and 1 alone",
+            ),
             ({"x_train": np.zeros([20, 20], np.uint8)}, r"shape \(20, 20\)"),
             ({"x_train": np.zeros([0, 4, 5], np.uint8)}, r"shape \(0, 4, 5\)"),
             ({"x_test": np.zeros([6, 5, 5], np.uint8)}, "expected one shape"),
+            (
+                {"x_train": np.zeros([20, 3, 32, 32])},
+                "x_train of .*images.npz has shape .*, channels before height",
+            ),
             ({"y_test": np.arange(5) % 3}, "6 images and y_test 5 labels"),
             ({"y_test": np.array([0, 1, 2, 3, 0, 1])}, "holds the label 3"),
             ({"y_test": np.array([0, 1, -1, 2, 0, 1])}, "holds the label -1"),
@@ -111,3 +129,36 @@ class TestNpz:
         path.write_bytes(content[:-100])
         with pytest.raises(ValueError, match="is not an .npz file, or is dam"):
             data.check(f"npz:{path}")
+
+
+class TestArrays:
+    """The same arrays, as a function returns them."""
+
+    @pytest.mark.parametrize("form", [np.ndarray.tolist, tf.constant])
+    def test_lists_and_tensors(self, form):
+        x_train, y_train, x_test, y_test = arrays().values()
+        pairs = ((x_train / 255, y_train), (x_test / 255, y_test))
+        given = tuple(tuple(map(form, pair)) for pair in pairs)
+        one, other = (
+            data.load(lambda made=made: made) for made in (given, pairs)
+        )
+        for name in ("train", "validation", "test"):
+            made, expected = getattr(one, name), getattr(other, name)
+            np.testing.assert_array_equal(made.images, expected.images)
+            np.testing.assert_array_equal(made.labels, expected.labels)
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            (
+                {"x_test": [[[0.0]], [[0.0, 1.0]]]},
+                "x_test, of the type list, is no array of numbers; expected",
+            ),
+            ({"y_train": [0, [1]]}, "y_train, of the type list, is no array"),
+        ],
+    )
+    def test_refuses(self, changes, message):
+        x_train, y_train, x_test, y_test = arrays(**changes).values()
+        with pytest.raises(ValueError, match=message) as error:
+            data.load(lambda: ((x_train, y_train), (x_test, y_test)))
+        assert "\n" not in str(error.value)

@@ -1,5 +1,6 @@
 """Pools: read from every form, labelled by a network, and checked."""
 
+import importlib
 import os
 import pathlib
 import pickle
@@ -55,12 +56,77 @@ class TestPool:
             "0.913"
         )
 
+    def test_booleans_are_black_and_white(self):
+        pool = data.Pool("mine", pixels(6) > 99)
+        assert pool.images.dtype == np.uint8
+        np.testing.assert_array_equal(
+            pool.images, np.where(pixels(6) > 99, 255, 0)
+        )
+
+    def test_black_images_are_taken(self):
+        assert len(data.Pool("mine", np.zeros([6, 4, 5], np.uint8))) == 6
+
+    @pytest.mark.parametrize(
+        "shape", [(3, 32, 4), (1, 4, 32), (2, 32, 32), (32, 32, 32)]
+    )
+    def test_odd_shapes_are_taken(self, shape):
+        assert data.Pool("mine", pixels(6, shape)).image_shape == shape
+
+    @pytest.mark.parametrize("form", [list, np.ndarray.tolist, tf.constant])
+    def test_takes_what_numpy_makes_an_array_of(self, form):
+        images, labels = pixels(6) / 255, np.arange(6)
+        pool = data.Pool("mine", form(images), form(labels))
+        np.testing.assert_array_equal(pool.images, images.astype("float32"))
+        np.testing.assert_array_equal(pool.labels, labels)
+        assert isinstance(pool.images, np.ndarray)
+        assert isinstance(pool.labels, np.ndarray)
+
     @pytest.mark.parametrize(
         ("images", "labels", "message"),
         [
+            (
+                [pixels(1)[0], pixels(1, (8, 5, 3))[0]],
+                None,
+                r"images of the pool mine, of the type list, is no array of .*"
+                "expected .* as numpy.stack makes of images of one size",
+            ),
+            (
+                tf.ragged.constant([[[1.0]], [[1.0], [0.0]]]),
+                None,
+                "of the type RaggedTensor, is no array of numbers; expected",
+            ),
+            (None, None, "of the type NoneType, is no array of numbers"),
+            (
+                pixels(2),
+                [[1], [0, 1]],
+                "labels of the pool mine, of the type list, is no array of num",
+            ),
+            (
+                pixels(2),
+                np.array([0, 1], object),
+                r"the type ndarray, .*; expected whole numbers, \[n\] or",
+            ),
+            (pixels(2), 1, r"has dtype int64 and shape \(\); expected whole"),
             (pixels(6, (5,)), None, r"pool mine has shape \(6, 5\); expected"),
+            (
+                pixels(6, (3, 32, 32)),
+                None,
+                r"pool mine has shape \(6, 3, 32, 32\), channels before .*: "
+                r"give its transpose\(0, 2, 3, 1\)",
+            ),
+            (
+                pixels(6, (1, 5, 5)),
+                None,
+                "has shape .*, channels before height",
+            ),
             (pixels(0), None, r"pool mine has shape \(0, 4, 5, 3\)"),
             (pixels(6).astype(int), None, "pool mine has dtype int64"),
+            (
+                (pixels(6) > 99).astype(np.uint8),
+                None,
+                "pool mine holds uint8 pixels of 0 and 1 alone; expected 0 to "
+                "255: multiply them by 255, or give booleans or floating",
+            ),
             (pixels(6) * 1.0, None, r"pool mine holds the pixel .*in \[0, 1\]"),
             (np.full([6, 4, 5], np.nan), None, "holds the pixel nan"),
             (pixels(6), np.arange(5), "6 images and 5 labels; expected one"),
@@ -293,6 +359,80 @@ class TestFolder:
         refused(
             f"folder:{tmp_path}:size=0", "expected a whole number from 1 to"
         )
+
+
+class TestOwn:
+    """What a function of the user's own may return."""
+
+    @pytest.fixture
+    def returns(self, tmp_path, monkeypatch):
+        """The spec of a function that returns what it is given."""
+        (tmp_path / "own_pool.py").write_text("def made(): return RETURNED\n")
+        monkeypatch.syspath_prepend(str(tmp_path))
+        own = importlib.import_module("own_pool")
+
+        def returns(returned):
+            own.RETURNED = returned
+            return "own_pool:made"
+
+        yield returns
+        del sys.modules["own_pool"]
+
+    @pytest.mark.parametrize(
+        "form",
+        [
+            lambda images, labels: (images, labels),
+            lambda images, labels: [images, labels],
+            lambda images, labels: {"images": images, "labels": labels},
+            lambda images, labels: {"image": images, "label": labels},
+        ],
+    )
+    def test_images_and_labels(self, returns, form):
+        images, labels = pixels(3), np.arange(3)
+        pool = data.load_pool(returns(form(images, labels)))
+        np.testing.assert_array_equal(pool.images, images)
+        np.testing.assert_array_equal(pool.labels, labels)
+        assert pool.name == "own_pool:made" and pool.labeled_by is None
+
+    def test_images_alone(self, returns):
+        for form in (pixels(3), {"image": pixels(3)}, (pixels(3), None)):
+            pool = data.load_pool(returns(form))
+            np.testing.assert_array_equal(pool.images, pixels(3))
+            assert pool.labels is None
+
+    def test_who_gave_the_labels(self, returns):
+        fields = {"labels": np.arange(3), "labeled_by": "me"}
+        fields["mean_confidence"] = 0.5
+        pool = data.load_pool(returns({"image": pixels(3), **fields}))
+        assert (pool.labeled_by, pool.mean_confidence) == ("me", 0.5)
+
+    @pytest.mark.parametrize(
+        ("returned", "given"),
+        [
+            (None, "None"),
+            ((pixels(3), np.arange(3), "me"), "a tuple of 3"),
+            ((pixels(3),), "a tuple of 1"),
+            ([], "a list of 0"),
+            ({}, "a dict with nothing"),
+            ({"label": np.arange(3)}, "a dict with label"),
+            ({"images": pixels(3), 0: 1}, "a dict with images, 0"),
+            ({"images": pixels(3), "name": "me"}, "a dict with images, name"),
+            (
+                {"images": pixels(3), "image": pixels(3)},
+                "a dict with images, image",
+            ),
+        ],
+    )
+    def test_refuses(self, returns, returned, given):
+        assert refused(returns(returned), "own_pool") == (
+            f"The pool own_pool:made returned {given}; expected an array of "
+            "images, (images, labels), or a dict with images and perhaps "
+            "labels, labeled_by and mean_confidence."
+        )
+
+    def test_refuses_what_is_no_array(self, returns):
+        refused(returns(3), r"pool own_pool:made has shape \(\); expected")
+        refused(returns(object()), "own_pool:made, of the type object, is no")
 
 
 @pytest.fixture(scope="module")

@@ -1,36 +1,50 @@
 """Images and labels of the forms that are read, in the one that is kept."""
 
+from mart_tf import lazy
 from mart_tf.data import mapping
 
+_IMAGES = "[n, height, width] or [n, height, width, channels]"
+_LABELS = "whole numbers, [n] or [n, 1]"
 
-def images(what, array):
+
+def images(what, given):
     """Images of any of the forms that are read, in the one form of splits.
 
     Args:
         what: How messages name the array.
-        array: `[n, height, width]` or `[n, height, width, channels]`, uint8 or
-            floating point in [0, 1].
+        given: An array, or what `numpy.asarray` makes one of, `[n, height,
+            width]` or `[n, height, width, channels]`, uint8 from 0 to 255,
+            booleans, or floating point in [0, 1].
 
     Returns:
-        `[n, height, width, channels]`: uint8, or float32. What is mapped stays
-        so: it is float32 already.
+        `[n, height, width, channels]`: uint8, 0 and 255 of booleans, or
+        float32. What is mapped stays so: it is uint8 or float32 already.
 
     Raises:
-        ValueError: If it is anything else.
+        ValueError: If it is anything else, among it `[n, 3, height, width]`,
+            and uint8 of 0 and 1 alone, unless mapped.
     """
+    stacked = f"{_IMAGES}, as numpy.stack makes of images of one size"
+    array = _array(what, given, stacked)
     if array.ndim not in (3, 4) or 0 in array.shape:
-        raise ValueError(
-            f"{what} has shape {array.shape}; expected [n, height, width] or "
-            "[n, height, width, channels]."
-        )
+        raise ValueError(f"{what} has shape {array.shape}; expected {_IMAGES}.")
+    _check_channels_are_last(what, array.shape)
     if array.ndim == 3:
         array = array[..., None]
+    if array.dtype.kind == "b":
+        return array.astype("uint8") * 255
     if array.dtype == "uint8":
+        # A mapped one would be read whole.
+        if not mapping.is_mapped(array) and array.max() == 1:
+            raise ValueError(
+                f"{what} holds uint8 pixels of 0 and 1 alone; expected 0 to "
+                "255: multiply them by 255, or give booleans or floating point."
+            )
         return array
     if array.dtype.kind != "f":
         raise ValueError(
-            f"{what} has dtype {array.dtype}; expected uint8, or floating "
-            "point in [0, 1]."
+            f"{what} has dtype {array.dtype}; expected uint8 from 0 to 255, "
+            "booleans, or floating point in [0, 1]."
         )
     for part in mapping.parts(array):
         # Not (inside) is true of NaN as well.
@@ -43,17 +57,49 @@ def images(what, array):
     return array if mapping.is_mapped(array) else array.astype("float32")
 
 
-def labels(what, array):
+def _check_channels_are_last(what, shape):
+    """Refuses PyTorch's layout, known by its 1 or 3 channels."""
+    if len(shape) == 4 and shape[1] in (1, 3) and min(shape[2:]) > 4:
+        raise ValueError(
+            f"{what} has shape {shape}, channels before height and width; "
+            "expected [n, height, width, channels]: give its "
+            "transpose(0, 2, 3, 1)."
+        )
+
+
+def labels(what, given):
     """Integer labels `[n]` from `[n]` or `[n, 1]`.
 
+    Args:
+        what: How messages name the array.
+        given: An array, or what `numpy.asarray` makes one of.
+
     Raises:
-        ValueError: If the array, which messages name `what`, is neither.
+        ValueError: If it is neither.
     """
+    array = _array(what, given, _LABELS)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim != 1 or array.dtype.kind not in "iu":
         raise ValueError(
             f"{what} has dtype {array.dtype} and shape {array.shape}; "
-            "expected whole numbers, [n] or [n, 1]."
+            f"expected {_LABELS}."
         )
     return array
+
+
+def _array(what, given, expected):
+    """numpy's array of what was given; one that is mapped stays so."""
+    # Pools are checked by name and file before numpy is imported.
+    numpy = lazy.load("numpy")
+    reason = None
+    try:
+        array = numpy.asarray(given)
+        if not array.dtype.hasobject:
+            return array
+    except (LookupError, RuntimeError, TypeError, ValueError) as error:
+        reason = error
+    raise ValueError(
+        f"{what}, of the type {type(given).__name__}, is no array of numbers; "
+        f"expected {expected}."
+    ) from reason

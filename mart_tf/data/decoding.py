@@ -48,13 +48,25 @@ def header(path):
         ),
         _opened(path) as image,
     ):
-        kind, (width, height) = image.mode, image.size
+        kind, (width, height) = _kind(image), image.size
     if kind not in _READ_AS:
         raise ValueError(
             f"{path} has pixels of the kind {kind}; expected greyscale or "
             "colour of 8 bits without transparency: convert it."
         )
     return _READ_AS[kind], height, width
+
+
+def _kind(image):
+    """Pillow's kind of pixels, and what that leaves unsaid."""
+    kind = image.mode
+    # Pillow's RGB has 8 bits; a PNG file's own kind is that of its tiles.
+    if any(args == "RGB;16B" for *_, args in image.tile):
+        kind += " of 16 bits"
+    # A colour that stands for none, in a PNG or GIF file.
+    if "transparency" in image.info:
+        kind += " with transparency"
+    return kind
 
 
 def pixels(path, kind, shape):

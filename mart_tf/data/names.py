@@ -18,6 +18,11 @@ NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
 NPZ_POOL_KEYS = ("image", "label", "labeled_by", "mean_confidence")
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
+# TFDS's own ways to ask for one: mnist:3.0.1, mnist:3.*.*, and mnist/3.0.1 as
+# it lies on the disk. A configuration may be a single number: voc/2007.
+_VERSIONED = re.compile(
+    r"(\w+(?:/.+?)?)(?::[\d*]+(?:\.[\d*]+)*|/\d+\.\d+\.\d+)"
+)
 
 
 # Control characters, and what a name holds that is no text.
@@ -181,6 +186,35 @@ def tfds_root(data_dir=None):
     """Where TFDS data lies: `data_dir`, $TFDS_DATA_DIR, or TFDS's default."""
     root = data_dir or os.environ.get("TFDS_DATA_DIR")
     return pathlib.Path(root or "~/tensorflow_datasets").expanduser()
+
+
+def check_bare(spec, kind, data_dir=None):
+    """Refuses a TFDS set that is not called by its bare name.
+
+    Args:
+        spec: An `options.Spec`.
+        kind: "dataset" or "pool".
+        data_dir: As in `tfds_root`.
+
+    Raises:
+        ValueError: On `tfds:mnist`, `mnist:3.0.1` and `mnist/3.0.1`.
+    """
+    whole = ":".join(filter(None, [spec.name, spec.argument]))
+    of_tfds = spec.name == "tfds"
+    if of_tfds:
+        whole = spec.argument or "mnist"
+    versioned = _VERSIONED.fullmatch(whole)
+    if not (of_tfds or versioned):
+        return
+    settings = [f"{key}={value}" for key, value in spec.options.items()]
+    written = ":".join([versioned[1] if versioned else whole, *settings])
+    said = (
+        f"names TFDS itself; expected the bare name of a set, such as {written}"
+        if of_tfds
+        else "names a version; expected none, since the newest that is "
+        f"prepared below {tfds_root(data_dir)} is read: write {written}"
+    )
+    raise ValueError(f"{kind.capitalize()} {spec.text!r} {said}.")
 
 
 def prepared_directory(name, data_dir=None):

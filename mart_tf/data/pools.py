@@ -14,14 +14,37 @@ from mart_tf.data import mapping
 from mart_tf.data import names
 from mart_tf.data import sources
 
+# Of a pool, without its name; beside them stand the keys of an .npz file.
+_FIELDS = ("images", "labels", "labeled_by", "mean_confidence")
+_FIELD_OF = {
+    **dict(zip(_FIELDS, _FIELDS, strict=True)),
+    **dict(zip(names.NPZ_POOL_KEYS, _FIELDS, strict=True)),
+}
+
 
 def _adopt(located, made):
     """The fields of a pool that a user's own function returned."""
+    given = None
     if isinstance(made, dict):
-        return made
-    if isinstance(made, tuple):
-        return dict(zip(("images", "labels"), made, strict=False))
-    return {"images": made}
+        fields = {_FIELD_OF.get(key): value for key, value in made.items()}
+        if (
+            "images" in fields
+            and None not in fields
+            and len(fields) == len(made)
+        ):
+            return fields
+        given = f"a dict with {', '.join(map(str, made)) or 'nothing'}"
+    elif isinstance(made, list | tuple):
+        if len(made) == 2:
+            return dict(zip(("images", "labels"), made, strict=True))
+        given = f"a {type(made).__name__} of {len(made)}"
+    elif made is not None:
+        return {"images": made}
+    raise ValueError(
+        f"The pool {located.name} returned {given}; expected an array of "
+        "images, (images, labels), or a dict with images and perhaps labels, "
+        "labeled_by and mean_confidence."
+    )
 
 
 _KIND = sources.Kind(
@@ -42,10 +65,11 @@ class Pool:
 
     Args:
         name: How messages name it: the spec it was loaded from.
-        images: Array `[n, height, width]` or `[n, height, width, channels]`:
-            uint8, kept so, or floating point in [0, 1], kept as float32.
-            They are kept with channels.
-        labels: Integers `[n]`, or None.
+        images: An array, or what `numpy.asarray` makes one of, `[n, height,
+            width]` or `[n, height, width, channels]`: uint8 from 0 to 255,
+            kept so, booleans, kept as uint8 of 0 and 255, or floating point
+            in [0, 1], kept as float32. They are kept with channels.
+        labels: Integers `[n]`, an array or what becomes one, or None.
         labeled_by: Who gave the labels, such as the workdir of a run, or None
             where it is not known.
         mean_confidence: Mean probability of the labels, or None.
@@ -131,7 +155,9 @@ def load_pool(spec, *, data_dir=None, download=False):
               labels, `extrapolated_targets`, the form of Carmon et al.
               (NeurIPS 2019); nothing in it is executed;
             - `package.module:function` with options, that returns an array of
-              images, `(images, labels)`, or a dict of a `Pool`'s fields.
+              images, `(images, labels)`, or a dict with `images` and perhaps
+              `labels`, `labeled_by` and `mean_confidence`; `image` and `label`
+              are read too, as in an .npz file.
 
         data_dir: Where TFDS data is prepared; default: $TFDS_DATA_DIR, or
             `~/tensorflow_datasets`.

@@ -164,8 +164,13 @@ def find(text, kind, data_dir, download):
         kind.path_checks[spec.name](place)
         name = f"{spec.name}:{spec.argument}"
         return Located(name, spec.name, place, settings)
+    if spec.name != "digits":
+        names.check_bare(spec, kind.name, data_dir)
     if spec.argument is not None:
-        own = options.resolve(text, kind.readers, kind.name)
+        # As messages list them: nothing is called tfds.
+        listed = {**kind.readers, "a TFDS name": kind.readers["tfds"]}
+        del listed["tfds"]
+        own = options.resolve(text, listed, kind.name)
         return Located(own.name, own.import_path, None, own.options)
     if spec.name == "digits" and spec.name in kind.readers:
         settings = _options(spec, spec.name, kind)
