@@ -39,7 +39,7 @@ FACTS = {
     "policy": "float32",
     "image_shape": [8, 8, 1],
     "num_classes": 10,
-    "class_names": [],
+    "class_names": list("0123456789"),
 }
 
 # What `small_network:build` is, in the directory of a test.

@@ -84,8 +84,9 @@ class Record:
         shape, names = list(dataset.image_shape), list(dataset.class_names)
         if shape != self.image_shape:
             return f"its images have shape {shape}, and had {self.image_shape}"
-        if len(names) != self.num_classes:
-            return f"it has {len(names)} classes, and had {self.num_classes}"
+        count = len(self.class_names)
+        if len(names) != count:
+            return f"it has {len(names)} classes, and had {count}"
         for name, before in zip(names, self.class_names, strict=True):
             if name != before:
                 return f"the class {before!r} is {name!r} now"
