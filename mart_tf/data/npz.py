@@ -16,9 +16,10 @@ _SINGLE = {str: "text", float: "number"}
 def load(path):
     """Reads x_train, y_train, x_test and y_test.
 
-    Images are `[n, height, width]` or `[n, height, width, channels]`, uint8 or
-    floating point in [0, 1] (kept as float32); labels are integers `[n]` or
-    `[n, 1]` from 0, each class with at least one training example.
+    Images are `[n, height, width]` or `[n, height, width, channels]`, uint8,
+    booleans (kept as uint8 of 0 and 255) or floating point in [0, 1] (kept as
+    float32); labels are integers `[n]` or `[n, 1]` from 0, each class with at
+    least one training example.
 
     Raises:
         ValueError: If an array is anything else; as `archives.read`.
