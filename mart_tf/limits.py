@@ -6,6 +6,7 @@ Neither numpy nor TensorFlow is imported.
 """
 
 import contextlib
+import hashlib
 import io
 import json
 import math
@@ -59,6 +60,16 @@ _KINDS = {
     stat.S_IFCHR: "a device",
     stat.S_IFBLK: "a device",
 }
+
+
+def sha256(path):
+    """The SHA-256 of a file, in hexadecimal.
+
+    Raises:
+        ValueError: As `opened`.
+    """
+    with opened(path) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def regular(path):

@@ -1,10 +1,10 @@
 """An .npz file with the arrays of Keras's mnist.npz, or with a pool."""
 
 import dataclasses
-import hashlib
 
 import numpy as np
 
+from mart_tf import limits
 from mart_tf.data import archives
 from mart_tf.data import conversion
 from mart_tf.data import names
@@ -24,11 +24,10 @@ def load(path):
     Raises:
         ValueError: If an array is anything else; as `archives.read`.
     """
-    arrays = archives.read(names.npz_file(path), names.NPZ_KEYS)
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    file = names.npz_file(path)
+    arrays = archives.read(file, names.NPZ_KEYS)
     source = of_arrays(arrays, f" of {path}")
-    return dataclasses.replace(source, fingerprint=digest)
+    return dataclasses.replace(source, fingerprint=limits.sha256(file))
 
 
 def of_arrays(arrays, place=""):

@@ -14,7 +14,6 @@ Nothing here imports TensorFlow until a classifier is loaded.
 """
 
 import dataclasses
-import hashlib
 import pathlib
 import shutil
 
@@ -197,11 +196,10 @@ def digests(config, paths):
     pool = options.parse(config.pool or "none")
     if pool.name in ("npz", "pickle"):
         paths = (*paths, pool.argument)
-    sums = {}
-    for path in paths:
-        with limits.opened(pathlib.Path(path).expanduser()) as file:
-            sums[str(path)] = hashlib.file_digest(file, "sha256").hexdigest()
-    return sums
+    return {
+        str(path): limits.sha256(pathlib.Path(path).expanduser())
+        for path in paths
+    }
 
 
 def check_files(earlier, sums):

@@ -211,9 +211,10 @@ class AdversarialClassifier(checked.CheckedModel):
         adversarial = self._attacked(batch)
         self.memory.keep(batch.example, adversarial.memory)
         loss = self._shared_loss(batch, adversarial)
-        updates = tf.convert_to_tensor(self.optimizer.iterations)
-        losses, own = self.update(self, loss)
         every, changed = self._steps_per_update(), None
+        if every > 1:
+            updates = tf.convert_to_tensor(self.optimizer.iterations)
+        losses, own = self.update(self, loss)
         if every > 1:
             changed = self.optimizer.iterations > updates
         self.averages.update(
