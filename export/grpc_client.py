@@ -99,28 +99,31 @@ class Client:
         """Classifies images.
 
         Args:
-            images: A list with the bytes of PNG or JPEG files, or an array
-                `[batch, height, width, channels]`, sent as float32.
+            images: A list with the bytes of PNG or JPEG files, or numbers,
+                `[batch, height, width, channels]`: an array, or nested lists,
+                sent as float32.
 
         Returns:
             A dict for each image: `class_name`, `class_index`,
             `probabilities` and `logits`.
 
         Raises:
-            RequestError: If there is no answer, a refusal, or an answer that
-                is none to these images.
+            RequestError: If the images are something else; if there is no
+                answer, a refusal, or an answer that is none to these images.
         """
+        if not isinstance(images, list | tuple):
+            images = _array(images)
         if not len(images):
             raise RequestError("Got no images; expected at least one.")
         request = predict_pb2.PredictRequest()
         request.model_spec.name = self._model
-        if isinstance(images[0], bytes):
+        if isinstance(images, list | tuple) and payloads.are_files(images):
             request.model_spec.signature_name = "image_bytes"
             tensor = tf.make_tensor_proto(images, tf.string)
             request.inputs["image_bytes"].CopyFrom(tensor)
         else:
             request.model_spec.signature_name = "serving_default"
-            tensor = tf.make_tensor_proto(np.asarray(images, np.float32))
+            tensor = tf.make_tensor_proto(_array(images))
             request.inputs["images"].CopyFrom(tensor)
         call = self._predict.future(request, timeout=self._timeout)
         try:
@@ -188,6 +191,19 @@ class Client:
             f"The server at {self._address} refused the images for model "
             f"{self._model!r} ({code.name}, it said: {said})."
         )
+
+
+def _array(images):
+    """Numbers as an array, float32, of at least one dimension."""
+    if isinstance(images, bytes | bytearray | str):
+        raise payloads.no_images(images)
+    try:
+        array = np.asarray(images, np.float32)
+    except (TypeError, ValueError):
+        raise payloads.no_images(images) from None
+    if not array.ndim:
+        raise payloads.no_images(images)
+    return array
 
 
 def _predictions(outputs, count):

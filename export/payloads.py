@@ -116,6 +116,28 @@ def read(path, max_bytes):
     return content, True
 
 
+def are_files(images):
+    """Whether a list holds the bytes of files, and no numbers.
+
+    Raises:
+        RequestError: If it holds both, or texts.
+    """
+    files = [isinstance(image, bytes) for image in images]
+    for image, is_file in zip(images, files, strict=True):
+        if isinstance(image, bytearray | str) or is_file != files[0]:
+            raise no_images(image)
+    return files[0]
+
+
+def no_images(value):
+    """The `RequestError` of what is neither files nor an array."""
+    return RequestError(
+        f"Got {type(value).__name__} for images; expected a list with the "
+        "bytes of PNG or JPEG files, or an array or nested lists of numbers, "
+        "[batch, height, width, channels]."
+    )
+
+
 def array_header(content):
     """What a .npy file says of itself, as numpy's NEP 1 describes it.
 

@@ -114,11 +114,11 @@ class Client:
         if hasattr(images, "tolist"):
             images = images.tolist()
         if not isinstance(images, list | tuple):
-            raise _no_images(images)
+            raise payloads.no_images(images)
         if not images:
             raise RequestError("Got no images; expected at least one.")
         request = {"signature_name": "serving_default", "instances": images}
-        if isinstance(images[0], bytes):
+        if payloads.are_files(images):
             request = {
                 "signature_name": "image_bytes",
                 "instances": [
@@ -325,15 +325,7 @@ def _lists(value):
     """An array in a list, of numpy or of what is like it, as lists."""
     if hasattr(value, "tolist"):
         return value.tolist()
-    raise _no_images(value)
-
-
-def _no_images(value):
-    return RequestError(
-        f"Got {type(value).__name__} for images; expected a list with the "
-        "bytes of PNG or JPEG files, or an array or nested lists of numbers, "
-        "[batch, height, width, channels]."
-    )
+    raise payloads.no_images(value)
 
 
 def read(path, max_bytes=16 * 2**20):

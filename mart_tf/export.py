@@ -182,7 +182,7 @@ def _written(task, not_attacked):
         )
         if task.run is not None:
             task.run.check_data(dataset, "test")
-        names = names or dataset.class_names
+        names = names or _names_of(dataset, classifier)
         trial, sample = _trial(task, dataset, threat, classifier, outputs)
         others = _others(trial, dataset.train, task.pixel_range)
 
@@ -204,6 +204,20 @@ def _written(task, not_attacked):
         facts=facts,
     )
     return version, whose
+
+
+def _names_of(dataset, classifier):
+    """The class names of the data set that the flags say a model is of."""
+    # A subclassed model may know its shape only once it is called.
+    shape = getattr(classifier, "output_shape", None)
+    classes = shape[-1] if shape else len(dataset.class_names)
+    if len(dataset.class_names) != classes:
+        raise ValueError(
+            f"--dataset={dataset.name} has {len(dataset.class_names)} classes, "
+            f"and the model {classes}; expected the data set that it was "
+            "trained on, or --class_names with a name for each class."
+        )
+    return dataset.class_names
 
 
 def _kept():

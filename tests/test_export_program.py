@@ -6,6 +6,7 @@ import pathlib
 import shutil
 
 import converted
+import keras
 import numpy as np
 import programs
 import pytest
@@ -277,6 +278,25 @@ class TestBadInput:
     def test_an_unknown_checkpoint(self, refused):
         message = refused("--checkpoint=newest")
         assert "expected one of: best, best_raw, last, last_raw" in message
+
+    def test_a_data_set_of_other_classes(self, refused, tmp_path):
+        keras.Sequential(
+            [
+                keras.Input((8, 8, 1)),
+                keras.layers.Flatten(),
+                keras.layers.Dense(7),
+            ]
+        ).save(tmp_path / "seven.keras")
+        message = refused(
+            f"--model={tmp_path / 'seven.keras'}",
+            "--dataset=digits",
+            "--pixel_min=0",
+            "--pixel_max=1",
+        )
+        assert (
+            "--dataset=digits has 10 classes, and the model 7; expected the "
+            "data set that it was trained on, or --class_names"
+        ) in message
 
     def test_a_mistyped_flag(self, refused):
         assert "did you mean --directory?" in refused("--directry=x")

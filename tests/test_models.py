@@ -699,6 +699,35 @@ class TestPrecision:
             atol=0.2,
         )
 
+    @pytest.mark.parametrize("own", [None, "mixed_bfloat16"])
+    def test_a_layer_inside_of_a_layer(self, own):
+        @keras.saving.register_keras_serializable("layers_in_layers")
+        class Outer(keras.layers.Layer):
+            def __init__(self, **kwargs):
+                super().__init__(**kwargs)
+                self.inner = keras.layers.Dense(3, dtype=own)
+
+            def build(self, shape):
+                self.inner.build(shape)
+
+            def call(self, inputs):
+                return self.inner(inputs)
+
+        with rebuilding.policy("mixed_bfloat16"):
+            outer = Outer(dtype="float32")
+        model = keras.Sequential([keras.Input((2,)), outer])
+        if own:
+            with pytest.raises(ValueError, match="cannot be rebuilt in float3"):
+                rebuilding.float32_copy(model)
+            return
+        copy = rebuilding.float32_copy(model)
+        assert copy.layers[0].inner.compute_dtype == "float32"
+        batch = images(4, 2)
+        kernel, bias = model.get_weights()
+        np.testing.assert_allclose(
+            copy(batch), batch @ kernel + bias, rtol=1e-6
+        )
+
     def test_a_network_that_cannot_be_rebuilt(self):
         class Unregistered(keras.layers.Layer):
             def call(self, inputs):

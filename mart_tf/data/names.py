@@ -197,8 +197,17 @@ def check_bare(spec, kind, data_dir=None):
         data_dir: As in `tfds_root`.
 
     Raises:
-        ValueError: On `tfds:mnist`, `mnist:3.0.1` and `mnist/3.0.1`.
+        ValueError: On `tfds:mnist`, `mnist:3.0.1`, `mnist/3.0.1`, and
+            `mnist:train[:10%]`.
     """
+    settings = [f"{key}={value}" for key, value in spec.options.items()]
+    if spec.argument and "[" in spec.argument:
+        written = ":".join([spec.name, "count=6000", *settings])
+        raise ValueError(
+            f"{kind.capitalize()} {spec.text!r} names a part of a split; "
+            f"expected options, such as {written} for the first 6,000 training "
+            "images. Which split is evaluated --split says."
+        )
     whole = ":".join(filter(None, [spec.name, spec.argument]))
     of_tfds = spec.name == "tfds"
     if of_tfds:
@@ -206,7 +215,6 @@ def check_bare(spec, kind, data_dir=None):
     versioned = _VERSIONED.fullmatch(whole)
     if not (of_tfds or versioned):
         return
-    settings = [f"{key}={value}" for key, value in spec.options.items()]
     written = ":".join([versioned[1] if versioned else whole, *settings])
     said = (
         f"names TFDS itself; expected the bare name of a set, such as {written}"

@@ -4,6 +4,8 @@ import contextlib
 
 import keras
 
+from mart_tf import private
+
 PRECISIONS = ("float32", "mixed_bfloat16")
 
 _HALF = ("bfloat16", "float16")
@@ -149,7 +151,12 @@ def _flatten(layer):
 
 
 def _computes_in(model, precision):
-    dtypes = {layer.compute_dtype for layer in _flatten(model)}
+    dtypes = {
+        layer.compute_dtype
+        for layer in private.layers(model)
+        # What a model computes in is up to its layers.
+        if not getattr(layer, "layers", None)
+    }
     if precision == "float32":
         return dtypes.isdisjoint(_HALF)
     return "bfloat16" in dtypes and "float16" not in dtypes
