@@ -279,7 +279,7 @@ class TestBadInput:
         message = refused("--checkpoint=newest")
         assert "expected one of: best, best_raw, last, last_raw" in message
 
-    def test_a_data_set_of_other_classes(self, refused, tmp_path):
+    def test_a_data_set_of_other_classes(self, tmp_path):
         keras.Sequential(
             [
                 keras.Input((8, 8, 1)),
@@ -287,16 +287,20 @@ class TestBadInput:
                 keras.layers.Dense(7),
             ]
         ).save(tmp_path / "seven.keras")
-        message = refused(
-            f"--model={tmp_path / 'seven.keras'}",
+        answer = programs.run(
+            "export",
+            "--model=seven.keras",
             "--dataset=digits",
             "--pixel_min=0",
             "--pixel_max=1",
+            cwd=tmp_path,
         )
-        assert (
+        programs.assert_refused(
+            answer,
             "--dataset=digits has 10 classes, and the model 7; expected the "
-            "data set that it was trained on, or --class_names"
-        ) in message
+            "data set that it was trained on, or --class_names with a name for "
+            "each class.",
+        )
 
     def test_a_mistyped_flag(self, refused):
         assert "did you mean --directory?" in refused("--directry=x")
