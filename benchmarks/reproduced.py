@@ -134,6 +134,22 @@ def average(records):
     return pages.table("best by|natural|PGD-20|AutoAttack|seeds", rows)
 
 
+def tricks(records):
+    """MNIST, what each trick gives MART, on the validation split."""
+    rows = []
+    for run in paper.runs():
+        if "tricks" not in run.parts:
+            continue
+        found = _mean(records, [run], "validation")
+        cells = [
+            found.get(name, _NONE)
+            for name in ("natural", "pgd:steps=20", "autoattack")
+        ]
+        flags = f"`{' '.join(run.flags)}`" if run.flags else "nothing"
+        rows.append([flags, *cells])
+    return pages.table("with|natural|PGD-20|AutoAttack", rows)
+
+
 def trend(records, part):
     """Rows of a figure or of table 5: accuracy at the best and last epoch."""
     runs = [run for run in paper.runs() if part in run.parts]
@@ -227,6 +243,7 @@ def blocks(records):
             "autoattack": autoattack(records),
             "table3": table_3(records),
             "average": average(records),
+            "tricks": tricks(records),
             **{part: trend(records, part) for part in trends},
             "small": small(records),
         },
