@@ -31,6 +31,7 @@ from tensorflow.tsl.profiler.protobuf import xplane_pb2
 import mart_tf
 from mart_tf.attacks import gradient
 from mart_tf.attacks import loops
+from mart_tf.training import fused_norm
 
 _NETWORK = flags.DEFINE_string("network", "small_cnn", "Of mart_tf.models.")
 _PRECISIONS = flags.DEFINE_list(
@@ -96,6 +97,11 @@ def _network(precision, shape):
     return model
 
 
+def _classify(model, images):
+    with fused_norm.fused(model):
+        return model(images, training=False)
+
+
 def _compiled(model, way):
     # A partial: TensorFlow warns of many functions with the same code.
     return tf.function(functools.partial(way, model), autograph=False)
@@ -103,7 +109,7 @@ def _compiled(model, way):
 
 def _whole(model, images, labels):
     return gradient.pgd(
-        lambda x: model(x, training=False),
+        functools.partial(_classify, model),
         images,
         labels,
         _THREAT,
@@ -118,7 +124,7 @@ def _halves(model, images, labels):
     def advance(*iterates):
         return tuple(
             gradient.ascent_step(
-                lambda x: model(x, training=False),
+                functools.partial(_classify, model),
                 *parts,
                 _THREAT,
                 _THREAT.epsilon / 4.0,

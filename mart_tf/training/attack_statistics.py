@@ -1,7 +1,6 @@
 """Which statistics batch norm has in the inner attack: kept, or the batch's."""
 
 import contextlib
-import threading
 
 import keras
 
@@ -10,13 +9,8 @@ from mart_tf import private
 from mart_tf.attacks import loops
 from mart_tf.attacks import objectives
 from mart_tf.defenses import natural
+from mart_tf.training import instead
 from mart_tf.training import reduction
-
-_LOCK = threading.Lock()
-# Layers that some replica calls now, and by how many: replicas trace in threads
-# that wait for each other inside a pass.
-_CALLING = {}
-_LOCAL = threading.local()
 
 
 def check(attack_batch_norm, classifier, defense):
@@ -61,25 +55,8 @@ def of_the_batch(classifier):
     Raises:
         ValueError: If it has no batch norm.
     """
-    layers = _layers(classifier)
-    before = getattr(_LOCAL, "by_batch", False)
-    with _LOCK:
-        for layer in layers:
-            _CALLING[layer] = _CALLING.get(layer, 0) + 1
-            if _CALLING[layer] == 1:
-                layer.call = _by_batch(layer.call)
-    _LOCAL.by_batch = True
-    try:
+    with instead.computing(_layers(classifier), _by_batch):
         yield
-    finally:
-        _LOCAL.by_batch = before
-        with _LOCK:
-            for layer in layers:
-                _CALLING[layer] -= 1
-                if not _CALLING[layer]:
-                    del _CALLING[layer]
-                    # The method of its class is there again.
-                    del layer.call
 
 
 @contextlib.contextmanager
@@ -97,17 +74,11 @@ def coupled(attack_batch_norm):
         yield
 
 
-def _by_batch(call):
-    """A batch norm's `call` that asks whether its thread is in the scope."""
-
-    def called(inputs, training=None, mask=None):
-        if not getattr(_LOCAL, "by_batch", False):
-            return call(inputs, training=training, mask=mask)
-        # What is assigned inside it is lost.
-        with keras.StatelessScope():
-            return call(inputs, training=True, mask=mask)
-
-    return called
+def _by_batch(layer, call, inputs, training, mask):
+    del layer, training
+    # What is assigned inside it is lost.
+    with keras.StatelessScope():
+        return call(inputs, training=True, mask=mask)
 
 
 def _layers(classifier):

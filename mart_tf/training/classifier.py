@@ -17,6 +17,7 @@ from mart_tf.training import averages
 from mart_tf.training import checked
 from mart_tf.training import counters
 from mart_tf.training import dropout
+from mart_tf.training import fused_norm
 from mart_tf.training import inputs
 from mart_tf.training import logs
 from mart_tf.training import memory
@@ -347,13 +348,14 @@ class AdversarialClassifier(checked.CheckedModel):
         return self.attack_step_size or self.threat.epsilon / 4.0
 
     def _classify_frozen(self, images):
-        return self._classify(images, training=False)
+        with fused_norm.fused(self.classifier):
+            return self._classify(images, training=False)
 
     def _classify_attacked(self, images):
         if self.attack_batch_norm == "inference":
             return self._classify_frozen(images)
         with attack_statistics.of_the_batch(self.classifier):
-            return self._classify_frozen(images)
+            return self._classify(images, training=False)
 
     def _classify(self, images, training):
         return model_outputs.logits(
