@@ -111,6 +111,9 @@ class Client:
             RequestError: If the images are something else; if there is no
                 answer, a refusal, or an answer that is none to these images.
         """
+        # Of files, where each may have another length.
+        if isinstance(images, np.ndarray) and images.dtype.kind == "O":
+            images = images.tolist()
         if not isinstance(images, list | tuple):
             images = _array(images)
         if not len(images):

@@ -111,6 +111,8 @@ class Client:
             RequestError: If the images are something else; if there is no
                 answer, a refusal, or an answer that is none to these images.
         """
+        if hasattr(images, "numpy"):
+            images = images.numpy()
         if hasattr(images, "tolist"):
             images = images.tolist()
         if not isinstance(images, list | tuple):

@@ -438,7 +438,11 @@ def _evaluate(task):
     )
     part = parts.parse(_SPLIT.value)
     if task.run is not None:
-        task.run.check_data(dataset, part.name)
+        task.run.check_data(
+            dataset,
+            parts.is_trained_on(dataset, part),
+            "name images of another with --dataset",
+        )
     split = parts.select(dataset, part)
     sample = data.sample(split, _MAX_EXAMPLES.value, _SEED.value)
     images = data.spread(sample.images, task.pixel_range)

@@ -181,7 +181,11 @@ def _written(task, not_attacked):
             task.dataset, data_dir=task.data_dir, download=_DOWNLOAD.value
         )
         if task.run is not None:
-            task.run.check_data(dataset, "test")
+            task.run.check_data(
+                dataset,
+                "test" in dataset.carved,
+                "give --attack_examples=0, which attacks no version",
+            )
         names = names or _names_of(dataset, classifier)
         trial, sample = _trial(task, dataset, threat, classifier, outputs)
         others = _others(trial, dataset.train, task.pixel_range)

@@ -27,8 +27,10 @@ _LISTING, _MEMBERS = 2**20, 1000
 # JSON and CSV, in bytes: the rows of ten times ImageNet.
 TEXT = 2**28
 
-# Of an image that a network is to take, or to take resized: 4,096 x 4,096.
+# Of an image that a network is to take: 4,096 x 4,096.
 MOST_PIXELS = 2**24
+# Of one that is to be resized: 8,192 x 6,144, what cameras make.
+MOST_RESIZED = 3 * 2**24
 
 # What numpy and zipfile raise on an archive that is not as it was written: of
 # another compression NotImplementedError, of one with a password RuntimeError.

@@ -16,10 +16,15 @@ import ast
 import contextlib
 import dataclasses
 import difflib
+import re
 
 from mart_tf import bounds
 from mart_tf import lazy
 from mart_tf import parameters as known_parameters
+
+_NUMBER = re.compile(
+    r"[-+]?(?:(?:0|[1-9][0-9]*)(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -292,10 +297,14 @@ def _check_bounds(where, kind, value):
 
 
 def _read_any(text):
-    """A number, true or false, or else the text, of no type that is told."""
-    for reader in (int, float, _read_bool):
-        with contextlib.suppress(ValueError):
-            return reader(text)
+    """A number, true or false, or else the text, of no type that is told.
+
+    What begins with a 0 that no number has, such as 007, is a text.
+    """
+    if _NUMBER.fullmatch(text):
+        return float(text) if set(text) & set(".eE") else int(text)
+    with contextlib.suppress(ValueError):
+        return _read_bool(text)
     return text
 
 

@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import os
+import shutil
 
 import keras
 import numpy as np
@@ -128,16 +130,33 @@ class TestFiles:
             )
 
     def test_the_report_is_the_same_without(self, saved, digits, tmp_path):
-        _, report = saved
+        directory, report = saved
         # Those of an earlier evaluation, which is another one's report now.
-        (tmp_path / "adversarial").mkdir()
-        (tmp_path / "adversarial" / "cw.npz").write_text("of another epsilon")
-        (tmp_path / "robustbench.json").write_text("{}")
+        shutil.copytree(directory / "adversarial", tmp_path / "adversarial")
         without = _evaluate(digits, tmp_path)
-        assert not (tmp_path / "robustbench.json").exists()
         assert not (tmp_path / "adversarial").exists()
         for name, outcome in without.outcomes.items():
             np.testing.assert_array_equal(outcome, report.outcomes[name])
+
+    @pytest.mark.parametrize("saving", [False, True])
+    def test_files_of_somebody_else_stay(self, saved, digits, tmp_path, saving):
+        """Such as a package of this name, in the folder of the report."""
+        directory, _ = saved
+        folder = tmp_path / "adversarial"
+        folder.mkdir()
+        (folder / "my_module.py").write_text("mine = 1")
+        np.savez(folder / "mine.npz", image=np.zeros(3))
+        (folder / "no_archive.npz").write_text("mine too")
+        shutil.copy(directory / "adversarial" / "worst_case.npz", folder)
+        os.rename(folder / "worst_case.npz", folder / "earlier.npz")
+        _evaluate(digits, tmp_path, save_adversarial=saving)
+        written = sorted(path.name for path in folder.iterdir())
+        made = [*_FILES, "worst_case"] if saving else []
+        assert written == sorted(
+            ["my_module.py", "mine.npz", "no_archive.npz"]
+            + [f"{name}.npz" for name in made]
+        )
+        assert (folder / "no_archive.npz").read_text() == "mine too"
 
     def test_a_directory_is_needed(self, digits):
         with pytest.raises(ValueError, match="expected both"):
@@ -166,10 +185,11 @@ class TestStoppedEvaluations:
             _evaluate(digits, tmp_path)
         old = tmp_path / "adversarial"
         old.mkdir()
-        (old / "pgd.npz").write_text("of an earlier evaluation")
+        earlier = directory / "adversarial" / "worst_case.npz"
+        shutil.copy(earlier, old / "earlier.npz")
         stops = 0
         while not (tmp_path / "report.json").exists():
-            assert (old / "pgd.npz").exists()
+            assert (old / "earlier.npz").exists()
             left[0] = 3
             with contextlib.suppress(KeyboardInterrupt):
                 _evaluate(digits, tmp_path, save_adversarial=True)

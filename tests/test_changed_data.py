@@ -1,5 +1,6 @@
 """A run whose own data set is no more what it was trained on."""
 
+import dataclasses
 import functools
 import shutil
 
@@ -7,6 +8,9 @@ import numpy as np
 from PIL import Image
 import programs
 import pytest
+
+from mart_tf import data
+from mart_tf.data import parts
 
 FLAGS = (
     "--dataset=folder:data",
@@ -83,7 +87,7 @@ def _export(place):
 
 
 _CHANGES = {
-    _add_an_image: "has changed; restore it, or train again in another",
+    _add_an_image: "set that its training images are of has changed (from ",
     _rename_a_class: "is not as it was when run was trained: the class 'ant'",
     _add_a_class: "it has 4 classes, and had 3; restore it",
 }
@@ -103,7 +107,7 @@ def test_is_not_gone_on_with(place, change):
 def test_an_image_in_the_place_of_another(place):
     black = Image.fromarray(np.zeros((8, 8), np.uint8))
     black.save(place / "data" / "ant" / "00.png")
-    programs.assert_refused(_go_on(place), "its training set has changed;")
+    programs.assert_refused(_go_on(place), _CHANGES[_add_an_image])
 
 
 @pytest.mark.parametrize("change", _CHANGES)
@@ -122,7 +126,9 @@ def test_a_test_set_of_its_own_may_change(place):
         done = program(place)
         assert done.returncode == 0, done.stderr
     done = _evaluate(place, "--split=train")
-    programs.assert_refused(done, "its training set has changed; restore")
+    programs.assert_refused(
+        done, "another workdir, or name images of another with --dataset."
+    )
     programs.assert_refused(_go_on(place), _CHANGES[_add_an_image])
 
 
@@ -131,6 +137,61 @@ def test_is_evaluated_where_it_is_named(place):
     _add_an_image(place / "data")
     done = _evaluate(place, "--dataset=folder:data", "--output=named")
     assert done.returncode == 0, done.stderr
+
+
+def test_is_exported_unattacked(place):
+    _add_an_image(place / "data")
+    programs.assert_refused(
+        _export(place), "or give --attack_examples=0, which attacks no version"
+    )
+    done = programs.run(
+        "export", "--workdir=run", "--attack_examples=0", cwd=place
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_npz_file_is_known_by_what_is_trained_on(tmp_path):
+    generator = np.random.default_rng(0)
+    arrays = {
+        "x_train": generator.integers(0, 256, (9, 4, 4), np.uint8),
+        "y_train": np.arange(9) % 3,
+        "x_test": generator.integers(0, 256, (3, 4, 4), np.uint8),
+        "y_test": np.arange(3),
+    }
+
+    def fingerprint(save=np.savez, **changes):
+        save(tmp_path / "data.npz", **(arrays | changes))
+        return data.load(f"npz:{tmp_path}/data.npz").fingerprint
+
+    before = fingerprint()
+    assert fingerprint(np.savez_compressed) == before
+    # A label of the test set is mended, or images are added to it.
+    assert fingerprint(y_test=np.array([0, 2, 2])) == before
+    assert fingerprint(y_train=arrays["y_train"][::-1]) != before
+    assert fingerprint(x_train=255 - arrays["x_train"]) != before
+
+
+def test_a_validation_split_of_tfds_own_is_not_trained_on():
+    digits = data.load("digits")
+    own = dataclasses.replace(
+        digits, others=lambda name: {"validation": digits.test}.get(name)
+    )
+    named = {name: parts.parse(name) for name in ("train", "validation")}
+    assert parts.is_trained_on(digits, named["validation"])
+    assert not parts.is_trained_on(own, named["validation"])
+    assert parts.is_trained_on(own, named["train"])
+
+
+@pytest.mark.parametrize("given", [5, b"1"])
+def test_a_fingerprint_is_a_text(given):
+    half = data.memory_split(np.zeros((3, 2, 2, 1), np.uint8), np.arange(3))
+    with pytest.raises(ValueError, match="expected a text, or None"):
+        data.Source(
+            class_names=("a", "b", "c"),
+            train=half,
+            test=None,
+            fingerprint=given,
+        )
 
 
 def test_goes_on_where_nothing_has_changed(place):

@@ -27,6 +27,7 @@ import loopback
 import numpy as np
 from PIL import Image
 import pytest
+import tensorflow as tf
 
 import mart_tf
 
@@ -265,6 +266,21 @@ class TestLoad:
         assert result.percentile(99) == 0.198
         one = load.Result(1.0, [0.5], collections.Counter())
         assert one.percentile(50) == one.percentile(99) == 0.5
+
+
+@_CLIENTS
+@pytest.mark.parametrize("form", ["array of files", "tensor"])
+def test_images_in_other_forms(make, client, levels, form):
+    files = [_encoded(each) for each in levels[:2]]
+    images = {
+        "array of files": np.array(files, object),
+        "tensor": tf.constant(levels[:2, :, :, None] / 255.0, tf.float32),
+    }
+    expected, found = (
+        [each["class_index"] for each in make(client).predict(given)]
+        for given in (files, images[form])
+    )
+    assert found == expected
 
 
 @_CLIENTS

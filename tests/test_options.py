@@ -37,7 +37,9 @@ def test_reads_values_by_the_signature_in_the_source():
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("4", 4), ("1.0", 1.0), ("1e-3", 1e-3), ("False", False), ("me", "me")],
+    [("4", 4), ("1.0", 1.0), ("1e-3", 1e-3), ("False", False), ("me", "me")]
+    # What no number is written like.
+    + [("007", "007"), ("nan", "nan"), ("-.5", -0.5), ("0", 0)],
 )
 def test_reads_what_no_annotation_and_no_default_tells(text, value):
     spec = options.resolve(

@@ -20,22 +20,36 @@ def compiled(network, optimizer, strategy="mirrored", **settings):
 
 
 @pytest.mark.parametrize(
-    ("settings", "of_optimizer", "name"),
+    ("settings", "of_optimizer", "message"),
     [
-        ({"steps_per_execution": 2}, {}, "steps_per_execution"),
-        ({}, {"gradient_accumulation_steps": 2}, "gradient_accumulation_ste"),
+        ({"steps_per_execution": 2}, {}, "steps_per_exec.* on 2 replicas; le"),
+        (
+            {},
+            {"gradient_accumulation_steps": 2},
+            "gradient_accumulation_steps .* under a MirroredStrategy; leave it",
+        ),
     ],
 )
-def test_what_keras_cannot_do_on_several(settings, of_optimizer, name):
+def test_what_keras_cannot_do_on_several(settings, of_optimizer, message):
     def optimizer():
         return keras.optimizers.SGD(0.1, **of_optimizer)
 
-    with pytest.raises(ValueError, match=f"{name}.* on 2 replicas; leave it"):
+    with pytest.raises(ValueError, match=message):
         compiled(linear.linear_network, optimizer, **settings)
     # On one device Keras can.
     model = compiled(linear.linear_network, optimizer, "single", **settings)
     model.fit(linear.IMAGES, linear.LABELS, batch_size=2, verbose=0)
     assert all(np.isfinite(w).all() for w in model.get_weights())
+
+
+def test_accumulated_gradients_under_a_strategy_of_one_device():
+    with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
+        model = mart_tf.AdversarialClassifier(
+            linear.linear_network(), "natural", linear.THREAT
+        )
+        optimizer = keras.optimizers.SGD(0.1, gradient_accumulation_steps=2)
+        with pytest.raises(ValueError, match="under a MirroredStrategy; leave"):
+            model.compile(optimizer)
 
 
 def test_accumulated_gradients_equal_a_larger_batch():

@@ -122,8 +122,47 @@ def test_in_l2_it_says_so(tmp_path):
         "autoattack",
         directory=tmp_path,
     )
-    info = robustbench.model_info(saved.load(tmp_path), tmp_path)
+    report = saved.load(tmp_path)
+    info = robustbench.model_info(report, tmp_path)
     assert info["footnote"].startswith("AutoAttack by mart_tf without square:")
+    # Once.
+    assert any("Square is for linf" in text for text in report["warnings"])
+    assert "Square" not in info["footnote"]
+
+
+def test_what_its_authors_filled_in_stays(folder):
+    file = folder / robustbench.FILE
+    robustbench.save(folder)
+    assert robustbench.is_stale(file)
+    content = json.loads(file.read_text())
+    file.write_text(json.dumps(content | {"venue": "ICLR", "eps": "1/255"}))
+    assert not robustbench.is_stale(file)
+    _, again = robustbench.save(folder)
+    assert again == content | {"venue": "ICLR"}
+    for other in ("{}", "[]", "no JSON"):
+        file.write_text(other)
+        assert not robustbench.is_stale(file)
+    robustbench.save(folder)
+    assert json.loads(file.read_text()) == content
+
+
+def test_another_report_takes_the_entry_with_it(tmp_path):
+    def evaluated():
+        return mart_tf.evaluate_robustness(
+            lambda images: tf.reshape(images, [-1, 4]) @ np.eye(4, dtype="f4"),
+            (np.eye(4, dtype="f4").reshape(4, 2, 2, 1), np.arange(4)),
+            mart_tf.ThreatModel(epsilon=0.1),
+            "autoattack",
+            directory=tmp_path,
+        )
+
+    evaluated()
+    file, content = robustbench.save(tmp_path)
+    evaluated()
+    assert not file.exists()
+    file.write_text(json.dumps(content | {"link": "https://example.org"}))
+    evaluated()
+    assert "example.org" in file.read_text()
 
 
 def test_the_program(folder):

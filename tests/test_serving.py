@@ -228,10 +228,10 @@ class TestCppRuntime:
         ("encoded", "said"),
         [
             # What a PNG of a few bytes may say of itself.
-            (_png_header(4097, 4096), "more than 16,777,216 pixels"),
-            (_png_header(2**31 - 1, 2**31 - 1), "more than 16,777,216 pixels"),
-            (_png_header(2**32 - 1, 2**32 - 1), "more than 16,777,216 pixels"),
-            (_blank_jpeg(4096, 4097), "more than 16,777,216 pixels"),
+            (_png_header(8193, 6144), "more than 50,331,648 pixels"),
+            (_png_header(2**31 - 1, 2**31 - 1), "more than 50,331,648 pixels"),
+            (_png_header(2**32 - 1, 2**32 - 1), "more than 50,331,648 pixels"),
+            (_blank_jpeg(6144, 8193), "more than 50,331,648 pixels"),
             (b"", "neither PNG nor JPEG"),
             (b"GIF89a" + bytes(40), "neither PNG nor JPEG"),
             (b"\x89PNG\r\n\x1a\n", "neither PNG nor JPEG"),

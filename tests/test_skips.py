@@ -187,6 +187,15 @@ def test_a_loop_of_steps_ends_too_and_another_compile_begins_anew():
     assert (before[0] != model.classifier.get_weights()[0]).any()
 
 
+def test_a_loop_of_short_fits_ends_too():
+    """Each has fewer steps than may be skipped in a row."""
+    model = made(devices.strategy("single"), max_skipped_steps=3)
+    images, rows, labels = batches([np.nan, np.nan])
+    fit(model, images, rows, labels)
+    with pytest.raises(watch.Diverged, match="4 steps in a row were skipped"):
+        fit(model, images, rows, labels)
+
+
 def test_an_infinite_gradient_is_not_clipped_into_a_small_one():
     optimizer = keras.optimizers.SGD(0.1, clipvalue=0.01)
     gradients = [tf.constant([np.inf, 1.0]), None]

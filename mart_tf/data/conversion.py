@@ -4,6 +4,8 @@ from mart_tf import lazy
 from mart_tf.data import mapping
 
 _IMAGES = "[n, height, width] or [n, height, width, channels]"
+# Of an image; more are its height or width.
+_MOST_CHANNELS = 16
 _LABELS = "whole numbers, [n] or [n, 1]"
 
 
@@ -58,8 +60,14 @@ def images(what, given):
 
 
 def _check_channels_are_last(what, shape):
-    """Refuses PyTorch's layout, known by its 1 or 3 channels."""
-    if len(shape) == 4 and shape[1] in (1, 3) and min(shape[2:]) > 4:
+    """Refuses PyTorch's layout, known by its 1 or 3 channels.
+
+    Signals may be an image one pixel high, of as many channels as there were
+    sensors.
+    """
+    if len(shape) != 4 or shape[1] not in (1, 3) or min(shape[2:]) <= 4:
+        return
+    if shape[2] == shape[3] or shape[3] > _MOST_CHANNELS:
         raise ValueError(
             f"{what} has shape {shape}, channels before height and width; "
             "expected [n, height, width, channels]: give its "

@@ -4,7 +4,6 @@ import dataclasses
 
 import numpy as np
 
-from mart_tf import limits
 from mart_tf.data import archives
 from mart_tf.data import conversion
 from mart_tf.data import names
@@ -27,7 +26,8 @@ def load(path):
     file = names.npz_file(path)
     arrays = archives.read(file, names.NPZ_KEYS)
     source = of_arrays(arrays, f" of {path}")
-    return dataclasses.replace(source, fingerprint=limits.sha256(file))
+    trained_on = [arrays[key] for key in ("x_train", "y_train")]
+    return dataclasses.replace(source, fingerprint=archives.digest(trained_on))
 
 
 def of_arrays(arrays, place=""):

@@ -84,10 +84,7 @@ def select(dataset, part):
     Raises:
         ValueError: If the data set has no such split or rows.
     """
-    split = None
-    if dataset.others is not None and part.name not in ("train", TEST):
-        # One of TFDS's own goes before the one that was carved.
-        split = dataset.others(part.name)
+    split = _other(dataset, part)
     if split is None:
         check_own(part, dataset.name)
         split = getattr(dataset, part.name)
@@ -100,6 +97,18 @@ def select(dataset, part):
     if (first, stop) == (0, len(split)):
         return split
     return split.select(range(first, stop))
+
+
+def is_trained_on(dataset, part):
+    """Whether a part's images are of the set that training images are of."""
+    return part.name in dataset.carved and _other(dataset, part) is None
+
+
+def _other(dataset, part):
+    """A split of TFDS's own, which goes before the one that was carved."""
+    if dataset.others is None or part.name in ("train", TEST):
+        return None
+    return dataset.others(part.name)
 
 
 def check_own(part, name):

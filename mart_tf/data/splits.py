@@ -86,8 +86,9 @@ class Source:
             nothing tells.
 
     Raises:
-        ValueError: If training and test images differ in shape, or a set in
-            memory holds a label that is no class's.
+        ValueError: If training and test images differ in shape, a set in
+            memory holds a label that is no class's, or the fingerprint is
+            neither a text nor None.
     """
 
     class_names: tuple[str, ...]
@@ -110,6 +111,11 @@ class Source:
         for name, half in halves.items():
             if isinstance(half, MemorySplit):
                 _check_labels(name, half.labels, len(self.class_names))
+        if not isinstance(self.fingerprint, str | None):
+            raise ValueError(
+                f"The fingerprint of a data set is {self.fingerprint!r}; "
+                "expected a text, or None where nothing tells."
+            )
 
 
 def _check_labels(name, labels, classes):

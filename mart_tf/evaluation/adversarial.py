@@ -5,6 +5,7 @@ directory/
   adversarial/worst_case.npz    of each example the first image that broke it
 """
 
+import contextlib
 import os
 import pathlib
 import re
@@ -12,15 +13,43 @@ import shutil
 
 import numpy as np
 
+from mart_tf import limits
 from mart_tf.reports import results
 
 _FOLDER = "adversarial"
 _LONGEST_NAME = 100
+# What a file has, and what tells it from a file of somebody else.
+_ARRAYS = (
+    "image",
+    "label",
+    "prediction",
+    "broken",
+    "attack",
+    "norm",
+    "epsilon",
+)
 
 
 def remove(directory):
-    """Removes the images of an earlier evaluation from a report's folder."""
-    shutil.rmtree(pathlib.Path(directory, _FOLDER), ignore_errors=True)
+    """Removes the images of an earlier evaluation from a report's folder.
+
+    Other files stay, and with them the folder that they lie in.
+    """
+    folder = pathlib.Path(directory, _FOLDER)
+    for path in folder.glob("*.npz"):
+        if _is_ours(path):
+            path.unlink()
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def _is_ours(path):
+    """Whether a `Writer` wrote a file."""
+    try:
+        with limits.archive(path, "an .npz file", ()) as archive:
+            return {*archive.namelist()} == {f"{name}.npy" for name in _ARRAYS}
+    except ValueError:
+        return False
 
 
 class Writer:
@@ -84,20 +113,19 @@ class Writer:
         limits = self._threat.norm, self._threat.epsilon
         self._write(results.WORST_CASE, self._worst, self._fallen, limits)
         remove(self._directory)
-        os.replace(self._temporary, self._directory / _FOLDER)
+        folder = self._directory / _FOLDER
+        folder.mkdir(exist_ok=True)
+        for path in self._temporary.iterdir():
+            os.replace(path, folder / path.name)
+        self._temporary.rmdir()
 
     def _write(self, name, made, broken, limits):
         image, prediction = made
         norm, epsilon = limits
+        arrays = image, self._labels, prediction, broken, name, norm, epsilon
         np.savez_compressed(
             self._temporary / f"{self._file_name(name)}.npz",
-            image=image,
-            label=self._labels,
-            prediction=prediction,
-            broken=broken,
-            attack=name,
-            norm=norm,
-            epsilon=epsilon,
+            **dict(zip(_ARRAYS, arrays, strict=True)),
         )
 
     def _file_name(self, name):

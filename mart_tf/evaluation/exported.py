@@ -5,9 +5,9 @@ import dataclasses
 import numpy as np
 
 from mart_tf import threat as threat_model
+from mart_tf.data import archives
 from mart_tf.evaluation import robustness
 from mart_tf.evaluation import subjects
-from mart_tf.evaluation import unfinished
 from mart_tf.reports import saved
 
 ATTACK = "pgd:steps=20"
@@ -102,7 +102,7 @@ def reported(folder, weights):
     """
     try:
         report = saved.load(folder)
-        if report["model"]["weights"] != unfinished.digest(weights):
+        if report["model"]["weights"] != archives.digest(weights):
             return None
         listed = [report["natural"], *report["attacks"], report["worst_case"]]
         return {

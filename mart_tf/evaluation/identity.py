@@ -4,6 +4,7 @@ import numpy as np
 import tensorflow as tf
 
 from mart_tf import noise
+from mart_tf.data import archives
 from mart_tf.evaluation import unfinished
 
 # How many images are asked for, and how many more between them.
@@ -30,7 +31,7 @@ def of(subject, images, threat):
     answers = [_answers(subject, asked) for asked in (some, between)]
     if subject.weights is None:
         return [subject.name, subject.outputs, answers]
-    return [subject.outputs, unfinished.digest(subject.weights()), answers]
+    return [subject.outputs, archives.digest(subject.weights()), answers]
 
 
 def _answers(subject, images):

@@ -10,11 +10,11 @@ import tensorflow as tf
 
 from mart_tf import bounds
 from mart_tf import noise
+from mart_tf.data import archives
 from mart_tf.evaluation import engine
 from mart_tf.evaluation import estimate
 from mart_tf.evaluation import pieces
 from mart_tf.evaluation import surrogates
-from mart_tf.evaluation import unfinished
 from mart_tf.reports import results
 
 
@@ -158,7 +158,7 @@ class Measurement:
             return {"correct": predicted == labels}
 
         observe = self._shown.opened(name, len(labels), len(labels))
-        key = f"corruption {name} {unfinished.digest([images, labels])}"
+        key = f"corruption {name} {archives.digest([images, labels])}"
         correct = self._kept(key, work)["correct"]
         observe(len(labels), int((~correct).sum()), last=True)
         return correct
@@ -202,7 +202,7 @@ class Measurement:
         rows = np.flatnonzero(standing)
         observe = self._shown.opened(name, len(rows), len(standing))
         settings = json.dumps(attack.parameters, default=str)
-        key = f"{key} {settings} {unfinished.digest([rows])}"
+        key = f"{key} {settings} {archives.digest([rows])}"
         writer = self._writer if shown else None
         key += " with images" if writer else ""
         loop = self._loop(len(rows))

@@ -20,6 +20,7 @@ from mart_tf import evaluation
 from mart_tf import files
 from mart_tf import places
 from mart_tf import threat as threat_model
+from mart_tf.data import archives
 from mart_tf.data import sampling
 from mart_tf.evaluation import adversarial
 from mart_tf.evaluation import arrays
@@ -195,9 +196,9 @@ def evaluate_robustness(
         if directory is not None:
             if save_adversarial:
                 measured.close()
-            else:
-                adversarial.remove(directory)
             made.save(directory)
+            if not save_adversarial:
+                adversarial.remove(directory)
             kept.clear()
         return made
 
@@ -212,7 +213,7 @@ def _kept(plan, directory, seed, width):
             "threat model": dataclasses.asdict(plan.threat),
             "seed": seed,
             "batch size": width,
-            "data": unfinished.digest([plan.images, plan.labels]),
+            "data": archives.digest([plan.images, plan.labels]),
             "model": identity.of(plan.subject, some, plan.threat),
             "surrogate": other and identity.of(other, some, plan.threat),
         },
@@ -275,7 +276,7 @@ def _described(subject):
         "name": subject.name,
         "parameters": subject.parameters,
         "outputs": subject.outputs,
-        "weights": subject.weights and unfinished.digest(subject.weights()),
+        "weights": subject.weights and archives.digest(subject.weights()),
     }
 
 

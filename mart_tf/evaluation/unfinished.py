@@ -93,16 +93,6 @@ class Unfinished:
             self._folder.rmdir()
 
 
-def digest(arrays):
-    """SHA-256 of arrays: their bytes, types and shapes."""
-    sha256 = hashlib.sha256()
-    for array in arrays:
-        array = np.ascontiguousarray(array)
-        sha256.update(f"{array.dtype}{array.shape}".encode())
-        sha256.update(array.data)
-    return sha256.hexdigest()
-
-
 def close(first, second):
     """Whether scores are the same but for rounding.
 
@@ -152,7 +142,7 @@ def _same(one, other):
 def _checksum(key, arrays):
     """Of a piece: what it is, the names of its arrays, and all in them."""
     names = sorted(arrays)
-    whole = digest(arrays[name] for name in names)
+    whole = archives.digest(arrays[name] for name in names)
     return hashlib.sha256(json.dumps([key, names, whole]).encode()).hexdigest()
 
 

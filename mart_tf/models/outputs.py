@@ -96,7 +96,7 @@ def check_declared(classifier, kind):
             f"{_ADVICE}."
         )
     squashed = loading.squashed(classifier)
-    if squashed is not None:
+    if kind == "logits" and squashed is not None:
         raise ValueError(
             f"The classifier ends in a {squashed}, which bounds its scores, "
             "where logits are expected: softmax makes them nearly equal, and "

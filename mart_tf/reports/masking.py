@@ -272,7 +272,8 @@ def _cross_entropy(results, threat):
     if not pairs:
         return NOT_TESTED, (
             "No attack on the cross-entropy ran beside one on the margin of as "
-            "many steps: run cw:steps=20 beside pgd:steps=20."
+            "many steps that lead no further: run cw:steps=20 beside "
+            "pgd:steps=20."
         )
     for slow, fast in pairs:
         if differences.is_stronger(fast.outcome, slow.outcome, _LARGE):

@@ -181,7 +181,8 @@ class Report:
         """Writes all files of the report, or none.
 
         report.json, outcomes.npz, report.html, report.md and the figures
-        replace those of an earlier report; other files stay.
+        replace those of an earlier report; other files stay, among them a
+        robustbench.json that its authors have filled in.
 
         Args:
             directory: Where the files go; made if it is not there.
@@ -203,13 +204,16 @@ class Report:
             + "\n",
         }
         figures = {f"{drawing.name}.png": drawing.png for drawing in drawings}
+        stale = [f"{name}.png" for name in plots.NAMES]
+        if robustbench.is_stale(pathlib.Path(directory, robustbench.FILE)):
+            stale.append(robustbench.FILE)
         # report.json comes last: who finds it finds the rest.
         return files.write_together(
             directory,
             figures
             | {"outcomes.npz": arrays.getvalue()}
             | {name: value.encode() for name, value in text.items()},
-            stale=[robustbench.FILE] + [f"{name}.png" for name in plots.NAMES],
+            stale=stale,
         )
 
     def __str__(self):

@@ -12,9 +12,19 @@ import json
 import pathlib
 
 from mart_tf import files
+from mart_tf import limits
 from mart_tf.reports import saved
 
 FILE = "robustbench.json"
+# What no report knows.
+_OF_AUTHORS = (
+    "link",
+    "name",
+    "authors",
+    "additional_data",
+    "venue",
+    "reported",
+)
 # Of AutoAttack, in RobustBench's rules: the ensemble as published.
 _VERSION = "standard"
 _ENSEMBLE = ("apgd_ce", "apgd_t", "fab_t", "square")
@@ -94,12 +104,46 @@ def save(path):
 
     Raises:
         ValueError: As of `saved.load` and `model_info`.
+
+    What authors have filled in stays.
     """
     content = model_info(saved.load(path), path)
     path = pathlib.Path(path)
     file = (path if path.is_dir() else path.parent) / FILE
+    for name, value in _filled_in(file).items():
+        if name in content and content[name] is None:
+            content[name] = value
     files.replace_text(file, json.dumps(content, indent=2) + "\n")
     return file, content
+
+
+def is_stale(file):
+    """Whether a `robustbench.json` may go with the report that it is of.
+
+    One that its authors have filled in stays, and so does what is none.
+    """
+    if not file.exists():
+        return False
+    content = _content(file)
+    return set(_OF_AUTHORS) <= set(content) and not _filled_in(file)
+
+
+def _filled_in(file):
+    """What its authors wrote into a `robustbench.json`, by name."""
+    content = _content(file) if file.exists() else {}
+    return {
+        name: content[name]
+        for name in _OF_AUTHORS
+        if content.get(name) is not None
+    }
+
+
+def _content(file):
+    try:
+        content = limits.read_json(file)
+    except ValueError:
+        return {}
+    return content if isinstance(content, dict) else {}
 
 
 def _is_autoattack(attack):
@@ -121,7 +165,13 @@ def _failed(report):
 
 def _footnote(attacks, report):
     """What ran in place of the ensemble, and what is doubtful; or None."""
-    said = [*report["warnings"], *_failed(report)]
+    # What AutoAttack itself has to say is said below, or of another version.
+    warnings = [
+        text
+        for text in report["warnings"]
+        if not text.startswith("AutoAttack's ")
+    ]
+    said = [*warnings, *_failed(report)]
     if tuple(attacks) != _ENSEMBLE:
         missing = [name for name in _ENSEMBLE if name not in attacks]
         said.insert(

@@ -87,13 +87,17 @@ class Progress(keras.callbacks.Callback):
         self._show(completed=self._done, state="  ".join(parts))
 
     def on_test_begin(self, logs=None):
-        self._trained = time.monotonic()
+        self.stop_clock()
         self._show(completed=self._done, state="validation")
 
+    def stop_clock(self, epoch=None, logs=None):
+        """Ends what counts as training of an epoch, where it has not ended."""
+        self._trained = self._trained or time.monotonic()
+
     def on_epoch_end(self, epoch, logs=None):
-        ended = self._trained or time.monotonic()
+        self.stop_clock()
         taken = (epoch + 1) * self._steps - self._first
-        self.rate = taken * self._batch_size / (ended - self._started)
+        self.rate = taken * self._batch_size / (self._trained - self._started)
         validation = {
             name.removeprefix("val_"): value
             for name, value in logs.items()

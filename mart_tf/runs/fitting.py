@@ -104,6 +104,7 @@ def fit(training, place, saved, seen, tell, console):
             callbacks.Within(
                 saved, seen, config.interval(), place, tell, together
             ),
+            keras.callbacks.LambdaCallback(on_epoch_end=progress.stop_clock),
             keras.callbacks.LambdaCallback(on_epoch_end=own.end_epoch),
             callbacks.Record(config.workdir, saved),
             callbacks.Events(

@@ -25,6 +25,8 @@ _FACTS = {
     "num_classes": int,
     "class_names": list,
 }
+# Of a fingerprint, which may be a long number.
+_SHOWN = 40
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Record:
     created: str | None
     checksum: str
 
-    def check_data(self, dataset, split="train"):
+    def check_data(self, dataset, rows=True, instead=""):
         """Refuses a data set that is no more what the run was trained on.
 
         Rows that have moved bring training images into the splits that are
@@ -65,21 +67,22 @@ class Record:
 
         Args:
             dataset: A `data.Dataset`, by the spec of the run.
-            split: The name of the split that is taken: a test set of its own
-                may have changed.
+            rows: Whether images of its training set are taken; a test set of
+                its own may have changed.
+            instead: What else a user may do, in words.
 
         Raises:
             ValueError: If it is another.
         """
-        what = self._changed(dataset, split)
+        what = self._changed(dataset, rows)
         if what is not None:
             raise ValueError(
                 f"{dataset.name} is not as it was when {self.workdir} was "
                 f"trained: {what}; restore it, or train again in another "
-                "workdir."
+                f"workdir{instead and ', or '}{instead}."
             )
 
-    def _changed(self, dataset, split):
+    def _changed(self, dataset, rows):
         """What is not as it was, in words, or None."""
         shape, names = list(dataset.image_shape), list(dataset.class_names)
         if shape != self.image_shape:
@@ -90,12 +93,12 @@ class Record:
         for name, before in zip(names, self.class_names, strict=True):
             if name != before:
                 return f"the class {before!r} is {name!r} now"
-        if self.data in (None, dataset.fingerprint):
+        if not rows or self.data in (None, dataset.fingerprint):
             return None
-        if split not in dataset.carved:
-            return None
-        part = "" if split == "train" else f", which {split} is carved from,"
-        return f"its training set{part} has changed"
+        return (
+            "the set that its training images are of has changed (from "
+            f"{self.data[:_SHOWN]} to {str(dataset.fingerprint)[:_SHOWN]})"
+        )
 
 
 def exists(path):

@@ -26,6 +26,9 @@ FEATURE = "image/encoded"
 
 # What a decoder can give: grey, red-green-blue, the same with opacity.
 _CHANNELS = (1, 3, 4)
+# Images of one request that are decoded at the same time: a large one takes up
+# to half a GB.
+_AT_ONCE = 4
 # As far as a PNG's size stands in it, and less than any JPEG has.
 _LEAST_BYTES = 24
 
@@ -178,7 +181,7 @@ def decode(image_bytes, image_shape, pixel_range):
     levels = tf.map_fn(
         one,
         image_bytes,
-        parallel_iterations=1,
+        parallel_iterations=_AT_ONCE,
         fn_output_signature=tf.float32,
     )
     levels = tf.ensure_shape(levels, [None, *image_shape])
@@ -207,7 +210,7 @@ def _size_checked(encoded):
         [(whole & is_png, of_png), (whole & is_jpeg, of_jpeg)],
         default=lambda: tf.ones([2], tf.int64),
     )
-    most = limits.MOST_PIXELS
+    most = limits.MOST_RESIZED
     # Beyond int32 a side of a PNG is negative here; no product overflows.
     fits = tf.reduce_all((sides > 0) & (sides <= most))
     return [

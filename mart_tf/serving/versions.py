@@ -108,6 +108,8 @@ def write(directory, fill):
         hidden = _hidden(directory)
         fill(hidden)
         _show(hidden)
+        for path in missing:
+            path.chmod(0o755)
         return _publish(hidden, directory)
     except BaseException:
         if hidden is not None:

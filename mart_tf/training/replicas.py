@@ -37,6 +37,16 @@ def check_compiled(model):
         model: A compiled `AdversarialClassifier`.
     """
     count = model.distribute_strategy.num_replicas_in_sync
+    optimizer = model.optimizer
+    with model.distribute_strategy.scope():
+        alone = not tf.distribute.has_strategy()
+    if optimizer.gradient_accumulation_steps and not alone:
+        # keras#19246 and keras#20582: both raise in the middle of a step.
+        raise ValueError(
+            "gradient_accumulation_steps is set, which Keras cannot do under a "
+            f"{type(model.distribute_strategy).__name__}; leave it out, or "
+            "train on one device without a strategy."
+        )
     if count == 1:
         return
     if (model.compiled_by_xla, model.attack_batch_norm) == ("attack", "batch"):
@@ -45,18 +55,11 @@ def check_compiled(model):
             "compile an attack in which they meet; compile without "
             'jit_compile="attack", or train on one device.'
         )
-    optimizer = model.optimizer
-    # keras#19246 and keras#20582: both raise in the middle of a step.
-    forbidden = {
-        "steps_per_execution": model.steps_per_execution not in (1, None),
-        "gradient_accumulation_steps": optimizer.gradient_accumulation_steps,
-    }
-    for name, is_set in forbidden.items():
-        if is_set:
-            raise ValueError(
-                f"{name} is set, which Keras cannot do on {count} replicas; "
-                "leave it out, or train on one device."
-            )
+    if model.steps_per_execution not in (1, None):
+        raise ValueError(
+            f"steps_per_execution is set, which Keras cannot do on {count} "
+            "replicas; leave it out, or train on one device."
+        )
     unsynchronized = [
         layer.name
         for layer in private.layers(model.classifier)

@@ -42,8 +42,12 @@ class Skips(keras.layers.Layer):
         self.built = True
 
     def begin(self):
-        """Counts anew."""
-        self.in_row.assign(0)
+        """Counts anew where there were too many.
+
+        Fewer stay: who trains in short calls of `fit` may skip all of them.
+        """
+        if self.are_too_many():
+            self.in_row.assign(0)
 
     def judge(self, tensors):
         """Whether this step is skipped, the same on every replica.
