@@ -6,10 +6,10 @@
 PGD-10 on one batch of random pixels, as the training step runs it: first its
 operations by TensorFlow's profiler, milliseconds of one of the ten steps, by
 kind and one by one, convolutions and dense layers with their GFLOP/s. Then, in
-alternating rounds, the attack as it is and otherwise: of the small CNN the batch
-in two halves in one graph, and the first convolution's gradient to the images as
-a matrix product, whose nine columns are shifted and added; of other networks with
-batch norm as Keras computes it.
+alternating rounds, the attack as it is and otherwise: of the small CNN the
+batch in two halves in one graph, and the first convolution's gradient to the
+images as a matrix product, whose nine columns are shifted and added; of other
+networks with batch norm as Keras computes it.
 """
 
 import collections
