@@ -149,7 +149,9 @@ def test_what_its_authors_filled_in_stays(folder):
 def test_another_report_takes_the_entry_with_it(tmp_path):
     def evaluated():
         return mart_tf.evaluate_robustness(
-            lambda images: tf.reshape(images, [-1, 4]) @ np.eye(4, dtype="f4"),
+            lambda images: (
+                tf.reshape(images, [-1, 4]) @ (5 * np.eye(4, dtype="f4"))
+            ),
             (np.eye(4, dtype="f4").reshape(4, 2, 2, 1), np.arange(4)),
             mart_tf.ThreatModel(epsilon=0.1),
             "autoattack",
