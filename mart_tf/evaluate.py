@@ -441,7 +441,7 @@ def _evaluate(task):
         task.run.check_data(
             dataset,
             parts.is_trained_on(dataset, part),
-            "name images of another with --dataset",
+            "name the images with --dataset",
         )
     split = parts.select(dataset, part)
     sample = data.sample(split, _MAX_EXAMPLES.value, _SEED.value)

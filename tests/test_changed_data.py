@@ -127,7 +127,7 @@ def test_a_test_set_of_its_own_may_change(place):
         assert done.returncode == 0, done.stderr
     done = _evaluate(place, "--split=train")
     programs.assert_refused(
-        done, "another workdir, or name images of another with --dataset."
+        done, "another workdir, or name the images with --dataset."
     )
     programs.assert_refused(_go_on(place), _CHANGES[_add_an_image])
 

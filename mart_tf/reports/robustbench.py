@@ -96,6 +96,8 @@ def model_info(report, whence):
 def save(path):
     """Writes `robustbench.json` beside a report.
 
+    What its authors have filled in stays.
+
     Args:
         path: A report.json, or the folder that holds it.
 
@@ -104,8 +106,6 @@ def save(path):
 
     Raises:
         ValueError: As of `saved.load` and `model_info`.
-
-    What authors have filled in stays.
     """
     content = model_info(saved.load(path), path)
     path = pathlib.Path(path)
