@@ -225,7 +225,9 @@ def test_retries_are_within_the_timeout():
             f"http://{address}", timeout=0.5, retries=10**30
         )
         started = time.monotonic()
-        with pytest.raises(rest_client.RequestError, match=_LOST[:20]):
+        # The last attempt may be under way when the time is up.
+        ended = f"{_LOST[:20]}|within 0.5 seconds"
+        with pytest.raises(rest_client.RequestError, match=ended):
             client.predict([b""])
         assert time.monotonic() - started < 5
 
