@@ -124,11 +124,7 @@ def average(records):
     """MNIST, the best epoch by the weights or by their average."""
     rows = []
     for row, runs in _by_row("average").items():
-        found = _mean(records, runs, "first 500")
-        cells = [
-            found.get(name, _NONE)
-            for name in ("natural", "pgd:steps=20", "autoattack")
-        ]
+        cells = _strong(_mean(records, runs, "first 500"))
         seeds = sum("first 500" in _measures(records, run) for run in runs)
         rows.append([row, *cells, f"{seeds}"])
     return pages.table("best by|natural|PGD-20|AutoAttack|seeds", rows)
@@ -136,17 +132,15 @@ def average(records):
 
 def tricks(records):
     """MNIST, what each trick gives MART, on the validation split."""
-    rows = []
+    rows, measured = [], 0
     for run in paper.runs():
-        if "tricks" not in run.parts:
-            continue
-        found = _mean(records, [run], "validation")
-        cells = [
-            found.get(name, _NONE)
-            for name in ("natural", "pgd:steps=20", "autoattack")
-        ]
-        flags = f"`{' '.join(run.flags)}`" if run.flags else "nothing"
-        rows.append([flags, *cells])
+        if "tricks" in run.parts:
+            found = _mean(records, [run], "validation")
+            measured += bool(found)
+            flags = f"`{' '.join(run.flags)}`" if run.flags else "nothing"
+            rows.append([flags, *_strong(found)])
+    if not measured:
+        return _not_run("tricks")
     return pages.table("with|natural|PGD-20|AutoAttack", rows)
 
 
@@ -178,11 +172,7 @@ def small(records):
             continue
         cells = []
         for measure in ("strong", "strong, last epoch"):
-            found = _mean(records, runs, measure)
-            cells += [
-                found.get(name, _NONE)
-                for name in ("natural", "pgd:steps=20", "autoattack")
-            ]
+            cells += _strong(_mean(records, runs, measure))
         rows.append([row, *cells, f"{record['best']} of {record['epochs']}"])
     if not rows:
         return _not_run("small")
@@ -308,6 +298,14 @@ def _by_row(part):
 
 def _measures(records, run):
     return records.read(run).get("measures", {})
+
+
+def _strong(found):
+    """Cells of natural accuracy, PGD-20 and AutoAttack."""
+    return [
+        found.get(name, _NONE)
+        for name in ("natural", "pgd:steps=20", "autoattack")
+    ]
 
 
 def _mean(records, runs, measure):

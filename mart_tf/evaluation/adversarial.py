@@ -98,10 +98,10 @@ class Writer:
     def end(self, result):
         """Writes the file of the attack that a `Result` is of."""
         broken = ~result.outcome
-        limits = self._threat.norm, self._threat.epsilon
+        within = self._threat.norm, self._threat.epsilon
         if result.norm is not None:
-            limits = result.norm, result.radius
-        self._write(result.name, self._made, broken, limits)
+            within = result.norm, result.radius
+        self._write(result.name, self._made, broken, within)
         if result.norm is not None:
             return
         for worst, made in zip(self._worst, self._made, strict=True):
@@ -110,8 +110,8 @@ class Writer:
 
     def close(self):
         """Writes the worst case, and puts all files where they belong."""
-        limits = self._threat.norm, self._threat.epsilon
-        self._write(results.WORST_CASE, self._worst, self._fallen, limits)
+        within = self._threat.norm, self._threat.epsilon
+        self._write(results.WORST_CASE, self._worst, self._fallen, within)
         remove(self._directory)
         folder = self._directory / _FOLDER
         folder.mkdir(exist_ok=True)
@@ -119,9 +119,9 @@ class Writer:
             os.replace(path, folder / path.name)
         self._temporary.rmdir()
 
-    def _write(self, name, made, broken, limits):
+    def _write(self, name, made, broken, within):
         image, prediction = made
-        norm, epsilon = limits
+        norm, epsilon = within
         arrays = image, self._labels, prediction, broken, name, norm, epsilon
         np.savez_compressed(
             self._temporary / f"{self._file_name(name)}.npz",

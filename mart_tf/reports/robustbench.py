@@ -110,9 +110,7 @@ def save(path):
     content = model_info(saved.load(path), path)
     path = pathlib.Path(path)
     file = (path if path.is_dir() else path.parent) / FILE
-    for name, value in _filled_in(file).items():
-        if name in content and content[name] is None:
-            content[name] = value
+    content |= _filled_in(file)
     files.replace_text(file, json.dumps(content, indent=2) + "\n")
     return file, content
 

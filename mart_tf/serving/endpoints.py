@@ -26,8 +26,8 @@ FEATURE = "image/encoded"
 
 # What a decoder can give: grey, red-green-blue, the same with opacity.
 _CHANNELS = (1, 3, 4)
-# Images of one request that are decoded at the same time: a large one takes up
-# to half a GB.
+# Images of one request that are decoded at the same time: a large one takes
+# hundreds of megabytes.
 _AT_ONCE = 4
 # As far as a PNG's size stands in it, and less than any JPEG has.
 _LEAST_BYTES = 24

@@ -108,6 +108,7 @@ def write(directory, fill):
         hidden = _hidden(directory)
         fill(hidden)
         _show(hidden)
+        # The umask may have closed them too.
         for path in missing:
             path.chmod(0o755)
         return _publish(hidden, directory)

@@ -9,7 +9,7 @@ from mart_tf import private
 from mart_tf.attacks import loops
 from mart_tf.attacks import objectives
 from mart_tf.defenses import natural
-from mart_tf.training import instead
+from mart_tf.training import layer_calls
 from mart_tf.training import reduction
 
 
@@ -55,7 +55,7 @@ def of_the_batch(classifier):
     Raises:
         ValueError: If it has no batch norm.
     """
-    with instead.computing(_layers(classifier), _by_batch):
+    with layer_calls.replaced(_layers(classifier), _by_batch):
         yield
 
 

@@ -36,16 +36,17 @@ def check_compiled(model):
     Args:
         model: A compiled `AdversarialClassifier`.
     """
-    count = model.distribute_strategy.num_replicas_in_sync
-    optimizer = model.optimizer
-    with model.distribute_strategy.scope():
-        alone = not tf.distribute.has_strategy()
-    if optimizer.gradient_accumulation_steps and not alone:
-        # keras#19246 and keras#20582: both raise in the middle of a step.
+    strategy = model.distribute_strategy
+    count = strategy.num_replicas_in_sync
+    with strategy.scope():
+        is_alone = not tf.distribute.has_strategy()
+    # keras#19246 and keras#20582: this, and steps_per_execution below, raise in
+    # the middle of a step.
+    if model.optimizer.gradient_accumulation_steps and not is_alone:
         raise ValueError(
             "gradient_accumulation_steps is set, which Keras cannot do under a "
-            f"{type(model.distribute_strategy).__name__}; leave it out, or "
-            "train on one device without a strategy."
+            f"{type(strategy).__name__}; leave it out, or train on one device "
+            "without a strategy."
         )
     if count == 1:
         return

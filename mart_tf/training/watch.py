@@ -30,9 +30,9 @@ class Watch(keras.callbacks.Callback):
     "skipped", if there were any.
 
     Args:
-        anew: Whether this `fit` is a training of its own: steps that were
-            skipped before it count no more, and where something goes by
-            epochs, their beginning at 0 again is told, once.
+        anew: Whether this `fit` is a training of its own: where too many steps
+            were skipped before it they count no more, and where something
+            goes by epochs, their beginning at 0 again is told, once.
     """
 
     def __init__(self, anew=True):

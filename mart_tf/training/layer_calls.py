@@ -1,4 +1,4 @@
-"""Layers that compute something else for as long as a scope lasts."""
+"""Calls of layers that are answered otherwise for as long as a scope lasts."""
 
 import contextlib
 import threading
@@ -11,7 +11,7 @@ _LOCAL = threading.local()
 
 
 @contextlib.contextmanager
-def computing(layers, how):
+def replaced(layers, how):
     """A scope in which this thread's calls of some layers go elsewhere.
 
     A scope inside of another one takes its place.
