@@ -29,8 +29,6 @@ TEXT = 2**28
 
 # Of an image that a network is to take: 4,096 x 4,096.
 MOST_PIXELS = 2**24
-# Of one that is to be resized: 8,192 x 6,144, what cameras make.
-MOST_RESIZED = 3 * 2**24
 
 # What numpy and zipfile raise on an archive that is not as it was written: of
 # another compression NotImplementedError, of one with a password RuntimeError.

@@ -12,7 +12,6 @@ import dataclasses
 import tensorflow as tf
 
 from mart_tf import choices
-from mart_tf import limits
 from mart_tf import options
 from mart_tf.models import outputs as model_outputs
 
@@ -26,6 +25,8 @@ FEATURE = "image/encoded"
 
 # What a decoder can give: grey, red-green-blue, the same with opacity.
 _CHANNELS = (1, 3, 4)
+# Of an encoded image: what cameras make.
+_MOST_PIXELS = 8192 * 6144
 # Images of one request that are decoded at the same time: a large one takes
 # hundreds of megabytes.
 _AT_ONCE = 4
@@ -210,19 +211,18 @@ def _size_checked(encoded):
         [(whole & is_png, of_png), (whole & is_jpeg, of_jpeg)],
         default=lambda: tf.ones([2], tf.int64),
     )
-    most = limits.MOST_RESIZED
     # Beyond int32 a side of a PNG is negative here; no product overflows.
-    fits = tf.reduce_all((sides > 0) & (sides <= most))
+    fits = tf.reduce_all((sides > 0) & (sides <= _MOST_PIXELS))
     return [
         tf.debugging.Assert(
             whole & (is_png | is_jpeg),
             ["An encoded image is neither PNG nor JPEG."],
         ),
         tf.debugging.Assert(
-            fits & (tf.reduce_prod(sides) <= most),
+            fits & (tf.reduce_prod(sides) <= _MOST_PIXELS),
             [
-                f"An encoded image has more than {most:,} pixels; send a "
-                "smaller one. Its sides:",
+                f"An encoded image has more than {_MOST_PIXELS:,} pixels; "
+                "send a smaller one. Its sides:",
                 sides,
             ],
         ),
