@@ -6,10 +6,9 @@
 PGD-10 on one batch of random pixels, as the training step runs it: first its
 operations by TensorFlow's profiler, milliseconds of one of the ten steps, by
 kind and one by one, convolutions and dense layers with their GFLOP/s. Then, in
-alternating rounds, the attack as it is and otherwise: of the small CNN the
-batch in two halves in one graph, and the first convolution's gradient to the
-images as a matrix product, whose nine columns are shifted and added; of other
-networks with batch norm as Keras computes it.
+alternating rounds, the attack as it is and otherwise: with batch norm, and the
+first convolution's gradient to images of one channel, as Keras computes them;
+with the batch in two halves in one graph.
 """
 
 import collections
@@ -33,6 +32,7 @@ import mart_tf
 from mart_tf.attacks import gradient
 from mart_tf.attacks import loops
 from mart_tf.training import fused_norm
+from mart_tf.training import image_gradient
 
 _NETWORK = flags.DEFINE_string("network", "small_cnn", "Of mart_tf.models.")
 _PRECISIONS = flags.DEFINE_list(
@@ -55,8 +55,9 @@ def main(_):
     for precision in _PRECISIONS.value:
         peak = rates.matrix_product_peak(precision.removeprefix("mixed_"))
         print(f"\n{precision}: matrix product {peak / 1e9:,.0f} GFLOP/s")
-        small = _NETWORK.value == "small_cnn"
-        shape = (28, 28, 1) if small else (32, 32, 3)
+        shape = (32, 32, 3)
+        if _NETWORK.value == "small_cnn":
+            shape = (28, 28, 1)
         images = tf.random.uniform((_BATCH_SIZE.value, *shape))
         labels = tf.zeros(_BATCH_SIZE.value, tf.int32)
         model = _network(precision, shape)
@@ -64,11 +65,11 @@ def main(_):
         attack(images, labels)
         for line in _profile(attack, model, images, labels):
             print(line)
-        ways = {"as it is": attack} | (
-            _of_small_cnn(model, _network(precision, shape))
-            if small
-            else {"Keras's batch norm": _compiled(model, _by_keras)}
-        )
+        ways = {
+            "as it is": attack,
+            "Keras's operations": _compiled(model, _by_keras),
+            "two halves": _compiled(model, _halves),
+        }
         found = {name: [] for name in ways}
         for way in ways.values():
             way(images, labels)
@@ -93,24 +94,13 @@ def _network(precision, shape):
 
 
 def _classify(model, images):
-    with fused_norm.fused(model):
+    with fused_norm.fused(model), image_gradient.as_product(model):
         return model(images, training=False)
 
 
 def _compiled(model, way):
     # A partial: TensorFlow warns of many functions with the same code.
     return tf.function(functools.partial(way, model), autograph=False)
-
-
-def _of_small_cnn(model, other):
-    """What could make its attack faster, by name; `other` is its like."""
-    # Keras calls what a layer has by this name.
-    object.__setattr__(other.layers[1], "convolution_op", _convolved)
-    return {
-        "two halves": _compiled(model, _halves),
-        "matrix product": _compiled(other, _whole),
-        "both": _compiled(other, _halves),
-    }
 
 
 def _by_keras(model, images, labels):
@@ -149,33 +139,6 @@ def _halves(model, images, labels):
     halves = tuple(tf.split(start, 2))
     made = loops.repeated(lambda *_: True, advance, halves, _STEPS)
     return tf.concat(made, 0)
-
-
-@tf.custom_gradient
-def _convolved(images, kernel):
-    """A valid 3x3 convolution of one channel, its gradient a product."""
-
-    def gradients(upstream):
-        height, width, channels = upstream.shape[1:]
-        columns = tf.matmul(
-            tf.reshape(kernel, (9, channels)),
-            tf.reshape(upstream, (-1, channels)),
-            transpose_b=True,
-        )
-        columns = tf.reshape(columns, (3, 3, -1, height, width))
-        rows = tf.add_n(
-            [
-                tf.pad(columns[:, k], [[0, 0], [0, 0], [0, 0], [k, 2 - k]])
-                for k in range(3)
-            ]
-        )
-        whole = tf.add_n(
-            [tf.pad(rows[k], [[0, 0], [k, 2 - k], [0, 0]]) for k in range(3)]
-        )
-        # No gradient to the kernel: an attack asks for none.
-        return whole[..., None], tf.zeros_like(kernel)
-
-    return tf.nn.conv2d(images, kernel, 1, "VALID"), gradients
 
 
 def _profile(attack, model, images, labels):

@@ -74,7 +74,7 @@ def coupled(attack_batch_norm):
         yield
 
 
-def _by_batch(layer, call, inputs, training, mask):
+def _by_batch(layer, call, inputs, training=None, mask=None):
     del layer, training
     # What is assigned inside it is lost.
     with keras.StatelessScope():

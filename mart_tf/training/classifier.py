@@ -18,6 +18,7 @@ from mart_tf.training import checked
 from mart_tf.training import counters
 from mart_tf.training import dropout
 from mart_tf.training import fused_norm
+from mart_tf.training import image_gradient
 from mart_tf.training import inputs
 from mart_tf.training import logs
 from mart_tf.training import memory
@@ -348,7 +349,8 @@ class AdversarialClassifier(checked.CheckedModel):
         return self.attack_step_size or self.threat.epsilon / 4.0
 
     def _classify_frozen(self, images):
-        with fused_norm.fused(self.classifier):
+        network = self.classifier
+        with fused_norm.fused(network), image_gradient.as_product(network):
             return self._classify(images, training=False)
 
     def _classify_attacked(self, images):

@@ -37,7 +37,7 @@ def fused(classifier):
         yield
 
 
-def _fused(layer, call, inputs, training, mask):
+def _fused(layer, call, inputs, training=None, mask=None):
     weights = (
         layer.moving_mean,
         layer.moving_variance,

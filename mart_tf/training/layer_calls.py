@@ -1,53 +1,57 @@
-"""Calls of layers that are answered otherwise for as long as a scope lasts."""
+"""Methods of layers that are others for as long as a scope lasts."""
 
 import contextlib
 import threading
 
 _LOCK = threading.Lock()
-# Layers that some replica calls now, and by how many: replicas trace in threads
-# that wait for each other inside a pass.
+# Methods that some replica calls now, by layer and name, and by how many:
+# replicas trace in threads that wait for each other inside a pass.
 _CALLING = {}
 _LOCAL = threading.local()
 
 
 @contextlib.contextmanager
-def replaced(layers, how):
+def replaced(layers, how, method="call"):
     """A scope in which this thread's calls of some layers go elsewhere.
 
-    A scope inside of another one takes its place.
+    A scope of the same method inside of another one takes its place.
 
     Args:
-        layers: Keras layers whose `call` is that of a batch norm.
-        how: Takes the layer, its own `call`, and the inputs, `training` and
-            `mask` of a call; returns the outputs.
+        layers: Keras layers.
+        how: Takes the layer, its own method, and what that is called with;
+            returns what the call returns.
+        method: Name of the method.
     """
-    before = getattr(_LOCAL, "how", None)
+    before = getattr(_LOCAL, method, None)
     with _LOCK:
         for layer in layers:
-            _CALLING[layer] = _CALLING.get(layer, 0) + 1
-            if _CALLING[layer] == 1:
-                layer.call = _asking(layer, layer.call)
-    _LOCAL.how = how
+            key = layer, method
+            _CALLING[key] = _CALLING.get(key, 0) + 1
+            if _CALLING[key] == 1:
+                setattr(layer, method, _asking(layer, method))
+    setattr(_LOCAL, method, how)
     try:
         yield
     finally:
-        _LOCAL.how = before
+        setattr(_LOCAL, method, before)
         with _LOCK:
             for layer in layers:
-                _CALLING[layer] -= 1
-                if not _CALLING[layer]:
-                    del _CALLING[layer]
+                key = layer, method
+                _CALLING[key] -= 1
+                if not _CALLING[key]:
+                    del _CALLING[key]
                     # The method of its class is there again.
-                    del layer.call
+                    delattr(layer, method)
 
 
-def _asking(layer, call):
-    """A `call` that asks whether its thread is in a scope."""
+def _asking(layer, method):
+    """A method that asks whether its thread is in a scope."""
+    own = getattr(layer, method)
 
-    def called(inputs, training=None, mask=None):
-        how = getattr(_LOCAL, "how", None)
+    def called(*args, **kwargs):
+        how = getattr(_LOCAL, method, None)
         if how is None:
-            return call(inputs, training=training, mask=mask)
-        return how(layer, call, inputs, training, mask)
+            return own(*args, **kwargs)
+        return how(layer, own, *args, **kwargs)
 
     return called
