@@ -6,16 +6,18 @@ Takes 20 steps of every defense on the embedded digits, in batches of 64, with
 augmentation, an average of the weights and validation: on one device, on two
 logical CPUs under a MirroredStrategy, and in two processes under a
 MultiWorkerMirroredStrategy. Networks: a small CNN without batch norm, and a
-wide ResNet of one block a stage whose batch norm is synchronized, with SiLU:
-behind a batch norm, rounding switches ReLU off and on for whole areas of
-background. Prints for each the greatest difference from one device, absolute,
+wide ResNet of one block a stage whose batch norm is synchronized, in float64:
+in float32 it cannot be compared, as rounding turns the sign of a pixel's
+gradient, and behind a batch norm switches ReLU for whole areas of background.
+Prints for each the greatest difference from one device, absolute,
 of weights with batch statistics, of their averages, of the optimizer's state
 and of what a defense keeps of each example; relative, of the row of
 metrics.csv. Ends with status 1 where one is above 1e-5. Started again, it goes
 on where it was stopped.
 
-What rounding alone does, `--perturbed` shows: one device beside itself, its
-first weights changed by a 1e-7th or so, the seed of the change --perturbed.
+What rounding alone does in float32, `--perturbed` shows: one device beside
+itself, its first weights changed by a 1e-7th or so, the seed of the change
+--perturbed (`--models=wide_resnet:depth=10:width=1`).
 """
 
 import csv
@@ -40,12 +42,12 @@ from mart_tf.labeling import subsets
 _ROOT = flags.DEFINE_string("root", None, "Where the workdirs go.")
 _DEFENSES = flags.DEFINE_list(
     "defenses",
-    "natural,standard,alp,clp,trades,mma,dynamic,mart,uat,subset",
+    "natural,standard,alp,clp,trades,mma,dynamic,mart,uat,fgsm_rs,nfgsm,subset",
     "Which defenses.",
 )
 _MODELS = flags.DEFINE_list(
     "models",
-    "digits_cnn,wide_resnet:depth=10:width=1:activation=silu",
+    "digits_cnn,double_precision:wide_resnet",
     "Which networks.",
 )
 _STEPS = flags.DEFINE_integer("steps", 20, "How many steps.")
@@ -81,6 +83,10 @@ _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 def main(_):
     root = pathlib.Path(_ROOT.value)
     root.mkdir(parents=True, exist_ok=True)
+    # Where the programs find double_precision.py.
+    here = str(pathlib.Path(__file__).parent.resolve())
+    path = os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])
+    os.environ["PYTHONPATH"] = path
     failed = []
     print("| run | devices | " + " | ".join(_PARTS) + " | metrics |")
     print("|---" * (len(_PARTS) + 3) + "|")
