@@ -39,7 +39,7 @@ class Records:
         record["measures"] = {
             name: found
             for name, found in record["measures"].items()
-            if found.get("flags") in (None, list(paper.MEASURES[name]))
+            if found.get("flags") == list(paper.MEASURES[name])
         }
         return record
 
@@ -120,8 +120,7 @@ def _told(run):
 def _check_same(path, record, run):
     """Refuses the record of a run that would be another one now."""
     now = _told(run)
-    # One of an earlier version does not hold all of it.
-    changed = [key for key in now if record.get(key, now[key]) != now[key]]
+    changed = [key for key in now if record.get(key) != now[key]]
     if changed:
         then, now = _spelled(record, changed), _spelled(now, changed)
         raise ValueError(
@@ -137,10 +136,10 @@ def _spelled(told, keys):
     if "settings" in keys:
         return {
             (run, flag)
-            for run in told["settings"]
-            for flag in told["settings"][run]
+            for run, settings in told.get("settings", {}).items()
+            for flag in settings
         }
-    return {("", f"{key} {told[key]}") for key in keys}
+    return {("", f"{key} {told.get(key)}") for key in keys}
 
 
 def _listed(settings):

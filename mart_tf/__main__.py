@@ -10,6 +10,7 @@ from mart_tf import screen
 _FOLDERS = (
     ("Recipes", "flags", "for --flagfile=NAME"),
     ("Docs", "docs", "the reasons, and what was measured"),
+    ("Examples", "examples", "scripts and a notebook to start from"),
     ("Serving kit", "export", "server files and clients"),
 )
 

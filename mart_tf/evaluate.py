@@ -174,7 +174,9 @@ _EPSILON = _define(
     "run's; of --model what it says, else that of its data set.",
     kinds.number,
 )
-_PIXEL_RANGE = shared.pixel_flags(FLAGS)
+_PIXEL_RANGE = shared.pixel_flags(
+    FLAGS, "what the run or the model file says, else {}"
+)
 _ALLOW_CODE = shared.code_flag(FLAGS)
 
 

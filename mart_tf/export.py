@@ -71,7 +71,9 @@ _DIRECTORY = _define(
 )
 _CHECKPOINT = shared.checkpoint_flag(FLAGS)
 _DATA_DIR, _DOWNLOAD = shared.data_flags(FLAGS)
-_PIXEL_RANGE = shared.pixel_flags(FLAGS)
+_PIXEL_RANGE = shared.pixel_flags(
+    FLAGS, "what the run or the model file says; else it is asked for"
+)
 _ALLOW_CODE = shared.code_flag(FLAGS)
 _FORMATS = _define(
     "formats",

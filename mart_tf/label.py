@@ -73,7 +73,7 @@ _BATCH_SIZE = _define(
     bounds.COUNT.read,
 )
 _DATA_DIR, _DOWNLOAD = shared.data_flags(FLAGS)
-_PIXEL_RANGE = shared.pixel_flags(FLAGS)
+_PIXEL_RANGE = shared.pixel_flags(FLAGS, "what the run says")
 _ALLOW_CODE = shared.code_flag(FLAGS)
 
 

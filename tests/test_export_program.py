@@ -98,7 +98,7 @@ class TestModelCard:
             "--class_names=a,b,c,d,e,f,g,h,i,j",
         )
         extra = pathlib.Path(_exported(answer), "assets.extra")
-        assert "Not attacked again: --attack_examples is 0." in answer.stdout
+        assert "Not attacked: --attack_examples is 0." in answer.stdout
         assert sorted(os.listdir(extra)) == ["model_card.json", "model_card.md"]
         card = json.loads((extra / "model_card.json").read_text())
         assert card["evaluation"] is None

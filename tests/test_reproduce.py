@@ -154,6 +154,7 @@ def test_refuses_what_it_does_not_know(reproduce, given, sentence):
 
 
 def record(white, autoattack=None):
+    paper = importlib.import_module("paper")
     measures = {"white box": {"images": 10_000, "accuracy": white}}
     if autoattack is not None:
         accuracy = {"natural": 99.0, "autoattack": autoattack}
@@ -163,6 +164,8 @@ def record(white, autoattack=None):
             "accuracy": accuracy,
             "parts": parts,
         }
+    for name, measure in measures.items():
+        measure["flags"] = list(paper.MEASURES[name])
     return {
         "epochs": 18,
         "precision": "mixed_bfloat16",
@@ -187,7 +190,15 @@ def made(tmp_path):
         "table2_mnist_trades_0": record(accuracies(95.0, 94.0), 91.5),
         "figure1_standard_0": record(accuracies(40.0, 39.0)),
     }
+    runs = {run.name: run for run in paper_runs()}
     for name, content in found.items():
+        run = runs[name]
+        content |= {
+            "recipe": run.recipe,
+            "seed": run.seed,
+            "flags": list(run.flags),
+            "settings": importlib.import_module("paper").settings(run),
+        }
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
     return importlib.import_module("records").Records(tmp_path)
 
@@ -274,16 +285,13 @@ def test_a_header_says_what_was_measured(made, tmp_path, monkeypatch):
     reproduced = importlib.import_module("reproduced")
     text = reproduced.measured(made, "table2_mnist_standard")
     assert text is None  # Its black box is missing.
-    kept = importlib.import_module("paper").Run(
-        "table2_mnist_standard_0",
-        ("table2",),
-        "Standard",
-        "table2_mnist_standard",
-        0,
-        1,
-        measures=("white box", "autoattack"),
-    )
-    monkeypatch.setattr(reproduced.paper, "runs", lambda: [kept])
+    runs = [
+        run._replace(measures=("white box", "autoattack"))
+        if run.name == "table2_mnist_standard_0"
+        else run
+        for run in paper_runs()
+    ]
+    monkeypatch.setattr(reproduced.paper, "runs", lambda: runs)
     text = reproduced.measured(made, "table2_mnist_standard")
     assert text == (
         "natural 99.00, FGSM 97.00, PGD-20 94.00, CW 93.00 (10,000 test "

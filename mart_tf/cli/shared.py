@@ -49,8 +49,12 @@ def code_flag(values):
     )
 
 
-def pixel_flags(values):
+def pixel_flags(values, default):
     """Defines `--pixel_min` and `--pixel_max` of a program that takes a model.
+
+    Args:
+        values: The program's flags.
+        default: What holds where they are not given, of the end `{}`.
 
     Returns:
         A function from what a model says of its range, None or a pair, and
@@ -61,8 +65,8 @@ def pixel_flags(values):
             values,
             f"pixel_{end}",
             None,
-            f"{which} value of a pixel as the model takes it; default: what "
-            f"the run or the model file says, else {value}.",
+            f"{which} value of a pixel as the model takes it; default: "
+            f"{default.format(value)}.",
             kinds.number,
         )
         for end, which, value in [("min", "Least", 0), ("max", "Greatest", 1)]

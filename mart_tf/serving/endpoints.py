@@ -139,8 +139,8 @@ def decode(image_bytes, image_shape, pixel_range):
     """Images as a classifier takes them, from encoded ones.
 
     A small file may hold a large image: how large is read before it is decoded,
-    and one of more pixels than `limits.MOST_PIXELS` refused. Images are decoded
-    one after the other.
+    and one of more pixels than `_MOST_PIXELS` refused. `_AT_ONCE` images are
+    decoded at the same time.
 
     Args:
         image_bytes: PNG or JPEG, strings `[batch]`.

@@ -23,7 +23,7 @@ def lines(version, not_attacked=None):
         "magnitude."
     )
     if not_attacked:
-        said.append(f"Not attacked again: {not_attacked}")
+        said.append(f"Not attacked: {not_attacked}")
     else:
         said.append(
             "Attacked through the SavedModel with PGD-20 on "
