@@ -199,7 +199,7 @@ def _average():
                 seed,
                 25 + 13 * len(chosen),
                 flags,
-                (*whole, "first 500", *chosen),
+                ("first 500", *whole, *chosen),
             )
 
 
