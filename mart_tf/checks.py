@@ -70,6 +70,11 @@ def labels(values, classes, what="labels"):
             outside the classes.
     """
     values = np.asarray(values)
+    if values.dtype.kind not in "biuf":
+        raise ValueError(
+            f"The {what} are {values.dtype}; expected integers, one for each "
+            "class."
+        )
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     if values.ndim == 2 and values.shape[1] == classes:

@@ -126,6 +126,13 @@ class TestShortestMove:
             move(point, weights, [0.7], "l2"), [[-0.084, 0, -0.112]], atol=1e-7
         )
 
+    def test_a_hyperplane_out_of_sight(self):
+        # What is free once the first pixel is at its bound has next to no
+        # weight: a step there would be longer than float32 can say.
+        for norm in ("linf", "l2"):
+            made = move([[0.5, 0.5, 0.5]], [[1.0, 1e-17, 0.0]], [-1e6], norm)
+            np.testing.assert_array_equal(made, [[0.5, 0.5, 0.0]])
+
     @NORMS
     @pytest.mark.parametrize("low, high", [(0.0, 1.0), (-3.0, 2.0)])
     def test_no_shorter_one_by_brute_force(self, norm, low, high):

@@ -27,8 +27,9 @@ def test_times_in_their_units(seconds, text):
     assert estimate.spelled(seconds) == text
 
 
-def test_is_the_work_times_the_measured_pace(monkeypatch):
-    """Each pass takes a second of a clock of the test's own."""
+@pytest.mark.parametrize("passes", [1, 20])
+def test_is_the_work_times_the_measured_pace(monkeypatch, passes):
+    """Each step takes a second of a clock of the test's own."""
     now = [0.0]
 
     def classify(images):
@@ -41,16 +42,15 @@ def test_is_the_work_times_the_measured_pace(monkeypatch):
     monkeypatch.setattr(time, "perf_counter", clock)
     loop = engine.Engine(classify, 8, cores=1)
     threat = mart_tf.ThreatModel(epsilon=0.1)
-    parts = "autoattack:version=custom:attacks=apgd_ce+square"
-    attack = evaluation.create(evaluation.resolve(parts)[0]).on(
-        classify, threat, 3
-    )
-    inner = [each for _, each in attack.parts]
+    inner = [
+        evaluation.create(evaluation.resolve(spec)[0]).on(classify, threat, 3)
+        for spec in (f"apgd:passes={passes}", "square")
+    ]
     images = np.full((5, 1), 0.5, np.float32)
     labels, seeds = np.zeros(5, np.int32), np.zeros((5, 2), np.int64)
     said = estimate.sentence(
         "autoattack", inner, loop, 80, images, labels, seeds
     )
-    # A pass of 8 examples in a second: 80 examples take 10 a step.
-    hours = 10 * sum(each.work for each in inner) / 3600
+    # A step of 8 examples in a second, all its passes: 80 take 10.
+    hours = 10 * (100 + 5000) / 3600
     assert re.match(rf"autoattack: at most about {hours:.0f} hours, at", said)

@@ -806,6 +806,11 @@ class TestEvaluateRobustness:
             ({"model": lambda images: images}, "scores of shape (2, 8, 8, 1)"),
             ({"model": 7}, "The model is a int; expected a Keras model"),
             ({"dataset": [1, 2, 3]}, "The dataset is a list"),
+            ({"labels": lambda y: y.astype(str)}, "are <U11; expected integ"),
+            (
+                {"dataset": ([[1.0], [1.0, 0.5]], [0, 1])},
+                "The images are of several shapes",
+            ),
         ],
     )
     def test_refuses(self, digits, change, message):
@@ -837,6 +842,35 @@ class TestEvaluateRobustness:
                 _THREAT,
                 "fgsm,pgd:objective=dlr",
             )
+
+    @pytest.mark.parametrize(
+        ("form", "message"),
+        [
+            (lambda data: data.unbatch(), "gives one example at a time"),
+            (lambda data: data.map(lambda x, y: x), "has images alone"),
+            (
+                lambda data: data.map(lambda x, y: ({"pixels": x}, y)),
+                "inputs are 'pixels'; expected \"image\" among them",
+            ),
+        ],
+    )
+    def test_refuses_a_dataset_of_another_form(self, digits, form, message):
+        model, images, labels = digits
+        data = tf.data.Dataset.from_tensors((images, labels))
+        with pytest.raises(ValueError, match=message):
+            mart_tf.evaluate_robustness(model, form(data), _THREAT)
+
+    def test_one_attack_and_one_radius_need_no_list(self, digits):
+        model, images, labels = digits
+        report = mart_tf.evaluate_robustness(
+            model,
+            (images[:30], labels[:30]),
+            _THREAT,
+            attacks.PGD(steps=2),
+            epsilon_sweep=0.1,
+        )
+        assert [result.name for result in report.results[1:]] == ["PGD:steps=2"]
+        assert report.sweep.epsilons == (0.1,)
 
     def test_refuses_data_without_end(self, digits):
         model, images, labels = digits

@@ -1,5 +1,7 @@
 """An attack of a user's own: what it must offer, how it counts in a report."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -143,6 +145,50 @@ def test_refuses_a_list():
         evaluate(Walk)
     with pytest.raises(ValueError, match="attacks holds 3; expected specs"):
         evaluate("fgsm", 3)
+
+
+class Masked(Walk):
+    """Moves the pixels of a mask alone, and says why, or does not."""
+
+    def __init__(self, mask: object = None, reason: object = None):
+        super().__init__()
+        self.mask = mask
+        self.reason = reason
+
+
+def test_the_name_of_options_that_are_long():
+    def reason(kappa):
+        return kappa
+
+    ones, others = np.ones(5000), np.ones(5000)
+    others[2500] = 0.0
+    names = [str(Masked(mask)) for mask in (ones, others, None)]
+    assert names[0].startswith("Masked:mask=float64[5000]#")
+    # An array is cut short where it is printed: these would look the same.
+    assert names[0] != names[1]
+    assert names[2] == "Masked"
+    partial = functools.partial(reason, kappa=0.0)
+    assert str(Masked(reason=partial)) == "Masked:reason=reason(kappa=0.0)"
+    assert Masked(reason=partial).parameters["reason"] == "reason(kappa=0.0)"
+    assert str(Masked(reason=Walk())).startswith("Masked:reason=Walk")
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int16", "int32", "int64"])
+def test_labels_of_any_integers(kind):
+    labels = LABELS.astype(kind)
+    for attack in (Walk(), attacks.APGD(steps=3), attacks.FAB(steps=3)):
+        made = attack(classify, IMAGES, labels, THREAT, seed=0)
+        expected = attack(classify, IMAGES, LABELS, THREAT, seed=0)
+        np.testing.assert_array_equal(made, expected)
+    made = attacks.pgd(classify, IMAGES, labels, THREAT, steps=2, seed=0)
+    expected = attacks.pgd(classify, IMAGES, LABELS, THREAT, steps=2, seed=0)
+    np.testing.assert_array_equal(made, expected)
+
+
+def test_labels_that_are_no_integers():
+    for attack in (Walk(), attacks.fgsm, attacks.pgd):
+        with pytest.raises(ValueError, match="labels are float32 of shape"):
+            attack(classify, IMAGES, LABELS.astype("float32"), THREAT)
 
 
 def nothing(self, images, labels, state, taken):

@@ -130,6 +130,7 @@ class TestEnsembles:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
+            ({"version": "Standard"}, "did you mean 'standard'"),
             ({"version": "custom"}, "expected version=custom:attacks="),
             ({"attacks": ("square",)}, "expected version=custom:attacks="),
             (

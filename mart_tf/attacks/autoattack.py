@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from mart_tf import options
 from mart_tf.attacks import adaptive_boundary
 from mart_tf.attacks import auto_pgd
 from mart_tf.attacks import base
@@ -63,6 +64,10 @@ class AutoAttack(base.Attack):
         version: Literal["standard", "plus", "rand", "custom"] = "standard",
         attacks: tuple[str, ...] = (),
     ):
+        if version not in (*_VERSIONS, "custom"):
+            raise options.unknown(
+                "version", str(version), [*_VERSIONS, "custom"]
+            )
         if (version == "custom") != bool(attacks):
             raise ValueError(
                 f"version is {version!r} and attacks {'+'.join(attacks)!r}; "

@@ -11,7 +11,9 @@ import functools
 import inspect
 import numbers
 import threading
+import zlib
 
+import numpy as np
 import tensorflow as tf
 
 from mart_tf import noise
@@ -191,9 +193,8 @@ class Attack:
         made = self.unbound or self
         parts = [type(self).__name__]
         for name, parameter in _options(made).items():
-            value = getattr(made, name, parameter.default)
-            if value != parameter.default:
-                value = _said(value)
+            value = _said(getattr(made, name, parameter.default))
+            if value != _said(parameter.default):
                 several = isinstance(value, list)
                 value = "+".join(map(str, value)) if several else value
                 parts.append(f"{name}={value}")
@@ -334,11 +335,11 @@ class Attack:
             is none, the last round's best. Float32, of the images' shape.
 
         Raises:
-            ValueError: On images that are integers, or if the attack cannot
-                work with what it was given.
+            ValueError: On images that are integers, labels that are not, or
+                if the attack cannot work with what it was given.
         """
         images = gradient.floats(images)
-        labels = tf.convert_to_tensor(labels)
+        labels = gradient.integers(labels)
         classes = classify(images[:1]).shape[-1]
         if target is not None:
             labels = _targets(target, labels, classes)
@@ -383,10 +384,23 @@ def _options(attack):
 
 
 def _said(value):
-    """A setting as a report can hold it: of a function its name."""
+    """A setting as a report can hold it: of a function its name.
+
+    Of an array its shape and a checksum: too long to be written out.
+    """
     if isinstance(value, tuple):
         return list(value)
-    return getattr(value, "__name__", str(value)) if callable(value) else value
+    if isinstance(value, functools.partial):
+        named = [f"{name}={part}" for name, part in value.keywords.items()]
+        inside = ", ".join([*map(str, value.args), *named])
+        return f"{_said(value.func)}({inside})"
+    if callable(value):
+        return getattr(value, "__name__", type(value).__name__)
+    if getattr(value, "shape", ()):
+        content = np.ascontiguousarray(value)
+        checksum = zlib.crc32(content.tobytes())
+        return f"{content.dtype}{list(content.shape)}#{checksum:08x}"
+    return value
 
 
 def _shape_of(value):

@@ -21,7 +21,8 @@ def nearest_crossing(
         SLM(x) = log sum_{k != y} exp z_k(x) - z_y(x)
 
     inside a radius of the example's own gives a direction; ten bisections
-    along it, from 0 to `limit`, find the distance at which SLM is 0.
+    along it, from 0 to `limit`, the first at that radius, find the distance at
+    which SLM is 0.
 
     Args:
         classify: Maps images to logits `[batch, classes]`.
@@ -36,7 +37,7 @@ def nearest_crossing(
 
     Returns:
         The examples at the crossing, of the images' shape, and their distance
-        `[batch]`, above 0 and below `limit`: within `limit` / 2^11 of a
+        `[batch]`, above 0 and at most `limit`: within `limit` / 2^10 of a
         crossing, or of `limit` where there is none.
     """
     end = gradient.pgd(

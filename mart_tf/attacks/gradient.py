@@ -49,7 +49,7 @@ def fgsm(
     Returns:
         Adversarial examples, float32, of the images' shape.
     """
-    images = floats(images)
+    images, labels = floats(images), integers(labels)
     check_settings(1, None, random_start)
     radius = threat.epsilon if epsilon is None else epsilon
     start = threat.random_start(
@@ -114,6 +114,8 @@ def pgd(
     check_settings(steps, step_size, random_start)
     maximised = objectives.objective(objective)
     images = floats(images)
+    if not callable(objective):
+        labels = integers(labels)
     radius = threat.epsilon if epsilon is None else epsilon
     step_size = radius / 4.0 if step_size is None else step_size
     start = threat.random_start(
@@ -204,7 +206,10 @@ def expected_gradient(
     """`input_gradient` of a classifier that draws, in the mean over passes.
 
     Expectation over transformation (Athalye et al., ICML 2018), as AutoAttack
-    takes it: the mean of the gradients, each of a pass of its own.
+    takes it: the mean of the gradients, each of a pass of its own. Of the
+    cross-entropy that is not the mean gradient of the soft logit margin: a
+    pass counts by its 1 - p_y. So that no pass of a confident network vanishes
+    in float32, all are divided by the largest cross-entropy among them.
 
     Args:
         classify, adversarial, labels, objective: As in `input_gradient`.
@@ -212,26 +217,48 @@ def expected_gradient(
         classes: Number of classes.
 
     Returns:
-        The means of gradient and objective; and as logits the logarithm of
-        the mean probabilities: the answer to be expected.
+        The means of gradient and objective, of the cross-entropy the gradient
+        up to a factor for each example and the logarithm of the mean; and as
+        logits the logarithm of the mean probabilities: the answer to be
+        expected.
     """
     if passes == 1:
         return input_gradient(classify, adversarial, labels, objective)
+    sign = objectives.sign_of_soft_margin(objective)
+    to_images = [-1] + [1] * (len(adversarial.shape) - 1)
 
-    def add(slope, value, probability):
-        now = input_gradient(classify, adversarial, labels, objective)
-        *now, logits = now
-        now.append(tf.nn.softmax(tf.cast(logits, tf.float32)))
-        return tuple(map(tf.add, (slope, value, probability), now))
+    def add(slope, value, probability, largest):
+        steep, now, logits = input_gradient(
+            classify, adversarial, labels, objective
+        )
+        probability += tf.nn.softmax(tf.cast(logits, tf.float32))
+        if not sign:
+            return slope + steep, value + now, probability, largest
+        loss = objectives.log_cross_entropy(sign * now)
+        before, largest = largest, tf.maximum(largest, loss)
+        fade = tf.exp(before - largest)
+        weight = tf.exp(tf.math.log_sigmoid(sign * now) - largest)
+        slope *= tf.reshape(fade, to_images)
+        slope += tf.reshape(weight, to_images) * steep
+        return (
+            slope,
+            value * fade + tf.exp(loss - largest),
+            probability,
+            largest,
+        )
 
-    slope, value, probability = _sums(
+    slope, value, probability, largest = _sums(
         add,
         passes,
         tf.zeros_like(adversarial),
         tf.zeros(tf.shape(labels)),
         tf.zeros([tf.shape(labels)[0], classes]),
+        tf.fill(tf.shape(labels), tf.float32.min),
     )
-    return slope / passes, value / passes, _log(probability / passes)
+    slope, value = slope / passes, value / passes
+    if sign:
+        value = sign * (largest + tf.math.log(value))
+    return slope, value, _log(probability / passes)
 
 
 def expected_logits(classify, images, passes, classes):
@@ -322,6 +349,21 @@ def floats(images):
             "threat model's pixel range, such as images / 255."
         )
     return tf.cast(images, tf.float32)
+
+
+def integers(labels):
+    """Labels as int32.
+
+    Raises:
+        ValueError: If they are no integers.
+    """
+    labels = tf.convert_to_tensor(labels)
+    if not labels.dtype.is_integer:
+        raise ValueError(
+            f"The labels are {labels.dtype.name} of shape {labels.shape}; "
+            "expected integer classes, [batch]."
+        )
+    return tf.cast(labels, tf.int32)
 
 
 def example_seeds(seed, images):

@@ -59,6 +59,8 @@ def shortest_move(points, weights, values, threat):
         rest = goal - tf.reduce_sum(tf.where(free, 0.0, most), axes)
         slope = tf.reduce_sum(tf.where(free, gain, 0.0), axes)
         following = tf.where(slope > 0.0, rest / slope, length.dtype.max)
+        # Else times a speed of 0, where a weight is 0, it would be NaN.
+        following = tf.minimum(following, length.dtype.max)
         # Rounding alone can lead back: then the solution is reached.
         return tf.maximum(following, length), following > length
 

@@ -10,7 +10,8 @@ same direction: an attack that takes the sign of a gradient, or divides it by
 its norm, takes the same steps. But in float32 the cross-entropy is 0, and its
 gradient too, where p_y rounds to 1, and a network that is merely confident
 would look robust; the SLM neither rounds to a tie nor flattens. That is of
-examples that do not hang on each other: see `of_whole_batches`.
+examples that do not hang on each other, see `of_whole_batches`, and of one pass
+through the network, see `gradient.expected_gradient`.
 """
 
 import contextlib
@@ -174,8 +175,31 @@ def objective(name, targeted=False, classes=None):
     return climbed
 
 
+def sign_of_soft_margin(name):
+    """1 of an objective that is the soft logit margin, -1 of its negative.
+
+    0 of any other.
+    """
+    climbed = objective(name)
+    signs = {losses.soft_margin: 1.0, _soft_margin_of_target: -1.0}
+    return next((sign for own, sign in signs.items() if own is climbed), 0.0)
+
+
+def log_cross_entropy(soft_margin):
+    """log CE = log softplus(SLM), without underflow where p_y rounds to 1."""
+    small = soft_margin < -10.0
+    # Of log(1 + t) = t - t^2 / 2 + ... with t = exp SLM.
+    limit = soft_margin - tf.exp(soft_margin) / 2.0
+    softplus = tf.nn.softplus(tf.where(small, 0.0, soft_margin))
+    return tf.where(small, limit, tf.math.log(softplus))
+
+
 def _negated(targets, logits):
     return -losses.cross_entropy(targets, logits)
+
+
+def _soft_margin_of_target(targets, logits):
+    return -losses.soft_margin(targets, logits)
 
 
 def _true_and_strongest_wrong(labels, logits):
@@ -197,6 +221,6 @@ OBJECTIVES = {
 
 # Of three classes the DLR of the last, with its sign turned, would be flat.
 _OF_TARGET = {
-    "cross_entropy": lambda *values: -losses.soft_margin(*values),
+    "cross_entropy": _soft_margin_of_target,
     "margin": margin_of_target,
 }

@@ -4,6 +4,7 @@ Attacks by name are those of `mart_tf.attacks.ATTACKS`; here are the lists that
 an evaluation runs where the user names none, and what is checked of a list.
 """
 
+from collections.abc import Iterable
 import dataclasses
 import typing
 
@@ -77,6 +78,8 @@ def resolve(attacks=DEFAULT, surrogate=None):
     """
     if isinstance(attacks, str):
         attacks = options.split_list(attacks)
+    elif not isinstance(attacks, Iterable):
+        attacks = [attacks]
     named = [_named(attack) for attack in attacks]
     texts = [spec.text for spec in named]
     repeated = [text for text in texts if texts.count(text) > 1]

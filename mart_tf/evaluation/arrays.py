@@ -29,7 +29,10 @@ def arrays(dataset, max_examples=None):
     if isinstance(dataset, tf.data.Dataset):
         images, labels = _collect(dataset, max_examples)
     elif isinstance(dataset, (tuple, list)) and len(dataset) == 2:
-        images, labels = (np.asarray(part) for part in dataset)
+        images, labels = (
+            _array(name, part)
+            for name, part in zip(("images", "labels"), dataset, strict=True)
+        )
     else:
         raise ValueError(
             f"The dataset is a {type(dataset).__name__}; expected a tuple "
@@ -78,7 +81,39 @@ def check_labels(labels, classes, class_names=None):
     return checks.labels(labels, classes)
 
 
+def _array(name, values):
+    try:
+        return np.asarray(values)
+    except ValueError:
+        raise ValueError(
+            f"The {name} are of several shapes; expected one array."
+        ) from None
+
+
+def _check_form(dataset):
+    """Refuses a dataset whose elements are no batches of examples."""
+    spec = dataset.element_spec
+    inputs, label, _ = keras.utils.unpack_x_y_sample_weight(spec)
+    if isinstance(inputs, dict) and "image" not in inputs:
+        raise ValueError(
+            f"The dataset's inputs are {', '.join(map(repr, inputs))}; "
+            'expected "image" among them.'
+        )
+    image = inputs["image"] if isinstance(inputs, dict) else inputs
+    if label is None:
+        raise ValueError(
+            "The dataset has images alone; expected batches of (images, "
+            "labels)."
+        )
+    if label.shape.rank == 0 or image.shape.rank in (0, 1):
+        raise ValueError(
+            "The dataset gives one example at a time; expected batches: "
+            "dataset.batch(64)."
+        )
+
+
 def _collect(dataset, max_examples):
+    _check_form(dataset)
     endless = dataset.cardinality() == tf.data.INFINITE_CARDINALITY
     if endless and max_examples is None:
         raise ValueError(

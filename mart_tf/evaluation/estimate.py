@@ -31,10 +31,12 @@ def sentence(name, attacks, loop, examples, images, labels, seeds):
     batch = [tf.constant(values[rows]) for values in (images, labels, seeds)]
     seconds, paces = 0.0, {}
     for attack in attacks:
-        kind = attack.needs_gradient
+        kind = type(attack), attack.passes
         if kind not in paces:
             paces[kind] = _pace(loop, _pass(loop, attack, batch))
-        seconds += attack.work * examples * paces[kind]
+        # A step along a gradient makes all of its passes.
+        work = attack.work / (attack.passes if attack.needs_gradient else 1)
+        seconds += work * examples * paces[kind]
     return (
         f"{name}: at most about {spelled(seconds)}, at the pace of this "
         "classifier here and now; examples that fall are attacked no further."

@@ -14,11 +14,13 @@ _SCORED = 4
 
 
 def of(subject, images, threat):
-    """The weights of a model and its answers, a JSON list.
+    """The weights of a model and its answers, a JSON list; or None.
 
     Weights alone do not say what is computed with them: a layer without any,
     before the same network, makes another model, and may leave its answers to
-    natural images as they are; behind it, it may leave the classes.
+    natural images as they are; behind it, it may leave the classes. Of a model
+    that shows no weights, and draws random numbers that no seed of
+    TensorFlow's decides, there is nothing to know it by.
 
     Args:
         subject: A `subjects.Subject`.
@@ -30,13 +32,23 @@ def of(subject, images, threat):
     between = threat.random_start(some, noise.seeds(0, tf.range(len(some))))
     answers = [_answers(subject, asked) for asked in (some, between)]
     if subject.weights is None:
+        if None in answers:
+            return None
         return [subject.name, subject.outputs, answers]
     return [subject.outputs, archives.digest(subject.weights()), answers]
 
 
 def _answers(subject, images):
-    """Classes, and some scores; None of a model that draws random numbers."""
-    first, second = (np.asarray(subject.classify(images)) for _ in range(2))
+    """Classes, and some scores; None where they are others when asked again.
+
+    A model that draws from TensorFlow's generator gives the same ones.
+    """
+
+    def ask():
+        tf.random.set_seed(0)
+        return np.asarray(subject.classify(images))
+
+    first, second = ask(), ask()
     if not unfinished.close(first, second):
         return None
     return {

@@ -17,6 +17,9 @@ from mart_tf.evaluation import pieces
 from mart_tf.evaluation import surrogates
 from mart_tf.reports import results
 
+# The key of the predictions without attack.
+_NATURAL = "natural"
+
 
 class Measurement:
     """Everything that is measured on one model and one set of examples.
@@ -61,7 +64,12 @@ class Measurement:
         self._shown = shown
         observe = shown.opened("natural", len(labels), len(labels))
         started = time.perf_counter()
-        self.predictions = self._loop(len(labels)).predict(images)
+        if kept.holds(_NATURAL):
+            # Of a model that draws, others would make other work of it.
+            self.predictions = kept(_NATURAL, self._natural)["predictions"]
+        else:
+            tf.random.set_seed(seed)
+            self.predictions = self._loop(len(labels)).predict(images)
         self.correct = self.predictions == labels
         self._natural_seconds = time.perf_counter() - started
         observe(len(labels), int((~self.correct).sum()), last=True)
@@ -69,6 +77,10 @@ class Measurement:
         self.traces = []
         self.unscored = {"no attack": pieces.unscored(self.predictions)}
         self._writer = open_writer and open_writer(self.predictions)
+
+    def _natural(self):
+        """What is kept of the examples without attack."""
+        return {"predictions": self.predictions}
 
     def natural(self):
         """The `Result` without attack."""
@@ -218,9 +230,12 @@ class Measurement:
             def work(part=part, number=number, tell=tell):
                 if begins:
                     begins(loop, rows)
-                return self._piece(
+                made = self._piece(
                     run, attack, part, number, tell, bool(writer)
                 )
+                # Before the first piece: alone it would be of no use.
+                self._kept(_NATURAL, self._natural)
+                return made
 
             kept.append(self._kept(f"{key} {number}", work))
             if writer:

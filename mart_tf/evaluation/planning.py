@@ -1,6 +1,7 @@
 """What an evaluation is to do, all of it checked before any of it is done."""
 
 import dataclasses
+import numbers
 from typing import Any
 from typing import NamedTuple
 
@@ -104,7 +105,7 @@ def _check_range(subject, threat):
 
 def _radii(radii, threat):
     """The radii of a sweep, rising, as those of threat models."""
-    radii = list(radii)
+    radii = [radii] if isinstance(radii, numbers.Real) else list(radii)
     for epsilon in radii:
         dataclasses.replace(threat, epsilon=epsilon)
     return sorted({float(epsilon) for epsilon in radii})

@@ -65,9 +65,9 @@ def evaluate_robustness(
     counted").
 
     The images are held in memory, and once more while an attack runs. With
-    the same seed, model and data the report is the same; CleverHans draws its
-    random starts from TensorFlow's global generator, which is therefore
-    seeded again and again.
+    the same seed, model and data the report is the same, unless the model
+    draws random numbers; CleverHans draws its random starts from TensorFlow's
+    global generator, which is therefore seeded again and again.
 
     Args:
         model: A Keras classifier, an AdversarialClassifier, the path of a
@@ -205,18 +205,35 @@ def evaluate_robustness(
 
 def _kept(plan, directory, seed, width):
     """What is done of this evaluation, and no other, in the directory."""
-    other, some = plan.surrogate, plan.images[:width]
-    return unfinished.Unfinished(
-        directory and pathlib.Path(directory, unfinished.FOLDER),
-        lambda: {
+
+    def tell():
+        known = {
+            role: subject and identity.of(subject, some, plan.threat)
+            for role, subject in models.items()
+        }
+        for role, subject in models.items():
+            if subject and known[role] is None:
+                warnings.warn(
+                    f"The {role} {subject.name} draws random numbers that no "
+                    "seed of TensorFlow's decides, and shows no weights: "
+                    "nothing tells it from another, and what is done of this "
+                    "evaluation is not kept before its end.",
+                    stacklevel=2,
+                )
+                return None
+        return {
             "version": environment.versions()["mart-tf"],
             "threat model": dataclasses.asdict(plan.threat),
             "seed": seed,
             "batch size": width,
             "data": archives.digest([plan.images, plan.labels]),
-            "model": identity.of(plan.subject, some, plan.threat),
-            "surrogate": other and identity.of(other, some, plan.threat),
-        },
+            **known,
+        }
+
+    models = {"model": plan.subject, "surrogate": plan.surrogate}
+    some = plan.images[:width]
+    return unfinished.Unfinished(
+        directory and pathlib.Path(directory, unfinished.FOLDER), tell
     )
 
 

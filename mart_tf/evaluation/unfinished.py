@@ -34,7 +34,8 @@ class Unfinished:
     Args:
         directory: Where they lie; None keeps nothing.
         identity: Called for a JSON dict that tells this evaluation from
-            others, where something is kept.
+            others, where something is kept; None, where nothing can tell it
+            from others, keeps nothing.
 
     Raises:
         ValueError: If the directory holds pieces of another evaluation.
@@ -45,6 +46,9 @@ class Unfinished:
         if self._folder is None:
             return
         path, identity = self._folder / _IDENTITY, identity()
+        if identity is None:
+            self._folder = None
+            return
         if any(self._folder.glob("*.npz")):
             earlier = _read(path)
             if earlier is not None:
@@ -70,8 +74,7 @@ class Unfinished:
         """
         if self._folder is None:
             return work()
-        name = hashlib.sha256(key.encode()).hexdigest()[:24]
-        path = self._folder / f"{name}.npz"
+        path = self._path(key)
         arrays = _arrays(path, key) if path.exists() else None
         if arrays is None:
             arrays = {name: np.asarray(array) for name, array in work().items()}
@@ -79,6 +82,17 @@ class Unfinished:
             with files.whole(path) as temporary, temporary.open("wb") as file:
                 np.savez_compressed(file, **arrays, **{_CHECKSUM: checksum})
         return arrays
+
+    def holds(self, key):
+        """Whether a piece of work is there, whole."""
+        if self._folder is None:
+            return False
+        path = self._path(key)
+        return path.exists() and _arrays(path, key) is not None
+
+    def _path(self, key):
+        name = hashlib.sha256(key.encode()).hexdigest()[:24]
+        return self._folder / f"{name}.npz"
 
     def clear(self):
         """Removes the pieces: the report holds what they held."""
