@@ -263,3 +263,29 @@ def test_a_run_says_so_and_goes_on():
     small_runs.train("run", epochs=2, attack_batch_norm="batch")
     small_runs.train("whole", epochs=2, attack_batch_norm="batch")
     small_runs.assert_same("whole", "run")
+
+
+def test_a_function_of_the_networks_own_is_refused():
+    class Network(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.norm = keras.layers.BatchNormalization(name="inner")
+            self.last = keras.layers.Dense(linear.CLASSES)
+
+        @tf.function
+        def features(self, images, training):
+            return self.norm(images, training=training)
+
+        def call(self, images, training=False):
+            return self.last(self.features(images, training))
+
+    model = mart_tf.AdversarialClassifier(
+        Network(),
+        "standard",
+        mart_tf.ThreatModel(epsilon=0.1),
+        attack_steps=1,
+        attack_batch_norm="batch",
+    )
+    model.compile(keras.optimizers.SGD(0.1))
+    with pytest.raises(ValueError, match="norm 'inner' is called inside a tf"):
+        model.fit(linear.IMAGES, linear.LABELS, verbose=0)

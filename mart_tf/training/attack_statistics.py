@@ -55,7 +55,9 @@ def of_the_batch(classifier):
     Raises:
         ValueError: If it has no batch norm.
     """
-    with layer_calls.replaced(_layers(classifier), _by_batch):
+    with layer_calls.replaced(
+        _layers(classifier), _by_batch, elsewhere=_refuse
+    ):
         yield
 
 
@@ -79,6 +81,15 @@ def _by_batch(layer, call, inputs, training=None, mask=None):
     # What is assigned inside it is lost.
     with keras.StatelessScope():
         return call(inputs, training=True, mask=mask)
+
+
+def _refuse(layer):
+    raise ValueError(
+        f"attack_batch_norm is 'batch', and the batch norm {layer.name!r} is "
+        "called inside a tf.function of the network, which would keep the "
+        "batch's statistics for every later call; remove that tf.function, "
+        "or leave attack_batch_norm out."
+    )
 
 
 def _layers(classifier):

@@ -31,8 +31,8 @@ def as_product(classifier):
         layer
         for layer in private.layers(classifier)
         # What a class of a user's own computes is its own.
-        if getattr(type(layer), "convolution_op", None)
-        is keras.layers.Conv2D.convolution_op
+        if isinstance(layer, keras.layers.Conv2D)
+        and type(layer).convolution_op is keras.layers.Conv2D.convolution_op
     ]
     if tf.config.get_visible_devices("GPU"):
         layers = []
@@ -40,29 +40,33 @@ def as_product(classifier):
         yield
 
 
-def _convolved(layer, convolve, images, kernel):
-    _, height, width, channels = images.shape
+def _convolved(layer, convolve, inputs, kernel):
+    shape = inputs.shape
     fits = (
         layer.data_format == "channels_last"
-        and channels == 1
-        and height is not None
-        and width is not None
+        and shape.rank == 4
+        and shape[-1] == 1
+        and None not in shape[1:]
         and layer.padding in ("valid", "same")
         and {*layer.strides, *layer.dilation_rate} == {1}
-        and images.dtype in _INPUTS
+        and inputs.dtype in _INPUTS
     )
     if not fits:
-        return convolve(images, kernel)
+        return convolve(inputs, kernel)
     kernel = tf.convert_to_tensor(kernel)
 
     @tf.custom_gradient
     def through(images):
+        outputs = convolve(images, kernel)
+
         def gradient(upstream):
+            # What comes after may not know its shape.
+            upstream = tf.ensure_shape(upstream, outputs.shape)
             return _to_images(upstream, kernel, layer.padding)
 
-        return convolve(images, kernel), gradient
+        return outputs, gradient
 
-    return through(images)
+    return through(inputs)
 
 
 def _to_images(upstream, kernel, padding):
@@ -85,6 +89,8 @@ def _to_images(upstream, kernel, padding):
         transpose_b=True,
     )
     columns = tf.reshape(columns, (down, across, -1, height, width))
+    # In bfloat16 each sum would be rounded.
+    columns = tf.cast(columns, tf.float32)
     rows = tf.add_n(
         [
             tf.pad(columns[:, k], [[0, 0]] * 3 + [[k, across - 1 - k]])
@@ -100,4 +106,4 @@ def _to_images(upstream, kernel, padding):
     if padding == "same":
         top, left = (down - 1) // 2, (across - 1) // 2
         whole = whole[:, top : top + height, left : left + width]
-    return whole[..., None]
+    return tf.cast(whole[..., None], upstream.dtype)

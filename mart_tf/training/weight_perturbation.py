@@ -85,7 +85,8 @@ class AWP(update.Update):
             return [
                 zeros
                 if gradient is None or gradient.shape.rank < 2
-                else gradient
+                # An embedding's is sparse.
+                else tf.convert_to_tensor(gradient)
                 for zeros, gradient in zip(nowhere(), gradients, strict=True)
             ]
 
