@@ -4,7 +4,9 @@ import sys
 
 import keras
 import pytest
+import small_runs
 
+import mart_tf
 from mart_tf import parameters
 from mart_tf.runs import config as run_config
 from mart_tf.runs import own_callbacks
@@ -98,3 +100,16 @@ def test_what_returns_no_callback_is_refused(module, name, what):
     )
     with pytest.raises(ValueError, match="callbacks is a list with a int; exp"):
         own_callbacks.listed([3], "callbacks is")
+
+
+@pytest.mark.usefixtures("own_directory")
+def test_the_rate_that_one_sets_when_an_epoch_begins_is_what_is_recorded():
+    rates = [0.01, 0.02]
+    run = mart_tf.train_run(
+        **small_runs.SMALL
+        | {"epochs": 2, "steps_per_epoch": 1, "schedule": "constant"},
+        callbacks=[
+            keras.callbacks.LearningRateScheduler(lambda epoch: rates[epoch])
+        ],
+    )
+    assert run.history["learning_rate"] == pytest.approx(rates)

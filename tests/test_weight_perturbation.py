@@ -173,3 +173,21 @@ def test_is_saved_with_the_model(tmp_path):
 def test_refuses_in_one_sentence(options, message):
     with pytest.raises(ValueError, match=message):
         training.AWP(**options)
+
+
+def test_an_embedding_from_a_later_epoch():
+    images = keras.Input((8, 8, 1))
+    # Its gradient is sparse.
+    places = keras.layers.Embedding(64, 3)(np.arange(64))
+    features = keras.layers.Reshape((64, 1))(images) * places
+    logits = keras.layers.Dense(3)(keras.layers.Flatten()(features))
+    model = mart_tf.AdversarialClassifier(
+        keras.Model(images, logits),
+        threat=linear.THREAT,
+        attack_steps=1,
+        update="awp:from_epoch=2",
+    )
+    model.compile("sgd")
+    values = np.random.default_rng(0).random((8, 8, 8, 1), np.float32)
+    model.fit(values, np.arange(8) % 3, epochs=2, verbose=0)
+    assert np.isfinite(model.classifier.layers[-1].kernel).all()

@@ -269,15 +269,20 @@ class Within(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch, logs=None):
         self._before = epoch * self._steps + self._position
+        self._begins = not self._position
         if self._position:
             self._checkpoints.give_metrics()
-        else:
+        self._position = 0
+        self._done = self._before
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if self._begins:
+            # Now: a user's callback may set it when the epoch begins.
             rate = keras.ops.convert_to_numpy(
                 self.model.optimizer.learning_rate
             )
             self._checkpoints.rate.assign(rate)
-        self._position = 0
-        self._done = self._before
+            self._begins = False
 
     def on_train_batch_end(self, batch, logs=None):
         self._done = self._before + batch + 1

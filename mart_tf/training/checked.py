@@ -111,7 +111,15 @@ class CheckedModel(private.BuiltOnce):
         """
         x = inputs.with_rows(self.defense, x)
         if check_data:
-            inputs.check_training(self, x, y, batch_size, validation_data)
+            inputs.check_training(
+                self,
+                x,
+                y,
+                batch_size,
+                validation_data,
+                validation_split,
+                kwargs.get("validation_batch_size"),
+            )
         with self.distribute_strategy.scope():
             self.prepare(inputs.greatest_row(x))
         return super().fit(
@@ -146,9 +154,16 @@ class CheckedModel(private.BuiltOnce):
         super().make_train_function(force)
 
     def evaluate(
-        self, x=None, y=None, *args, check_data: bool = True, **kwargs
+        self,
+        x=None,
+        y=None,
+        batch_size=None,
+        *args,
+        check_data: bool = True,
+        **kwargs,
     ) -> Any:
         """As `keras.Model.evaluate`; bad data is refused as in `fit`."""
         if check_data and not private.is_called_by_fit(kwargs):
             inputs.check(self, x, y)
-        return super().evaluate(x, y, *args, **kwargs)
+            inputs.check_remainder(self, x, batch_size)
+        return super().evaluate(x, y, batch_size, *args, **kwargs)

@@ -10,6 +10,8 @@ from mart_tf.defenses import base
 from mart_tf.models import outputs as model_outputs
 from mart_tf.training import reduction
 
+# Of `fit` and `evaluate` of arrays.
+_BATCH_SIZE = 32
 # A row for every image at most so many times over.
 _SPARSEST = 1000
 
@@ -65,16 +67,35 @@ def _classes(labels, image):
     return labels, labels
 
 
-def check_training(model, x, y, batch_size, validation_data):
+def check_training(
+    model,
+    x,
+    y,
+    batch_size,
+    validation_data,
+    validation_split=0.0,
+    validation_batch_size=None,
+):
     """Refuses what `fit` cannot train or validate on; arguments as there.
 
     Raises:
         ValueError: With one sentence.
     """
     check(model, x, y)
-    check_remainder(model, x, batch_size or 32)
+    batch_size = batch_size or _BATCH_SIZE
+    check_remainder(
+        model, x, batch_size, validation_split, validation_batch_size
+    )
     if isinstance(validation_data, (tuple, list)):
+        if len(validation_data) < 2:
+            raise ValueError(
+                f"validation_data has {len(validation_data)} parts; expected "
+                "(images, labels)."
+            )
         check(model, *validation_data[:2], what="validation ")
+        check_remainder(
+            model, validation_data[0], validation_batch_size or batch_size
+        )
     elif validation_data is not None:
         check(model, validation_data, None, what="validation ")
     if greatest_row(x) is not None:
@@ -120,7 +141,7 @@ def with_rows(defense, x):
         return x
     if isinstance(x, (tf.data.Dataset, keras.utils.PyDataset)):
         raise _no_rows(defense)
-    images = x["image"] if isinstance(x, dict) else x
+    images = _image(x)
     if not hasattr(images, "shape"):
         # A generator is read only once: its first batch tells.
         return x
@@ -176,22 +197,52 @@ def _has_rows(x):
     return isinstance(x, dict) and "index" in x
 
 
-def check_remainder(model, x, batch_size):
+def check_remainder(model, x, batch_size=None, split=0.0, split_size=None):
     """Refuses a last batch of arrays that leaves a replica without example.
 
-    TensorFlow's reductions fail on it, and do not recover in this process.
+    TensorFlow's reductions fail on it.
+
+    Args:
+        model: The `AdversarialClassifier`.
+        x: Images, or `{"image": ..., "index": ...}`.
+        batch_size: Default: Keras's.
+        split: The share that `fit` keeps for validation.
+        split_size: Its batch size; default: `batch_size`.
     """
-    images = x["image"] if isinstance(x, dict) else x
+    images = _image(x)
     replicas = model.distribute_strategy.num_replicas_in_sync
     if isinstance(images, tf.data.Dataset) or not hasattr(images, "shape"):
         return
-    remainder = len(images) % batch_size
-    if 0 < remainder < replicas:
+    batch_size = batch_size or _BATCH_SIZE
+    # As Keras splits it.
+    trained = int(len(images) * (1.0 - (split or 0.0)))
+    for count, size in [
+        (trained, batch_size),
+        (len(images) - trained, split_size or batch_size),
+    ]:
+        remainder = count % size
+        if 0 < remainder < replicas:
+            raise ValueError(
+                f"{count} images in batches of {size} leave "
+                f"{remainder} for {replicas} replicas; expected at least one "
+                "for each: leave some images out, or change batch_size."
+            )
+
+
+def _image(x):
+    """The images of what `fit` takes.
+
+    Raises:
+        ValueError: If a dict does not have them.
+    """
+    if not isinstance(x, dict):
+        return x
+    if "image" not in x:
         raise ValueError(
-            f"{len(images)} images in batches of {batch_size} leave "
-            f"{remainder} for {replicas} replicas; expected at least one "
-            "for each: leave some images out, or change batch_size."
+            f"The input is a dict of {', '.join(map(repr, x))}; expected "
+            '"image" among them.'
         )
+    return x["image"]
 
 
 def _sample(x, y):
@@ -202,7 +253,7 @@ def _sample(x, y):
         x, y, _ = keras.utils.unpack_x_y_sample_weight(first)
     elif isinstance(x, keras.utils.PyDataset):
         x, y, _ = keras.utils.unpack_x_y_sample_weight(x[0])
-    images = x["image"] if isinstance(x, dict) else x
+    images = _image(x)
     if not (hasattr(images, "shape") and hasattr(images, "dtype")):
         return None
     if y is None:
