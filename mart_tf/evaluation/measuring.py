@@ -64,9 +64,9 @@ class Measurement:
         self._shown = shown
         observe = shown.opened("natural", len(labels), len(labels))
         started = time.perf_counter()
-        if kept.holds(_NATURAL):
+        if found := kept.read(_NATURAL):
             # Of a model that draws, others would make other work of it.
-            self.predictions = kept(_NATURAL, self._natural)["predictions"]
+            self.predictions = found["predictions"]
         else:
             tf.random.set_seed(seed)
             self.predictions = self._loop(len(labels)).predict(images)
@@ -77,10 +77,6 @@ class Measurement:
         self.traces = []
         self.unscored = {"no attack": pieces.unscored(self.predictions)}
         self._writer = open_writer and open_writer(self.predictions)
-
-    def _natural(self):
-        """What is kept of the examples without attack."""
-        return {"predictions": self.predictions}
 
     def natural(self):
         """The `Result` without attack."""
@@ -234,7 +230,7 @@ class Measurement:
                     run, attack, part, number, tell, bool(writer)
                 )
                 # Before the first piece: alone it would be of no use.
-                self._kept(_NATURAL, self._natural)
+                self._kept(_NATURAL, lambda: {"predictions": self.predictions})
                 return made
 
             kept.append(self._kept(f"{key} {number}", work))

@@ -74,21 +74,21 @@ class Unfinished:
         """
         if self._folder is None:
             return work()
-        path = self._path(key)
-        arrays = _arrays(path, key) if path.exists() else None
+        arrays = self.read(key)
         if arrays is None:
+            path = self._path(key)
             arrays = {name: np.asarray(array) for name, array in work().items()}
             checksum = np.array(_checksum(key, arrays))
             with files.whole(path) as temporary, temporary.open("wb") as file:
                 np.savez_compressed(file, **arrays, **{_CHECKSUM: checksum})
         return arrays
 
-    def holds(self, key):
-        """Whether a piece of work is there, whole."""
+    def read(self, key):
+        """The arrays of a piece of work; None if they are not there, whole."""
         if self._folder is None:
-            return False
+            return None
         path = self._path(key)
-        return path.exists() and _arrays(path, key) is not None
+        return _arrays(path, key) if path.exists() else None
 
     def _path(self, key):
         name = hashlib.sha256(key.encode()).hexdigest()[:24]

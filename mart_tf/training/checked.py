@@ -117,7 +117,8 @@ class CheckedModel(private.BuiltOnce):
                 y,
                 batch_size,
                 validation_data,
-                validation_split,
+                # As in Keras, data of its own goes before.
+                0.0 if validation_data is not None else validation_split,
                 kwargs.get("validation_batch_size"),
             )
         with self.distribute_strategy.scope():
