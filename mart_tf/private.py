@@ -6,6 +6,7 @@ raises a bound runs that file first.
 """
 
 import keras
+import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.saved_model import fingerprinting_utils
 
@@ -50,13 +51,22 @@ class BuiltOnce(keras.Model):
     """A model for which Keras reads no batch once all of it is built.
 
     Under a strategy Keras does so at every call of `fit` and `evaluate`, which
-    takes an iterator over the devices and a symbolic forward pass.
+    takes an iterator over the devices and a symbolic forward pass. What it
+    reads it sums over the replicas, whose parts may differ by an example: only
+    shapes and types are asked for, and one replica's tell them.
     """
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         parts = [self.optimizer, self._compile_metrics]
         if self.built and all(part is None or part.built for part in parts):
             return
+        strategy = self.distribute_strategy
+        if iterator is not None and strategy.num_replicas_in_sync > 1:
+            _, _, batches = next(iter(iterator))
+            iterator, data_batch = None, tf.nest.map_structure(
+                lambda part: strategy.experimental_local_results(part)[0],
+                next(batches),
+            )
         super()._maybe_symbolic_build(iterator, data_batch)
 
 

@@ -1,5 +1,7 @@
 """Callbacks of a user's own: what names them, and what is no callback."""
 
+import os
+import signal
 import sys
 
 import keras
@@ -113,3 +115,43 @@ def test_the_rate_that_one_sets_when_an_epoch_begins_is_what_is_recorded():
         ],
     )
     assert run.history["learning_rate"] == pytest.approx(rates)
+
+
+class _Told(keras.callbacks.Callback):
+    """What it is told of training, and a stop after some steps."""
+
+    def __init__(self, steps=None):
+        super().__init__()
+        self.told, self._left = [], steps
+
+    def on_train_begin(self, logs=None):
+        self.told.append("begin")
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.told.append(f"epoch {epoch}")
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self._left is not None:
+            self._left -= 1
+            if not self._left:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    def on_train_end(self, logs=None):
+        self.told.append(f"end {sorted(logs)[-1]}")
+
+
+@pytest.mark.usefixtures("own_directory")
+def test_training_begins_and_ends_once_where_it_goes_on_within_an_epoch():
+    def train(*, steps=None):
+        told = _Told(steps)
+        settings = small_runs.SMALL | {"epochs": 3, "workdir": "run"}
+        try:
+            mart_tf.train_run(**settings, callbacks=[told])
+        except SystemExit:
+            told.told.append("stopped")
+        return told.told
+
+    assert train(steps=2) == ["begin", "epoch 0", "stopped"]
+    # Two calls of fit: what is left of the first epoch, and the others.
+    whole = ["begin", "epoch 0", "epoch 1", "epoch 2"]
+    assert train() == [*whole, "end val_robust_accuracy"]

@@ -148,3 +148,35 @@ def test_strategies_of_other_kinds():
         network = linear.linear_network()
         with pytest.raises(ValueError, match="expected a tf.distribute.Mirror"):
             mart_tf.AdversarialClassifier(network, threat=linear.THREAT)
+
+
+@pytest.mark.parametrize("metrics", [None, ["accuracy"]])
+def test_a_first_batch_whose_parts_differ(metrics):
+    # 5 examples: 3 and 2.
+    size = 5
+    trained = []
+    for strategy in ("single", "mirrored"):
+        model = compiled(
+            linear.linear_network,
+            lambda: keras.optimizers.SGD(0.5, momentum=0.9),
+            strategy,
+            metrics=metrics,
+        )
+        logs = model.fit(
+            linear.IMAGES[:size],
+            linear.LABELS[:size],
+            batch_size=size,
+            shuffle=False,
+            epochs=2,
+            verbose=0,
+        ).history
+        evaluated = model.evaluate(
+            linear.IMAGES[:size],
+            linear.LABELS[:size],
+            batch_size=size,
+            verbose=0,
+        )
+        losses = [*logs["loss"], *logs.get("accuracy", []), *evaluated]
+        trained.append([*model.classifier.get_weights(), losses])
+    for single, mirrored in zip(*trained, strict=True):
+        np.testing.assert_allclose(single, mirrored, atol=1e-6)

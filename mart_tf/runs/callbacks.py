@@ -134,6 +134,9 @@ class Own(keras.callbacks.CallbackList):
     optimizer is part of the epoch, and `end_epoch` comes before its checkpoint.
     What they raise is raised once the run's have seen the epoch.
 
+    For them training begins and ends once, though a run that goes on within an
+    epoch takes two calls of `fit`; `end_train` says when.
+
     Args:
         callbacks: Keras callbacks.
     """
@@ -141,6 +144,21 @@ class Own(keras.callbacks.CallbackList):
     def __init__(self, callbacks):
         super().__init__(callbacks)
         self._error = None
+        self._begun = False
+        self._last = None
+
+    def on_train_begin(self, logs=None):
+        if not self._begun:
+            self._begun = True
+            super().on_train_begin(logs)
+
+    def on_train_end(self, logs=None):
+        self._last = logs
+
+    def end_train(self):
+        """Calls their `on_train_end`, with the logs of the last `fit`."""
+        if self._begun:
+            super().on_train_end(self._last)
 
     def end_epoch(self, epoch, logs):
         """Calls their `on_epoch_end`; what they add to the logs stays here."""

@@ -128,6 +128,7 @@ def fit(training, place, saved, seen, tell, console):
         hooks.append(own)
         batches = functools.partial(_batches, training)
         _fit(config.epochs, batches, validation, model, hooks, place)
+        own.end_train()
 
 
 def _batches(training, start_step):
