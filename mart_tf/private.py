@@ -63,10 +63,11 @@ class BuiltOnce(keras.Model):
         strategy = self.distribute_strategy
         if iterator is not None and strategy.num_replicas_in_sync > 1:
             _, _, batches = next(iter(iterator))
-            iterator, data_batch = None, tf.nest.map_structure(
+            data_batch = tf.nest.map_structure(
                 lambda part: strategy.experimental_local_results(part)[0],
                 next(batches),
             )
+            iterator = None
         super()._maybe_symbolic_build(iterator, data_batch)
 
 

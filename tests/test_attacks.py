@@ -440,3 +440,27 @@ def test_refuses_in_one_sentence(settings, message):
 def test_dlr_needs_three_classes():
     with pytest.raises(ValueError, match="at least 3 classes, got 2"):
         attacks.dlr(tf.constant([0]), tf.constant([[1.0, 2.0]]))
+
+
+@pytest.mark.parametrize(
+    "attack",
+    [
+        attacks.fgsm,
+        attacks.pgd,
+        functools.partial(attacks.pgd, objective="margin"),
+        autoattack.AutoAttack(),
+    ],
+)
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (255 * IMAGES, LABELS, r"images lie in \[.*\]; expected floats in \[0"),
+        (IMAGES - 0.5, LABELS, "give ThreatModel their pixel_min and pixel_m"),
+        (np.full_like(IMAGES, np.nan), LABELS, "hold NaN or infinite pixels"),
+        (IMAGES, LABELS[:, None], r"labels are int32 of shape \(12, 1\); exp"),
+        (IMAGES, np.eye(3, dtype="int32")[LABELS], r"integer classes, \[bat"),
+    ],
+)
+def test_refuses_images_and_labels(attack, images, labels, message):
+    with pytest.raises(ValueError, match=message):
+        attack(linear, images, labels, THREAT)

@@ -203,7 +203,7 @@ def test_iterates_stay_inside_the_threat_model(norm, pixels, targeted):
 def test_finds_the_optimum_of_a_linear_network(norm, objective):
     # Of two classes the objective rises along one direction w; far from the
     # pixel bounds the best x' is x + epsilon sign(w), or epsilon w / ||w||.
-    model = threat.ThreatModel(norm, 2.0, pixel_min=-10.0, pixel_max=10.0)
+    model = threat.ThreatModel(norm, 2.0, pixel_min=-7.0, pixel_max=7.0)
     labels = LABELS % 2
     found = auto_pgd.APGD(steps=30, objective=objective)(
         lambda images: images @ WEIGHTS[:, :2], IMAGES, labels, model, seed=0

@@ -8,12 +8,9 @@ it drives the same attack step by step.
 
 import copy
 import functools
-import inspect
 import numbers
 import threading
-import zlib
 
-import numpy as np
 import tensorflow as tf
 
 from mart_tf import noise
@@ -21,6 +18,7 @@ from mart_tf import threat as threat_model
 from mart_tf.attacks import examples
 from mart_tf.attacks import gradient
 from mart_tf.attacks import loops
+from mart_tf.attacks import spelling
 
 _TensorLike = tf.types.experimental.TensorLike
 
@@ -164,14 +162,14 @@ class Attack:
         Raises:
             ValueError: If an option is no attribute.
         """
-        names = _options(self)
+        names = spelling.options(self)
         for name in names:
             if not hasattr(self, name):
                 raise ValueError(
                     f"{type(self).__name__} keeps its option {name} nowhere; "
                     f"expected self.{name} = {name} in its __init__."
                 )
-        return {name: _said(getattr(self, name)) for name in names}
+        return {name: spelling.said(getattr(self, name)) for name in names}
 
     @property
     def iterations(self):
@@ -190,15 +188,7 @@ class Attack:
 
     def __str__(self):
         """The attack as a report names it: its class and what was set."""
-        made = self.unbound or self
-        parts = [type(self).__name__]
-        for name, parameter in _options(made).items():
-            value = _said(getattr(made, name, parameter.default))
-            if value != _said(parameter.default):
-                several = isinstance(value, list)
-                value = "+".join(map(str, value)) if several else value
-                parts.append(f"{name}={value}")
-        return ":".join(parts)
+        return spelling.name(self.unbound or self)
 
     def on(self, classify, threat, classes, targeted=False):
         """This attack on a classifier, inside a threat model.
@@ -335,10 +325,10 @@ class Attack:
             is none, the last round's best. Float32, of the images' shape.
 
         Raises:
-            ValueError: On images that are integers, labels that are not, or
-                if the attack cannot work with what it was given.
+            ValueError: On images or labels as in `pgd`, or if the attack
+                cannot work with what it was given.
         """
-        images = gradient.floats(images)
+        images = gradient.floats(images, threat)
         labels = gradient.integers(labels)
         classes = classify(images[:1]).shape[-1]
         if target is not None:
@@ -377,30 +367,6 @@ class Attack:
         """Which examples are broken, bool `[batch]`."""
         wrong = examples.misclassified(labels, logits)
         return ~wrong if self.targeted else wrong
-
-
-def _options(attack):
-    return dict(inspect.signature(type(attack)).parameters)
-
-
-def _said(value):
-    """A setting as a report can hold it: of a function its name.
-
-    Of an array its shape and a checksum: too long to be written out.
-    """
-    if isinstance(value, tuple):
-        return list(value)
-    if isinstance(value, functools.partial):
-        named = [f"{name}={part}" for name, part in value.keywords.items()]
-        inside = ", ".join([*map(str, value.args), *named])
-        return f"{_said(value.func)}({inside})"
-    if callable(value):
-        return getattr(value, "__name__", type(value).__name__)
-    if getattr(value, "shape", ()):
-        content = np.ascontiguousarray(value)
-        checksum = zlib.crc32(content.tobytes())
-        return f"{content.dtype}{list(content.shape)}#{checksum:08x}"
-    return value
 
 
 def _shape_of(value):

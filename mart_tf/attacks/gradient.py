@@ -7,6 +7,7 @@ import numbers
 import tensorflow as tf
 
 from mart_tf import bounds
+from mart_tf import checks
 from mart_tf import choices
 from mart_tf import noise
 from mart_tf import options
@@ -48,8 +49,11 @@ def fgsm(
 
     Returns:
         Adversarial examples, float32, of the images' shape.
+
+    Raises:
+        ValueError: As `pgd`.
     """
-    images, labels = floats(images), integers(labels)
+    images, labels = floats(images, threat), integers(labels)
     check_settings(1, None, random_start)
     radius = threat.epsilon if epsilon is None else epsilon
     start = threat.random_start(
@@ -109,11 +113,13 @@ def pgd(
         Adversarial examples, float32, of the images' shape.
 
     Raises:
-        ValueError: On an unknown objective or start, or steps below 1.
+        ValueError: On an unknown objective or start, steps below 1, labels
+            that are not integers `[batch]`; outside of a graph on images
+            that the pixel range does not fit.
     """
     check_settings(steps, step_size, random_start)
     maximised = objectives.objective(objective)
-    images = floats(images)
+    images = floats(images, threat)
     if not callable(objective):
         labels = integers(labels)
     radius = threat.epsilon if epsilon is None else epsilon
@@ -336,11 +342,13 @@ def check_all_steps(name, steps, rounds):
         )
 
 
-def floats(images):
+def floats(images, threat):
     """Images as float32.
 
     Raises:
-        ValueError: If they are integers.
+        ValueError: If they are integers; where they are at hand, and not a
+            graph's, also if the threat model's pixel range does not fit them:
+            the first projection would cut them off.
     """
     images = tf.convert_to_tensor(images)
     if not images.dtype.is_floating:
@@ -348,17 +356,20 @@ def floats(images):
             f"The images are {images.dtype.name}; expected floats in the "
             "threat model's pixel range, such as images / 255."
         )
-    return tf.cast(images, tf.float32)
+    images = tf.cast(images, tf.float32)
+    if tf.executing_eagerly() and len(images):
+        checks.images(images, threat)
+    return images
 
 
 def integers(labels):
     """Labels as int32.
 
     Raises:
-        ValueError: If they are no integers.
+        ValueError: If they are no integers, or of another rank than 1.
     """
     labels = tf.convert_to_tensor(labels)
-    if not labels.dtype.is_integer:
+    if not labels.dtype.is_integer or labels.shape.rank not in (None, 1):
         raise ValueError(
             f"The labels are {labels.dtype.name} of shape {labels.shape}; "
             "expected integer classes, [batch]."
