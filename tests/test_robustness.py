@@ -244,7 +244,14 @@ class TestSweep:
             sweep.outcomes[0], alone.outcomes["pgd:steps=5"]
         )
 
-    def test_a_step_grows_with_the_radius(self):
+    @pytest.mark.parametrize(
+        "attack",
+        [
+            "pgd:steps=1:step_size=0.1:random_start=none",
+            projected.PGD(steps=1, step_size=0.1, random_start="none"),
+        ],
+    )
+    def test_a_step_grows_with_the_radius(self, attack):
         # Class 0 up to 0.55. One step from x, as long as the radius: FGSM.
         def classify(images):
             score = images[:, 0] - 0.55
@@ -255,12 +262,13 @@ class TestSweep:
             classify,
             (images, np.zeros(4, int)),
             _THREAT,
-            "pgd:steps=1:step_size=0.1:random_start=none",
+            ["fgsm", attack],
             epsilon_sweep=[0.3, 0.02, 0.2, 0.1],
         )
         # 0.5 falls from 0.05 on, 0.4 from 0.15 on, 0.3 from 0.25 on.
         assert report.sweep.epsilons == (0.02, 0.1, 0.2, 0.3)
         assert report.sweep.accuracies == (1.0, 0.75, 0.5, 0.25)
+        assert report.sweep.attack == str(attack)
 
     @pytest.mark.parametrize("radius", [0.0, -0.1, 1.5, float("nan")])
     def test_refuses_a_radius_that_no_threat_model_has(self, digits, radius):

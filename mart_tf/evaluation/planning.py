@@ -1,5 +1,6 @@
 """What an evaluation is to do, all of it checked before any of it is done."""
 
+import copy
 import dataclasses
 import numbers
 from typing import Any
@@ -7,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mart_tf import attacks
 from mart_tf import evaluation
 from mart_tf import threat as threat_model
 from mart_tf.evaluation import arrays
@@ -145,10 +147,10 @@ def _sweep(specs, radii, subject, threat, classes):
     listed = [
         spec
         for spec in specs
-        if spec.name == "pgd" and not evaluation.is_transfer(spec)
+        if _is_pgd(spec) and not evaluation.is_transfer(spec)
     ]
     spec = (listed or evaluation.resolve("pgd:steps=20"))[0]
-    attacks = [
+    swept = [
         (
             epsilon,
             _create(
@@ -161,11 +163,22 @@ def _sweep(specs, radii, subject, threat, classes):
         )
         for epsilon in radii
     ]
-    return spec.text, attacks
+    return spec.text, swept
+
+
+def _is_pgd(spec):
+    if isinstance(spec, evaluation.Instance):
+        return isinstance(spec.attack, attacks.PGD)
+    return spec.name == "pgd"
 
 
 def _scaled(spec, share):
     """The spec with a step size in the same proportion to epsilon."""
+    if isinstance(spec, evaluation.Instance):
+        attack = copy.copy(spec.attack)
+        if attack.step_size is not None:
+            attack.step_size *= share
+        return dataclasses.replace(spec, attack=attack)
     step_size = spec.options.get("step_size")
     if step_size is None:
         return spec

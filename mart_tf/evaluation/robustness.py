@@ -95,7 +95,7 @@ def evaluate_robustness(
             `subjects.Subject` where its outputs have to be declared: what the
             attacks of `evaluation.TRANSFER`, or those named with "transfer:",
             are made on.
-        epsilon_sweep: Radii at which the first `pgd` of the list, or PGD-20,
+        epsilon_sweep: Radii at which the first PGD of the list, or PGD-20,
             is run too.
         corruptions: Corrupted images, on which the accuracy without attack is
             measured too: by name, such as "fog_3" for fog of severity 3,
