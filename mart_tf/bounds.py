@@ -70,6 +70,8 @@ class Real:
     greatest: float = GREATEST
 
     def __str__(self):
+        if self.least == LEAST:
+            return f"a number above 0 and at most {self.greatest:g}"
         return f"a number from {self.least:g} to {self.greatest:g}"
 
     def read(self, name, text):
@@ -121,6 +123,24 @@ OPTIONS = {
     # Pixels: around an image, and of a side.
     "padding": Whole(1, 4096),
     "size": Whole(1, 4096),
+    # Of defenses.
+    "c_max": AT_LEAST_ZERO,
+    "control_epochs": COUNT,
+    "max_margin": ABOVE_ZERO,
+    "min_epsilon": ABOVE_ZERO,
+    "noise": AT_LEAST_ZERO,
+    "regularization": AT_LEAST_ZERO,
+    "regularized_fraction": SHARE,
+    "step": ABOVE_ZERO,
+    # Of updates.
+    "from_epoch": COUNT,
+    "gamma": Real(LEAST, 1.0),
+    # Of schedules; a rate falls after the first epoch.
+    "at": Whole(2, COUNT.greatest),
+    "factor": ABOVE_ZERO,
+    "final": SHARE,
+    "peak": SHARE,
+    "warmup_epochs": AT_LEAST_ZERO,
 }
 
 

@@ -288,11 +288,9 @@ def _check_bounds(where, kind, value):
     if kind == "tuple[int, ...]":
         for part in value:
             _check_bounds(where, "int", part)
-        return
-    limit = bounds.OF_TYPE.get(kind)
-    if kind == "int":
-        limit = bounds.OPTIONS.get(where.rpartition(":")[2], limit)
-    if limit:
+    elif kind in bounds.OF_TYPE:
+        option = where.rpartition(":")[2]
+        limit = bounds.OPTIONS.get(option, bounds.OF_TYPE[kind])
         limit.check(where, value)
 
 

@@ -890,14 +890,14 @@ def test_the_table_ends_below_its_number_of_rows():
 @pytest.mark.parametrize(
     "spec, message",
     [
-        ("mart:regularization=-1", "regularization is -1.0; expected a number"),
+        ("mart:regularization=-1", "regularization is -1; expected a number"),
         ("trades:regularization=nan", "regularization is nan"),
-        ("alp:regularization=-1", "regularization is -1.0"),
+        ("alp:regularization=-1", "regularization is -1;"),
         ("mart:regularized_fraction=1.5", "1.5; expected a number from 0 to 1"),
         ("mart:regularized_fraction=-0.1", "regularized_fraction is -0.1"),
         ("mart:outer=bec", "did you mean 'bce'"),
         ("mart:weighting=sfot", "did you mean 'soft'"),
-        ("dynamic:c_max=-1", "c_max is -1.0; expected"),
+        ("dynamic:c_max=-1", "c_max is -1; expected"),
         ("dynamic:control_epochs=0", "control_epochs is 0; expected"),
         ("mma:max_margin=0", "max_margin is 0; expected a number above"),
     ],

@@ -55,7 +55,7 @@ def test_a_step_equals_the_closed_form(strategy, spec, noise, step, reach):
 @pytest.mark.parametrize(
     "spec, message",
     [
-        ("nfgsm:noise=-1", "noise is -1.0; expected a number of at least 0"),
+        ("nfgsm:noise=-1", "noise is -1; expected a number from 0"),
         ("nfgsm:step=0", "step is 0; expected a number above 0"),
         ("fgsm_rs:step=nan", "step"),
         ("fgsm_rs:noise=2", "has no option 'noise'"),

@@ -72,6 +72,27 @@ class TestNumbers:
                 with pytest.raises(ValueError, match=f"--{name} is .*; exp"):
                     run_config.Config(**values).resolved()
 
+    @pytest.mark.parametrize(
+        ("flag", "sentence"),
+        [
+            ("defense=mart:regularization=-1", "regularization is -1; expe"),
+            ("defense=mma:max_margin=0", "max_margin is 0; .* above 0 and at"),
+            ("defense=nfgsm:step=0", "nfgsm:step is 0; expected a number abo"),
+            ("update=awp:gamma=0", "awp:gamma is 0; .* above 0 and at most 1"),
+            ("update=awp:gamma=1.5", "awp:gamma is 1.5; expected a number ab"),
+            ("update=awp:from_epoch=0", "from_epoch is 0; expected a whole n"),
+            ("schedule=piecewise:at=0", "at is 0; expected a whole number fr"),
+            ("schedule=piecewise:factor=-1", "factor is -1; expected a numbe"),
+            ("schedule=cosine:final=2", "final is 2; expected a number from "),
+            ("schedule=onecycle:peak=-1", "peak is -1; expected a number fro"),
+        ],
+    )
+    def test_options_have_bounds_before_anything_is_loaded(
+        self, flag, sentence
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            _parsed(f"--{flag}").resolved()
+
     @pytest.mark.parametrize("text", ["", "x", "0x1", "1.5", "１", "9" * 5000])
     def test_what_is_no_whole_number(self, text):
         with pytest.raises(ValueError, match="expected a whole number from 1 "):

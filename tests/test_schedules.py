@@ -58,13 +58,14 @@ class TestPiecewise:
         ("spec", "message"),
         [
             ("piecewise:at=90+75", "expected rising epochs from 2 on"),
-            ("piecewise:at=3:factor=0", "a factor above 0"),
+            ("piecewise:at=1", "at is 1; expected a whole number from 2 to"),
+            ("piecewise:at=3:factor=0", "factor is 0; expected a number above"),
             (
                 "piecewise:at=3:warmup_epochs=2",
                 "warmup_epochs=2; expected at least 0 and fewer than 2 epochs, "
                 "those before the rate first falls",
             ),
-            ("piecewise:warmup_epochs=-1", "warmup_epochs=-1; expected"),
+            ("piecewise:warmup_epochs=-1", "warmup_epochs is -1; expected"),
         ],
     )
     def test_refuses_in_one_sentence(self, spec, message):
@@ -118,7 +119,7 @@ class TestCosine:
     @pytest.mark.parametrize(
         ("spec", "message"),
         [
-            ("cosine:final=1.5", "final=1.5; expected a share"),
+            ("cosine:final=1.5", "final is 1.5; expected a number from"),
             ("cosine:final=nan", "final is nan; expected a number"),
             (
                 "cosine:warmup_epochs=6",

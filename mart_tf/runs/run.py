@@ -29,6 +29,7 @@ from mart_tf.runs import workers
 from mart_tf.training import classifier as adversarial
 from mart_tf.training import optimizers
 from mart_tf.training import schedules
+from mart_tf.training import update as updates
 from mart_tf.training import watch
 
 
@@ -314,6 +315,7 @@ def _check_options(config, record):
         described.threat(config), config.random_start
     )
     schedules.create(config.schedule, config.learning_rate, 1, config.epochs)
+    updates.get(config.update)
     # A run of an earlier version goes on with both.
     if not record:
         optimizers.check_one_decay(config.optimizer, config.weight_decay)
