@@ -178,3 +178,38 @@ def test_refuses_in_one_sentence(given, message):
         mart_tf.AdversarialClassifier(
             linear.linear_network(), threat=linear.THREAT, update=given
         )
+
+
+@keras.saving.register_keras_serializable(package="test_update")
+class Constant(mart_tf.defenses.Defense):
+    """A loss that hangs on no weight."""
+
+    def loss(self, classify, batch, adversarial):
+        logits = tf.stop_gradient(classify(batch.image))
+        return mart_tf.defenses.Losses(
+            tf.reduce_logsumexp(logits, axis=1), logits
+        )
+
+
+@pytest.mark.parametrize("of_update", ["plain", "awp:gamma=0.01"])
+def test_a_loss_without_a_gradient(of_update):
+    model = mart_tf.AdversarialClassifier(
+        linear.linear_network(),
+        Constant(),
+        linear.THREAT,
+        attack_steps=1,
+        update=of_update,
+        weight_decay=0.1,
+    )
+    model.compile(keras.optimizers.SGD(0.1))
+    with pytest.raises(ValueError, match="Constant has no gradient to any of"):
+        model.fit(linear.IMAGES, linear.LABELS, verbose=0)
+    # Nor is there one without trainable weights.
+    network = linear.linear_network()
+    network.trainable = False
+    model = mart_tf.AdversarialClassifier(
+        network, "natural", linear.THREAT, update=of_update
+    )
+    model.compile(keras.optimizers.SGD(0.1))
+    with pytest.raises(ValueError, match="any of the network's 0 trainable"):
+        model.fit(linear.IMAGES, linear.LABELS, verbose=0)

@@ -99,8 +99,19 @@ class Update:
         Args:
             model: As above.
             gradients: This replica's; weight decay is added, clipping done.
+
+        Raises:
+            ValueError: If all are None.
         """
         variables = model.trainable_variables
+        if all(gradient is None for gradient in gradients):
+            raise ValueError(
+                f"The loss of the defense {type(model.defense).__name__} has "
+                f"no gradient to any of the network's {len(variables)} "
+                "trainable weights; expected some, and a loss that is made of "
+                "the logits that classify returns, by operations of "
+                "TensorFlow or Keras."
+            )
         gradients = reduction.decayed(gradients, variables, model.weight_decay)
         gradients = reduction.clip_globally(gradients, model.optimizer)
         model.optimizer.apply_gradients(zip(gradients, variables, strict=True))
