@@ -1,5 +1,6 @@
 """Signs of gradient masking, on outcomes that were made up for them."""
 
+import dataclasses
 import types
 
 import made_reports
@@ -244,6 +245,21 @@ class TestMoreSteps:
             _result("pgd:b", 700, _PGD | {"steps": 100, "step_size": 0.001}),
         )
         assert sign.verdict == "not tested"
+
+    def test_the_option_of_the_steps_may_have_any_name(self):
+        # Of an attack of one's own.
+        few, many = (
+            dataclasses.replace(
+                _result(f"pgd:count={count}", left, {"count": count, "r": 9}),
+                nature=results.Nature(
+                    "Own", count, plain=True, reach=0.03 * count
+                ),
+            )
+            for count, left in [(9, 500), (90, 480)]
+        )
+        assert _sign(1, few, many).verdict == masking.PASSED
+        other = dataclasses.replace(many, parameters={"count": 90, "r": 8})
+        assert _sign(1, few, other).verdict == masking.NOT_TESTED
 
     def test_a_transfer_is_no_attack_of_this_kind(self):
         sign = _sign(

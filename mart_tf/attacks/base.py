@@ -8,7 +8,6 @@ it drives the same attack step by step.
 
 import copy
 import functools
-import numbers
 import threading
 
 import tensorflow as tf
@@ -379,9 +378,17 @@ def _shape_of(value):
 
 def _targets(target, labels, classes):
     """The class that each example shall be taken for, like the labels."""
-    if isinstance(target, numbers.Integral) and not 0 <= target < classes:
+    target = tf.convert_to_tensor(target)
+    whole = target.dtype.is_integer
+    if not whole or target.shape.rank not in (None, 0, labels.shape.rank):
         raise ValueError(
-            f"target is {target}; expected a class from 0 to {classes - 1}."
+            f"target is {target.dtype.name} of shape {target.shape}; expected "
+            "a class, or one for each example, [batch]."
         )
-    target = tf.cast(target, labels.dtype)
-    return tf.broadcast_to(target, tf.shape(labels))
+    known = tf.get_static_value(target)
+    for each in [] if known is None else known.ravel():
+        if not 0 <= each < classes:
+            raise ValueError(
+                f"target is {each}; expected a class from 0 to {classes - 1}."
+            )
+    return tf.broadcast_to(tf.cast(target, labels.dtype), tf.shape(labels))

@@ -112,7 +112,7 @@ def _comparable(weaker, stronger, threat):
             and one.reach > 0.999 * threat.epsilon
             and many.reach > 1.999 * threat.epsilon
         )
-    return _others(weaker, "steps") == _others(stronger, "steps")
+    return _differ_alone_in("steps", weaker, stronger)
 
 
 def _transfer(results):
@@ -206,9 +206,8 @@ def _first_round(result, attacks):
     if not _restarted(result):
         return None
     for other in attacks:
-        if not _restarted(other) and _others(other, "restarts") == _others(
-            result, "restarts"
-        ):
+        alone = _differ_alone_in("restarts", other, result)
+        if alone and not _restarted(other):
             return other
     if result.broken_after is None:
         return None
@@ -350,11 +349,21 @@ def _restarted(result):
     return result.nature.restarts > 1
 
 
-def _others(result, left_out):
-    """The attack's kind, and its settings but for one."""
-    settings = {**result.parameters}
-    settings.pop(left_out, None)
-    return result.nature.kind, settings
+def _differ_alone_in(what, *pair):
+    """Whether two attacks of a kind differ in this field of `Nature` alone.
+
+    Whatever the option is called that says it: its values are the field's.
+    """
+    one, other = (result.nature.kind for result in pair)
+    names = set().union(*(result.parameters for result in pair))
+    return one == other and all(
+        len({repr(result.parameters.get(name)) for result in pair}) == 1
+        or all(
+            result.parameters.get(name) == getattr(result.nature, what)
+            for result in pair
+        )
+        for name in names
+    )
 
 
 def _shown(*results):
