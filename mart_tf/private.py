@@ -2,7 +2,8 @@
 
 `setup.py` keeps Keras and TensorFlow to the minor versions that this was tried
 with, and tests/test_private.py holds each entry to what it is used for: who
-raises a bound runs that file first.
+raises a bound runs that file first. An entry that works around something names
+its issue; the others read what has no public name.
 """
 
 import keras
@@ -31,7 +32,7 @@ def seed_states(model):
     """The state of each seed generator in a Keras model, uint32 `[2]`.
 
     Keras neither saves them nor gives each replica its own: a resumed run
-    would drop other units, and all replicas the same.
+    would drop other units, and all replicas the same (keras#19796).
     """
     weights = {id(variable) for variable in model.weights}
     return [
@@ -53,7 +54,7 @@ class BuiltOnce(keras.Model):
     Under a strategy Keras does so at every call of `fit` and `evaluate`, which
     takes an iterator over the devices and a symbolic forward pass. What it
     reads it sums over the replicas, whose parts may differ by an example: only
-    shapes and types are asked for, and one replica's tell them.
+    shapes and types are asked for, and one replica's tell them (keras#20329).
     """
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
