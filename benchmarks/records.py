@@ -68,6 +68,7 @@ class Records:
                 default=None,
             ),
             "precision": settings["facts"]["policy"],
+            "minutes": _minutes(workdir / "events.jsonl"),
             "measures": self.read(run).get("measures", {}),
             "by_epoch": {
                 name: [_number(epoch[name]) for epoch in epochs]
@@ -105,6 +106,19 @@ class Records:
 
     def _path(self, run):
         return self._folder / f"{run.name}.json"
+
+
+def _minutes(path):
+    """How long the processes of a run trained, all together."""
+    spans = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        event = json.loads(line)
+        time = datetime.datetime.fromisoformat(event["time"])
+        if event["event"] == "start":
+            spans.append([time, time])
+        spans[-1][1] = time
+    seconds = sum((end - start).total_seconds() for start, end in spans)
+    return round(seconds / 60, 1)
 
 
 def _told(run):

@@ -164,7 +164,7 @@ def trend(records, part):
 
 
 def small(records):
-    """The small network on CIFAR-10: its best epoch, and its last."""
+    """The small network on CIFAR-10: its best epoch, its last, its cost."""
     rows = []
     for row, runs in _by_row("small").items():
         record = records.read(runs[0])
@@ -173,26 +173,38 @@ def small(records):
         cells = []
         for measure in ("strong", "strong, last epoch"):
             cells += _strong(_mean(records, runs, measure))
-        rows.append([row, *cells, f"{record['best']} of {record['epochs']}"])
+        best = f"{record['best']} of {record['epochs']}"
+        rows.append([row, *cells, best, f"{record['minutes']:.0f}"])
     if not rows:
         return _not_run("small")
     names = ("natural", "PGD-20", "AutoAttack")
     head = [f"{epoch}: {n}" for epoch in ("best", "last") for n in names]
-    return pages.table("|".join(["defense", *head, "best epoch"]), rows)
+    head = ["defense", *head, "best epoch", "minutes"]
+    return pages.table("|".join(head), rows)
 
 
 def measured(records, recipe):
     """The text of "Measured" in a recipe's header; None without a record."""
     runs = [run for run in paper.runs() if run.recipe == recipe]
-    runs = [run for run in runs if "white box" in run.measures]
+    known = {measure for run in runs for measure in run.measures}
+    whole = "white box" if "white box" in known else "strong"
+    runs = [run for run in runs if whole in run.measures]
     runs = [run for run in runs if records.is_done(run)]
     if not runs:
         return None
-    white = _mean(records, runs, "white box")
+    white = _mean(records, runs, whole)
     record = records.read(runs[0])
-    numbers = ", ".join(f"{_WHITE[name]} {white[name]}" for name in _WHITE)
-    images = f"{record['measures']['white box']['images']:,}"
-    measure = "autoattack" if "autoattack" in runs[0].measures else "first 500"
+    numbers = ", ".join(
+        f"{shown} {white[name]}"
+        for name, shown in _WHITE.items()
+        if name in white
+    )
+    images = f"{record['measures'][whole]['images']:,}"
+    measure = next(
+        name
+        for name in ("autoattack", "first 500", "strong")
+        if name in runs[0].measures
+    )
     strong = _mean(records, runs, measure)["autoattack"]
     attacked = f"{record['measures'][measure]['images']:,}"
     seeds = "one seed" if len(runs) == 1 else f"{len(runs)} seeds"
@@ -277,7 +289,8 @@ def _draw(figure, text):
             linestyle="--" if place == 1 else "-",
         )
     axes.set_xlabel("epoch")
-    axes.set_ylabel("PGD-20, validation split, %")
+    # Of validation: as many steps as the attack of training has.
+    axes.set_ylabel("PGD-10, validation split, %")
     axes.legend(loc="lower right", ncols=2)
     return ", ".join(names[1:])
 

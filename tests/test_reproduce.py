@@ -71,6 +71,7 @@ def test_trains_and_measures_what_is_missing_once(reproduce, called, root):
     record = json.loads((folder / f"{_RUN}.json").read_text())
     assert record["epochs"] == 5
     assert len(record["by_epoch"]["val_robust_accuracy"]) == 5
+    assert 0.0 < record["minutes"] < 10.0
     white = record["measures"]["white box"]
     assert white["images"] == 359
     report = json.loads((root / _RUN / "white_box/report.json").read_text())
@@ -297,6 +298,31 @@ def test_a_header_says_what_was_measured(made, tmp_path, monkeypatch):
         "natural 99.00, FGSM 97.00, PGD-20 94.00, CW 93.00 (10,000 test "
         "images, best of 18 epochs, one seed, mixed_bfloat16, version 0.1.0); "
         "AutoAttack 92.50 on the first 1,000."
+    )
+    # The small network has no FGSM and no CW.
+    run = next(run for run in runs if run.name == "cifar10_small_mart_0")
+    strong = {"natural": 80.0, "pgd:steps=20": 50.0, "autoattack": 45.0}
+    content = record({}) | {"best": 11, "minutes": 95.4}
+    content |= importlib.import_module("records")._told(run)
+    content["measures"] = {
+        name: {
+            "images": 1000,
+            "accuracy": strong,
+            "parts": {},
+            "flags": list(reproduced.paper.MEASURES[name]),
+        }
+        for name in run.measures
+    }
+    (tmp_path / f"{run.name}.json").write_text(json.dumps(content))
+    assert reproduced.measured(made, run.recipe) == (
+        "natural 80.00, PGD-20 50.00 (1,000 test images, best of 18 epochs, "
+        "one seed, mixed_bfloat16, version 0.1.0); AutoAttack 45.00 on the "
+        "first 1,000."
+    )
+    row = reproduced.small(made).splitlines()[2]
+    assert row == (
+        "| MART | 80.00 | 50.00 | 45.00 | 80.00 | 50.00 | 45.00 | 11 of 18 "
+        "| 95 |"
     )
     file = tmp_path / "some.cfg"
     file.write_text(
