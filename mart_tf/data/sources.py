@@ -150,6 +150,36 @@ def load(
     return assemble(located.name, source, validation_images)
 
 
+def is_same(one, other):
+    """Whether two specs name the same rows of the same data set.
+
+    Args:
+        one, other: As `load` takes them. How images are held (`mode`) is left
+            aside, and so is how a path is written.
+    """
+    if one == other:
+        return True
+    first, second = options.parse(one), options.parse(other)
+    return first.name == second.name and _identity(first) == _identity(second)
+
+
+def _identity(spec):
+    """Place and options of a spec, in the one form of both."""
+    place = spec.argument
+    if spec.name in _DATASET.path_checks:
+        place = os.path.realpath(os.path.expanduser(place or ""))
+    elif place is not None:
+        return options.canonical(spec.text, {}, _DATASET.name)
+    reader = data.SOURCES.get(spec.name, data.SOURCES["tfds"])
+    settings = [f"{k}={v}" for k, v in spec.options.items() if k != "mode"]
+    return place, options.canonical(
+        ":".join([spec.name, *settings]),
+        {spec.name: reader},
+        _DATASET.name,
+        reserved=("path",),
+    )
+
+
 def find(text, kind, data_dir, download):
     """Names the source of a spec, where its data lies, and its options."""
     spec = options.parse(text)
