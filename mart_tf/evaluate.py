@@ -423,8 +423,9 @@ def _check_radii(task):
 
 def _heading(path, paths):
     """A run's own name; the path of what is none, or where two have it."""
-    names = [pathlib.Path(other).name for other in paths]
-    name = pathlib.Path(path).name
+    # The path may be ".", which has no name.
+    names = [os.path.basename(os.path.abspath(other)) for other in paths]
+    name = os.path.basename(os.path.abspath(path))
     alone = names.count(name) == 1 and record.exists(path)
     return name if alone else path
 
