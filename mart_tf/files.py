@@ -111,11 +111,13 @@ def replace_text(path, text):
 def write_together(directory, contents, stale=()):
     """Writes files into a directory, all or none.
 
-    Everything is written aside first and then moved in.
+    Everything is written aside first and then moved in. The last file stands
+    for all: an earlier one of its name goes first, so that a process killed in
+    between leaves none beside files that it does not belong to.
 
     Args:
         directory: Where the files go; made if it is not there.
-        contents: Bytes by name, moved in this order.
+        contents: Bytes by name, moved in this order; at least one.
         stale: Names of files that are removed unless they are written: what
             an earlier call left would belong to nothing.
 
@@ -134,7 +136,8 @@ def write_together(directory, contents, stale=()):
             temporary = pathlib.Path(name)
             for name, content in contents.items():
                 (temporary / name).write_bytes(content)
-            for name in set(stale) - set(contents):
+            *others, last = contents
+            for name in {*stale, last}.difference(others):
                 (directory / name).unlink(missing_ok=True)
             for name in contents:
                 os.replace(temporary / name, directory / name)

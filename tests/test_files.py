@@ -78,6 +78,29 @@ class TestWhole:
         assert sorted(tmp_path.iterdir()) == [fresh, other, path]
 
 
+def test_of_files_written_together_the_last_stands_for_all(
+    tmp_path, monkeypatch
+):
+    """Where a process ends between the first and the last."""
+    files.write_together(tmp_path, {"a.png": b"old", "report.json": b"old"})
+    replace = os.replace
+
+    def cut_off(source, target):
+        if target.name == "report.json":
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", cut_off)
+    new = {"a.png": b"new", "report.json": b"new"}
+    with pytest.raises(KeyboardInterrupt):
+        files.write_together(tmp_path, new)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
+    monkeypatch.undo()
+    files.write_together(tmp_path, new)
+    for name, content in new.items():
+        assert (tmp_path / name).read_bytes() == content
+
+
 _TAKER = """
 import sys, time
 from mart_tf import files
