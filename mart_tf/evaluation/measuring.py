@@ -14,6 +14,7 @@ from mart_tf.data import archives
 from mart_tf.evaluation import engine
 from mart_tf.evaluation import estimate
 from mart_tf.evaluation import pieces
+from mart_tf.evaluation import shares
 from mart_tf.evaluation import surrogates
 from mart_tf.reports import results
 
@@ -55,6 +56,11 @@ class Measurement:
     ):
         self._subject = subject
         self._batch_size = batch_size
+        self._devices = {}
+        if subject.on_device:
+            self._devices = {
+                name: subject.on_device(name) for name in shares.devices()
+            }
         self._loops = {}
         self._images = images
         self._labels = labels
@@ -274,12 +280,14 @@ class Measurement:
     def _loop(self, count):
         """An engine whose batches so many examples fill evenly."""
         batches = -(-count // self._batch_size)
+        # As many for each of several devices.
+        batches += -batches % max(1, len(self._devices))
         width = -(-count // max(1, batches)) or self._batch_size
         if width not in self._loops:
             # Python's own functions are not called from two threads.
             cores = 1 if self._subject.in_python else None
             self._loops[width] = engine.Engine(
-                self._subject.classify, width, cores
+                self._subject.classify, width, cores, self._devices
             )
         return self._loops[width]
 
