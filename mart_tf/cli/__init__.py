@@ -261,6 +261,8 @@ def _default(value):
 def import_tensorflow(verbosity, configure=None, starts=True):
     """Imports TensorFlow and finds its devices, without its messages.
 
+    GPU memory is taken as it is needed.
+
     Some are printed before any setting of TensorFlow's can silence them; they
     show with `--verbosity=1`.
 
@@ -276,6 +278,7 @@ def import_tensorflow(verbosity, configure=None, starts=True):
     with contextlib.nullcontext() if verbosity else quiet:
         import tensorflow as tf
 
+        environment.grow_gpu_memory()
         if configure is not None:
             configure()
         if starts:
