@@ -17,6 +17,7 @@ import numpy as np
 from mart_tf import bounds
 from mart_tf import cli
 from mart_tf import data
+from mart_tf import errors
 from mart_tf import labeling
 from mart_tf import options
 from mart_tf import places
@@ -151,10 +152,9 @@ def _main():
         )
     checkpoint = workdir.chosen(task.run.config, _CHECKPOINT.value)
     author = f"{path}, {checkpoint} weights, epoch {epoch}"
-    if _POOL.value is not None:
-        _label_pool(task, classifier, author)
-    else:
-        _pick_subsets(task, classifier, author)
+    work = _pick_subsets if _POOL.value is None else _label_pool
+    with errors.batch_that_fits(_BATCH_SIZE.value):
+        work(task, classifier, author)
 
 
 def _check_flags():

@@ -9,6 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from mart_tf import bounds
+from mart_tf import errors
 from mart_tf import noise
 from mart_tf.data import archives
 from mart_tf.evaluation import engine
@@ -75,7 +76,7 @@ class Measurement:
             self.predictions = found["predictions"]
         else:
             tf.random.set_seed(seed)
-            self.predictions = self._loop(len(labels)).predict(images)
+            self.predictions = self._predict(images)
         self.correct = self.predictions == labels
         self._natural_seconds = time.perf_counter() - started
         observe(len(labels), int((~self.correct).sum()), last=True)
@@ -168,8 +169,7 @@ class Measurement:
         """
 
         def work():
-            predicted = self._loop(len(labels)).predict(images)
-            return {"correct": predicted == labels}
+            return {"correct": self._predict(images) == labels}
 
         observe = self._shown.opened(name, len(labels), len(labels))
         key = f"corruption {name} {archives.digest([images, labels])}"
@@ -277,6 +277,10 @@ class Measurement:
 
         return tell
 
+    def _predict(self, images):
+        with errors.batch_that_fits(self._batch_size):
+            return self._loop(len(images)).predict(images)
+
     def _loop(self, count):
         """An engine whose batches so many examples fill evenly."""
         batches = -(-count // self._batch_size)
@@ -296,7 +300,8 @@ class Measurement:
         tf.random.set_seed(self._seed + number)
         started = time.perf_counter()
         images, labels = self._images[rows], self._labels[rows]
-        crafted = run(images, labels, self._seeds[rows], tell)
+        with errors.batch_that_fits(self._batch_size):
+            crafted = run(images, labels, self._seeds[rows], tell)
         seconds = time.perf_counter() - started
         kept = pieces.arrays(attack, crafted, rows, images, labels, whole=whole)
         return kept | {"seconds": seconds}

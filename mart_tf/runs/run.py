@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from mart_tf import data
 from mart_tf import defenses
+from mart_tf import errors
 from mart_tf import files
 from mart_tf import screen
 from mart_tf.data import augmentation
@@ -176,7 +177,9 @@ def _continue(training, record, facts, console, steps, seen):
     )
     with running:
         try:
-            fitting.fit(training, place, saved, seen, tell, console)
+            devices = together.strategy.num_replicas_in_sync
+            with errors.batch_that_fits(config.batch_size, devices):
+                fitting.fit(training, place, saved, seen, tell, console)
         except watch.Diverged as error:
             raise watch.Diverged(f"{error} {saved.describe()}") from error
     if not together.is_chief:
