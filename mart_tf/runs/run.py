@@ -143,7 +143,8 @@ def _continue(training, record, facts, console, steps, seen):
         instead = "Starting anew."
     for warning in warnings:
         screen.say(f"{warning} {instead}", on=console)
-    nothing_left = ending.nothing_left(config, model, saved, finished)
+    classes = facts["num_classes"]
+    nothing_left = ending.nothing_left(config, model, saved, classes, finished)
     if nothing_left:
         screen.say(f"{config.workdir} {nothing_left}", on=console)
         return
@@ -182,7 +183,7 @@ def _continue(training, record, facts, console, steps, seen):
     if not together.is_chief:
         # Which may still be writing the last epoch.
         return
-    for sentence in ending.sentences(config, model, saved):
+    for sentence in ending.sentences(config, model, saved, classes):
         screen.say(sentence, on=console)
 
 
