@@ -36,8 +36,8 @@ _STRINGS = {
     "class) or npz:PATH.",
     "augment": "What is done to the training images, in order: some of "
     f"{', '.join(data.AUGMENTATIONS)}, separated by commas and with options "
-    "(crop:padding=4,flip,cutout:size=16), module:Name, or none; default: "
-    f"{_DATASET}.",
+    "(crop:padding=4,flip,cutout:size=16), module:Name (your own, or a layer: "
+    f"keras.layers:RandomRotation:factor=0.1), or none; default: {_DATASET}.",
     "data_dir": "Where TFDS data lies; default: $TFDS_DATA_DIR or "
     "~/tensorflow_datasets.",
     "pool": "Images with pseudo-labels that training sees beside the data "
