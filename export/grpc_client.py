@@ -201,11 +201,14 @@ def _array(images):
     if isinstance(images, bytes | bytearray | str):
         raise payloads.no_images(images)
     try:
-        array = np.asarray(images, np.float32)
+        with np.errstate(over="ignore"):
+            array = np.asarray(images, np.float32)
     except (TypeError, ValueError):
         raise payloads.no_images(images) from None
     if not array.ndim:
         raise payloads.no_images(images)
+    if not np.isfinite(array).all():
+        raise payloads.not_finite()
     return array
 
 

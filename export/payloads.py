@@ -138,6 +138,14 @@ def no_images(value):
     )
 
 
+def not_finite():
+    """The `RequestError` of an array with a number that is none."""
+    return RequestError(
+        "Got NaN or an infinite number in the images; expected finite numbers, "
+        "in the range of the model's pixels."
+    )
+
+
 def array_header(content):
     """What a .npy file says of itself, as numpy's NEP 1 describes it.
 

@@ -128,7 +128,11 @@ class Client:
                     for image in images
                 ],
             }
-        body = json.dumps(request, default=_lists).encode()
+        try:
+            body = json.dumps(request, default=_lists, allow_nan=False).encode()
+        except ValueError:
+            # JSON has no such number.
+            raise payloads.not_finite() from None
         response, content = self._post(body)
         answer = payloads.json_object(content, len(images))
         if response.status == 200 and "predictions" in answer:

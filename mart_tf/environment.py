@@ -1,4 +1,4 @@
-"""What a result is made with: versions of packages, exact arithmetic."""
+"""What a result is made with: versions, exact arithmetic, a GPU's memory."""
 
 import contextlib
 import importlib.metadata
@@ -38,6 +38,19 @@ def spelled():
             ("Python", "python"),
         ]
     )
+
+
+def grow_gpu_memory():
+    """TensorFlow takes a GPU's memory as it needs it, not all at once.
+
+    A setting of the whole process, taken before TensorFlow makes its devices;
+    where they are made, or a GPU is divided, it stays as it is.
+    """
+    import tensorflow as tf
+
+    for gpu in tf.config.list_physical_devices("GPU"):
+        with contextlib.suppress(RuntimeError, ValueError):
+            tf.config.experimental.set_memory_growth(gpu, True)
 
 
 @contextlib.contextmanager

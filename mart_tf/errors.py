@@ -1,6 +1,50 @@
 """What is said of an error of another library."""
 
+import contextlib
+
 
 def first_line(error):
     """What it says first, at most 200 characters, without a full stop."""
     return str(error).strip().split("\n")[0][:200].rstrip(".")
+
+
+def is_out_of_memory(error):
+    """Whether it is Python's or TensorFlow's, of the host or of a GPU."""
+    name = type(error).__name__
+    return isinstance(error, MemoryError) or name == "ResourceExhaustedError"
+
+
+@contextlib.contextmanager
+def batch_that_fits(size, devices=1):
+    """An error for want of memory inside says which batch may fit.
+
+    Half of the one that failed: what would fit exactly was not measured. A note
+    of the error says it, which Python shows and `not_enough_memory` returns.
+
+    Args:
+        size: Images of a batch.
+        devices: How many share it evenly.
+    """
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error):
+            half = size // 2 // devices * devices
+            batch = f"a --batch_size of at most {half} ({size} did not fit), "
+            error.add_note(_not_enough(batch if half else ""))
+        raise
+
+
+def not_enough_memory(error):
+    """The sentence for an error for want of memory."""
+    for note in getattr(error, "__notes__", ()):
+        if note.startswith(_NOT_ENOUGH):
+            return note
+    return _not_enough("a smaller --batch_size, ")
+
+
+_NOT_ENOUGH = "There is not enough memory for this; "
+
+
+def _not_enough(batch):
+    return f"{_NOT_ENOUGH}expected {batch}a smaller network or smaller images."

@@ -24,6 +24,7 @@ from mart_tf.cli import kinds
 from mart_tf.cli import shared
 from mart_tf.data import corrupted
 from mart_tf.data import parts
+from mart_tf.data import sources
 from mart_tf.evaluation import unfinished
 from mart_tf.models import declared
 from mart_tf.reports import robustbench
@@ -360,7 +361,8 @@ def _task(path, alone):
         task, **{k: value for k, value in given.items() if value is not None}
     )
     places.check_folder("--output", task.output, "the report")
-    if _DATASET.value is not None:
+    own = task.run and task.run.config.dataset
+    if own and not sources.is_same(task.dataset, own):
         task = dataclasses.replace(task, validation_images=None, run=None)
     data.check(
         task.dataset,
@@ -421,8 +423,9 @@ def _check_radii(task):
 
 def _heading(path, paths):
     """A run's own name; the path of what is none, or where two have it."""
-    names = [pathlib.Path(other).name for other in paths]
-    name = pathlib.Path(path).name
+    # The path may be ".", which has no name.
+    names = [os.path.basename(os.path.abspath(other)) for other in paths]
+    name = os.path.basename(os.path.abspath(path))
     alone = names.count(name) == 1 and record.exists(path)
     return name if alone else path
 
@@ -443,8 +446,9 @@ def _evaluate(task):
         task.run.check_data(
             dataset,
             parts.is_trained_on(dataset, part),
-            "name the images with --dataset",
+            "name a copy of it with --dataset",
         )
+    task.check_classes(dataset)
     split = parts.select(dataset, part)
     sample = data.sample(split, _MAX_EXAMPLES.value, _SEED.value)
     images = data.spread(sample.images, task.pixel_range)

@@ -172,23 +172,28 @@ def _written(task, not_attacked):
 
     classifier, outputs, facts, whose = _loaded(task.path)
     names = _CLASS_NAMES.value or task.class_names
-    trial, others, threat = None, None, None
+    if _CLASS_NAMES.value:
+        _check_number(names, "--class_names", classifier)
+    trial, others, threat, dataset = None, None, None, None
     if task.epsilon is not None:
         threat = threat_model.ThreatModel(
             task.norm, task.epsilon, *task.pixel_range
         )
         screen.say(f"Threat model: {threat.describe()}")
-    if not not_attacked:
+    if not not_attacked or (task.dataset and not names):
         dataset = data.load(
             task.dataset, data_dir=task.data_dir, download=_DOWNLOAD.value
         )
+    if not names and dataset is not None:
+        names = dataset.class_names
+        _check_number(names, f"--dataset={dataset.name}", classifier)
+    if not not_attacked:
         if task.run is not None:
             task.run.check_data(
                 dataset,
                 "test" in dataset.carved,
                 "give --attack_examples=0, which attacks no version",
             )
-        names = names or _names_of(dataset, classifier)
         trial, sample = _trial(task, dataset, threat, classifier, outputs)
         others = _others(trial, dataset.train, task.pixel_range)
 
@@ -212,18 +217,22 @@ def _written(task, not_attacked):
     return version, whose
 
 
-def _names_of(dataset, classifier):
-    """The class names of the data set that the flags say a model is of."""
-    # A subclassed model may know its shape only once it is called.
+def _check_number(names, flag, classifier):
+    """Refuses more or fewer names than a model has classes.
+
+    Args:
+        names: Names of classes.
+        flag: Where they are from, for the message.
+        classifier: A Keras model. A subclassed one may know its shape only
+            once it is called, and is looked at then.
+    """
     shape = getattr(classifier, "output_shape", None)
-    classes = shape[-1] if shape else len(dataset.class_names)
-    if len(dataset.class_names) != classes:
+    if shape and len(names) != shape[-1]:
         raise ValueError(
-            f"--dataset={dataset.name} has {len(dataset.class_names)} classes, "
-            f"and the model {classes}; expected the data set that it was "
-            "trained on, or --class_names with a name for each class."
+            f"{flag} has {len(names)} classes, and the model {shape[-1]}; "
+            "expected the data set that it was trained on, or --class_names "
+            "with a name for each class."
         )
-    return dataset.class_names
 
 
 def _kept():
@@ -329,10 +338,12 @@ def _loaded_file(path):
 
 def _why_not_attacked(task):
     """Why the version is not attacked, or None."""
-    if not _ATTACKED.value:
-        return "--attack_examples is 0."
+    reason = None if _ATTACKED.value else "--attack_examples is 0."
     if task.dataset is None:
-        return "no --dataset was named."
+        return reason or "no --dataset was named."
+    # Of --model it names the classes too.
+    if reason and _DATASET.value is None:
+        return reason
     try:
         data.check(
             task.dataset, data_dir=task.data_dir, download=_DOWNLOAD.value
@@ -341,7 +352,7 @@ def _why_not_attacked(task):
         if (_DATA_DIR.value, _DATASET.value) != (None, None):
             raise
         return str(error)
-    return None
+    return reason
 
 
 def _check_formats(not_attacked):

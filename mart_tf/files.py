@@ -2,10 +2,12 @@
 
 import contextlib
 import datetime
+import errno
 import json
 import os
 import pathlib
 import platform
+import secrets
 import tempfile
 import time
 
@@ -18,27 +20,63 @@ except ImportError:
 _LOCK = ".lock"
 _MOST_OF_LOCK = 10_000
 
+# A file that was last written so many seconds ago is written no more.
+_OLD = 24 * 3600
+
 # How often a folder may go while it is opened, before it is no folder at all.
 _ATTEMPTS = 1000
 
 
 @contextlib.contextmanager
-def whole(path):
+def whole(path, new=False):
     """A path beside another, whose place it takes once it is written.
 
     A reader sees the old file or the new one, also after the power has failed.
-    Where the body raises, what it wrote goes.
+    Where the body raises, what it wrote goes. Of two writers each has a path of
+    its own.
 
     Args:
         path: A `pathlib.Path`.
+        new: Whether a file that is there by then stays.
+
+    Raises:
+        FileExistsError: If `new`, and there is one.
     """
-    temporary = path.with_name(f".{path.name}.partial")
+    beside = f".{path.name}.partial"
+    _remove_old(path.parent, beside)
+    temporary = path.with_name(f"{beside}-{secrets.token_hex(4)}")
     try:
         yield temporary
         sync(temporary)
-        os.replace(temporary, path)
+        if new:
+            _move_new(temporary, path)
+        else:
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _move_new(temporary, path):
+    """Moves a file to where none may be."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        # A file system without links: one looks, and then moves.
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, "File exists", path) from None
+        os.replace(temporary, path)
+
+
+def _remove_old(folder, beside):
+    """Removes what writers that were killed have left, of an earlier day."""
+    with contextlib.suppress(OSError):
+        for other in folder.iterdir():
+            if other.name.startswith(beside):
+                age = time.time() - other.stat().st_mtime
+                if age > _OLD:
+                    other.unlink()
 
 
 def sync(path):
@@ -73,11 +111,13 @@ def replace_text(path, text):
 def write_together(directory, contents, stale=()):
     """Writes files into a directory, all or none.
 
-    Everything is written aside first and then moved in.
+    Everything is written aside first and then moved in. The last file stands
+    for all: an earlier one of its name goes first, so that a process killed in
+    between leaves none beside files that it does not belong to.
 
     Args:
         directory: Where the files go; made if it is not there.
-        contents: Bytes by name, moved in this order.
+        contents: Bytes by name, moved in this order; at least one.
         stale: Names of files that are removed unless they are written: what
             an earlier call left would belong to nothing.
 
@@ -96,7 +136,8 @@ def write_together(directory, contents, stale=()):
             temporary = pathlib.Path(name)
             for name, content in contents.items():
                 (temporary / name).write_bytes(content)
-            for name in set(stale) - set(contents):
+            *others, last = contents
+            for name in {*stale, last}.difference(others):
                 (directory / name).unlink(missing_ok=True)
             for name in contents:
                 os.replace(temporary / name, directory / name)

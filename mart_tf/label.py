@@ -17,6 +17,7 @@ import numpy as np
 from mart_tf import bounds
 from mart_tf import cli
 from mart_tf import data
+from mart_tf import errors
 from mart_tf import labeling
 from mart_tf import options
 from mart_tf import places
@@ -151,10 +152,9 @@ def _main():
         )
     checkpoint = workdir.chosen(task.run.config, _CHECKPOINT.value)
     author = f"{path}, {checkpoint} weights, epoch {epoch}"
-    if _POOL.value is not None:
-        _label_pool(task, classifier, author)
-    else:
-        _pick_subsets(task, classifier, author)
+    work = _pick_subsets if _POOL.value is None else _label_pool
+    with errors.batch_that_fits(_BATCH_SIZE.value):
+        work(task, classifier, author)
 
 
 def _check_flags():
@@ -225,7 +225,17 @@ def _own_data(task):
     except ValueError as error:
         screen.say(f"Not compared with the run's own images: {error}")
         return None
-    return data.load(task.run.config.dataset, **task.where)
+    return _loaded(task)
+
+
+def _loaded(task):
+    """The data set of the run, in its splits."""
+    config = task.run.config
+    return data.load(
+        config.dataset,
+        validation_images=config.validation_images,
+        **task.where,
+    )
 
 
 def _label_pool(task, classifier, author):
@@ -265,11 +275,7 @@ def _label_pool(task, classifier, author):
 
 def _pick_subsets(task, classifier, author):
     run = task.run
-    dataset = data.load(
-        run.config.dataset,
-        validation_images=run.config.validation_images,
-        **task.where,
-    )
+    dataset = _loaded(task)
     run.check_data(dataset)
     folder = pathlib.Path(_SUBSETS.value)
     wrong, right = labeling.pick_subsets(

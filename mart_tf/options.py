@@ -9,7 +9,8 @@ sets: the signature is read from the source file of the class or function that
 the name stands for, so that a program can check its flags before TensorFlow
 is imported, and a new defense, network or attack needs no code in a program.
 Where an annotation is missing the default tells the type; where that is None,
-the value is a number, true or false if it reads as one, else text.
+or missing too, the value is a number, true or false if it reads as one, else
+text.
 """
 
 import ast
@@ -266,7 +267,7 @@ def _read(where, text, parameter, ours):
         if text not in allowed:
             raise unknown(f"value of {where}", text, allowed)
         return text
-    if not kind and not parameter.required:
+    if not kind:
         return _read_any(text)
     if kind not in _READERS:
         return text
@@ -326,6 +327,11 @@ _READERS = {
     "bool": (_read_bool, "true or false"),
     "int": (int, "a whole number"),
     "float": (bounds.read_number, "a number, such as 0.5 or 8/255"),
+    # Of a default alone, such as (0, 255).
+    "tuple": (
+        lambda text: tuple(map(_read_any, text.split("+"))),
+        "values joined by +, such as 0+255",
+    ),
     "tuple[int, ...]": (
         lambda text: tuple(int(part) for part in text.split("+")),
         "whole numbers joined by +, such as 75+90",

@@ -36,8 +36,8 @@ _STRINGS = {
     "class) or npz:PATH.",
     "augment": "What is done to the training images, in order: some of "
     f"{', '.join(data.AUGMENTATIONS)}, separated by commas and with options "
-    "(crop:padding=4,flip,cutout:size=16), module:Name, or none; default: "
-    f"{_DATASET}.",
+    "(crop:padding=4,flip,cutout:size=16), module:Name (your own, or a layer: "
+    f"keras.layers:RandomRotation:factor=0.1), or none; default: {_DATASET}.",
     "data_dir": "Where TFDS data lies; default: $TFDS_DATA_DIR or "
     "~/tensorflow_datasets.",
     "pool": "Images with pseudo-labels that training sees beside the data "
@@ -139,6 +139,9 @@ _INTEGERS = {
     "seed": "Seed of weights, order, augmentation and noise, at least 0.",
 }
 _BOOLS = {
+    "stop_on_collapse": "End the run where robust accuracy under PGD falls to "
+    "less than half of its best from one epoch to another, as it may in "
+    "training with one step of attack; a run says so in any case.",
     "download": "Let TFDS download data that is not there.",
 }
 

@@ -2,15 +2,19 @@
 
 import dataclasses
 import functools
+import json
 import shutil
 
 import numpy as np
 from PIL import Image
 import programs
 import pytest
+import small_runs
 
 from mart_tf import data
 from mart_tf.data import parts
+from mart_tf.data import sources
+from mart_tf.runs import trained as trained_network
 
 FLAGS = (
     "--dataset=folder:data",
@@ -127,16 +131,114 @@ def test_a_test_set_of_its_own_may_change(place):
         assert done.returncode == 0, done.stderr
     done = _evaluate(place, "--split=train")
     programs.assert_refused(
-        done, "another workdir, or name the images with --dataset."
+        done, "another workdir, or name a copy of it with --dataset."
     )
     programs.assert_refused(_go_on(place), _CHANGES[_add_an_image])
 
 
-def test_is_evaluated_where_it_is_named(place):
+def test_is_evaluated_as_a_copy(place):
     """As any other data set: who names it knows what it is."""
     _add_an_image(place / "data")
-    done = _evaluate(place, "--dataset=folder:data", "--output=named")
+    # Its own name alone says no more than the run does.
+    done = _evaluate(place, "--dataset=folder:./data/:mode=streaming")
+    programs.assert_refused(done, _CHANGES[_add_an_image])
+    shutil.copytree(place / "data", place / "copy")
+    done = _evaluate(place, "--dataset=folder:copy", "--output=named")
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        (
+            "ant",
+            "zant",
+            "0 of folder:copy is 'bee', and of run 'ant'; expected",
+        ),
+        ("cat", "cow", "2 of folder:copy is 'cow', and of run 'cat'; expected"),
+    ],
+)
+def test_another_set_has_the_classes_of_the_run(place, old, new, sentence):
+    shutil.copytree(place / "data", place / "copy")
+    (place / "copy" / old).rename(place / "copy" / new)
+    done = _evaluate(place, "--dataset=folder:copy")
+    programs.assert_refused(done, sentence)
+    assert not (place / "run" / "evaluation").exists()
+
+
+@pytest.mark.parametrize(
+    ("own", "given", "fits"),
+    [
+        ("abc", "abc", True),
+        ("abc", "acb", False),
+        ("abc", "abd", False),
+        # Numbers say nothing, unless both have them.
+        ("abc", "012", True),
+        ("012", "abc", True),
+        ("012", "021", False),
+        (None, "abc", True),
+        # The network's number is known later.
+        ("abc", "ab", True),
+    ],
+)
+def test_names_of_classes(own, given, fits):
+    dataset = dataclasses.replace(data.load("digits"), class_names=tuple(given))
+    task = trained_network.of_model("m.keras", None, (0, 1), "o")
+    task = dataclasses.replace(task, class_names=own and list(own))
+    if fits:
+        task.check_classes(dataset)
+        return
+    with pytest.raises(ValueError, match="expected the same classes in the sa"):
+        task.check_classes(dataset)
+
+
+@pytest.mark.parametrize(
+    ("said", "names"),
+    [({"class_names": ["a", "b"]}, ["a", "b"]), ({}, None)],
+)
+def test_an_exported_version_tells_its_classes(tmp_path, said, names):
+    model = {"pixel_range": [0, 1]} | said
+    card = json.dumps({"model": model, "training": None})
+    (tmp_path / "model_card.json").write_text(card)
+    file = tmp_path / "model.onnx"
+    task = trained_network.of_model(file, "digits", (0, 1), "o")
+    assert task.class_names == names
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("digits", "digits", True),
+        ("mnist:first=0", "mnist:mode=memory", True),
+        ("mnist:count=1000", "mnist", False),
+        ("mnist", "digits", False),
+        ("folder:data", "folder:./x/../data/", True),
+        ("folder:data", "folder:data:size=8", False),
+        ("folder:data", "npz:data", False),
+        ("test_changed_data:own:count=3", "test_changed_data:own", True),
+        ("test_changed_data:own:count=4", "test_changed_data:own", False),
+    ],
+)
+def test_specs_of_the_same_rows(one, other, same):
+    assert sources.is_same(one, other) == same
+
+
+def own(count: int = 3):
+    """A data set by name, which is never made."""
+
+
+def test_the_validation_split_is_that_of_the_run(tmp_path, monkeypatch):
+    """Also where the data set is named, not a tenth of it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small_network.py").write_text(small_runs.NETWORK)
+    small_runs.trained("run", validation_images=40)
+    flags = ("--split=validation", "--dataset=digits", "--allow_code")
+    done = programs.run(
+        "evaluate", "--workdir=run", "--attacks=fgsm", *flags, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    file = tmp_path / "run" / "evaluation-validation" / "report.json"
+    assert json.loads(file.read_text("utf-8"))["natural"]["examples"] == 40
 
 
 def test_is_exported_unattacked(place):

@@ -389,6 +389,14 @@ class TestRefusals:
             for kind in kinds
         }
 
+    @pytest.mark.parametrize("number", [np.nan, np.inf])
+    @pytest.mark.parametrize("form", [np.array, list])
+    def test_numbers_that_are_none(self, refused, client, form, number):
+        images = np.zeros([2, 8, 8, 1])
+        images[1, 2, 3, 0] = number
+        message = refused(client, form(images))
+        assert message.startswith("Got NaN or an infinite number in the ima")
+
     def test_an_array_without_images(self, refused, client):
         assert "Got no images" in refused(client, np.zeros((0, 8, 8, 1)))
 

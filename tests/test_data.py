@@ -1,5 +1,7 @@
 """The embedded digits, their splits, and names checked without TensorFlow."""
 
+import dataclasses
+import re
 import subprocess
 import sys
 import textwrap
@@ -10,6 +12,7 @@ from sklearn import datasets
 import splitmix
 
 from mart_tf import data
+from mart_tf.data import parts
 from mart_tf.data import splits
 
 
@@ -243,6 +246,77 @@ class TestSource:
     def test_is_refused(self, train, test, said):
         with pytest.raises(ValueError, match=said):
             data.load(self._made(train, test))
+
+    @pytest.mark.parametrize(
+        ("labels", "said"),
+        [
+            (np.arange(9) + 0.7, "has dtype float64 and shape (9,); expected"),
+            (np.eye(9, dtype=int), "and shape (9, 9); expected whole numbers"),
+            (np.arange(8), "There are 9 images and 8 labels; expected as many"),
+            (np.arange(10), "There are 9 images and 10 labels"),
+        ],
+    )
+    def test_labels_are_looked_at(self, labels, said):
+        images = np.zeros([9, 4, 4, 1], np.uint8)
+        with pytest.raises(ValueError, match=re.escape(said)):
+            splits.memory_split(images, labels)
+
+    def test_labels_in_a_column(self):
+        """As keras.datasets.cifar10 has them."""
+        images = np.zeros([9, 4, 4, 1], np.uint8)
+        labels = np.arange(9) % 3
+        dataset = data.load(self._made((images, labels[:, None])))
+        [batch] = data.training_batches(dataset.train, 4).take(1)
+        assert batch[1].shape == [4]
+        _, given = data.arrays(dataset.test)
+        np.testing.assert_array_equal(given, labels[dataset.test.indices])
+
+    def test_an_instance(self):
+        images = np.random.default_rng(0).random([9, 4, 4])
+        make = self._made((images, np.arange(9) % 3))
+        one, other = data.load(make(), validation_images=2), data.load(make)
+        assert one.name == "Source"
+        assert (len(one.train), len(one.validation), len(one.test)) == (5, 2, 2)
+        np.testing.assert_array_equal(one.test.images, other.test.images)
+
+    @pytest.mark.parametrize("given", [3, ([1], [2])])
+    def test_another_object_is_refused(self, given):
+        said = "expected a name such as npz:.*, or a mart_tf.data.Source"
+        with pytest.raises(ValueError, match=said):
+            data.load(given)
+
+    def test_a_half_that_is_no_set(self):
+        said = "training set is a tuple; expected what .*memory_split makes"
+        with pytest.raises(ValueError, match=said):
+            splits.Source(("a", "b"), (np.zeros(3), np.zeros(3)), None)
+
+    @pytest.mark.parametrize(
+        ("images", "labels", "said"),
+        [
+            (np.full([4, 4, 4], 0.5), [0, 1, 2, 1], None),
+            (np.full([4, 4, 4], 255.0), [0, 1, 2, 1], "holds the pixel 255.0"),
+            (
+                np.full([4, 4, 4], 0.5),
+                [0, 1, 3, 1],
+                "fog set holds the label 3",
+            ),
+            (np.full([4, 5, 4], 0.5), [0, 1, 2, 1], "and fog images of"),
+        ],
+    )
+    def test_other_splits_are_looked_at(self, images, labels, said):
+        source = self._made((np.full([9, 4, 4], 0.5), np.arange(9) % 3))()
+        others = {"fog": splits.memory_split(images, labels)}
+        source = dataclasses.replace(source, others=others.get)
+        dataset = data.load(source)
+        fog = parts.parse("fog[:3]")
+        if said is None:
+            split = parts.select(dataset, fog)
+            assert split.images.shape == (3, 4, 4, 1)
+            with pytest.raises(ValueError, match="has no split 'rain'"):
+                parts.select(dataset, parts.parse("rain"))
+            return
+        with pytest.raises(ValueError, match=said):
+            parts.select(dataset, fog)
 
     def test_is_kept_as_splits_are(self):
         images = np.full([9, 4, 4], 0.5)

@@ -1,7 +1,11 @@
 """Trees of images: one folder for each class."""
 
+import contextlib
+import os
+import pathlib
 import shutil
 import struct
+import tempfile
 import zlib
 
 import numpy as np
@@ -223,3 +227,41 @@ def test_a_path_may_hold_colons_and_a_home(tree, monkeypatch):
     monkeypatch.setenv("HOME", str(odd.parent))
     data.check("folder:~/a:b")
     assert list(names.class_folders("~/a:b")[0]) == ["cat", "dog"]
+
+
+class TestImagesBelow:
+    def test_links_are_followed_once(self, tree, tmp_path):
+        root = tmp_path / "pool"
+        root.mkdir()
+        (root / "pets").symlink_to(tree)
+        (root / "again").symlink_to(tree / "dog")
+        (tree / "cat" / "up").symlink_to(root)
+        paths = names.images_below(root)
+        assert len(paths) == 20 == len({os.path.realpath(p) for p in paths})
+        # By the first of the two ways to the dogs.
+        assert sum("/again/" in path for path in paths) == 8
+        assert len(data.load_pool(f"folder:{root}")) == 20
+
+    def test_what_cannot_be_read_is_not_left_out(self):
+        # pytest's own folders are root's alone, where root runs the tests.
+        with tempfile.TemporaryDirectory() as root:
+            os.chmod(root, 0o755)
+            write(pathlib.Path(root, "cat", "0.png"), image(0))
+            os.mkdir(pathlib.Path(root, "dog"), 0)
+            with (
+                _without_rights(),
+                pytest.raises(ValueError, match="/dog cannot be read .Permiss"),
+            ):
+                names.images_below(root)
+
+
+@contextlib.contextmanager
+def _without_rights():
+    """The rights of nobody, where the tests run with those of root."""
+    user = os.geteuid()
+    if not user:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)

@@ -341,6 +341,20 @@ class TestPool:
                 )
         np.testing.assert_array_equal(image[::2], as_floats[index[::2]])
 
+    @pytest.mark.parametrize("fraction", [0.05, 0.9])
+    @pytest.mark.parametrize("kind", ["uint8", "float32"])
+    def test_parts_may_have_none_of_one_source(self, digits, fraction, kind):
+        images = a_pool(50).images
+        if kind == "uint8":
+            images = (255 * images).astype(kind)
+        pool = data.Pool("mine", images, np.arange(50) % 7)
+        assert_parts(
+            lambda **part: data.training_batches(
+                digits.train, 30, pool=pool, pool_fraction=fraction, **part
+            ).take(3),
+            15,
+        )
+
     @pytest.mark.parametrize("count", [2, 5])
     def test_parts_in_turn_are_the_batch(self, digits, count):
         assert_parts(

@@ -856,6 +856,20 @@ class TestLabelPool:
             labeling.label_pool(linear(), pool, path, labeled_by="x")
         assert path.read_text() == "mine"
 
+    def test_nor_what_appears_meanwhile(self, tmp_path):
+        path = tmp_path / "pool.npz"
+        pool = data.Pool("mine", pixels(10))
+        with pytest.raises(ValueError, match="exists; a pool is never overwr"):
+            labeling.label_pool(
+                linear(),
+                pool,
+                path,
+                labeled_by="x",
+                progress=lambda done: path.write_text("another's"),
+            )
+        assert path.read_text() == "another's"
+        assert list(tmp_path.iterdir()) == [path]
+
     def test_a_failure_leaves_nothing(self, tmp_path, monkeypatch):
         def fail(file, **arrays):
             file.write(b"half of it")

@@ -48,9 +48,15 @@ class TestStreaming:
                     np.testing.assert_array_equal, batch, same
                 )
 
-    def test_parts_in_turn_are_the_batch(self, sharded):
+    # Of a pool beside them, so large a share that one part has none of them.
+    @pytest.mark.parametrize("pool_fraction", [None, 0.95])
+    def test_parts_in_turn_are_the_batch(self, sharded, pool_fraction):
         train = data.load("tiny:mode=streaming", data_dir=sharded).train
         settings = {"seed": 1, "augment": "crop,flip", "start_step": 2}
+        if pool_fraction is not None:
+            images = np.full([40, *train.image_shape], 9, np.uint8)
+            pool = data.Pool("more", images, np.zeros(40, int))
+            settings |= {"pool": pool, "pool_fraction": pool_fraction}
         parts = [
             data.training_batches(train, 30, part=(i, 3), **settings).take(5)
             for i in range(3)

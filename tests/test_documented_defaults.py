@@ -118,7 +118,7 @@ def trained_on(dataset):
     count = IMAGES[dataset]
     images = np.zeros([count, 1, 1, 1], np.uint8)
     source = splits.Source(
-        ("one",), splits.memory_split(images, np.zeros(count)), None
+        ("one",), splits.memory_split(images, np.zeros(count, int)), None
     )
     source = splits.Source(source.class_names, source.train, source.train)
     return len(splits.assemble(dataset, source).train)

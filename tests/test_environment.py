@@ -1,4 +1,4 @@
-"""What computes in float32 turns TF32 off, and back to what it was."""
+"""What computes in float32 turns TF32 off, and back; a GPU's memory grows."""
 
 import keras
 import numpy as np
@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import mart_tf
+from mart_tf import cli
 from mart_tf import data
 from mart_tf import environment
 from mart_tf import labeling
@@ -107,3 +108,61 @@ def test_verification_is_exact(before, tmp_path, monkeypatch):
         )
     assert seen == [False]
     assert tf32() == before
+
+
+class TestGrowGpuMemory:
+    """No GPU is here: two that TensorFlow is said to see stand for them."""
+
+    @pytest.fixture
+    def grown(self, monkeypatch):
+        grown = []
+        listed = tf.config.list_physical_devices
+        monkeypatch.setattr(
+            tf.config,
+            "list_physical_devices",
+            lambda kind=None: ["gpu 0", "gpu 1"] if kind == "GPU" else listed(),
+        )
+        monkeypatch.setattr(
+            tf.config.experimental,
+            "set_memory_growth",
+            lambda gpu, enable: grown.append((gpu, enable)),
+        )
+        return grown
+
+    def test_where_the_programs_import_tensorflow(self, grown):
+        cli.import_tensorflow(
+            1, configure=lambda: grown.append("before it makes its devices")
+        )
+        assert grown == [
+            ("gpu 0", True),
+            ("gpu 1", True),
+            "before it makes its devices",
+        ]
+
+    @pytest.mark.usefixtures("own_directory")
+    def test_where_a_run_starts_from_python(self, grown, monkeypatch):
+        def stop(*arguments):
+            raise KeyError(len(grown))
+
+        monkeypatch.setattr("mart_tf.runs.run.train", stop)
+        with pytest.raises(KeyError, match="2"):
+            mart_tf.train_run(dataset="digits", workdir="run")
+
+    def test_not_where_a_model_is_evaluated(self, grown):
+        network, _ = watched()
+        mart_tf.evaluate_robustness(
+            network, (IMAGES, LABELS), mart_tf.ThreatModel(epsilon=0.1), []
+        )
+        assert grown == []
+
+    @pytest.mark.parametrize("fault", [RuntimeError, ValueError])
+    def test_leaves_what_is_set_already(self, grown, fault, monkeypatch):
+        def set_memory_growth(gpu, enable):
+            grown.append(gpu)
+            raise fault("made already, or divided into logical ones")
+
+        monkeypatch.setattr(
+            tf.config.experimental, "set_memory_growth", set_memory_growth
+        )
+        environment.grow_gpu_memory()
+        assert grown == ["gpu 0", "gpu 1"]

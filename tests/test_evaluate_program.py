@@ -12,6 +12,7 @@ import programs
 import pytest
 
 from mart_tf import data
+from mart_tf import evaluate
 
 RUN = "runs/first"
 FILES = [
@@ -234,6 +235,16 @@ mart_tf.AdversarialClassifier(network, "mart", threat).save("whole.keras")
         assert content["threat_model"]["epsilon"] == 0.1
         assert any("chance" in text for text in content["warnings"])
         assert "chance" in done.stdout
+
+
+def test_a_run_where_one_stands_has_its_folders_name(tmp_path, monkeypatch):
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "run.json").write_text("{}")
+    monkeypatch.chdir(tmp_path / "first")
+    paths = [".", "../second/"]
+    headings = [evaluate._heading(path, paths) for path in paths]
+    assert headings == ["first", "second"]
 
 
 class TestKilled:

@@ -105,6 +105,36 @@ def test_the_status_of_a_run(run):
     )
 
 
+@pytest.mark.parametrize(
+    ("images", "best", "values", "said"),
+    [
+        (1000, "1", ["0.5", "0.4"], True),
+        # What may be noise, what natural accuracy chose, and no split.
+        (10, "1", ["0.5", "0.4"], False),
+        (1000, "2", ["0.5", "0.4"], False),
+        (0, "1", ["", ""], False),
+    ],
+)
+def test_robust_overfitting_is_shown(run, images, best, values, said):
+    config = run_config.Config(workdir=str(run), validation_images=images)
+    record.write(config.resolved(), FACTS)
+    rows = [
+        {
+            "epoch": str(place),
+            "val_robust_accuracy": value,
+            "best": str(int(str(place) == best)),
+        }
+        for place, value in enumerate(values, 1)
+    ]
+    history.write(run, rows)
+    assert shown(run).get("overfitting") == (
+        "Robust overfitting: epoch 2, the last, is 10.0 points below the best, "
+        "epoch 1, on the validation split."
+        if said
+        else None
+    )
+
+
 def test_the_program_shows_it_without_tensorflow(run):
     done = programs.run("train", f"--status={run}", tensorflow=False)
     assert done.returncode == 0, done.stderr

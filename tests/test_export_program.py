@@ -8,6 +8,7 @@ import shutil
 import converted
 import keras
 import numpy as np
+from PIL import Image
 import programs
 import pytest
 import tensorflow as tf
@@ -36,7 +37,7 @@ def _exported(answer):
     [line] = [
         line for line in answer.stdout.splitlines() if line.startswith("Wrote ")
     ]
-    return line.removeprefix("Wrote ").split(", the ")[0]
+    return line.removeprefix("Wrote ").split(", ")[0]
 
 
 class TestOfARun:
@@ -193,6 +194,40 @@ class TestFormats:
         assert shown in answer.stdout
 
 
+_PIXELS = ("--pixel_min=0", "--pixel_max=1")
+
+
+def _save_linear(path, shape, classes):
+    layers = [keras.layers.Flatten(), keras.layers.Dense(classes)]
+    keras.Sequential([keras.Input(shape), *layers]).save(path)
+
+
+def _export_file(name, *flags, cwd):
+    return programs.run("export", f"--model={name}", *_PIXELS, *flags, cwd=cwd)
+
+
+def test_a_version_that_is_not_attacked_names_its_classes(tmp_path):
+    images = np.zeros([4, 4, 4], np.uint8)
+    for half in ("train", "test"):
+        for name in ("ant", "bee"):
+            folder = tmp_path / "data" / half / name
+            folder.mkdir(parents=True)
+            for number, image in enumerate(images):
+                Image.fromarray(image).save(folder / f"{number}.png")
+    _save_linear(tmp_path / "two.keras", (4, 4, 1), 2)
+    answer = _export_file(
+        "two.keras",
+        "--dataset=folder:data",
+        "--attack_examples=0",
+        "--warmup_batch_sizes=",
+        cwd=tmp_path,
+    )
+    file = pathlib.Path(_exported(answer), "assets.extra", "model_card.json")
+    card = json.loads((tmp_path / file).read_text())
+    assert card["model"]["class_names"] == ["ant", "bee"]
+    assert card["verification"]["attack"] == "none: --attack_examples is 0."
+
+
 class TestBadInput:
     """Exit status 1 and one sentence, before TensorFlow is imported."""
 
@@ -279,28 +314,37 @@ class TestBadInput:
         message = refused("--checkpoint=newest")
         assert "expected one of: best, best_raw, last, last_raw" in message
 
-    def test_a_data_set_of_other_classes(self, tmp_path):
-        keras.Sequential(
-            [
-                keras.Input((8, 8, 1)),
-                keras.layers.Flatten(),
-                keras.layers.Dense(7),
-            ]
-        ).save(tmp_path / "seven.keras")
-        answer = programs.run(
-            "export",
-            "--model=seven.keras",
-            "--dataset=digits",
-            "--pixel_min=0",
-            "--pixel_max=1",
-            cwd=tmp_path,
-        )
+    @pytest.mark.parametrize(
+        ("flags", "said"),
+        [
+            (["--dataset=digits"], "--dataset=digits has 10"),
+            (
+                ["--dataset=digits", "--attack_examples=0"],
+                "--dataset=digits has 10",
+            ),
+            (["--class_names=a,b"], "--class_names has 2"),
+        ],
+    )
+    def test_other_classes(self, tmp_path, flags, said):
+        _save_linear(tmp_path / "seven.keras", (8, 8, 1), 7)
+        answer = _export_file("seven.keras", *flags, cwd=tmp_path)
         programs.assert_refused(
             answer,
-            "--dataset=digits has 10 classes, and the model 7; expected the "
-            "data set that it was trained on, or --class_names with a name for "
-            "each class.",
+            f"{said} classes, and the model 7; expected the data set that it "
+            "was trained on, or --class_names with a name for each class.",
         )
+        assert os.listdir(tmp_path) == ["seven.keras"]
+
+    def test_a_data_set_that_is_not_there(self, refused, tmp_path):
+        file = tmp_path / "two.keras"
+        file.write_text("not looked at yet")
+        message = refused(
+            f"--model={file}",
+            "--dataset=digit",
+            "--attack_examples=0",
+            *_PIXELS,
+        )
+        assert "did you mean 'digits'?" in message
 
     def test_a_mistyped_flag(self, refused):
         assert "did you mean --directory?" in refused("--directry=x")

@@ -1,5 +1,6 @@
 """Files written whole, and folders that belong to one process at a time."""
 
+import errno
 import json
 import os
 import signal
@@ -30,6 +31,74 @@ class TestWhole:
             raise OSError("full")
         assert path.read_text() == "old"
         assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+    def test_two_writers_have_a_file_each(self, tmp_path):
+        path = tmp_path / "a.txt"
+        with files.whole(path) as slow:
+            slow.write_text("half")
+            with files.whole(path) as fast:
+                fast.write_text("whole")
+            assert path.read_text() == "whole"
+            slow.write_text("half and half")
+        assert path.read_text() == "half and half"
+        assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+    @pytest.mark.parametrize("has_links", [True, False])
+    def test_a_new_file_takes_nobodys_place(
+        self, tmp_path, monkeypatch, has_links
+    ):
+        if not has_links:
+            # As a FAT or some object stores answer.
+            def refuse(*_):
+                raise PermissionError(errno.EPERM, "Operation not permitted")
+
+            monkeypatch.setattr(os, "link", refuse)
+        path = tmp_path / "a.txt"
+        with files.whole(path, new=True) as beside:
+            beside.write_text("first")
+        with (
+            pytest.raises(FileExistsError, match="File exists"),
+            files.whole(path, new=True) as beside,
+        ):
+            beside.write_text("second")
+        assert path.read_text() == "first"
+        assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+    def test_what_a_killed_writer_left_goes_after_a_day(self, tmp_path):
+        path = tmp_path / "a.txt"
+        old, fresh, other = (
+            path.with_name(name)
+            for name in (".a.txt.partial-1", ".a.txt.partial-2", ".b.partial")
+        )
+        for file in (old, fresh, other):
+            file.write_text("half")
+        for file in (old, other):
+            os.utime(file, (0, 0))
+        files.replace_text(path, "whole")
+        assert sorted(tmp_path.iterdir()) == [fresh, other, path]
+
+
+def test_of_files_written_together_the_last_stands_for_all(
+    tmp_path, monkeypatch
+):
+    """Where a process ends between the first and the last."""
+    files.write_together(tmp_path, {"a.png": b"old", "report.json": b"old"})
+    replace = os.replace
+
+    def cut_off(source, target):
+        if target.name == "report.json":
+            raise KeyboardInterrupt
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", cut_off)
+    new = {"a.png": b"new", "report.json": b"new"}
+    with pytest.raises(KeyboardInterrupt):
+        files.write_together(tmp_path, new)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
+    monkeypatch.undo()
+    files.write_together(tmp_path, new)
+    for name, content in new.items():
+        assert (tmp_path / name).read_bytes() == content
 
 
 _TAKER = """

@@ -1,8 +1,13 @@
 """What the Hugging Face Hub reads of a model card."""
 
+import keras
+import numpy as np
 import pytest
 import yaml
 
+import mart_tf
+from mart_tf.evaluation import exported
+from mart_tf.serving import card as model_card
 from mart_tf.serving import front_matter
 
 _EVALUATION = {
@@ -95,3 +100,68 @@ def test_a_name_is_read_back_as_it_is():
     name = 'a "b": \\ [é] # 日\n'
     facts = _read(_card(model={"name": name}))
     assert facts["model-index"][0]["name"] == name
+
+
+_SEARCH = "cw_l2:max_iterations=2:binary_search_steps=1:radius=5"
+_SHOWN = f"{_SEARCH} (l2, radius 5)"
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory):
+    """The card of a network whose report holds a least distance, as text."""
+    folder = tmp_path_factory.mktemp("published")
+    network = keras.Sequential(
+        [keras.Input((4, 4, 1)), keras.layers.Flatten(), keras.layers.Dense(3)],
+        name="three_classes",
+    )
+    images = np.random.default_rng(0).random([6, 4, 4, 1], np.float32)
+    mart_tf.evaluate_robustness(
+        network,
+        (images, np.arange(6) % 3),
+        mart_tf.ThreatModel("linf", 0.1),
+        ["fgsm", _SEARCH],
+        directory=folder / "evaluation",
+    )
+    said = exported.reported(folder / "evaluation", network.get_weights())
+    card = _card(training=None, evaluation=said, files={})
+    card["model"] |= {
+        "parameters": 51,
+        "pixel_range": [0, 1],
+        "image_shape": [4, 4, 1],
+        "classes": 3,
+        "class_names": list("abc"),
+    }
+    more = ("signatures", "versions", "verification")
+    tried = {"served_accuracy": 0.5}
+    files = {"m.onnx": {"same_logits": 1} | _withstood("accuracy")}
+    files["m.onnx"] |= _withstood("classifier_accuracy")
+    card |= dict.fromkeys(more, tried) | {"signatures": {}, "files": files}
+    model_card.write(folder, card | {"saved_model_sha256": "0"})
+    return (folder / "assets.extra" / "model_card.md").read_text("utf-8")
+
+
+def _withstood(whose):
+    return {whose: {"transfer:pgd:steps_per_epsilon=4": 0.5}}
+
+
+def test_a_least_distance_is_of_its_own_threat_model(published):
+    _, facts, _ = published.split("---\n", 2)
+    [result] = yaml.safe_load(facts)["model-index"][0]["results"]
+    args = {metric["name"]: metric.get("args") for metric in result["metrics"]}
+    threat = {"norm": "linf", "epsilon": 0.1}
+    assert args == {
+        "natural accuracy": None,
+        "accuracy under fgsm": threat,
+        f"accuracy under {_SHOWN}": {"norm": "l2", "radius": 5},
+        "accuracy under all attacks at once": threat,
+    }
+
+
+def test_the_table_names_attacks_as_they_are_called(published):
+    assert f"\n| {_SHOWN} | " in published
+    assert "\n| worst case | " in published
+    assert "\n| transfer:pgd:steps_per_epsilon=4 | 50.00% of the" in published
+    # Facts are in words.
+    for fact in ("pixel max", "served accuracy", "same logits"):
+        assert f"\n| {fact} | " in published
+    assert "least" not in published

@@ -279,13 +279,41 @@ def test_rows_of_one_set_are_data_and_pool(tmp_path):
     assert "20 images of 5x4x1, with labels by runs/labeler" in done.stdout
 
 
-def test_data_that_has_changed_since_the_run(place, tmp_path):
-    shutil.copytree(place / "runs" / "first", tmp_path / "run")
-    file = tmp_path / "run" / "run.json"
+def changed(run, section, name, value):
+    """Writes a run.json that says another thing."""
+    file = run / "run.json"
     record = json.loads(file.read_text("utf-8"))
-    record["facts"]["class_names"][3] = "drei"
+    record[section][name] = value
     del record["sha256"]
     file.write_text(json.dumps(record), "utf-8")
+
+
+def test_a_pool_is_held_against_the_validation_split_of_the_run(
+    place, tmp_path
+):
+    run = shutil.copytree(place / "runs" / "first", tmp_path / "run")
+    changed(run, "config", "validation_images", 300)
+    # Those of its 300 that are not among the tenth which is the default.
+    own, usual = (
+        data.load("digits", validation_images=number).validation
+        for number in (300, None)
+    )
+    others = np.isin(own.indices, usual.indices, invert=True)
+    np.savez(tmp_path / "images.npz", image=own.images[others])
+    answer = programs.run(
+        "label",
+        *("--workdir=run", "--pool=npz:images.npz", "--output=pool.npz"),
+        cwd=tmp_path,
+    )
+    programs.assert_refused(
+        answer, "of the 300 images of the validation split of digits"
+    )
+
+
+def test_data_that_has_changed_since_the_run(place, tmp_path):
+    run = shutil.copytree(place / "runs" / "first", tmp_path / "run")
+    names = [*"012", "drei", *"456789"]
+    changed(run, "facts", "class_names", names)
     answer = programs.run(
         "label", "--workdir=run", "--subsets=chosen", cwd=tmp_path
     )

@@ -242,6 +242,12 @@ def test_instances_and_functions(project):
     dataset = data.load(my_parts.stripes, validation_images=10)
     assert (len(dataset.train), len(dataset.test)) == (50, 20)
     assert dataset.name == "stripes"
+    half = data.memory_split(*data.arrays(dataset.train))
+    source = data.Source(("dark", "bright"), half, None)
+    assert len(data.load(source, validation_images=10).train) == 30
+    # No other process could make it again.
+    with pytest.raises(ValueError, match="--dataset is an object of mart_tf"):
+        mart_tf.train_run(dataset=source, model="digits_cnn")
     images, labels = data.arrays(dataset.train)
     model = mart_tf.AdversarialClassifier(
         my_parts.network((8, 8, 1), 2),

@@ -7,6 +7,7 @@ import json
 import pathlib
 import re
 import types
+import warnings
 
 import jsonschema
 import keras
@@ -665,3 +666,36 @@ def test_a_real_evaluation_follows_the_schema(schema, monkeypatch):
     assert names == set(FIGURES)
     for entry in _results(content):
         assert entry["correct"] == report.outcomes[entry["name"]].sum()
+
+
+class TestGlyphs:
+    """Characters that matplotlib's usual font lacks."""
+
+    @staticmethod
+    def draw(name):
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            drawing = sheet.draw(
+                "x", "h", plots.models, ["natural"], {name: {"natural": 0.9}}
+            )
+        assert name in drawing.alt
+        return drawing.png, [str(warning.message) for warning in caught]
+
+    def test_come_from_another_font(self):
+        # APL's characters, which DejaVu Sans Mono has; matplotlib brings it.
+        png, said = self.draw("\u2336\u2337")
+        assert not said
+        assert png != self.draw("\u2336\u2336")[0]
+
+    def test_one_sentence_where_no_font_has_them(self):
+        _, said = self.draw("\U0010fff0\U0010fff1 and more")
+        [sentence] = said
+        assert "boxes for \U0010fff0\U0010fff1: no font of thi" in sentence
+
+    def test_other_warnings_stay(self):
+        def talk(figure):
+            warnings.warn("Mind this.", stacklevel=1)
+            return "said"
+
+        with pytest.warns(UserWarning, match="Mind this."):
+            assert sheet.draw("x", "h", talk).alt == "said"

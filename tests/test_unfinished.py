@@ -126,6 +126,9 @@ def test_of_a_damaged_identity_the_work_is_done_again(tmp_path, content):
 def test_clear_leaves_nothing(tmp_path):
     kept = unfinished.Unfinished(tmp_path / "partial", _identity)
     kept("pgd 0", _Work())
+    # Of a process that was killed while it wrote.
+    [piece] = (tmp_path / "partial").glob("*.npz")
+    piece.with_name(f".{piece.name}.partial-01ab23cd").write_bytes(b"half")
     kept.clear()
     assert not (tmp_path / "partial").exists()
 

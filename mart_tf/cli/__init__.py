@@ -19,6 +19,7 @@ from absl import flags
 
 from mart_tf import bounds
 from mart_tf import environment
+from mart_tf import errors
 from mart_tf import resources
 from mart_tf import screen
 from mart_tf.cli import flagfiles
@@ -195,11 +196,8 @@ def told(error):
         sentence = f"{error.filename}: {error.strerror}."
     elif isinstance(error, flags.Error | ValueError | OSError):
         sentence = str(error)
-    elif _is_out_of_memory(error):
-        sentence = (
-            "There is not enough memory for this; expected a smaller network, "
-            f"smaller images or a smaller --batch_size. ({_cause(error)})"
-        )
+    elif errors.is_out_of_memory(error):
+        sentence = f"{errors.not_enough_memory(error)} ({_cause(error)})"
     elif _is_of_tensorflow(error):
         # Of its runtime: a file that cannot be decoded, say.
         sentence = _cause(error)
@@ -216,11 +214,6 @@ def _is_of_tensorflow(error):
     return type(error).__module__.startswith("tensorflow.")
 
 
-def _is_out_of_memory(error):
-    name = type(error).__name__
-    return isinstance(error, MemoryError) or name == "ResourceExhaustedError"
-
-
 def _warn(name, message, category, filename, lineno, file=None, line=None):
     """A warning as a user reads it: one sentence, no source line."""
     screen.complain(f"{name}: Warning: {message}")
@@ -228,7 +221,7 @@ def _warn(name, message, category, filename, lineno, file=None, line=None):
 
 def _cause(error):
     """What happened, out of the many lines of an error in a graph."""
-    inner = re.search(r"\w+Error: (.+)", str(error))
+    inner = re.search(r"(?:\w+Error: |(?=OOM when ))([^\x1b\n]+)", str(error))
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return inner.group(1) if inner else lines[0]
 
@@ -261,6 +254,8 @@ def _default(value):
 def import_tensorflow(verbosity, configure=None, starts=True):
     """Imports TensorFlow and finds its devices, without its messages.
 
+    GPU memory is taken as it is needed.
+
     Some are printed before any setting of TensorFlow's can silence them; they
     show with `--verbosity=1`.
 
@@ -276,6 +271,7 @@ def import_tensorflow(verbosity, configure=None, starts=True):
     with contextlib.nullcontext() if verbosity else quiet:
         import tensorflow as tf
 
+        environment.grow_gpu_memory()
         if configure is not None:
             configure()
         if starts:

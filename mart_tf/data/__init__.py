@@ -27,6 +27,7 @@ if typing.TYPE_CHECKING:
     from mart_tf.data.pools import check_fit as check_fit
     from mart_tf.data.pools import check_pool as check_pool
     from mart_tf.data.pools import load_pool as load_pool
+    from mart_tf.data.randaugment import RandAugment as RandAugment
     from mart_tf.data.sampling import sample as sample
     from mart_tf.data.sources import check as check
     from mart_tf.data.sources import load as load
@@ -52,6 +53,7 @@ AUGMENTATIONS = {
     "crop": "mart_tf.data.augmentation:Crop",
     "cutout": "mart_tf.data.augmentation:Cutout",
     "flip": "mart_tf.data.augmentation:Flip",
+    "randaugment": "mart_tf.data.randaugment:RandAugment",
 }
 
 
@@ -135,6 +137,7 @@ __getattr__, __dir__ = lazy.attributes(
         "check_fit": "mart_tf.data.pools:check_fit",
         "check_pool": "mart_tf.data.pools:check_pool",
         "load_pool": "mart_tf.data.pools:load_pool",
+        "RandAugment": "mart_tf.data.randaugment:RandAugment",
         "arrays": "mart_tf.data.pipeline:arrays",
         "evaluation_batches": "mart_tf.data.pipeline:evaluation_batches",
         "rows": "mart_tf.data.pipeline:rows",

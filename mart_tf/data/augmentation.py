@@ -10,6 +10,8 @@ from mart_tf import options
 from mart_tf.data import augmentation_names
 
 _STREAM = 0x415547  # A stream of its own in the seed's numbers.
+# What makes an augmentation of a layer.
+_OF_LAYER = "mart_tf.data.keras_layers:KerasLayer"
 
 
 class Augmentation:
@@ -143,7 +145,8 @@ def create(augment, image_shape):
 
     Args:
         augment: Text as `--augment` takes it, a truth value (True: crop and
-            flip), an `Augmentation`, or a list of specs and augmentations.
+            flip), an `Augmentation`, a Keras layer for images, or a list of
+            specs, augmentations and layers.
         image_shape: Height, width, channels.
 
     Returns:
@@ -206,11 +209,12 @@ def _made(item):
         made = options.load(spec.import_path)(**spec.options)
     if isinstance(made, Augmentation):
         return made
+    if hasattr(made, "get_random_transformation"):
+        return options.load(_OF_LAYER)(made)
     raise ValueError(
         f"Augmentation {reprlib.repr(item)} is a {type(made).__name__}; "
-        "expected a subclass of mart_tf.data.Augmentation, which is given the "
-        "numbers of each example: what draws by itself, as a layer of Keras "
-        "does, would not be the same after a resume."
+        "expected a subclass of mart_tf.data.Augmentation, or a layer of Keras "
+        "that transforms images."
     )
 
 
@@ -219,8 +223,9 @@ def _try(augmentation, images):
     numbers = tf.zeros([len(images), augmentation.draws])
     changed = tf.convert_to_tensor(augmentation(images, numbers))
     if (changed.shape, changed.dtype) != (images.shape, images.dtype):
+        named = getattr(augmentation, "layer", augmentation)
         raise ValueError(
-            f"The augmentation {type(augmentation).__name__} made "
+            f"The augmentation {type(named).__name__} made "
             f"{changed.dtype.name} {changed.shape} of {images.dtype.name} "
             f"{images.shape}; expected the images' shape and dtype."
         )

@@ -21,16 +21,7 @@ _MIXES = (
     "mixes the labels of images too, and attack and loss take one class an "
     "image"
 )
-_DRAWS = (
-    "draws by itself, as Keras's layers do, which take no seed of each "
-    "example, and a run with it would not resume bit for bit"
-)
-_REFUSED = {
-    **dict.fromkeys(("cutmix", "mixup"), _MIXES),
-    **dict.fromkeys(
-        ("augmix", "autoaugment", "randaugment", "trivialaugment"), _DRAWS
-    ),
-}
+_REFUSED = dict.fromkeys(("cutmix", "mixup"), _MIXES)
 
 
 def of_boolean(value):
@@ -42,8 +33,8 @@ def listed(augment):
     """The items of a list of augmentations, in order; none for "none".
 
     Args:
-        augment: Text as the flag takes it, a truth value, an augmentation, or
-            a list or tuple of specs and augmentations.
+        augment: Text as the flag takes it, a truth value, an augmentation or
+            layer, or a list or tuple of specs, augmentations and layers.
 
     Raises:
         ValueError: On an empty item, or "none" beside others.

@@ -162,17 +162,25 @@ def _check_printable(folder, name):
 def images_below(path):
     """The image files of a folder and of the folders in it, sorted.
 
-    What begins with a dot is passed over.
+    What begins with a dot is passed over. Links are followed; of a folder that
+    several ways lead to, the first one counts.
 
     Raises:
-        ValueError: If there is no such folder, or no image in it.
+        ValueError: If there is no such folder, no image in it, or one of the
+            folders in it cannot be read.
     """
     root = pathlib.Path(path).expanduser()
     if not root.is_dir():
         raise ValueError(f"There is no folder {root}; expected one of images.")
-    paths = []
-    for folder, below, _ in os.walk(root):
-        below[:] = [name for name in below if name[0] != "."]
+    paths, seen = [], set()
+    for folder, below, _ in os.walk(root, onerror=_refuse, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:
+            # A link may lead to a folder that it lies in.
+            below.clear()
+            continue
+        seen.add(real)
+        below[:] = sorted(name for name in below if name[0] != ".")
         paths += [os.path.join(folder, name) for name in image_names(folder)]
     if not paths:
         raise ValueError(
@@ -180,6 +188,15 @@ def images_below(path):
             f"{', '.join(IMAGE_SUFFIXES)}, in it or in the folders in it."
         )
     return sorted(paths)
+
+
+def _refuse(error):
+    """Raises the sentence for a folder that cannot be listed."""
+    raise ValueError(
+        f"{error.filename} cannot be read ({error.strerror}); expected a "
+        "folder that you may read, or one whose name begins with a dot, which "
+        "is passed over."
+    ) from error
 
 
 def tfds_root(data_dir=None):

@@ -111,12 +111,18 @@ def training_batches(
         order = _spread(labeled, batch_size - labeled)
     order = order[_part(batch_size, *part)]
     from_split = order < labeled
-    batches = _examples(
-        split, labeled, seed, augmentations, start_step, order[from_split]
-    )
+    # Of a small part of a batch one source may have none.
+    sources = []
+    if from_split.any():
+        own = order[from_split]
+        sources.append(
+            _examples(split, labeled, seed, augmentations, start_step, own)
+        )
     weights = np.ones([len(order)], np.float32)
     if pool is not None:
         pools.check_weight(unlabeled_weight)
+        weights[~from_split] = unlabeled_weight
+    if not from_split.all():
         others = _examples(
             _pool_split(pool, rows(split)),
             batch_size - labeled,
@@ -125,10 +131,12 @@ def training_batches(
             start_step,
             order[~from_split] - labeled,
         )
-        weights[~from_split] = unlabeled_weight
+        sources.append(others)
+    batches = sources[0]
+    if len(sources) > 1:
         # Where each is, once those of the split come first.
         places = np.argsort(np.argsort(~from_split, kind="stable"))
-        batches = tf.data.Dataset.zip(batches, others).map(
+        batches = tf.data.Dataset.zip(*sources).map(
             functools.partial(_mixed, places),
             num_parallel_calls=tf.data.AUTOTUNE,
         )

@@ -146,8 +146,8 @@ def load_pool(spec, *, data_dir=None, download=False):
               images that `numpy.savez` wrote as uint8 or float32 stay in the
               file, which must not change then;
             - `folder:PATH`: every image in a folder and in the folders in it,
-              without labels, whatever the folders are called; `size=64`
-              resizes them;
+              links followed, without labels, whatever the folders are called;
+              `size=64` resizes them;
             - the name of a TFDS set, such as `mnist`, its labels not read:
               `split=test` (default: train), `first=1000:count=20000` (rows
               1,000 to 20,999 of the split; default: all), `size=64`;

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 import dataclasses
+import functools
 import os
 import pathlib
 import typing
@@ -61,17 +62,48 @@ def _adopt(located, made):
     return read(dict(zip(names.NPZ_KEYS, arrays, strict=True)))
 
 
+def _of_object(located, given):
+    """The source that a function returns, or that is given itself."""
+    if callable(given):
+        return _adopt(located, given())
+    if isinstance(given, options.load("mart_tf.data.splits:Source")):
+        return _checked(located, given)
+    raise ValueError(
+        f"The data set is {given!r:.80}, of the type {type(given).__name__}; "
+        "expected a name such as npz:arrays.npz, a function that returns "
+        "arrays as keras.datasets do, or a mart_tf.data.Source."
+    )
+
+
 def _checked(located, source):
     """A user's own source, its images in memory of the form that is kept."""
     memory = options.load("mart_tf.data.splits:MemorySplit")
-    changed = {}
-    for half in ("train", "test"):
-        split = getattr(source, half)
-        if isinstance(split, memory):
-            what = f"The {half} set of {located.name}"
-            images = conversion.images(what, split.images)
-            changed[half] = dataclasses.replace(split, images=images)
-    return dataclasses.replace(source, **changed)
+
+    def converted(name, split):
+        if not isinstance(split, memory):
+            return split
+        what = f"The {name} set of {located.name}"
+        images = conversion.images(what, split.images)
+        return dataclasses.replace(split, images=images)
+
+    halves = {
+        name: converted(name, getattr(source, name))
+        for name in ("train", "test")
+    }
+    source = dataclasses.replace(source, **halves)
+    if source.others is None:
+        return source
+
+    @functools.cache
+    def others(name):
+        split = source.others(name)
+        if split is None:
+            return None
+        split = converted(name, split)
+        source.check(name, split)
+        return split
+
+    return dataclasses.replace(source, others=others)
 
 
 _DATASET = Kind(
@@ -108,7 +140,7 @@ def check(spec, *, data_dir=None, download=False, split=None):
 
 
 def load(
-    spec: str,
+    spec: "str | Callable[[], object] | splits.Source",
     *,
     data_dir: str | os.PathLike | None = None,
     download: bool = False,
@@ -126,7 +158,7 @@ def load(
             training set; default: all). Or `package.module:function` with
             options, or in Python a function without arguments, that returns
             `((x_train, y_train), (x_test, y_test))` as `keras.datasets` do,
-            or a `Source`.
+            or a `Source`; or that `Source` itself.
         data_dir: Where TFDS data is prepared; default: $TFDS_DATA_DIR, or
             `~/tensorflow_datasets`.
         download: Whether TFDS may fetch data that is not there.
@@ -139,15 +171,45 @@ def load(
     Raises:
         ValueError: As `check`, and on images or labels that cannot be used.
     """
-    if callable(spec):
+    if not isinstance(spec, str | os.PathLike):
         own = getattr(spec, "__name__", type(spec).__name__)
         located = Located(own, own, None, {})
-        source = _adopt(located, spec())
+        source = _of_object(located, spec)
     else:
         located = find(spec, _DATASET, data_dir, download)
         source = read(located, _DATASET, data_dir)
     assemble = options.load("mart_tf.data.splits:assemble")
     return assemble(located.name, source, validation_images)
+
+
+def is_same(one, other):
+    """Whether two specs name the same rows of the same data set.
+
+    Args:
+        one, other: As `load` takes them. How images are held (`mode`) is left
+            aside, and so is how a path is written.
+    """
+    if one == other:
+        return True
+    first, second = options.parse(one), options.parse(other)
+    return first.name == second.name and _identity(first) == _identity(second)
+
+
+def _identity(spec):
+    """Place and options of a spec, in the one form of both."""
+    place = spec.argument
+    if spec.name in _DATASET.path_checks:
+        place = os.path.realpath(os.path.expanduser(place or ""))
+    elif place is not None:
+        return options.canonical(spec.text, {}, _DATASET.name)
+    reader = data.SOURCES.get(spec.name, data.SOURCES["tfds"])
+    settings = [f"{k}={v}" for k, v in spec.options.items() if k != "mode"]
+    return place, options.canonical(
+        ":".join([spec.name, *settings]),
+        {spec.name: reader},
+        _DATASET.name,
+        reserved=("path",),
+    )
 
 
 def find(text, kind, data_dir, download):

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from mart_tf import noise
+from mart_tf.data import conversion
 from mart_tf.data import mapping
 
 MEMORY_LIMIT = 2 * 2**30  # Bytes of decoded pixels; larger data streams.
@@ -99,23 +100,38 @@ class Source:
     fingerprint: str | None = None
 
     def __post_init__(self):
-        halves = {"training": self.train}
+        self.check("training", self.train)
         if self.test is not None:
-            halves["test"] = self.test
-        shapes = {tuple(half.image_shape) for half in halves.values()}
-        if len(shapes) > 1:
-            raise ValueError(
-                f"Training images are of shape {self.train.image_shape} and "
-                f"test images of {self.test.image_shape}; expected one shape."
-            )
-        for name, half in halves.items():
-            if isinstance(half, MemorySplit):
-                _check_labels(name, half.labels, len(self.class_names))
+            self.check("test", self.test)
         if not isinstance(self.fingerprint, str | None):
             raise ValueError(
                 f"The fingerprint of a data set is {self.fingerprint!r}; "
                 "expected a text, or None where nothing tells."
             )
+
+    def check(self, name, split):
+        """Refuses a set that does not go with the training images.
+
+        Args:
+            name: How messages name the set.
+            split: What stands for it.
+
+        Raises:
+            ValueError: If it is no set, its images have another shape, or it
+                is in memory and holds a label that is no class's.
+        """
+        if not hasattr(split, "image_shape"):
+            raise ValueError(
+                f"The {name} set is a {type(split).__name__}; expected what "
+                "mart_tf.data.memory_split makes of images and labels."
+            )
+        if tuple(split.image_shape) != tuple(self.train.image_shape):
+            raise ValueError(
+                f"Training images are of shape {self.train.image_shape} and "
+                f"{name} images of {split.image_shape}; expected one shape."
+            )
+        if isinstance(split, MemorySplit):
+            _check_labels(name, split.labels, len(self.class_names))
 
 
 def _check_labels(name, labels, classes):
@@ -338,9 +354,19 @@ def memory_split(images, labels, chance_order=False):
     Args:
         images: uint8, or float32 in [0, 1], array `[n, height, width,
             channels]`.
-        labels: Integer array `[n]`.
+        labels: Integers `[n]` or `[n, 1]`, an array or what becomes one.
         chance_order: Whether the order is by chance, so that the first images
             are a fair sample.
+
+    Raises:
+        ValueError: If the labels are anything else, or not as many as the
+            images.
     """
+    labels = conversion.labels("The array of labels", labels)
+    if len(images) != len(labels):
+        raise ValueError(
+            f"There are {len(images)} images and {len(labels)} labels; "
+            "expected as many of each."
+        )
     rows = np.arange(len(labels), dtype=np.int64)
     return MemorySplit(images, labels.astype(np.int32), rows, chance_order)

@@ -6,14 +6,17 @@ steps, so the broken ones are soon dropped and the others re-packed
 into full batches of one static shape. Examples at different steps may share a
 batch, because noise and step count belong to the example, not to its place.
 
-On a CPU each core has a thread and a batch of its own: none waits for another.
+On a CPU each core has a thread and a batch of its own, of several GPUs each
+GPU: none waits for another.
 """
 
 from concurrent import futures
 import contextlib
 import dataclasses
 import functools
+import itertools
 import math
+import queue
 
 import numpy as np
 import tensorflow as tf
@@ -61,29 +64,52 @@ class Engine:
     Args:
         classify: Maps images float32 `[batch, ...]` to logits
             `[batch, classes]`, in inference mode.
-        batch_size: Examples that are worked at side by side.
+        batch_size: Examples that are worked at side by side; where there are
+            `devices`, on each of them.
         cores: In how many batches, a thread for each; default: one for each
             core of a CPU, and one on a GPU.
+        devices: Where several work, by name: a `classify` for each, a thread
+            and batches of its own.
     """
 
-    def __init__(self, classify, batch_size, cores=None):
+    def __init__(self, classify, batch_size, cores=None, devices=None):
         self.batch_size = batch_size
-        self.cores = cores or shares.count(batch_size)
-        self.look = base.compiled(functools.partial(_predicted, classify))
+        self._classify = devices or {None: classify}
+        self.share = batch_size
+        self.cores = len(devices or ())
+        if not devices:
+            self.cores = cores or shares.count(batch_size)
+            # The batch of one core: the static shape of every pass.
+            self.share = -(-batch_size // self.cores)
+        self._free = queue.SimpleQueue()
+        for _, device in zip(
+            range(self.cores), itertools.cycle(self._classify), strict=False
+        ):
+            self._free.put(device)
         self._looks = {}
         self._steps = {}
 
-    @property
-    def share(self):
-        """The batch of one core: the static shape of every pass."""
-        return -(-self.batch_size // self.cores)
+    @contextlib.contextmanager
+    def place(self):
+        """Where a thread works: a device that no other has meanwhile.
+
+        Yields its name, None where there is one for all.
+        """
+        device = self._free.get()
+        try:
+            with tf.device(device) if device else contextlib.nullcontext():
+                yield device
+        finally:
+            self._free.put(device)
 
     def predict(self, images):
         """Predicted classes, int32 `[n]`, of images `[n, ...]`."""
+        judge = self.looks()
 
         def look(rows):
-            batch = tf.constant(images[padded(rows, self.share)])
-            return self.look(batch).numpy()[: len(rows)]
+            with self.place() as device:
+                batch = tf.constant(images[padded(rows, self.share)])
+                return judge[device](batch).numpy()[: len(rows)]
 
         with self.threads() as threads:
             rows = batches(np.arange(len(images)), self.share)
@@ -125,21 +151,48 @@ class Engine:
         """
         return _Run(self, attack, images, labels, seeds, observe).crafted()
 
-    def looks(self, attack):
-        """What an attack's iterates are judged by: images to classes."""
-        if attack.passes == 1:
-            return self.look
+    def looks(self, attack=None):
+        """What iterates are judged by, images to classes, for each device.
+
+        Args:
+            attack: Whose iterates; default: what takes one pass.
+        """
+        if attack is not None and attack.passes == 1:
+            attack = None
         if attack not in self._looks:
-            self._looks[attack] = base.compiled(
-                functools.partial(_predicted, attack.answer)
-            )
+            self._looks[attack] = {
+                device: base.compiled(
+                    functools.partial(
+                        _predicted,
+                        self._on(attack, device).answer if attack else classify,
+                    )
+                )
+                for device, classify in self._classify.items()
+            }
         return self._looks[attack]
 
     def steps(self, attack):
-        """Some steps of an attack, compiled once however often it is run."""
+        """Some steps of an attack, for each device.
+
+        Compiled once however often it is run.
+        """
         if attack not in self._steps:
-            self._steps[attack] = _compiled_steps(attack)
+            self._steps[attack] = {
+                device: _compiled_steps(self._on(attack, device))
+                for device in self._classify
+            }
         return self._steps[attack]
+
+    def _on(self, attack, device):
+        """The attack, on the classifier of a device."""
+        if device is None:
+            return attack
+        return attack.on(
+            self._classify[device],
+            attack.threat,
+            attack.classes,
+            attack.targeted,
+        )
 
 
 class _Here(futures.Executor):
@@ -232,7 +285,7 @@ class _Run:
                     if not rows.size:
                         break
                     self.away[rows] = True
-                    working[threads.submit(work, rows)] = rows
+                    working[threads.submit(self.placed, work, rows)] = rows
                 if not working:
                     return
                 finished, _ = futures.wait(
@@ -242,6 +295,10 @@ class _Run:
                     future.result()
                     self.away[working.pop(future)] = False
                 self.tell()
+
+    def placed(self, work, rows):
+        with self.engine.place() as device:
+            work(rows, device)
 
     def next(self):
         """What a core that is free does, and with which examples."""
@@ -258,7 +315,7 @@ class _Run:
         order = np.argsort(self.taken[going], kind="stable")
         return self.move, going[order[:size]]
 
-    def move(self, rows):
+    def move(self, rows, device):
         """Takes the examples of one batch a few steps on."""
         turns = self.turns(rows)
         images, labels, taken, predictions = self.batch(
@@ -266,7 +323,7 @@ class _Run:
         )
         values = self.batch(rows, *self.state.values())
         state = dict(zip(self.state, values, strict=True))
-        state, taken, predictions, losses = self.steps(
+        state, taken, predictions, losses = self.steps[device](
             tf.constant(turns), images, labels, state, taken, predictions
         )
         taken = taken.numpy()[: len(rows)]
@@ -297,10 +354,10 @@ class _Run:
         rows = np.broadcast_to(rows[:, None], seen.shape)
         self.losses[rows[seen], step[seen]] = losses[seen]
 
-    def look(self, rows):
+    def look(self, rows, device):
         """Looks at the last iterate, which no gradient is taken at."""
         [images] = self.batch(rows, self.state["adversarial"])
-        self.predictions[rows] = self.judge(images).numpy()[: len(rows)]
+        self.predictions[rows] = self.judge[device](images).numpy()[: len(rows)]
         self.checked[rows] = True
 
     def batch(self, rows, *arrays):

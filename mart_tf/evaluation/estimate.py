@@ -55,13 +55,16 @@ def _pass(loop, attack, batch):
     """A function that takes one batch of one core a step further."""
     images, labels, seeds = batch
     if not attack.needs_gradient:
-        return lambda: loop.look(images).numpy()
+        looks = loop.looks()
+        return lambda device: looks[device](images).numpy()
     state = attack.begin(images, labels, seeds, 0)
     # The one that is compiled here is the one that the attack runs.
     steps, taken = loop.steps(attack), tf.zeros_like(labels)
 
-    def step():
-        made = steps(tf.constant(1), images, labels, state, taken, labels)
+    def step(device):
+        made = steps[device](
+            tf.constant(1), images, labels, state, taken, labels
+        )
         return made[2].numpy()
 
     return step
@@ -69,11 +72,17 @@ def _pass(loop, attack, batch):
 
 def _pace(loop, step):
     """Seconds of a step of one example, as all cores together take it."""
-    step()
-    passes, started = 0, time.perf_counter()
+
+    def placed(_):
+        with loop.place() as device:
+            step(device)
+
     with loop.threads() as threads:
+        # Which compiles, on each device.
+        list(threads.map(placed, range(loop.cores)))
+        passes, started = 0, time.perf_counter()
         while passes < _MOST_PASSES:
-            list(threads.map(lambda _: step(), range(loop.cores)))
+            list(threads.map(placed, range(loop.cores)))
             passes += 1
             seconds = time.perf_counter() - started
             if seconds > _SECONDS:

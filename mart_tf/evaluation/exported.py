@@ -8,6 +8,7 @@ from mart_tf import threat as threat_model
 from mart_tf.data import archives
 from mart_tf.evaluation import robustness
 from mart_tf.evaluation import subjects
+from mart_tf.reports import rows
 from mart_tf.reports import saved
 
 ATTACK = "pgd:steps=20"
@@ -99,6 +100,11 @@ def reported(folder, weights):
     Args:
         folder: Where the report lies, if there is one.
         weights: The classifier's, a list of arrays.
+
+    Returns:
+        A dict: `accuracy` by attack; `least_distance`, by the name of an
+        attack that has a norm and a radius of its own these and its `label`;
+        what was evaluated; the threat model; when.
     """
     try:
         report = saved.load(folder)
@@ -107,6 +113,16 @@ def reported(folder, weights):
         listed = [report["natural"], *report["attacks"], report["worst_case"]]
         return {
             "accuracy": {each["name"]: each["accuracy"] for each in listed},
+            # Of the attacks that keep to no radius of the threat model.
+            "least_distance": {
+                each["name"]: {
+                    "label": rows.label(each),
+                    "norm": each["norm"],
+                    "radius": rows.radius(each),
+                }
+                for each in listed
+                if each["norm"] is not None
+            },
             **{k: v for k, v in report["data"].items() if k != "rows"},
             **report["threat_model"],
             "created": report["created"],

@@ -9,11 +9,13 @@ import numpy as np
 import tensorflow as tf
 
 from mart_tf import bounds
+from mart_tf import errors
 from mart_tf import noise
 from mart_tf.data import archives
 from mart_tf.evaluation import engine
 from mart_tf.evaluation import estimate
 from mart_tf.evaluation import pieces
+from mart_tf.evaluation import shares
 from mart_tf.evaluation import surrogates
 from mart_tf.reports import results
 
@@ -55,6 +57,11 @@ class Measurement:
     ):
         self._subject = subject
         self._batch_size = batch_size
+        self._devices = {}
+        if subject.on_device:
+            self._devices = {
+                name: subject.on_device(name) for name in shares.devices()
+            }
         self._loops = {}
         self._images = images
         self._labels = labels
@@ -69,7 +76,7 @@ class Measurement:
             self.predictions = found["predictions"]
         else:
             tf.random.set_seed(seed)
-            self.predictions = self._loop(len(labels)).predict(images)
+            self.predictions = self._predict(images)
         self.correct = self.predictions == labels
         self._natural_seconds = time.perf_counter() - started
         observe(len(labels), int((~self.correct).sum()), last=True)
@@ -162,8 +169,7 @@ class Measurement:
         """
 
         def work():
-            predicted = self._loop(len(labels)).predict(images)
-            return {"correct": predicted == labels}
+            return {"correct": self._predict(images) == labels}
 
         observe = self._shown.opened(name, len(labels), len(labels))
         key = f"corruption {name} {archives.digest([images, labels])}"
@@ -271,15 +277,21 @@ class Measurement:
 
         return tell
 
+    def _predict(self, images):
+        with errors.batch_that_fits(self._batch_size):
+            return self._loop(len(images)).predict(images)
+
     def _loop(self, count):
         """An engine whose batches so many examples fill evenly."""
         batches = -(-count // self._batch_size)
+        # As many for each of several devices.
+        batches += -batches % max(1, len(self._devices))
         width = -(-count // max(1, batches)) or self._batch_size
         if width not in self._loops:
             # Python's own functions are not called from two threads.
             cores = 1 if self._subject.in_python else None
             self._loops[width] = engine.Engine(
-                self._subject.classify, width, cores
+                self._subject.classify, width, cores, self._devices
             )
         return self._loops[width]
 
@@ -288,7 +300,8 @@ class Measurement:
         tf.random.set_seed(self._seed + number)
         started = time.perf_counter()
         images, labels = self._images[rows], self._labels[rows]
-        crafted = run(images, labels, self._seeds[rows], tell)
+        with errors.batch_that_fits(self._batch_size):
+            crafted = run(images, labels, self._seeds[rows], tell)
         seconds = time.perf_counter() - started
         kept = pieces.arrays(attack, crafted, rows, images, labels, whole=whole)
         return kept | {"seconds": seconds}

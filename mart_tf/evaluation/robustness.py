@@ -83,7 +83,8 @@ def evaluate_robustness(
             comma-separated string. "transfer:" before a spec makes the attack
             on the surrogate. An instance is called by its class and the
             options that were set: "MyAttack:steps=5".
-        batch_size: Examples in one pass through the network.
+        batch_size: Examples in one pass through the network, on each of
+            several GPUs.
         max_examples: Only the first so many examples, in the order that they
             are given in; default: all. `mart_tf.data.sample` draws from all
             classes.

@@ -59,6 +59,12 @@ def _by_shares(function, *batches):
     )
 
 
+def devices():
+    """The GPUs by name, where there are several: each takes whole batches."""
+    gpus = tf.config.list_logical_devices("GPU")
+    return [gpu.name for gpu in gpus] if len(gpus) > 1 else []
+
+
 def count(size):
     """The number of shares that a batch of a size is worth."""
     if size is None or tf.config.list_physical_devices("GPU"):

@@ -21,6 +21,7 @@ from mart_tf.evaluation import other_runtimes
 from mart_tf.evaluation import shares
 from mart_tf.models import loading
 from mart_tf.models import outputs as model_outputs
+from mart_tf.models import placed
 from mart_tf.models import rebuilding
 from mart_tf.models import signatures
 from mart_tf.models import single
@@ -49,6 +50,8 @@ class Subject:
         note: What a reader of the report must know, or None.
         pixel_range: Least and greatest value of a pixel, where the model says
             it, else None.
+        on_device: Makes of a device's name a `classify` with weights of its
+            own there; None where the model has one place.
     """
 
     classify: Callable
@@ -61,6 +64,7 @@ class Subject:
     in_python: bool = False
     note: str | None = None
     pixel_range: tuple | None = None
+    on_device: Callable | None = None
 
     @functools.cached_property
     def classify_in_shares(self):
@@ -165,6 +169,7 @@ def _from_keras(model, outputs, images, name, pixel_range):
         parameters=classifier.count_params(),
         weights=classifier.get_weights,
         pixel_range=pixel_range,
+        on_device=functools.partial(placed.on_device, classifier),
     )
 
 
@@ -228,6 +233,7 @@ def _tried(
     input_shape,
     outputs,
     pixel_range=None,
+    on_device=None,
     notes=(),
     **facts,
 ):
@@ -260,17 +266,18 @@ def _tried(
         if loading.are_probabilities(tf.exp(logits)):
             notes = [_LOG_PROBABILITIES, *notes]
 
-    def classify(images):
-        return model_outputs.logits(scores(images), outputs)
+    def classified(scores):
+        return lambda images: model_outputs.logits(scores(images), outputs)
 
     return Subject(
-        classify,
+        classified(scores),
         name=name,
         classes=answers.shape[1],
         outputs=outputs,
         gradients=gradients,
         note=" ".join(notes) or None,
         pixel_range=pixel_range,
+        on_device=on_device and (lambda device: classified(on_device(device))),
         **facts,
     )
 

@@ -100,7 +100,7 @@ class Unfinished:
             return
         done = [*self._folder.glob("*.npz"), self._folder / _IDENTITY]
         # What a process that was killed left half written.
-        for path in [*done, *self._folder.glob(".*.partial")]:
+        for path in [*done, *self._folder.glob(".*.partial*")]:
             path.unlink(missing_ok=True)
         # Somebody's own files may lie there too.
         if not any(self._folder.iterdir()):

@@ -1,5 +1,6 @@
 """Pseudo-labels: a trained network labels a pool once."""
 
+import os
 import pathlib
 
 import keras
@@ -82,17 +83,25 @@ def label_pool(
         str(labeled_by),
         float(confidences.mean()),
     )
-    _write(path, labeled)
+    try:
+        _write(path, labeled)
+    except FileExistsError as error:
+        # Made by another while this one was labelled.
+        raise _exists(path) from error
     return labeled
+
+
+def _exists(path):
+    return ValueError(
+        f"{path} exists; a pool is never overwritten: choose another name, or "
+        "remove it first."
+    )
 
 
 def _new_file(path):
     path = pathlib.Path(path).expanduser()
-    if path.exists():
-        raise ValueError(
-            f"{path} exists; a pool is never overwritten: choose another "
-            "name, or remove it first."
-        )
+    if os.path.lexists(path):
+        raise _exists(path)
     if not path.parent.is_dir():
         raise ValueError(
             f"There is no folder {path.parent} to write {path.name} to; make "
@@ -157,7 +166,10 @@ def _check_images(model, kind, pixel_range, pool):
 
 
 def _write(path, pool):
-    with files.whole(path) as temporary, temporary.open("wb") as file:
+    with (
+        files.whole(path, new=True) as temporary,
+        temporary.open("wb") as file,
+    ):
         # What was too large for the memory shall not have to fit into it later.
         save = np.savez_compressed
         if mapping.is_mapped(pool.images):

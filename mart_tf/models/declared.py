@@ -26,12 +26,14 @@ class Declared:
         norm: That of the threat model it was trained in, or None.
         epsilon: Its radius, in units of the pixels, or None.
         by: What says it, for messages.
+        class_names: A name for each class, a list of strings, or None.
     """
 
     pixel_range: tuple[float, float]
     norm: str | None
     epsilon: float | None
     by: str
+    class_names: list | None = None
 
 
 def read(path):
@@ -102,9 +104,11 @@ def _of_card(folder):
     card = limits.read_json(folder / _CARD)
     low, high = card["model"]["pixel_range"]
     training = card["training"] or {}
+    names = card["model"].get("class_names") or []
     return Declared(
         (float(low), float(high)),
         training.get("norm"),
         training.get("epsilon"),
         f"the model card in {folder}",
+        [str(name) for name in names] or None,
     )

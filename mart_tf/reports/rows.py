@@ -53,13 +53,13 @@ class Row:
             settings = settings | {_CHECKPOINT: model["checkpoint"]}
         accuracies = {"natural": float(natural["accuracy"])}
         for attack in attacks:
-            accuracies[_label(attack)] = float(attack["accuracy"])
+            accuracies[label(attack)] = float(attack["accuracy"])
         accuracies[WORST] = float(content["worst_case"]["accuracy"])
         return cls(
             f"{threat['norm']}, epsilon {bounds.spelled(threat['epsilon'])}, "
             f"pixels {threat['pixel_min']:g} to {threat['pixel_max']:g}",
             _data(data),
-            {_label(attack): _parameters(attack, model) for attack in attacks},
+            {label(attack): _parameters(attack, model) for attack in attacks},
             settings,
             {heading: accuracies},
         )
@@ -283,14 +283,18 @@ def _data(data):
     return ", ".join([*parts, f"{data['classes']} classes"])
 
 
-def _label(entry):
+def label(entry):
     """A result's name, with its norm if it keeps to no radius."""
     if entry["norm"] is None:
         return entry["name"]
+    spelled = bounds.spelled(radius(entry))
+    return f"{entry['name']} ({entry['norm']}, radius {spelled})"
+
+
+def radius(entry):
+    """The radius of a result with a norm of its own."""
     # An older report has it among the parameters alone.
-    radius = entry.get("radius", entry["parameters"].get("radius", math.nan))
-    radius = bounds.spelled(radius)
-    return f"{entry['name']} ({entry['norm']}, radius {radius})"
+    return entry.get("radius", entry["parameters"].get("radius", math.nan))
 
 
 def _parameters(attack, model):

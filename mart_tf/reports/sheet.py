@@ -9,6 +9,7 @@ import dataclasses
 import io
 import re
 import textwrap
+import warnings
 
 import numpy as np
 
@@ -35,6 +36,10 @@ _STYLE = {
 }
 _DOTS = 144
 
+# The usual font, and what matplotlib says of a character that a font lacks.
+_FONT = "DejaVu Sans"
+_LACKS = r"Glyph (\d+) .* missing from font"
+
 
 @dataclasses.dataclass(frozen=True)
 class Drawing:
@@ -60,17 +65,86 @@ def draw(name, heading, function, *arguments):
 
     The function gets an empty figure and returns the text that stands for it.
     """
+    made, missing = _drawn(function, arguments, _STYLE)
+    families = _families(missing)
+    if families:
+        fonts = {"font.family": [_FONT, *families]}
+        made, missing = _drawn(function, arguments, _STYLE | fonts)
+    if missing:
+        warnings.warn(
+            f"Figures show boxes for {''.join(map(chr, sorted(missing)))}: no "
+            "font of this machine has them; install one that does, such as "
+            "Noto Sans CJK for Chinese, Japanese and Korean (fonts-noto-cjk in "
+            "Debian), and draw them again.",
+            stacklevel=2,
+        )
+    return Drawing(name, heading, *made)
+
+
+def _drawn(function, arguments, settings):
+    """Draws a figure once.
+
+    Returns:
+        The last three of a `Drawing`, and the code points of the characters
+        that its fonts lack, a set.
+    """
     from matplotlib import figure
     from matplotlib import style
 
     # Whatever style the user has chosen for the figures of a notebook.
-    with style.context(["default", _STYLE]):
+    with (
+        style.context(["default", settings]),
+        warnings.catch_warnings(record=True) as caught,
+    ):
+        warnings.filterwarnings("always", _LACKS)
         sheet = figure.Figure(figsize=(_WIDTH, 4.5), layout="constrained")
         alt = function(sheet, *arguments)
         file = io.BytesIO()
         sheet.savefig(file, format="png", dpi=_DOTS)
+    missing = set()
+    for warning in caught:
+        lacks = re.match(_LACKS, str(warning.message))
+        if lacks:
+            missing.add(int(lacks[1]))
+        else:
+            warnings.warn_explicit(
+                warning.message,
+                warning.category,
+                warning.filename,
+                warning.lineno,
+            )
     width = round(96 * sheet.get_figwidth())
-    return Drawing(name, heading, alt, file.getvalue(), width)
+    return (alt, file.getvalue(), width), missing
+
+
+def _families(missing):
+    """Installed fonts that have characters which the usual one lacks.
+
+    Args:
+        missing: Their code points, a set.
+
+    Returns:
+        Names of as few families as one pass over them gives, a list.
+    """
+    from matplotlib import font_manager
+
+    found = []
+    entries = font_manager.fontManager.ttflist
+    for entry in sorted(entries, key=lambda each: (each.name, each.fname)):
+        if not missing:
+            break
+        if entry.style != "normal":
+            continue
+        try:
+            charmap = font_manager.get_font(entry.fname).get_charmap()
+        # A file that has gone, or that FreeType cannot read.
+        except (OSError, RuntimeError):
+            continue
+        has = missing.intersection(charmap)
+        if has:
+            found.append(entry.name)
+            missing = missing - has
+    return found
 
 
 def wrapped(text, width):

@@ -29,6 +29,7 @@ FREE_TO_DIFFER = (
     "checkpoint_every",
     "max_skipped_steps",
     "early_stopping_patience",
+    "stop_on_collapse",
     "callbacks",
 )
 
@@ -103,6 +104,7 @@ class Config:
     checkpoint_every: str = "10min"
     max_skipped_steps: int = 10
     early_stopping_patience: int = 0
+    stop_on_collapse: bool = False
     callbacks: str | None = None
 
     def resolved(self):

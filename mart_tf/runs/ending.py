@@ -8,7 +8,7 @@ from mart_tf.runs import curves
 from mart_tf.runs import overfitting
 
 
-def sentences(config, model, saved):
+def sentences(config, model, saved, classes):
     """What is said of a run that has ended, one after the other.
 
     Where its curves lie, how it is evaluated, why it ended before its last
@@ -18,6 +18,7 @@ def sentences(config, model, saved):
         config: Its resolved `Config`.
         model: Its `AdversarialClassifier`.
         saved: Its `Checkpoints`.
+        classes: Number of classes.
     """
     # One epoch is a point, and no curve.
     if len(saved.rows) > 1:
@@ -26,16 +27,16 @@ def sentences(config, model, saved):
     code = " --allow_code" if consent.named(config) else ""
     yield f"Evaluate it: mart-evaluate {workdir_flag}{code}"
     if int(saved.epoch) < config.epochs:
-        yield _why_stopped(config, model, saved)
+        yield _why_stopped(config, model, saved, classes)
     yield from _overfitted(config, model, saved)
     yield f"Finished: {_best_epoch(config, model, saved)}."
 
 
-def nothing_left(config, model, saved, finished):
+def nothing_left(config, model, saved, classes, finished):
     """Why a run does not go on, behind its name, or None.
 
     Args:
-        config, model, saved: As of `sentences`.
+        config, model, saved, classes: As of `sentences`.
         finished: How many epochs it has finished.
     """
     if finished >= config.epochs:
@@ -47,6 +48,11 @@ def nothing_left(config, model, saved, finished):
         return (
             f"has stopped early, after epoch {finished}; there is nothing to "
             "do. Give a larger --early_stopping_patience, or 0, to train on."
+        )
+    if _is_collapsed(config, model, saved, classes):
+        return (
+            f"has stopped at its collapse, after epoch {finished}; there is "
+            "nothing to do. Give --nostop_on_collapse to train on."
         )
     return None
 
@@ -63,7 +69,7 @@ def _drawn(path):
         )
 
 
-def _why_stopped(config, model, saved):
+def _why_stopped(config, model, saved, classes):
     """Why a run ended before its last epoch, a sentence."""
     where = f"after epoch {int(saved.epoch)} of {config.epochs}"
     if _is_stopped_early(config, model, saved):
@@ -71,25 +77,32 @@ def _why_stopped(config, model, saved):
             f"Stopped early, {where}: --early_stopping_patience is "
             f"{config.early_stopping_patience}."
         )
+    if _is_collapsed(config, model, saved, classes):
+        return f"Stopped at the collapse, {where}: --stop_on_collapse is given."
     return f"A callback stopped the run {where}; the same command goes on."
 
 
 def _is_stopped_early(config, model, saved):
-    values = overfitting.accuracies(saved.rows, model.defense.selects_by)
+    column = f"val_{model.defense.selects_by}"
+    values = overfitting.accuracies(saved.rows, column)
     return overfitting.is_stopped(values, config.early_stopping_patience)
+
+
+def _is_collapsed(config, model, saved, classes):
+    """Whether a run that asks for it stops at a collapse."""
+    watched = overfitting.watched(config, model.defense.selects_by)
+    values = overfitting.accuracies(saved.rows, watched.column)
+    fell = overfitting.collapse(values, watched.images, classes)
+    return config.stop_on_collapse and fell is not None
 
 
 def _overfitted(config, model, saved):
     """A sentence if the last epoch lost what the best one had."""
     name = model.defense.selects_by
-    values = overfitting.accuracies(saved.rows, name)
-    gap = overfitting.gap(values, config.validation_images)
-    if gap:
-        kind = "Robust overfitting" if "robust" in name else "Overfitting"
-        yield (
-            f"{kind}: epoch {len(values)}, the last, is {100 * gap:.1f} points "
-            "below the best on the validation split."
-        )
+    values = overfitting.accuracies(saved.rows, f"val_{name}")
+    images = config.validation_images
+    if overfitting.gap(values, images):
+        yield overfitting.sentence(name, values, images, last=", the last,")
 
 
 def _best_epoch(config, model, saved):

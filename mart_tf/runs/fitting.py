@@ -11,7 +11,7 @@ from mart_tf import data
 from mart_tf import screen
 from mart_tf.runs import callbacks
 from mart_tf.runs import config as run_config
-from mart_tf.runs import overfitting
+from mart_tf.runs import overfitting_callbacks
 from mart_tf.runs import tensorboard_logs
 from mart_tf.runs import workers
 from mart_tf.training import classifier as adversarial
@@ -105,6 +105,7 @@ def fit(training, place, saved, seen, tell, console):
                 saved, seen, config.interval(), place, tell, together
             ),
             keras.callbacks.LambdaCallback(on_epoch_end=progress.stop_clock),
+            *_of_batch(training),
             keras.callbacks.LambdaCallback(on_epoch_end=own.end_epoch),
             callbacks.Record(config.workdir, saved),
             callbacks.Events(
@@ -112,12 +113,8 @@ def fit(training, place, saved, seen, tell, console):
             ),
             progress,
             first_loss.FirstLoss(warn),
-            overfitting.Overfitting(
-                saved,
-                config.early_stopping_patience,
-                config.validation_images,
-                dataset.num_classes,
-                warn,
+            overfitting_callbacks.Overfitting(
+                saved, config, dataset.num_classes, warn
             ),
         ]
         if together.is_chief:
@@ -147,6 +144,25 @@ def _batches(training, start_step):
         part=together.part,
     )
     return together.distributed(batches)
+
+
+def _of_batch(training):
+    """What measures the run's first batch, where no split is held out."""
+    config, model, dataset, pool, together, _, _ = training
+    # Training without an attack has no robustness that could fall.
+    if config.validation_images or "robust" not in model.defense.selects_by:
+        return []
+    batches = data.training_batches(
+        dataset.train,
+        config.batch_size,
+        seed=config.seed,
+        pixel_range=(config.pixel_min, config.pixel_max),
+        pool=pool,
+        pool_fraction=config.pool_fraction,
+        part=together.part,
+    )
+    batch = together.distributed(batches.take(1).cache())
+    return [overfitting_callbacks.OfBatch(batch)]
 
 
 def _fit(epochs, batches, validation, model, hooks, place):

@@ -1,6 +1,12 @@
-"""Accuracy on the validation split that falls while training goes on."""
+"""Robust accuracy that falls while training goes on: pure functions of rows.
 
-import keras
+TensorFlow is not imported here: a program shows how a run is without it.
+"""
+
+from typing import NamedTuple
+
+# The robust accuracy of one batch of training, where no split is held out.
+OF_BATCH = "batch_robust_accuracy"
 
 # A fall to below this share of the best is no noise.
 _CATASTROPHIC = 0.5
@@ -8,14 +14,41 @@ _CATASTROPHIC = 0.5
 _ERRORS = 2.0
 
 
+class Watched(NamedTuple):
+    """The accuracy of each epoch that tells of overfitting.
+
+    Attributes:
+        column: Of `metrics.csv`.
+        images: How many it is of.
+        where: Which these are, in words.
+    """
+
+    column: str
+    images: int
+    where: str
+
+
+def watched(config, name):
+    """What is `Watched` in a run.
+
+    Args:
+        config: Its resolved `Config`, the validation images counted.
+        name: The accuracy that its defense selects by.
+    """
+    if config.validation_images:
+        column, where = f"val_{name}", "the validation split"
+        return Watched(column, config.validation_images, where)
+    return Watched(OF_BATCH, config.batch_size, "the first batch of training")
+
+
 def accuracies(rows, name):
-    """What chooses the best epoch, of each: floats in [0, 1].
+    """An accuracy of each epoch that has it: floats in [0, 1].
 
     Args:
         rows: Those of `metrics.csv`, dicts of text.
-        name: An accuracy, such as "robust_accuracy".
+        name: A column, such as "val_robust_accuracy".
     """
-    return [float(row[f"val_{name}"]) for row in rows if f"val_{name}" in row]
+    return [float(row[name]) for row in rows if row.get(name)]
 
 
 def is_stopped(values, patience):
@@ -30,8 +63,8 @@ def is_stopped(values, patience):
     return len(values) - 1 - values.index(max(values)) >= patience
 
 
-def is_catastrophic(values, images, classes):
-    """Whether the last epoch, and none before it, fell to half of the best.
+def collapse(values, images, classes):
+    """The first epoch that fell to less than half of the best before it.
 
     In training with one step of attack the network learns to withstand that
     step and nothing else, from one epoch to the next (Wong, Rice and Kolter,
@@ -39,19 +72,21 @@ def is_catastrophic(values, images, classes):
 
     Args:
         values: As `accuracies` gives them.
-        images: How many the split has.
+        images: How many they are of.
         classes: Number of classes.
+
+    Returns:
+        How many epochs there were with it, or None.
     """
 
-    def has_fallen(count):
-        seen = values[:count]
+    def has_fallen(seen):
         best = max(seen)
         learned = best - 1.0 / classes > _ERRORS * _error(best, images)
         fell = seen[-1] < _CATASTROPHIC * best
         return learned and fell and gap(seen, images) > 0.0
 
-    earlier = any(has_fallen(count) for count in range(1, len(values)))
-    return bool(values) and has_fallen(len(values)) and not earlier
+    counts = range(1, len(values) + 1)
+    return next((n for n in counts if has_fallen(values[:n])), None)
 
 
 def gap(values, images):
@@ -70,39 +105,30 @@ def gap(values, images):
     return best - last if best - last > noise else 0.0
 
 
+def is_first_gap(values, images):
+    """Whether the last epoch has a `gap`, and none before it had."""
+    counts = range(1, len(values))
+    return gap(values, images) > 0.0 and not any(
+        gap(values[:n], images) for n in counts
+    )
+
+
+def sentence(name, values, images, last=""):
+    """What is said of a `gap`.
+
+    Args:
+        name: The accuracy that chooses the best epoch.
+        values, images: As of `gap`.
+        last: Words behind the number of the epoch.
+    """
+    kind = "Robust overfitting" if "robust" in name else "Overfitting"
+    return (
+        f"{kind}: epoch {len(values)}{last} is "
+        f"{100 * gap(values, images):.1f} points below the best, epoch "
+        f"{values.index(max(values)) + 1}, on the validation split."
+    )
+
+
 def _error(accuracy, images):
     """The standard error of an accuracy on so many images."""
     return (accuracy * (1.0 - accuracy) / images) ** 0.5
-
-
-class Overfitting(keras.callbacks.Callback):
-    """Says when accuracy collapses, and stops a run that gains no more.
-
-    Args:
-        checkpoints: The run's `Checkpoints`, which have the epoch's row.
-        patience: As of `is_stopped`.
-        images, classes: As of `is_catastrophic`.
-        say: Takes a sentence.
-    """
-
-    def __init__(self, checkpoints, patience, images, classes, say):
-        super().__init__()
-        self._checkpoints = checkpoints
-        self._images, self._classes = images, classes
-        self._patience = patience
-        self._say = say
-
-    def on_epoch_end(self, epoch, logs=None):
-        name = self.model.defense.selects_by
-        values = accuracies(self._checkpoints.rows, name)
-        if is_catastrophic(values, self._images, self._classes):
-            best = values.index(max(values))
-            self._say(
-                f"Catastrophic overfitting: {name.replace('_', ' ')} on the "
-                f"validation split fell to {100 * values[-1]:.1f} %, from "
-                f"{100 * values[best]:.1f} % in epoch {best + 1}, which is "
-                "kept as the best. More attack steps prevent it; so may more "
-                "noise of nfgsm, or a smaller learning rate."
-            )
-        if is_stopped(values, self._patience):
-            self.model.stop_training = True

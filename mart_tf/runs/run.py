@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from mart_tf import data
 from mart_tf import defenses
+from mart_tf import errors
 from mart_tf import files
 from mart_tf import screen
 from mart_tf.data import augmentation
@@ -144,7 +145,8 @@ def _continue(training, record, facts, console, steps, seen):
         instead = "Starting anew."
     for warning in warnings:
         screen.say(f"{warning} {instead}", on=console)
-    nothing_left = ending.nothing_left(config, model, saved, finished)
+    classes = facts["num_classes"]
+    nothing_left = ending.nothing_left(config, model, saved, classes, finished)
     if nothing_left:
         screen.say(f"{config.workdir} {nothing_left}", on=console)
         return
@@ -177,13 +179,15 @@ def _continue(training, record, facts, console, steps, seen):
     )
     with running:
         try:
-            fitting.fit(training, place, saved, seen, tell, console)
+            devices = together.strategy.num_replicas_in_sync
+            with errors.batch_that_fits(config.batch_size, devices):
+                fitting.fit(training, place, saved, seen, tell, console)
         except watch.Diverged as error:
             raise watch.Diverged(f"{error} {saved.describe()}") from error
     if not together.is_chief:
         # Which may still be writing the last epoch.
         return
-    for sentence in ending.sentences(config, model, saved):
+    for sentence in ending.sentences(config, model, saved, classes):
         screen.say(sentence, on=console)
 
 

@@ -72,6 +72,7 @@ def train_run(*, callbacks=(), allow_code=False, verbose=1, **settings):
     from mart_tf.runs import signals
 
     own = own_callbacks.listed(callbacks, "callbacks is")
+    environment.grow_gpu_memory()
     console = rich.console.Console(markup=False, quiet=not verbose)
     try:
         with environment.kept_float32():

@@ -6,6 +6,7 @@ import pathlib
 from mart_tf import files
 from mart_tf.runs import events
 from mart_tf.runs import history
+from mart_tf.runs import overfitting
 from mart_tf.runs import record
 
 
@@ -31,7 +32,9 @@ def lines(path):
     ]
     if starts:
         shown.append(("progress", _progress(now, holder is not None)))
-    shown += _accuracies(history.read(path))
+    rows = history.read(path)
+    shown += _accuracies(rows)
+    shown += _overfitting(config, rows)
     if skipped := sum(_skipped(happened)):
         shown.append(("skipped", f"{skipped} steps: not finite"))
     saves = [event for event in happened if event["event"] == "save"]
@@ -96,6 +99,20 @@ def _accuracies(rows):
             epoch = values["epoch"]
             shown.append((word, ", ".join([f"{epoch}: validation", *parts])))
     return shown
+
+
+def _overfitting(config, rows):
+    """What is lost since the best epoch, where robust accuracy chose it."""
+    values = overfitting.accuracies(rows, "val_robust_accuracy")
+    images = config.validation_images
+    if not (images and overfitting.gap(values, images)):
+        return []
+    best = values.index(max(values)) + 1
+    if max(row["epoch"] for row in rows if row.get("best") == "1") != str(best):
+        return []
+    name = "robust_accuracy"
+    said = overfitting.sentence(name, values, images, last=", the last,")
+    return [("overfitting", said)]
 
 
 def _skipped(happened):

@@ -20,7 +20,8 @@ class Trained:
         dataset: Whose images, or None.
         data_dir: Where its data lies, or None.
         validation_images: How many a run held out of its own data set.
-        class_names: A name for each class, where a run knows them, else None.
+        class_names: A name for each class, where the run or the model card of
+            an exported version tells them, else None.
         pixel_range: Least and greatest value of a pixel.
         norm: Of the threat model.
         epsilon: Its radius; None where nothing says one.
@@ -38,6 +39,33 @@ class Trained:
     epsilon: float | None
     output: str | pathlib.Path
     run: object = None
+
+    def check_classes(self, dataset):
+        """Refuses a data set whose labels stand for other classes.
+
+        Names that are the numbers 0, 1, 2 and so on say nothing of the others.
+
+        Args:
+            dataset: A `data.Dataset`. Another number of classes is let
+                through: who knows the network refuses it.
+
+        Raises:
+            ValueError: If the same names stand in another order, or others.
+        """
+        own, given = list(self.class_names or ()), list(dataset.class_names)
+        numbers = [str(number) for number in range(len(given))]
+        if len(own) != len(given) or own == given:
+            return
+        if sorted(own) != sorted(given) and numbers in (own, given):
+            return
+        names = zip(own, given, strict=True)
+        first = next(place for place, (a, b) in enumerate(names) if a != b)
+        raise ValueError(
+            f"The class {first} of {dataset.name} is {given[first]!r}, and of "
+            f"{self.path} {own[first]!r}; expected the same classes in the "
+            "same order: rename those of the data, or give the images as npz, "
+            "whose labels you number as the model's."
+        )
 
 
 def of_run(run, pixel_range, output):
@@ -85,7 +113,7 @@ def of_model(path, dataset, pixel_range, output):
         dataset=dataset,
         data_dir=None,
         validation_images=None,
-        class_names=None,
+        class_names=said and said.class_names,
         pixel_range=pixel_range,
         norm=norm,
         epsilon=epsilon,

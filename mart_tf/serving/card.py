@@ -66,10 +66,9 @@ def write(directory, card):
     Args:
         directory: The version's directory.
         card: What `describe` gives, `verification`, and as far as they are
-            known `training`, a flat dict, `evaluation`, a dict of
-            accuracies by attack and facts about how they were measured, and
-            `files`, what is known of each file of another format, by name,
-            with `accuracy` by attack.
+            known `training`, a flat dict, `evaluation`, what
+            `evaluation.exported.reported` gives, and `files`, what is known of
+            each file of another format, by name, with `accuracy` by attack.
     """
     extra = folder(directory)
     card = {"training": None, "evaluation": None, "files": {}, **card}
@@ -100,7 +99,7 @@ def _markdown(card):
         "",
         "## Training",
         "",
-        *(_table(card["training"]) or ["How it was trained is not known."]),
+        *(_facts(card["training"]) or ["How it was trained is not known."]),
         "",
         "## Signatures",
         "",
@@ -109,12 +108,12 @@ def _markdown(card):
         lines += [f"- `{name}`: {'; '.join(described)}"]
     tried = card["verification"]
     lines += ["", "## Verification", ""]
-    lines += _table(tried) or [
+    lines += _facts(tried) or [
         "This version was not run before it was written."
     ]
     if card["files"]:
         lines += ["", "## Files of other runtimes", "", *_files(card["files"])]
-    lines += ["", "## Made with", "", *_table(card["versions"])]
+    lines += ["", "## Made with", "", *_facts(card["versions"])]
     lines += [
         "",
         f"SHA-256 of `saved_model.pb`: {card['saved_model_sha256']}",
@@ -126,15 +125,19 @@ def _markdown(card):
 def _evaluation(evaluation):
     if not evaluation:
         return [_NOT_EVALUATED]
+    own = evaluation.get("least_distance", {})
+    labels = {name: each["label"] for name, each in own.items()}
+    labels["worst_case"] = "worst case"
     accuracies = {
-        name: f"{accuracy:.2%}"
+        labels.get(name, name): f"{accuracy:.2%}"
         for name, accuracy in evaluation["accuracy"].items()
     }
-    facts = {k: v for k, v in evaluation.items() if k != "accuracy"}
+    told = ("accuracy", "least_distance")
+    facts = {k: v for k, v in evaluation.items() if k not in told}
     return [
         *_table(accuracies, ("attack", "accuracy")),
         "",
-        *_table(facts),
+        *_facts(facts),
     ]
 
 
@@ -154,8 +157,18 @@ def _files(files):
             for key, value in facts.items()
             if key not in ("accuracy", "classifier_accuracy")
         }
-        lines += [f"`{name}`", "", *_table(others | accuracy), ""]
+        table = _table(_named(others) | accuracy)
+        lines += [f"`{name}`", "", *table, ""]
     return lines[:-1]
+
+
+def _facts(facts):
+    return _table(_named(facts or {}))
+
+
+def _named(facts):
+    """Facts by their names in words; names of attacks are what is called."""
+    return {name.replace("_", " "): value for name, value in facts.items()}
 
 
 def _table(facts, headings=("", "")):
@@ -165,7 +178,7 @@ def _table(facts, headings=("", "")):
     for name, value in facts.items():
         text = json.dumps(value) if isinstance(value, (list, dict)) else value
         text = str(text).replace("|", "\\|").replace("\n", " ")
-        lines.append(f"| {name.replace('_', ' ')} | {text} |")
+        lines.append(f"| {name} | {text} |")
     return lines
 
 

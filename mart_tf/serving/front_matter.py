@@ -58,16 +58,8 @@ def _result(card):
     """An entry of the Hub's model-index: each accuracy, a share of 1."""
     evaluation = card["evaluation"]
     name = _named(evaluation.get("dataset")) or "images"
-    threat = {
-        key: evaluation[key] for key in ("norm", "epsilon") if key in evaluation
-    }
     metrics = [
-        {
-            "type": "accuracy",
-            "value": accuracy,
-            "name": _called(attack),
-            **({} if attack == "natural" else {"args": threat}),
-        }
+        {"type": "accuracy", "value": accuracy, **_measured(attack, evaluation)}
         for attack, accuracy in evaluation["accuracy"].items()
     ]
     return {
@@ -81,9 +73,16 @@ def _result(card):
     }
 
 
-def _called(attack):
-    names = {
-        "natural": "natural accuracy",
-        "worst_case": "accuracy under all attacks at once",
+def _measured(attack, evaluation):
+    """The name of an accuracy, and the threat model that it is in."""
+    if attack == "natural":
+        return {"name": "natural accuracy"}
+    own = evaluation.get("least_distance", {}).get(attack)
+    if own is not None:
+        args = {key: own[key] for key in ("norm", "radius")}
+        return {"name": f"accuracy under {own['label']}", "args": args}
+    called = "all attacks at once" if attack == "worst_case" else attack
+    args = {
+        key: evaluation[key] for key in ("norm", "epsilon") if key in evaluation
     }
-    return names.get(attack, f"accuracy under {attack}")
+    return {"name": f"accuracy under {called}", "args": args}
