@@ -166,33 +166,13 @@ def evaluate_robustness(
                     threat,
                 ),
             )
-            results, outcomes, sweep = _results(
-                plan, corruptions or {}, measured
-            )
+            found = _results(plan, corruptions or {}, measured)
+        settings = {"seed": seed, "batch_size": width, "precision": "float32"}
         facts = facts or {}
-        made = report.Report(
-            **_facts(plan, facts, more, class_names),
-            threat=threat,
-            settings={
-                "seed": seed,
-                "batch_size": width,
-                "precision": "float32",
-            },
-            results=results,
-            samples=measured.samples,
-            labels=plan.labels,
-            sweep=sweep,
-            traces=tuple(measured.traces),
-            corruptions=corrupted.Corruptions(
-                facts.get("corruptions", {}).get("dataset"), outcomes
-            )
-            if outcomes
-            else None,
-            warnings=(
-                *doubtful,
-                *_unscored(measured.unscored),
-                *_warnings(results[0], plan),
-            ),
+        about = _facts(plan, facts, more, class_names)
+        set_name = facts.get("corruptions", {}).get("dataset")
+        made = _report(
+            plan, measured, found, doubtful, about, settings, set_name
         )
         if directory is not None:
             if save_adversarial:
@@ -252,6 +232,39 @@ def _results(plan, corruptions, measured):
             results.append(measured.attack(spec.text, attack))
     sweep = plan.sweep and measured.sweep(*plan.sweep)
     return tuple(results), outcomes, sweep
+
+
+def _report(plan, measured, found, doubtful, about, settings, set_name):
+    """The `Report` of what was measured.
+
+    Args:
+        plan: The `planning.Plan`.
+        measured: The `measuring.Measurement`.
+        found: What `_results` returned.
+        doubtful: Sentences on the model, said before.
+        about: What `_facts` returned.
+        settings: As of a `Report`.
+        set_name: That of the corrupted data set, or None.
+    """
+    results, outcomes, sweep = found
+    return report.Report(
+        **about,
+        threat=plan.threat,
+        settings=settings,
+        results=results,
+        samples=measured.samples,
+        labels=plan.labels,
+        sweep=sweep,
+        traces=tuple(measured.traces),
+        corruptions=corrupted.Corruptions(set_name, outcomes)
+        if outcomes
+        else None,
+        warnings=(
+            *doubtful,
+            *_unscored(measured.unscored),
+            *_warnings(results[0], plan),
+        ),
+    )
 
 
 def _corrupted(name, made, plan):
