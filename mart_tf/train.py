@@ -64,8 +64,8 @@ _STRINGS = {
     "batch; the moving ones stay as they are).",
     "schedule": "Learning rate over the epochs: constant, "
     "piecewise:at=75+90:factor=0.1 (epochs counted from 1), cosine, both "
-    f"with warmup_epochs=5 if asked for, or onecycle:peak=0.4; default: "
-    f"{_DATASET}.",
+    "with warmup_epochs=5 if asked for (cosine:warmup=0.025: a share of the "
+    f"run), or onecycle:peak=0.4; default: {_DATASET}.",
     "optimizer": "sgd (momentum 0.9), sgd:nesterov=true, adam or adamw, with "
     "options: sgd:momentum=0.95.",
     "update": f"How a step takes the gradient: {', '.join(training.UPDATES)}.",
@@ -113,8 +113,10 @@ _FLOATS = {
     "ema": "Decay of the moving average of the weights, at least 0 and less "
     "than 1, such as 0.995; validation, --checkpoint=best and last, evaluation "
     "and export then take the average; 0: none is kept.",
-    "ema_warmup_epochs": "Epochs in which the average is the weights "
-    "themselves, at least 0; after them its decay rises to --ema.",
+    "ema_warmup": "Share of the run in which the average is the weights "
+    "themselves, at least 0 and less than 1, such as 0.025; after it its decay "
+    "rises to --ema.",
+    "ema_warmup_epochs": "The same in epochs, at least 0.",
     "label_smoothing": "Share of its label, at least 0 and less than 1, that "
     "an example gives to all classes in the loss's cross-entropies.",
     "weight_decay": "Coupled L2 on every trainable variable, at least 0; "

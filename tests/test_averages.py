@@ -10,6 +10,7 @@ import tensorflow as tf
 
 import mart_tf
 from mart_tf.models import outputs
+from mart_tf.runs import config as run_config
 from mart_tf.runs import devices
 from mart_tf.training import averages
 
@@ -132,6 +133,31 @@ def test_is_of_the_weights_after_each_step(strategy, compiled):
     ):
         np.testing.assert_allclose(a, b, atol=0 if not compiled else 1e-6)
     assert not plain.averages.weights
+
+
+def test_a_runs_warm_up_is_of_its_epochs_or_a_share_of_it():
+    # Wang et al. (ICML 2023): 2.5 % of 39,200 steps.
+    share = run_config.Config(ema=0.995, ema_warmup=0.025, epochs=400)
+    assert share.ema_warmup_steps(98) == 980
+    epochs = run_config.Config(ema=0.995, ema_warmup_epochs=10, epochs=400)
+    assert epochs.ema_warmup_steps(98) == 980
+    assert run_config.Config(epochs=400).ema_warmup_steps(98) == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"ema_warmup": 0.1}, "is of an average of the weights, and none"),
+        ({"ema": 0.9, "ema_warmup": 1.0}, "expected less than 1, such as"),
+        (
+            {"ema": 0.9, "ema_warmup": 0.1, "ema_warmup_epochs": 2.0},
+            "ema_warmup_epochs=2 both set the warm-up of the average; give",
+        ),
+    ],
+)
+def test_refuses_a_warm_up(settings, message):
+    with pytest.raises(ValueError, match=message):
+        run_config.Config(**settings).resolved()
 
 
 def test_equals_kerass():

@@ -44,6 +44,7 @@ class TestNumbers:
         [
             "attack_step_size",
             "ema",
+            "ema_warmup",
             "ema_warmup_epochs",
             "epsilon",
             "epsilon_warmup_epochs",

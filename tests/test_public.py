@@ -20,7 +20,7 @@ PUBLIC = {
         create dlr fgsm input_gradient margin nearest_crossing objective pgd
         pgd_until_stationary resolve targeted_dlr""",
     "mart_tf.data": """AUGMENTATIONS Augmentation Crop Cutout DEFAULTS
-        Dataset Defaults Flip POOLS Pool SOURCES Source
+        Dataset Defaults Flip POOLS Pool RandAugment SOURCES Source
         arrays check check_apart check_fit check_pool defaults
         evaluation_batches load load_pool memory_split rows sample spread
         steps_per_epoch training_batches""",

@@ -153,18 +153,18 @@ EDM = CIFAR10 | {
     "pool_fraction": 0.7,
     "label_smoothing": 0.1,
     "attack_step_size": 2 / 255,
-    "random_start": "gaussian",
     "epochs": 400,
     "steps": 400 * math.ceil(50_000 / 512),
     "batch_size": 512,
     "optimizer": "sgd:nesterov=true",
     "learning_rate": 0.2,
-    # 0.025 of the steps.
-    "schedule": "cosine:warmup_epochs=10",
+    "schedule": "cosine:warmup=0.025",
     "weight_decay": 5e-4,
     "ema": 0.995,
-    "ema_warmup_epochs": 10.0,
+    "ema_warmup": 0.025,
 }
+# In training mode, without a change of the moving statistics.
+BATCH_STATISTICS = {"attack_batch_norm": "batch"}
 
 
 def on_subset(side, rest):
@@ -378,7 +378,8 @@ EXPECTED = {
             "update": "awp:gamma=0.01",
             # Of epochs counted from 0: the 101st and the 151st.
             "schedule": "piecewise:at=101+151",
-        },
+        }
+        | BATCH_STATISTICS,
         resnet18="standard",
     ),
     **rows(
@@ -389,8 +390,12 @@ EXPECTED = {
     ),
     **rows(
         "edm_wrn28",
-        EDM,
+        EDM | BATCH_STATISTICS,
         trades="trades:regularization=5",
+    ),
+    **rows(
+        "edm_wrn28",
+        EDM | {"random_start": "gaussian", "attack_batch_norm": "inference"},
         mart="mart:regularization=5",
     ),
     **rows(

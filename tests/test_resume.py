@@ -99,6 +99,13 @@ def test_a_cosine_run_does_not_grow():
         small_runs.train("run", epochs=3, schedule="cosine")
 
 
+def test_a_run_whose_average_warms_up_by_a_share_of_it_does_not_grow():
+    settings = {"ema": 0.9, "ema_warmup": 0.1}
+    small_runs.trained("run", epochs=2, **settings)
+    with pytest.raises(ValueError, match="--ema_warmup=0.1 is a share, now"):
+        small_runs.train("run", epochs=3, **settings)
+
+
 @pytest.mark.parametrize("content", [None, "epoch,loss\n", "\0"])
 def test_the_history_is_in_the_checkpoints(content):
     small_runs.trained("run", epochs=2)
@@ -167,9 +174,10 @@ WITHIN = [("on_train_batch_end", 13)]
     [
         ({}, PLACES),
         ({"defense": "mma", "schedule": "cosine:warmup_epochs=0.7"}, BOTH),
-        ({"strategy": "mirrored"}, WITHIN),
+        ({"strategy": "mirrored", "defense": "nfgsm"}, WITHIN),
         (
             {
+                "label_smoothing": 0.1,
                 "ema": 0.9,
                 "ema_warmup_epochs": 0.3,
                 "augment": "crop:padding=1,flip,cutout:size=3",
@@ -452,7 +460,7 @@ def test_a_run_of_the_version_whose_optimizer_kept_the_average():
     content = json.loads(file.read_text())
     # It had no checksum.
     del content["sha256"]
-    for name in ("update", "ema", "ema_warmup_epochs"):
+    for name in ("update", "ema", "ema_warmup", "ema_warmup_epochs"):
         del content["config"][name]
     content["config"]["optimizer"] += ":ema=0"
     file.write_text(json.dumps(content))

@@ -101,6 +101,20 @@ class TestCosine:
         )
         assert rates(copy(schedule), *steps) == rates(schedule, *steps)
 
+    def test_warms_up_by_a_share_of_the_run(self):
+        # 40 steps: 0.15 of them are 6, full at 6, the last step is 39.
+        schedule = schedules.create("cosine:warmup=0.15", 0.2, 10, 4)
+        np.testing.assert_allclose(
+            rates(schedule, 0, 3, 6, 17, 28, 39),
+            [0.0, 0.1, 0.2, 0.15, 0.05, 0.0],
+            atol=1e-8,
+        )
+        # Wang et al. (ICML 2023): 39,200 steps.
+        by_share = schedules.create("cosine:warmup=0.025", 0.2, 98, 400)
+        by_epochs = schedules.create("cosine:warmup_epochs=10", 0.2, 98, 400)
+        assert by_share.get_config() == by_epochs.get_config()
+        assert by_share.warmup_steps == 980
+
     def test_is_the_formula_at_every_step(self):
         schedule = schedules.cosine(0.3, 7, 4, 1.0, 0.05)
         for step in range(28):
@@ -125,6 +139,12 @@ class TestCosine:
                 "cosine:warmup_epochs=6",
                 "warmup_epochs=6; expected at least 0 and fewer than 6 epochs, "
                 "those of the run",
+            ),
+            ("cosine:warmup=1", "warmup=1; expected a share of the run, at"),
+            ("cosine:warmup=-0.1", "warmup=-0.1; expected a share"),
+            (
+                "cosine:warmup=0.1:warmup_epochs=1",
+                "has warmup=0.1, a share of the run, and warmup_epochs=1; give",
             ),
             ("cosine:at=3", "has no option 'at'"),
             ("cosine:epochs=3", "has no option 'epochs'"),

@@ -386,6 +386,7 @@ def test_a_default_run_records_what_every_default_stood_for():
         "optimizer": "sgd:momentum=0.9:nesterov=false",
         "update": "plain",
         "ema": 0.0,
+        "ema_warmup": 0.0,
         "ema_warmup_epochs": 0.0,
         "schedule": "piecewise:at=21+27:factor=0.1:warmup_epochs=0",
         "validation_images": 144,

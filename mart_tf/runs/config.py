@@ -1,6 +1,7 @@
 """A run's configuration: plain values, checked without TensorFlow."""
 
 import dataclasses
+import math
 import re
 
 from mart_tf import bounds
@@ -42,6 +43,7 @@ LIMITS = {
     "batch_size": bounds.COUNT,
     "early_stopping_patience": bounds.Whole(0, bounds.COUNT.greatest),
     "ema": bounds.SHARE,
+    "ema_warmup": bounds.SHARE,
     "ema_warmup_epochs": bounds.Real(0.0, bounds.COUNT.greatest),
     "epochs": bounds.COUNT,
     "epsilon_warmup_epochs": bounds.Real(0.0, bounds.COUNT.greatest),
@@ -96,6 +98,7 @@ class Config:
     weight_decay: float | None = None
     label_smoothing: float = 0.0
     ema: float = 0.0
+    ema_warmup: float = 0.0
     ema_warmup_epochs: float = 0.0
     precision: str = "auto"
     strategy: str = "auto"
@@ -126,6 +129,16 @@ class Config:
         filled = self.filled()
         filled._check()
         return filled
+
+    def ema_warmup_steps(self, steps):
+        """The steps in which the average is the weights themselves.
+
+        Args:
+            steps: Training steps in an epoch.
+        """
+        if self.ema_warmup:
+            return round(self.ema_warmup * self.epochs * steps)
+        return math.ceil(self.ema_warmup_epochs * steps)
 
     def interval(self):
         """Seconds and steps between two checkpoints, one of them None.
@@ -255,16 +268,27 @@ class Config:
         )
         for name in LIMITS:
             self._check_number(name)
-        for name, example in [("ema", "0.995"), ("label_smoothing", "0.1")]:
+        for name, example in [
+            ("ema", "0.995"),
+            ("ema_warmup", "0.025"),
+            ("label_smoothing", "0.1"),
+        ]:
             if getattr(self, name) >= 1.0:
                 raise ValueError(
                     f"--{name} is {getattr(self, name):g}; expected less than "
                     f"1, such as {example}."
                 )
-        if self.ema_warmup_epochs and not self.ema:
+        for name in ("ema_warmup", "ema_warmup_epochs"):
+            if getattr(self, name) and not self.ema:
+                raise ValueError(
+                    f"--{name}={getattr(self, name):g} is of an average of the "
+                    "weights, and none is kept; give --ema too."
+                )
+        if self.ema_warmup and self.ema_warmup_epochs:
             raise ValueError(
-                f"--ema_warmup_epochs={self.ema_warmup_epochs:g} is of an "
-                "average of the weights, and none is kept; give --ema too."
+                f"--ema_warmup={self.ema_warmup:g}, a share of the run, and "
+                f"--ema_warmup_epochs={self.ema_warmup_epochs:g} both set the "
+                "warm-up of the average; give one."
             )
         if self.early_stopping_patience and self.validation_images == 0:
             raise ValueError(

@@ -125,9 +125,12 @@ def _decay(config):
 def _average_line(config):
     if not config.ema:
         return "none of the weights is kept"
+    after = f"{config.ema_warmup_epochs:g} epochs"
+    if config.ema_warmup:
+        after = f"{config.ema_warmup:g} of the run"
     return (
-        f"of the weights, decay {config.ema:g} after "
-        f"{config.ema_warmup_epochs:g} epochs; it is what is validated"
+        f"of the weights, decay {config.ema:g} after {after}; it is what is "
+        "validated"
     )
 
 

@@ -266,7 +266,7 @@ def compiled_model(config, dataset, pool, steps, policy):
         weight_decay=config.weight_decay or 0.0,
         label_smoothing=config.label_smoothing,
         ema=config.ema,
-        ema_warmup_steps=math.ceil(config.ema_warmup_epochs * steps),
+        ema_warmup_steps=config.ema_warmup_steps(steps),
         max_skipped_steps=config.max_skipped_steps,
         outputs=config.outputs,
         seed=config.seed,

@@ -173,6 +173,12 @@ def _objection(path, config, earlier):
             f"{name} ends there, now --epochs={config.epochs}; give the "
             "same, or another --workdir."
         )
+    if config.ema_warmup and config.epochs != earlier.epochs:
+        return (
+            f"{path} holds a run of {earlier.epochs} epochs, of which "
+            f"--ema_warmup={config.ema_warmup:g} is a share, now --epochs="
+            f"{config.epochs}; give the same, or another --workdir."
+        )
     if config.epochs < earlier.epochs:
         return (
             f"{path} holds a run of {earlier.epochs} epochs, now "

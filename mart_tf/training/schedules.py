@@ -72,6 +72,7 @@ def cosine(
     epochs,
     warmup_epochs: float = 0.0,
     final: float = 0.0,
+    warmup: float = 0.0,
 ):
     """Half a cosine, step by step (Loshchilov and Hutter, ICLR 2017).
 
@@ -90,21 +91,37 @@ def cosine(
         warmup_epochs: Epochs of linear warm-up, at least 0, fewer than those
             of the run.
         final: The last step's rate as a share of r, in [0, 1].
+        warmup: Share of the run's steps that is linear warm-up, at least 0
+            and below 1, in the place of `warmup_epochs`.
 
     Returns:
         A `keras.optimizers.schedules.CosineDecay`.
 
     Raises:
-        ValueError: If the warm-up is negative or too long, or `final` lies
-            outside [0, 1].
+        ValueError: If the warm-up is negative, too long or given twice, or
+            `final` lies outside [0, 1].
     """
+    if not 0.0 <= warmup < 1.0:
+        raise ValueError(
+            f"The schedule cosine has warmup={warmup:g}; expected a share of "
+            "the run, at least 0 and below 1."
+        )
+    if warmup and warmup_epochs:
+        raise ValueError(
+            f"The schedule cosine has warmup={warmup:g}, a share of the run, "
+            f"and warmup_epochs={warmup_epochs:g}; give one."
+        )
     if not 0.0 <= final <= 1.0:
         raise ValueError(
             f"The schedule cosine has final={final:g}; expected a share of "
             "the learning rate in [0, 1]."
         )
     warmup_steps = _warmup_steps(
-        "cosine", warmup_epochs, steps_per_epoch, epochs, "those of the run"
+        "cosine",
+        warmup_epochs or warmup * epochs,
+        steps_per_epoch,
+        epochs,
+        "those of the run",
     )
     decay_steps = epochs * steps_per_epoch - 1 - warmup_steps
     return keras.optimizers.schedules.CosineDecay(
