@@ -337,7 +337,8 @@ def _short(value):
 
 
 def _print_row(part, what, result):
-    print(f"{part:6} {what:58} {result}", flush=True)
+    # Whole, whatever other threads print.
+    print(f"{part:6} {what:58} {result}\n", end="", flush=True)
 
 
 def _keep(job, result):
