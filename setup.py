@@ -39,6 +39,11 @@ DOCS = [
 LITERT = ["ai-edge-litert>=2.1,<3"]
 ONNX = ["onnx>=1.20,<2", "onnxruntime>=1.23,<2", "tf2onnx>=1.17,<1.18"]
 TENSORBOARD = ["tensorboard>=2.20,<3"]
+# What benchmarks compare with, as it was tried.
+BENCHMARKS = [
+    "adversarial-robustness-toolbox>=1.20.1,<2",
+    "torch>=2.14.1,<3",
+]
 # For examples/trackers.py, as they were tested; MLflow's own database with it.
 MLFLOW = ["alembic>=1.20,<2", "mlflow-skinny>=3.17,<4", "sqlalchemy>=2.1,<3"]
 WANDB = ["wandb>=0.31,<1"]
@@ -99,6 +104,7 @@ setuptools.setup(
         "tensorflow-datasets>=4.9.10,<5",
     ],
     extras_require={
+        "benchmarks": BENCHMARKS,
         "docs": DOCS,
         "gpu": ["tensorflow[and-cuda]" + TENSORFLOW],
         "litert": LITERT,

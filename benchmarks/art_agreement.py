@@ -1,6 +1,6 @@
 """Our PGD, APGD and Square against those of ART: accuracy, and time.
 
-    pip install adversarial-robustness-toolbox==1.20.1
+    pip install -e .[benchmarks]
     python benchmarks/art_agreement.py --workdir=runs/mnist --data_dir=DIR
 
 ART (the Adversarial Robustness Toolbox) is an independent implementation that

@@ -17,9 +17,10 @@ def mart_passes(attack_steps):
     return 2 * attack_steps + 2 * 3
 
 
-def matrix_product_peak(dtype):
+def matrix_product_peak(dtype, size=None):
     """FLOP/s of a large matrix product, the best of several."""
-    size = 8192 if tf.config.list_physical_devices("GPU") else 2048
+    if size is None:
+        size = 8192 if tf.config.list_physical_devices("GPU") else 2048
     a = tf.cast(tf.random.normal([size, size]), dtype)
     product = tf.function(lambda x: tf.reduce_sum(x @ x))
     best = float("inf")

@@ -1,6 +1,6 @@
 """The MART step beside PyTorch's, in alternating rounds.
 
-    pip install torch
+    pip install -e .[benchmarks]
     python benchmarks/versus_pytorch.py
     python benchmarks/versus_pytorch.py --torch_python=OTHER/bin/python
 

@@ -1,6 +1,6 @@
 """Standard adversarial training: ours, CleverHans's PGD in a loop, and ART's.
 
-    pip install adversarial-robustness-toolbox==1.20.1
+    pip install -e .[benchmarks]
     python benchmarks/versus_tensorflow.py
 
 Three ways to train the same Keras network on the adversarial examples of

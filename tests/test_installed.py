@@ -137,6 +137,7 @@ class TestTheWheel:
         assert set(said["Requires-Python"].split(",")) == {">=3.11", "<3.14"}
         extras = set(said.get_all("Provides-Extra"))
         assert extras == {
+            "benchmarks",
             "docs",
             "gpu",
             "litert",

@@ -14,7 +14,6 @@ from concurrent import futures
 import contextlib
 import dataclasses
 import functools
-import itertools
 import math
 import queue
 
@@ -82,9 +81,7 @@ class Engine:
             # The batch of one core: the static shape of every pass.
             self.share = -(-batch_size // self.cores)
         self._free = queue.SimpleQueue()
-        for _, device in zip(
-            range(self.cores), itertools.cycle(self._classify), strict=False
-        ):
+        for device in devices or [None] * self.cores:
             self._free.put(device)
         self._looks = {}
         self._steps = {}
