@@ -123,6 +123,9 @@ OPTIONS = {
     # Pixels: around an image, and of a side.
     "padding": Whole(1, 4096),
     "size": Whole(1, 4096),
+    # Of RandAugment.
+    "magnitude": Real(0.0, 10.0),
+    "operations": Whole(1, 100),
     # Of defenses.
     "c_max": AT_LEAST_ZERO,
     "control_epochs": COUNT,
@@ -140,6 +143,7 @@ OPTIONS = {
     "factor": ABOVE_ZERO,
     "final": SHARE,
     "peak": SHARE,
+    "warmup": SHARE,
     "warmup_epochs": AT_LEAST_ZERO,
 }
 

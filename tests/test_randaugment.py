@@ -181,8 +181,8 @@ def test_specs_say_all_their_options():
 @pytest.mark.parametrize(
     ("augment", "message"),
     [
-        ("randaugment:magnitude=11", "magnitude=11.0; expected a number from"),
-        ("randaugment:operations=0", "operations=0; expected a whole"),
+        ("randaugment:magnitude=11", "magnitude is 11; expected a number from"),
+        ("randaugment:operations=0", "operations is 0; expected a whole n"),
         ("keras.layers:RandAugment", "RandAugment does not take the seed that"),
         ("keras.layers:MixUp", "MixUp mixes the labels of images too"),
         (
