@@ -141,7 +141,7 @@ class TestCosine:
                 "those of the run",
             ),
             ("cosine:warmup=1", "warmup=1; expected a share of the run, at"),
-            ("cosine:warmup=-0.1", "warmup is -0.1; expected a number from 0 to 1"),
+            ("cosine:warmup=-0.1", "warmup is -0.1; expected a number from"),
             (
                 "cosine:warmup=0.1:warmup_epochs=1",
                 "has warmup=0.1, a share of the run, and warmup_epochs=1; give",
