@@ -379,7 +379,7 @@ class TestDefense:
             ("", "names no file; expected subset:file=PATH"),
             (":treatment=fgms", "did you mean 'fgsm'"),
             (":file=FILE:regularization=2", "no divergence to weigh"),
-            (":file=FILE:treatment=kl:regularization=-1", "of at least 0"),
+            (":file=FILE:treatment=kl:regularization=-1", "regularization is -1; expected a numb"),
         ],
     )
     def test_refuses_options(self, file, options, sentence):
