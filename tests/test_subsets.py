@@ -379,7 +379,10 @@ class TestDefense:
             ("", "names no file; expected subset:file=PATH"),
             (":treatment=fgms", "did you mean 'fgsm'"),
             (":file=FILE:regularization=2", "no divergence to weigh"),
-            (":file=FILE:treatment=kl:regularization=-1", "regularization is -1; expected a numb"),
+            (
+                ":file=FILE:treatment=kl:regularization=-1",
+                "is -1; expected a number",
+            ),
         ],
     )
     def test_refuses_options(self, file, options, sentence):
