@@ -135,6 +135,22 @@ def test_robust_overfitting_is_shown(run, images, best, values, said):
     )
 
 
+def test_it_is_shown_of_more_than_nine_epochs(run):
+    config = run_config.Config(workdir=str(run), validation_images=1000)
+    record.write(config.resolved(), FACTS)
+    values = [0.3 + 0.01 * place for place in range(10)] + [0.2]
+    rows = [
+        {
+            "epoch": str(place),
+            "val_robust_accuracy": str(value),
+            "best": str(int(place <= 10)),
+        }
+        for place, value in enumerate(values, 1)
+    ]
+    history.write(run, rows)
+    assert "below the best, epoch 10" in shown(run)["overfitting"]
+
+
 def test_the_program_shows_it_without_tensorflow(run):
     done = programs.run("train", f"--status={run}", tensorflow=False)
     assert done.returncode == 0, done.stderr

@@ -107,8 +107,8 @@ def _overfitting(config, rows):
     images = config.validation_images
     if not (images and overfitting.gap(values, images)):
         return []
-    best = values.index(max(values)) + 1
-    if max(row["epoch"] for row in rows if row.get("best") == "1") != str(best):
+    chosen = max(int(row["epoch"]) for row in rows if row.get("best") == "1")
+    if chosen != values.index(max(values)) + 1:
         return []
     name = "robust_accuracy"
     said = overfitting.sentence(name, values, images, last=", the last,")
