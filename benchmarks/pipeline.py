@@ -4,11 +4,11 @@
     python benchmarks/pipeline.py --data_dir=DIR
 
 50,000 images of 32x32x3 in memory, as they are and augmented (padded, cropped,
-flipped), and mixed with a pool; with --data_dir CIFAR-10 of TFDS too, decoded
-from its shards as it is read. Each is read for --seconds after the first
-batches, in alternating rounds; medians, and the longest time that a pipeline
-took to end when it was no more wanted. Memory is what the process grew by, and
-the images themselves are 147 MiB of it.
+flipped; by randaugment; by a layer of Keras), and mixed with a pool; with
+--data_dir CIFAR-10 of TFDS too, decoded from its shards as it is read. Each is
+read for --seconds after the first batches, in alternating rounds; medians, and
+the longest time that a pipeline took to end when it was no more wanted. Memory
+is the most of the whole process, 147 MiB of it the images.
 """
 
 import functools
@@ -55,6 +55,14 @@ def main(_):
         "with a pool": functools.partial(
             _batches, in_memory, augment="crop,flip", pool=pool
         ),
+        "randaugment": functools.partial(
+            _batches, in_memory, augment="randaugment"
+        ),
+        "a Keras layer": functools.partial(
+            _batches,
+            in_memory,
+            augment="keras.layers:RandomRotation:factor=0.1",
+        ),
     }
     if _DATA_DIR.value is not None:
         streamed = data.load(
@@ -68,12 +76,12 @@ def main(_):
         for name, batches in cases.items():
             found[name].append(_measured(batches()))
     print(
-        f"{'':12} {'images/s':>10} {'end, s':>8}   batches of "
+        f"{'':13} {'images/s':>10} {'end, s':>8}   batches of "
         f"{_BATCH_SIZE.value}"
     )
     for name, measured in found.items():
         rates, ends = zip(*measured, strict=True)
-        print(f"{name:12} {statistics.median(rates):10,.0f} {max(ends):8.2f}")
+        print(f"{name:13} {statistics.median(rates):10,.0f} {max(ends):8.2f}")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"most memory of the process: {peak:,.0f} MiB")
 

@@ -2,6 +2,8 @@
 
 import contextlib
 
+_NOT_ENOUGH = "There is not enough memory for this; "
+
 
 def first_line(error):
     """What it says first, at most 200 characters, without a full stop."""
@@ -41,9 +43,6 @@ def not_enough_memory(error):
         if note.startswith(_NOT_ENOUGH):
             return note
     return _not_enough("a smaller --batch_size, ")
-
-
-_NOT_ENOUGH = "There is not enough memory for this; "
 
 
 def _not_enough(batch):
