@@ -206,20 +206,22 @@ def _average():
 def _tricks():
     """The same run with one thing more; with the average it is above."""
     tricks = {
-        "awp": "--update=awp:gamma=0.005",
-        "smoothing": "--label_smoothing=0.1",
-        "regularization": "--defense=mart:regularization=8",
-        "epsilon": "--epsilon=0.35",
+        "awp": ("--update=awp:gamma=0.005",),
+        "smoothing": ("--label_smoothing=0.1",),
+        "regularization": ("--defense=mart:regularization=8",),
+        "epsilon": ("--epsilon=0.35",),
+        "onecycle": ("--schedule=onecycle", "--learning_rate=0.05"),
+        "cosine": ("--schedule=cosine:warmup=0.1", "--learning_rate=0.03"),
     }
-    for name, flag in tricks.items():
+    for name, flags in tricks.items():
         yield Run(
             f"mnist_mart_{name}_0",
             ("tricks",),
-            f"`{flag}`",
+            f"`{' '.join(flags)}`",
             "mnist_mart",
             0,
             27,
-            (flag,),
+            flags,
             ("validation",),
         )
 

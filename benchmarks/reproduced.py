@@ -137,8 +137,8 @@ def tricks(records):
         if "tricks" in run.parts:
             found = _mean(records, [run], "validation")
             measured += bool(found)
-            flags = f"`{' '.join(run.flags)}`" if run.flags else "nothing"
-            rows.append([flags, *_strong(found)])
+            name = f"`{' '.join(run.flags)}`" if run.flags else "nothing"
+            rows.append([name, *_strong(found)])
     if not measured:
         return _not_run("tricks")
     return pages.table("with|natural|PGD-20|AutoAttack", rows)
