@@ -25,13 +25,15 @@ def filled(text, found, page):
     return text
 
 
-def table(head, rows):
+def table(head, rows, texts=1):
     """A markdown table, its numbers to the right.
 
     Args:
         head: The names of its columns, with | between them.
         rows: Lists of texts.
+        texts: How many of its first columns are no numbers.
     """
     head = head.split("|")
-    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    sides = ["---"] * texts + ["---:"] * (len(head) - texts)
+    lines = [head, sides, *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

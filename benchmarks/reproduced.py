@@ -144,6 +144,33 @@ def tricks(records):
     return pages.table("with|natural|PGD-20|AutoAttack", rows)
 
 
+def best(records):
+    """The strongest recipe for MNIST, on a part of the test images and all."""
+    runs = _by_row("best")[""]
+    rows = []
+    for images, measure in (
+        ("the first 1,000", "strong"),
+        ("all 10,000", "strong, all"),
+    ):
+        seeds = sum(measure in _measures(records, run) for run in runs)
+        if seeds:
+            cells = _strong(_mean(records, runs, measure))
+            rows.append([images, *cells, f"{seeds}"])
+    if not rows:
+        return _not_run("best")
+    return pages.table("test images|natural|PGD-20|AutoAttack|seeds", rows)
+
+
+def beyond(records):
+    """Recipes of newer publications: AutoAttack as published, and ours."""
+    rows = []
+    for recipe, (what, published) in paper.BEYOND.items():
+        runs = [run for run in paper.runs() if run.recipe == recipe]
+        ours = _mean(records, runs, "strong").get("autoattack", _NONE)
+        rows.append([f"`{recipe}.cfg`", what, published, ours])
+    return pages.table("recipe|what it is|published|ours", rows, texts=2)
+
+
 def trend(records, part):
     """Rows of a figure or of table 5: accuracy at the best and last epoch."""
     runs = [run for run in paper.runs() if part in run.parts]
@@ -246,10 +273,12 @@ def blocks(records):
             "table3": table_3(records),
             "average": average(records),
             "tricks": tricks(records),
+            "best": best(records),
             **{part: trend(records, part) for part in trends},
             "small": small(records),
         },
         "README.md": {"mnist": table_2(records, short=True)},
+        "flags/README.md": {"beyond": beyond(records)},
     }
 
 

@@ -273,6 +273,40 @@ def test_parts_of_autoattack_stand_one_after_the_other(made):
     assert len(lines) == 5
 
 
+def test_the_best_recipe_has_a_row_for_some_images_and_one_for_all(
+    made, tmp_path
+):
+    reproduced = importlib.import_module("reproduced")
+    text = reproduced.best(made)
+    assert text.startswith("Not run yet: `--part=best`, about ")
+    for run in paper_runs():
+        if run.name in ("mnist_best_0", "mnist_best_1"):
+            write_strong(tmp_path, run, 94.0 + run.seed)
+    # Only the first seed is attacked on all images; 94.5 and the root of 0.5.
+    assert reproduced.best(made).splitlines()[2:] == [
+        "| the first 1,000 | 80.00 ± 0.00 | 95.00 ± 0.00 | 94.50 ± 0.71 | 2 |",
+        "| all 10,000 | 80.00 | 95.00 | 94.00 | 1 |",
+    ]
+
+
+def write_strong(folder, run, autoattack):
+    """A record with these accuracies in all measures of a run."""
+    paper = importlib.import_module("paper")
+    strong = {"natural": 80.0, "pgd:steps=20": 95.0, "autoattack": autoattack}
+    content = record({}) | {"best": 11, "minutes": 95.4}
+    content |= importlib.import_module("records")._told(run)
+    content["measures"] = {
+        name: {
+            "images": 1000,
+            "accuracy": strong,
+            "parts": {},
+            "flags": list(paper.MEASURES[name]),
+        }
+        for name in run.measures
+    }
+    (folder / f"{run.name}.json").write_text(json.dumps(content))
+
+
 def test_figures_are_columns_by_epoch(made):
     reproduced = importlib.import_module("reproduced")
     text = reproduced.curves(made, "figure1")
@@ -301,27 +335,15 @@ def test_a_header_says_what_was_measured(made, tmp_path, monkeypatch):
     )
     # The small network has no FGSM and no CW.
     run = next(run for run in runs if run.name == "cifar10_small_mart_0")
-    strong = {"natural": 80.0, "pgd:steps=20": 50.0, "autoattack": 45.0}
-    content = record({}) | {"best": 11, "minutes": 95.4}
-    content |= importlib.import_module("records")._told(run)
-    content["measures"] = {
-        name: {
-            "images": 1000,
-            "accuracy": strong,
-            "parts": {},
-            "flags": list(reproduced.paper.MEASURES[name]),
-        }
-        for name in run.measures
-    }
-    (tmp_path / f"{run.name}.json").write_text(json.dumps(content))
+    write_strong(tmp_path, run, 45.0)
     assert reproduced.measured(made, run.recipe) == (
-        "natural 80.00, PGD-20 50.00 (1,000 test images, best of 18 epochs, "
+        "natural 80.00, PGD-20 95.00 (1,000 test images, best of 18 epochs, "
         "one seed, mixed_bfloat16, version 0.1.0); AutoAttack 45.00 on the "
         "first 1,000."
     )
     row = reproduced.small(made).splitlines()[2]
     assert row == (
-        "| MART | 80.00 | 50.00 | 45.00 | 80.00 | 50.00 | 45.00 | 11 of 18 "
+        "| MART | 80.00 | 95.00 | 45.00 | 80.00 | 95.00 | 45.00 | 11 of 18 "
         "| 95 |"
     )
     file = tmp_path / "some.cfg"
