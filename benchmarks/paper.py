@@ -230,6 +230,7 @@ def _tricks():
         "regularization": ("--defense=mart:regularization=8",),
         "epsilon": ("--epsilon=0.35",),
         "onecycle": ("--schedule=onecycle", "--learning_rate=0.05"),
+        "faster": ("--schedule=onecycle", "--learning_rate=0.1"),
         "cosine": ("--schedule=cosine:warmup=0.1", "--learning_rate=0.03"),
     }
     for name, flags in tricks.items():
