@@ -19,11 +19,14 @@ class Watched(NamedTuple):
 
     Attributes:
         column: Of `metrics.csv`.
-        images: How many it is of.
+        other: The column that falls with it where training diverges, and
+            stays where only robustness is lost.
+        images: How many the first is of.
         where: Which these are, in words.
     """
 
     column: str
+    other: str
     images: int
     where: str
 
@@ -36,9 +39,13 @@ def watched(config, name):
         name: The accuracy that its defense selects by.
     """
     if config.validation_images:
-        column, where = f"val_{name}", "the validation split"
-        return Watched(column, config.validation_images, where)
-    return Watched(OF_BATCH, config.batch_size, "the first batch of training")
+        column, other = f"val_{name}", "val_natural_accuracy"
+        images, where = config.validation_images, "the validation split"
+    else:
+        # Under the attack of training.
+        column, other = OF_BATCH, name
+        images, where = config.batch_size, "the first batch of training"
+    return Watched(column, other, images, where)
 
 
 def accuracies(rows, name):
@@ -69,6 +76,7 @@ def collapse(values, images, classes):
     In training with one step of attack the network learns to withstand that
     step and nothing else, from one epoch to the next (Wong, Rice and Kolter,
     ICLR 2020). A network that has learned nothing yet has nothing to lose.
+    Where the `Watched.other` accuracy falls so too, training has diverged.
 
     Args:
         values: As `accuracies` gives them.

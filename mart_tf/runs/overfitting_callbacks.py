@@ -51,7 +51,11 @@ class Overfitting(keras.callbacks.Callback):
         values = overfitting.accuracies(rows, watched.column)
         fell = overfitting.collapse(values, watched.images, self._classes)
         if fell is not None and fell == len(values):
-            self._say(_collapsed(name, values, watched, config))
+            other = overfitting.accuracies(rows, watched.other)
+            diverged = fell == overfitting.collapse(
+                other, watched.images, self._classes
+            )
+            self._say(_collapsed(name, values, watched, config, diverged))
         elif config.validation_images and overfitting.is_first_gap(
             values, watched.images
         ):
@@ -64,8 +68,22 @@ class Overfitting(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
-def _collapsed(name, values, watched, config):
+def _collapsed(name, values, watched, config, diverged):
     """What is said of a collapse in the epoch that just ended."""
+    kind = "Catastrophic overfitting"
+    cure = (
+        "More attack steps prevent it; so may more noise of nfgsm, or a "
+        "smaller learning rate."
+    )
+    if diverged:
+        kind = "Training diverged"
+        other = "Natural accuracy"
+        if not config.validation_images:
+            other = "Accuracy in training"
+        cure = (
+            f"{other} fell with it. A smaller learning rate prevents that; so "
+            "may a longer warm-up."
+        )
     best = values.index(max(values))
     kept = ", which is kept as the best"
     if not config.validation_images:
@@ -74,9 +92,7 @@ def _collapsed(name, values, watched, config):
     if not config.stop_on_collapse:
         further = " The run goes on; --stop_on_collapse would end it here."
     return (
-        f"Catastrophic overfitting: {name.replace('_', ' ')} on "
-        f"{watched.where} fell to {100 * values[-1]:.1f} %, from "
-        f"{100 * values[best]:.1f} % in epoch {best + 1}{kept}. More attack "
-        "steps prevent it; so may more noise of nfgsm, or a smaller learning "
-        f"rate.{further}"
+        f"{kind}: {name.replace('_', ' ')} on {watched.where} fell to "
+        f"{100 * values[-1]:.1f} %, from {100 * values[best]:.1f} % in epoch "
+        f"{best + 1}{kept}. {cure}{further}"
     )
