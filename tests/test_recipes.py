@@ -435,7 +435,7 @@ EXPECTED |= rows(
 EXPECTED |= rows(
     "mnist",
     MNIST
-    | {"epochs": 36, "learning_rate": 0.05, "schedule": "onecycle:peak=0.4"},
+    | {"epochs": 36, "learning_rate": 0.05, "schedule": "onecycle:peak=0.1"},
     best="mart:regularization=5",
 )
 
