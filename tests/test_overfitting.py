@@ -132,9 +132,8 @@ def test_where_natural_accuracy_falls_too_training_has_diverged():
     assert said == (
         "Training diverged: robust accuracy on the validation split fell to "
         "10.2 %, from 33.8 % in epoch 1, which is kept as the best. Natural "
-        "accuracy fell with it. A smaller learning rate prevents that; so may "
-        "a longer warm-up. The run goes on; --stop_on_collapse would end it "
-        "here."
+        "accuracy fell with it. A smaller learning rate prevents it; so may a "
+        "longer warm-up. The run goes on; --stop_on_collapse would end it here."
     )
     [said], _ = told({}, 0.4, 0.1, natural=(0.7, 0.75))
     assert said.startswith("Catastrophic overfitting: robust accuracy")

@@ -77,13 +77,13 @@ def _collapsed(name, values, watched, config, diverged):
     )
     if diverged:
         kind = "Training diverged"
-        other = "Natural accuracy"
-        if not config.validation_images:
+        cure = "A smaller learning rate prevents it; so may a longer warm-up."
+        # Natural training has no other accuracy that could fall with its own.
+        if watched.column != watched.other:
             other = "Accuracy in training"
-        cure = (
-            f"{other} fell with it. A smaller learning rate prevents that; so "
-            "may a longer warm-up."
-        )
+            if config.validation_images:
+                other = "Natural accuracy"
+            cure = f"{other} fell with it. {cure}"
     best = values.index(max(values))
     kept = ", which is kept as the best"
     if not config.validation_images:
