@@ -252,7 +252,7 @@ def _best():
         yield Run(
             f"mnist_best_{seed}",
             ("best",),
-            "",
+            "MART",
             "mnist_best",
             seed,
             90 + (220 if seed == 0 else 20),
