@@ -164,6 +164,18 @@ def expected(recipe):
     return recipes.numbers(recipes.header(recipe, "Paper"))
 
 
+def said(recipe):
+    """What the paper says of a recipe's run, without a full stop.
+
+    Empty for a recipe that is none of the paper's.
+    """
+    text = recipes.header(recipe, "Paper", missing="")
+    nothing = "no numbers in the text"
+    for beginning in (f"{nothing}; ", f"{nothing} but "):
+        text = text.removeprefix(beginning)
+    return text.removesuffix(".")
+
+
 def expected_black_box():
     """Table 3: FGSM, PGD-10, PGD-20 and CW by defense, in percent."""
     text = recipes.header("table3_mnist_surrogate", "Paper")

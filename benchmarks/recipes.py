@@ -39,9 +39,18 @@ def flags(name):
     return [line for line in told if not line.startswith("--workdir=")]
 
 
-def header(name, field):
-    """The text of a field of a recipe's header: Paper, Cost or Measured."""
-    return " ".join(_field(_file(name).read_text(encoding="utf-8"), field)[1])
+def header(name, field, missing=None):
+    """The text of a field of a recipe's header: Paper, Cost or Measured.
+
+    Args:
+        name: Of the recipe.
+        field: The field's name.
+        missing: Returned where the header has no such field, if it is given.
+    """
+    text = _file(name).read_text(encoding="utf-8")
+    if missing is not None and f"\n# {field}: " not in text:
+        return missing
+    return " ".join(_field(text, field)[1])
 
 
 def numbers(text):

@@ -15,6 +15,7 @@ import paper
 
 import mart_tf
 from mart_tf import files
+from mart_tf.labeling import subsets
 
 
 class Records:
@@ -77,6 +78,18 @@ class Records:
             },
         }
         self._write(run, record)
+
+    def add_subsets(self, run, folder):
+        """Records how many examples mart-label chose, if it has not been."""
+        record = self.read(run)
+        wrong = subsets.read(folder / subsets.WRONG)
+        found = {
+            "images": wrong.images,
+            "wrong": len(wrong),
+            "right": len(subsets.read(folder / subsets.RIGHT)),
+        }
+        if record.get("subsets") != found:
+            self._write(run, record | {"subsets": found})
 
     def add_measure(self, run, name, report):
         """Records what a report says: accuracies in percent, by attack."""

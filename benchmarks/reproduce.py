@@ -165,6 +165,8 @@ def _train(run, found, root):
             *_data_flags(),
             *run.label,
         )
+    if labels and labels.is_dir():
+        found.add_subsets(run, labels)
 
 
 def _is_trained(workdir, recipe, told):

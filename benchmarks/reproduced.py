@@ -29,6 +29,7 @@ _BLACK = {
     "transfer:cw": "CW",
 }
 _TREND = ("Standard", "TRADES", "MART")
+FIGURES = ("figure1", "figure2")
 
 
 def table_2(records, short=False):
@@ -172,7 +173,10 @@ def beyond(records):
 
 
 def trend(records, part):
-    """Rows of a figure or of table 5: accuracy at the best and last epoch."""
+    """Rows of a figure or of table 5: accuracy at the best and last epoch.
+
+    Beside them what the paper says; below them its figure, as ours is drawn.
+    """
     runs = [run for run in paper.runs() if part in run.parts]
     if not any(_measures(records, run) for run in runs):
         return _not_run(part)
@@ -185,9 +189,25 @@ def trend(records, part):
             for found in (best, last)
             for name in ("natural", "pgd:steps=20")
         ]
-        rows.append([row, *cells])
-    head = "run|natural, best|PGD-20, best|natural, last|PGD-20, last"
-    return pages.table(head, rows)
+        rows.append([row, paper.said(runs[0].recipe) or _NONE, *cells])
+    head = "run|the paper|natural, best|PGD-20, best|natural, last|PGD-20, last"
+    texts = [pages.table(head, rows, texts=2)]
+    texts += _chosen(records, part)
+    if part in FIGURES:
+        texts.append(f"![PGD-10 by epoch](figures/{part}.png)")
+    return "\n\n".join(texts)
+
+
+def _chosen(records, part):
+    """How many examples the subsets of a figure have, a list of sentences."""
+    for run in (run for run in paper.runs() if part in run.parts):
+        found = records.read(run).get("subsets")
+        if found:
+            return [
+                f"S- is {found['wrong']:,} of the {found['images']:,} training "
+                f"images, S+ {found['right']:,}."
+            ]
+    return []
 
 
 def small(records):
@@ -264,7 +284,7 @@ def curves(records, part):
 
 def blocks(records):
     """The tables by the names of their places, by page."""
-    trends = ("figure1", "figure2", "table5")
+    trends = (*FIGURES, "table5")
     return {
         "docs/results.md": {
             "order": order(records),
@@ -287,7 +307,7 @@ def write(records):
     for page, found in blocks(records).items():
         text = (_ROOT / page).read_text(encoding="utf-8")
         files.replace_text(_ROOT / page, pages.filled(text, found, page))
-    for part in ("figure1", "figure2"):
+    for part in FIGURES:
         found = curves(records, part)
         if found:
             folder = _ROOT / "docs" / "figures"

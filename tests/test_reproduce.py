@@ -95,6 +95,23 @@ def test_trains_and_measures_what_is_missing_once(reproduce, called, root):
     assert [call[0] for call in called] == ["evaluate"]
 
 
+def test_the_first_curve_of_figure_1_picks_the_subsets(
+    reproduce, called, tmp_path
+):
+    first = next(run for run in paper_runs() if run.label)
+    found = importlib.import_module("records").Records(tmp_path / "records")
+    with flagsaver.flagsaver(tiny=True):
+        reproduce._train(first, found, tmp_path)
+        reproduce._train(first, found, tmp_path)
+    assert [call[0] for call in called] == ["train", "label"]
+    subset = (tmp_path / "subsets/wrong.csv").read_text()
+    rows = [line for line in subset.splitlines() if line[:1].isdigit()]
+    chosen = found.read(first)["subsets"]
+    assert chosen["wrong"] == len(rows) > 0
+    # 1,438 images, 144 of them for validation.
+    assert chosen["images"] == 1294
+
+
 def test_lists_what_is_done_and_missing(reproduce, called, root, capsys):
     folder = root / "records"
     if not folder.exists():
@@ -305,6 +322,30 @@ def write_strong(folder, run, autoattack):
         for name in run.measures
     }
     (folder / f"{run.name}.json").write_text(json.dumps(content))
+
+
+def test_a_figure_has_the_papers_words_beside_its_rows(made, tmp_path):
+    reproduced = importlib.import_module("reproduced")
+    for each in paper_runs():
+        if each.name in ("figure1_standard_0", "figure1a_wrong_0"):
+            write_strong(tmp_path, each, 50.0)
+    file = tmp_path / "figure1_standard_0.json"
+    chosen = {"images": 10_800, "wrong": 4_500, "right": 4_500}
+    content = json.loads(file.read_text()) | {"subsets": chosen}
+    file.write_text(json.dumps(content))
+    text = reproduced.trend(made, "figure1")
+    assert text.splitlines()[2:5] == [
+        "| nothing changed | 87 % natural training accuracy "
+        "| 80.00 | 95.00 | 80.00 | 95.00 |",
+        "| a, S- | robustness drops sharply | 80.00 | 95.00 | 80.00 | 95.00 |",
+        "| a, S+ | robustness drops slightly | – | – | – | – |",
+    ]
+    assert text.endswith(
+        "S- is 4,500 of the 10,800 training images, S+ 4,500.\n\n"
+        "![PGD-10 by epoch](figures/figure1.png)"
+    )
+    # A recipe that is none of the paper's.
+    assert importlib.import_module("paper").said("cifar10_small_mart") == ""
 
 
 def test_figures_are_columns_by_epoch(made):
