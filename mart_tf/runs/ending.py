@@ -102,7 +102,8 @@ def _overfitted(config, model, saved):
     values = overfitting.accuracies(saved.rows, f"val_{name}")
     images = config.validation_images
     if overfitting.gap(values, images):
-        yield overfitting.sentence(name, values, images, last=", the last,")
+        rows = saved.rows
+        yield overfitting.sentence(name, rows, images, last=", the last,")
 
 
 def _best_epoch(config, model, saved):

@@ -121,19 +121,33 @@ def is_first_gap(values, images):
     )
 
 
-def sentence(name, values, images, last=""):
+def sentence(name, rows, images, last=""):
     """What is said of a `gap`.
+
+    Overfitting is what training does not show: where accuracy in training is
+    below that of the best epoch too, that is said in its place.
 
     Args:
         name: The accuracy that chooses the best epoch.
-        values, images: As of `gap`.
+        rows: Those of `metrics.csv`, dicts of text.
+        images: How many the validation split has.
         last: Words behind the number of the epoch.
     """
+    values = accuracies(rows, f"val_{name}")
+    best = values.index(max(values))
+    training = accuracies(rows, name)
+    fell = 0.0
+    if len(training) == len(values):
+        fell = training[best] - training[-1]
     kind = "Robust overfitting" if "robust" in name else "Overfitting"
+    too = ""
+    if fell > 0.0:
+        kind = f"{name.replace('_', ' ').capitalize()} fell"
+        too = f", and {100 * fell:.1f} in training"
     return (
         f"{kind}: epoch {len(values)}{last} is "
         f"{100 * gap(values, images):.1f} points below the best, epoch "
-        f"{values.index(max(values)) + 1}, on the validation split."
+        f"{best + 1}, on the validation split{too}."
     )
 
 

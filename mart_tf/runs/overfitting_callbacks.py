@@ -59,7 +59,7 @@ class Overfitting(keras.callbacks.Callback):
         elif config.validation_images and overfitting.is_first_gap(
             values, watched.images
         ):
-            self._say(overfitting.sentence(name, values, watched.images))
+            self._say(overfitting.sentence(name, rows, watched.images))
         if config.stop_on_collapse and fell is not None:
             self.model.stop_training = True
         if config.validation_images and overfitting.is_stopped(

@@ -111,7 +111,7 @@ def _overfitting(config, rows):
     if chosen != values.index(max(values)) + 1:
         return []
     name = "robust_accuracy"
-    said = overfitting.sentence(name, values, images, last=", the last,")
+    said = overfitting.sentence(name, rows, images, last=", the last,")
     return [("overfitting", said)]
 
 
