@@ -434,8 +434,7 @@ EXPECTED |= rows(
 
 EXPECTED |= rows(
     "mnist",
-    MNIST
-    | {"epochs": 36, "learning_rate": 0.05, "schedule": "onecycle:peak=0.1"},
+    MNIST | {"learning_rate": 0.03, "schedule": "onecycle:peak=0.1"},
     best="mart:regularization=5",
 )
 
