@@ -442,14 +442,16 @@ def _evaluate(task):
         validation_images=task.validation_images,
     )
     part = parts.parse(_SPLIT.value)
+    # None: a set that the run was not trained on.
+    held_out = bool(task.validation_images)
     if task.run is not None:
         task.run.check_data(
             dataset,
-            parts.is_trained_on(dataset, part),
+            parts.is_trained_on(dataset, part, held_out),
             "name a copy of it with --dataset",
         )
     task.check_classes(dataset)
-    split = parts.select(dataset, part)
+    split = parts.select(dataset, part, held_out)
     sample = data.sample(split, _MAX_EXAMPLES.value, _SEED.value)
     images = data.spread(sample.images, task.pixel_range)
     threat = threat_model.ThreatModel(

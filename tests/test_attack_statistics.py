@@ -209,6 +209,11 @@ def frozen():
         (linear.linear_network, {}, "has no keras.layers.BatchNormalization"),
         (frozen, {}, "has no keras.layers.BatchNormalization that is trainab"),
         (network, {"defense": "natural"}, "Natural has no attack in training"),
+        (
+            network,
+            {"defense": "mart:outer=bce_natural:divergence=false"},
+            "MART has no attack in training",
+        ),
     ],
 )
 def test_refuses(make, settings, sentence):

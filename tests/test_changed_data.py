@@ -282,6 +282,12 @@ def test_a_validation_split_of_tfds_own_is_not_trained_on():
     assert parts.is_trained_on(digits, named["validation"])
     assert not parts.is_trained_on(own, named["validation"])
     assert parts.is_trained_on(own, named["train"])
+    # Of the data that a run held images out of, it is these.
+    for part in named.values():
+        assert parts.is_trained_on(own, part, held_out=True)
+    validation = named["validation"]
+    assert parts.select(own, validation) is digits.test
+    assert parts.select(own, validation, held_out=True) is digits.validation
 
 
 @pytest.mark.parametrize("given", [5, b"1"])

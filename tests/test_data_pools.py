@@ -235,6 +235,14 @@ class TestMapped:
         local = strategy.experimental_local_results(x["image"])
         np.testing.assert_array_equal(np.concatenate(local), expected)
 
+    def test_pixels_of_0_and_1_alone_are_refused_as_in_memory(self, tmp_path):
+        images = np.zeros([3000, 8, 8], np.uint8)
+        images[2999] = 1
+        for save in (np.savez, np.savez_compressed):
+            save(tmp_path / "pool.npz", image=images)
+            with pytest.raises(ValueError, match="uint8 pixels of 0 and 1"):
+                data.load_pool(f"npz:{tmp_path}/pool.npz")
+
     @pytest.mark.parametrize(
         "images",
         [
@@ -302,7 +310,7 @@ class TestMapped:
         if not pathlib.Path("/proc/self/smaps").exists():
             pytest.skip("needs Linux's /proc/self/smaps")
         path = tmp_path / "pool.npz"
-        np.savez(path, image=np.ones([4000, 64, 64], np.uint8))
+        np.savez(path, image=np.full([4000, 64, 64], 2, np.uint8))
         pool = data.load_pool(f"npz:{path}")
 
         def resident():
@@ -311,12 +319,13 @@ class TestMapped:
             [line] = [x for x in lines[place : place + 9] if "Rss:" in x]
             return 1024 * int(line.split()[1])
 
+        assert resident() == 0
         pool.images.sum()
         assert resident() > 4000 * 64 * 64 / 2
-        assert mapping.rows(pool.images, [5, 3000]).sum() == 2 * 64 * 64
+        assert mapping.rows(pool.images, [5, 3000]).sum() == 4 * 64 * 64
         assert resident() == 0
         for part in mapping.parts(pool.images):
-            assert part.sum() == len(part) * 64 * 64
+            assert part.sum() == 2 * len(part) * 64 * 64
             # What is beside a page comes with it.
             assert resident() < 4000 * 64 * 64 / 2
         assert resident() == 0
@@ -499,6 +508,18 @@ class TestApart:
         data.check_apart(pool, mine)
         pool = data.Pool("p", np.concatenate([images[:3], new]))
         with pytest.raises(ValueError, match="holds 3 of the 200 images"):
+            data.check_apart(pool, mine)
+
+    def test_a_few_test_images_many_times_are_refused(self, tmp_path):
+        path = tmp_path / "mine.npz"
+        images, labels = pixels(2000), np.arange(2000) % 2
+        np.savez(
+            path, x_train=images, y_train=labels, x_test=images, y_test=labels
+        )
+        mine = data.load(f"npz:{path}", validation_images=0)
+        pool = data.Pool("p", np.repeat(images[:10], 20, axis=0))
+        # Half a per cent of the split, and all of the pool.
+        with pytest.raises(ValueError, match="holds 10 of the 2,000 images"):
             data.check_apart(pool, mine)
 
 

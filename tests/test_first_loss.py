@@ -5,6 +5,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import mart_tf
 
@@ -39,6 +40,18 @@ def test_says_what_it_is_and_how_to_mend_it():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.fit(IMAGES, LABELS, verbose=0)
+
+
+def test_weights_of_examples_say_nothing():
+    dataset = tf.data.Dataset.from_tensors((IMAGES, LABELS, np.full(32, 9.0)))
+    for given in [
+        {"x": IMAGES, "y": LABELS, "class_weight": dict.fromkeys(range(4), 9)},
+        {"x": IMAGES, "y": LABELS, "sample_weight": np.full(32, 9.0)},
+        {"x": dataset, "shuffle": False},
+    ]:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            model_of(0.1).fit(**given, verbose=0)
 
 
 @pytest.mark.parametrize("settings", [{}, {"kernel_regularizer": "l2"}])

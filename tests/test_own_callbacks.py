@@ -1,6 +1,7 @@
 """Callbacks of a user's own: what names them, and what is no callback."""
 
 import os
+import pathlib
 import signal
 import sys
 
@@ -102,6 +103,20 @@ def test_what_returns_no_callback_is_refused(module, name, what):
     )
     with pytest.raises(ValueError, match="callbacks is a list with a int; exp"):
         own_callbacks.listed([3], "callbacks is")
+
+
+@pytest.mark.usefixtures("own_directory")
+def test_one_that_sets_the_rate_of_a_schedule_is_refused():
+    """Keras refuses it only when it first acts, epochs later."""
+    plateau = keras.callbacks.ReduceLROnPlateau("val_robust_accuracy")
+    with pytest.raises(ValueError) as caught:
+        mart_tf.train_run(**small_runs.SMALL, callbacks=[plateau])
+    assert str(caught.value) == (
+        "The callback ReduceLROnPlateau sets the learning rate, which "
+        "--schedule=piecewise:at=3:factor=0.1:warmup_epochs=0 gives; expected "
+        "--schedule=constant with it."
+    )
+    assert not pathlib.Path("run").exists()
 
 
 @pytest.mark.usefixtures("own_directory")

@@ -68,8 +68,11 @@ def test_settings_are_told_option_by_option():
     assert told["b"]["seed"] == 1
     assert told["c"]["epochs"] == 5
     assert told["c"]["model"] == "small_network:build"
-    for absent in ("workdir", "strategy", "callbacks", "regularization"):
+    for absent in ("workdir", "strategy", "regularization"):
         assert absent not in told["c"]
+    # These end a run, or change what it does.
+    for name in ("early_stopping_patience", "stop_on_collapse", "callbacks"):
+        assert name in told["c"]
 
 
 def test_a_report_has_the_settings_of_its_run():

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import pathlib
+import re
 import shutil
 
 import numpy as np
@@ -277,6 +278,22 @@ def test_a_hopeless_start_ends_in_its_first_steps_and_can_begin_anew():
     assert not list(pathlib.Path("run").rglob("ckpt-*"))
     small_runs.train("run", epochs=1)
     assert len(small_runs.rows("run")) == 1
+
+
+def test_one_that_was_saved_before_it_diverged_goes_on_from_there():
+    with pytest.raises(watch.Diverged) as caught:
+        small_runs.train(
+            "run",
+            epochs=1,
+            learning_rate=1e12,
+            max_skipped_steps=2,
+            checkpoint_every="1steps",
+        )
+    assert re.search(
+        r"No epoch is finished: run goes on after step \d+, with the same "
+        "settings; for others remove it, or give another --workdir.$",
+        str(caught.value),
+    )
 
 
 def test_a_run_that_diverges_later_says_what_is_left():

@@ -24,7 +24,7 @@ def images(what, given):
 
     Raises:
         ValueError: If it is anything else, among it `[n, 3, height, width]`,
-            and uint8 of 0 and 1 alone, unless mapped.
+            and uint8 of 0 and 1 alone.
     """
     stacked = f"{_IMAGES}, as numpy.stack makes of images of one size"
     array = _array(what, given, stacked)
@@ -36,8 +36,7 @@ def images(what, given):
     if array.dtype.kind == "b":
         return array.astype("uint8") * 255
     if array.dtype == "uint8":
-        # A mapped one would be read whole.
-        if not mapping.is_mapped(array) and array.max() == 1:
+        if _greatest(array) == 1:
             raise ValueError(
                 f"{what} holds uint8 pixels of 0 and 1 alone; expected 0 to "
                 "255: multiply them by 255, or give booleans or floating point."
@@ -57,6 +56,17 @@ def images(what, given):
                 "in [0, 1], or uint8 from 0 to 255."
             )
     return array if mapping.is_mapped(array) else array.astype("float32")
+
+
+def _greatest(array):
+    """The greatest pixel, or the first of a part that is above 1."""
+    greatest = 0
+    for part in mapping.parts(array):
+        greatest = max(greatest, part.max())
+        # Of photographs the first part tells, and the file is read no further.
+        if greatest > 1:
+            break
+    return greatest
 
 
 def _check_channels_are_last(what, shape):

@@ -30,8 +30,11 @@ def rows(images, places):
 def parts(images):
     """Yields all images, some at a time, in order; each part until the next."""
     for start in range(0, len(images), _PART):
-        yield images[start : start + _PART]
-        _release(images)
+        try:
+            yield images[start : start + _PART]
+        finally:
+            # Also of who has seen enough.
+            _release(images)
 
 
 def _release(images):

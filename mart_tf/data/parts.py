@@ -78,13 +78,19 @@ def parse(text):
     return Part(text, name, first, stop)
 
 
-def select(dataset, part):
+def select(dataset, part, held_out=False):
     """The split of a part, of a `Dataset`.
+
+    Args:
+        dataset: The `Dataset`.
+        part: A `Part`.
+        held_out: Whether `validation` is what a run held out, and not a split
+            of TFDS's own by that name, which may be its test split.
 
     Raises:
         ValueError: If the data set has no such split or rows.
     """
-    split = _other(dataset, part)
+    split = _other(dataset, part, held_out)
     if split is None:
         check_own(part, dataset.name)
         split = getattr(dataset, part.name)
@@ -99,14 +105,20 @@ def select(dataset, part):
     return split.select(range(first, stop))
 
 
-def is_trained_on(dataset, part):
-    """Whether a part's images are of the set that training images are of."""
-    return part.name in dataset.carved and _other(dataset, part) is None
+def is_trained_on(dataset, part, held_out=False):
+    """Whether a part's images are of the set that training images are of.
+
+    Args:
+        dataset, part, held_out: As of `select`.
+    """
+    is_carved = part.name in dataset.carved
+    return is_carved and _other(dataset, part, held_out) is None
 
 
-def _other(dataset, part):
+def _other(dataset, part, held_out):
     """A split of TFDS's own, which goes before the one that was carved."""
-    if dataset.others is None or part.name in ("train", TEST):
+    carved = OWN if held_out else ("train", TEST)
+    if dataset.others is None or part.name in carved:
         return None
     return dataset.others(part.name)
 

@@ -215,6 +215,13 @@ class Checkpoints:
         """What a run that cannot go on has left, in a sentence."""
         finished = max(saves.whole(self._folder), default=0)
         path = self._folder.parent
+        step = max(saves.whole(self._folder / "within"), default=0)
+        if step and not finished:
+            return (
+                f"No epoch is finished: {path} goes on after step {step}, with "
+                "the same settings; for others remove it, or give another "
+                "--workdir."
+            )
         if not finished:
             return f"No epoch is finished: {path} can begin anew."
         return (

@@ -112,7 +112,7 @@ def fit(training, place, saved, seen, tell, console):
                 tell, config.batch_size, place.done, together.count == 1
             ),
             progress,
-            first_loss.FirstLoss(warn),
+            *_of_first_loss(training, warn),
             overfitting_callbacks.Overfitting(
                 saved, config, dataset.num_classes, warn
             ),
@@ -163,6 +163,14 @@ def _of_batch(training):
     )
     batch = together.distributed(batches.take(1).cache())
     return [overfitting_callbacks.OfBatch(batch)]
+
+
+def _of_first_loss(training, warn):
+    """What looks at the first loss, where no weights of examples are in it."""
+    weighted = training.class_weights is not None
+    if training.pool is not None:
+        weighted |= training.config.unlabeled_weight != 1.0
+    return [] if weighted else [first_loss.FirstLoss(warn)]
 
 
 def _fit(epochs, batches, validation, model, hooks, place):

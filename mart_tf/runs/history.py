@@ -81,7 +81,20 @@ def _number(name, text):
 
 
 def _damaged(file, error):
-    return ValueError(f"{file} is damaged ({error}); restore it, or delete it.")
+    return ValueError(
+        f"{file} is damaged ({error}); restore it, or start its run again, "
+        "which writes it anew from the checkpoint."
+    )
+
+
+def restore(path, table):
+    """Writes the rows of a checkpoint where the workdir has not the same."""
+    try:
+        found = limits.read_text(pathlib.Path(path, _NAME))
+    except (OSError, ValueError):
+        found = None
+    if table and found != text(table):
+        write(path, table)
 
 
 def write(path, table):

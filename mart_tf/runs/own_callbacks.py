@@ -40,6 +40,31 @@ def create(text):
     return made
 
 
+def check_rate(callbacks, schedule):
+    """Refuses Keras's callbacks that set a rate which a schedule gives.
+
+    Args:
+        callbacks: Keras callbacks.
+        schedule: The run's `schedule`, a spec.
+
+    Raises:
+        ValueError: Where Keras would, epochs later.
+    """
+    import keras
+
+    setters = (
+        keras.callbacks.LearningRateScheduler,
+        keras.callbacks.ReduceLROnPlateau,
+    )
+    for each in callbacks:
+        if isinstance(each, setters) and schedule != "constant":
+            raise ValueError(
+                f"The callback {type(each).__name__} sets the learning rate, "
+                f"which --schedule={schedule} gives; expected "
+                "--schedule=constant with it."
+            )
+
+
 def listed(callbacks, said):
     """A list of callbacks, of one or several.
 

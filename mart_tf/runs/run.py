@@ -67,6 +67,7 @@ def _train(config, record, console, leave, together, callbacks):
     _check_options(config, record)
     if config.callbacks:
         callbacks = [*own_callbacks.create(config.callbacks), *callbacks]
+    own_callbacks.check_rate(callbacks, config.schedule)
     strategy = together.strategy
     config, dataset = _data(config, record)
     replicas = strategy.num_replicas_in_sync
@@ -147,6 +148,9 @@ def _continue(training, record, facts, console, steps, seen):
         screen.say(f"{warning} {instead}", on=console)
     classes = facts["num_classes"]
     nothing_left = ending.nothing_left(config, model, saved, classes, finished)
+    if together.is_chief:
+        # What is there may be damaged, or a row ahead.
+        history.restore(config.workdir, saved.rows)
     if nothing_left:
         screen.say(f"{config.workdir} {nothing_left}", on=console)
         return
@@ -167,9 +171,6 @@ def _continue(training, record, facts, console, steps, seen):
         screen.say(f"Continuing {config.workdir} after {where}.", on=console)
     if together.is_chief:
         workdir.write(config, facts, record)
-    if saved.rows and together.is_chief:
-        # What is there may be damaged, or a row ahead.
-        history.write(config.workdir, saved.rows)
     seen.farewells.append(tell.stopped)
     running = tell.running(
         epochs=config.epochs,

@@ -7,9 +7,20 @@ import pathlib
 
 from mart_tf import options
 from mart_tf.reports import saved
-from mart_tf.runs import config as run_config
 from mart_tf.runs import record
 
+# What makes a run no other one: where it is, and how it computes and saves.
+_NO_OTHER = (
+    "workdir",
+    "data_dir",
+    "download",
+    "strategy",
+    "xla",
+    "checkpoint_every",
+    "max_skipped_steps",
+    # Part of the defense.
+    "regularization",
+)
 # Settings that are specs, whose options are told one by one.
 _SPECS = ("model", "defense", "update", "optimizer", "schedule")
 
@@ -75,13 +86,10 @@ def told(config):
         Plain values by name; of a spec its name, and its options as text by
         "defense:regularization".
     """
-    # A longer run is another one.
-    left_out = set(run_config.FREE_TO_DIFFER) - {"epochs"}
     said = {}
     for field in dataclasses.fields(config):
         name, value = field.name, getattr(config, field.name)
-        # Part of the defense.
-        if name in left_out or name == "regularization":
+        if name in _NO_OTHER:
             continue
         said[name] = value
         if name in _SPECS and isinstance(value, str):

@@ -129,7 +129,9 @@ class CheckedModel(private.BuiltOnce):
             batch_size,
             epochs,
             verbose,
-            epoch.with_own(callbacks, self),
+            epoch.with_own(
+                callbacks, self, inputs.are_weighted(x, *args, **kwargs)
+            ),
             validation_split,
             validation_data,
             *args,

@@ -96,7 +96,7 @@ class AdversarialClassifier(checked.CheckedModel):
         max_skipped_steps: How many training steps in a row may be skipped
             because a number in them is not finite, at least 0; with one more
             `fit` ends, and `train_on_batch`: see `mart_tf.training.skips`.
-            Each `fit` and `compile` counts anew.
+            After too many `fit` and `compile` count anew.
         outputs: What the classifier returns: "logits" or "probabilities".
         seed: Seed of all noise, an integer of at least 0.
         rows: One more than the greatest row of the training data, for

@@ -18,7 +18,8 @@ class FirstLoss(keras.callbacks.Callback):
     that most hidden units of a network whose first logits are large may be
     dead after a hundred steps; the cross-entropy does, less. Networks with
     losses of their own (regularizers) are not looked at, because these count
-    too, nor are subclassed ones, which do not tell their number of classes.
+    too, nor are subclassed ones, which do not tell their number of classes, nor
+    examples with weights.
 
     Args:
         tell: Called with the sentence.

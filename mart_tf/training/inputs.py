@@ -131,6 +131,15 @@ def check(model, x, y, what=""):
     model.built = True
 
 
+def are_weighted(
+    x, shuffle=True, class_weight=None, sample_weight=None, *args, **kwargs
+):
+    """Whether `fit`, given these, weighs its examples."""
+    given = class_weight is not None or sample_weight is not None
+    spec = getattr(x, "element_spec", None)
+    return given or (isinstance(spec, tuple) and len(spec) == 3)
+
+
 def with_rows(defense, x):
     """Arrays with the row of each example, where the defense asks for it.
 
