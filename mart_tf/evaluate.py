@@ -213,6 +213,10 @@ def checked():
     evaluation.resolve(_ATTACKS.value, surrogate=_SURROGATE.value is not None)
     if _SURROGATE.value is not None:
         places.check_there("--surrogate", _SURROGATE.value, f"{_SAVED}, a run")
+        if record.exists(_SURROGATE.value):
+            run = workdir.trained(_SURROGATE.value)
+            # Its own data is not read.
+            consent.check(run, _ALLOW_CODE.value, ["dataset"])
     paths = _paths()
     tasks = [_task(path, alone=len(paths) == 1) for path in paths]
     for task in tasks:
@@ -391,6 +395,11 @@ def _of_run(path):
 def _of_saved_model(path):
     """The same of a model without a run, as far as it and the flags say it."""
     places.check_there("--model", path, _SAVED)
+    if record.exists(path):
+        raise ValueError(
+            f"--model={path} is the workdir of a run; expected "
+            f"--workdir={path}, or {_SAVED}."
+        )
     if runtimes.of(path):
         runtimes.of(path).check(f"--model={path}")
     if _DATASET.value is None:

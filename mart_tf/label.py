@@ -118,9 +118,7 @@ def checked():
         path = workdir.newest()
         screen.say(f"Labelling with the newest run, {path}")
     run = workdir.trained(path)
-    consent.check(
-        run, _ALLOW_CODE.value, [] if _POOL.value is None else ["dataset"]
-    )
+    consent.check(run, _ALLOW_CODE.value)
     config = run.config
     data_dir = _DATA_DIR.value
     task = _Task(

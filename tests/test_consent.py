@@ -1,7 +1,9 @@
 """Code that a run names is run where that is allowed, and not before."""
 
+import dataclasses
 import pathlib
 
+import numpy as np
 import programs
 import pytest
 import test_record
@@ -64,6 +66,39 @@ def build(input_shape, num_classes):
 """
 
 
+def test_nothing_is_imported_to_compare_or_to_refuse(tmp_path):
+    (tmp_path / "mine.py").write_text(f"{NETWORK}\nother = lambda *_: build\n")
+    (tmp_path / "run/checkpoints").mkdir(parents=True)
+    (tmp_path / "run/checkpoints/ckpt-1.index").touch()
+    for changed, program, given, sentence in [
+        # A lambda tells its options when its module is imported.
+        (
+            {"model": "mine:other"},
+            "train",
+            ["--dataset=digits"],
+            "holds a run with other settings (--model was mine:other, now ",
+        ),
+        (
+            {"augment": "crop,mine:other", "dataset": "digits"},
+            "train",
+            [],
+            "holds a run with other settings (--augment was crop,mine:other,",
+        ),
+        (
+            {},
+            "evaluate",
+            ["--model=run", "--dataset=digits"],
+            "--model=run is the workdir of a run; expected --workdir=run",
+        ),
+    ]:
+        run_of(**changed)
+        if program != "evaluate":
+            given = ["--workdir=run", *given]
+        done = programs.run(program, *given, cwd=tmp_path)
+        programs.assert_refused(done, sentence)
+        assert not pathlib.Path(tmp_path, "it_ran").exists(), program
+
+
 def test_the_programs_ask(tmp_path):
     (tmp_path / "mine.py").write_text(NETWORK)
     flags = ["--attack_steps=1", "--epochs=1", "--steps_per_epoch=1"]
@@ -74,9 +109,11 @@ def test_the_programs_ask(tmp_path):
     assert done.returncode == 0, done.stderr
     ran = pathlib.Path(tmp_path, "it_ran")
     ran.unlink()
+    transferred = ["--attacks=transfer:fgsm"]
     for program, *given in [
         ("evaluate", "--workdir=run", "--attacks=fgsm", "--max_examples=20"),
         ("export", "--workdir=run"),
+        ("evaluate", "--workdir=other", "--surrogate=run", *transferred),
         ("label", "--workdir=run", "--subsets=chosen"),
         ("train", "--init_from=run", "--workdir=other", *flags),
     ]:
@@ -103,3 +140,13 @@ def test_the_programs_ask(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert ran.exists()
+    ran.unlink()
+    # A pool is compared with the run's own images.
+    np.savez(tmp_path / "pool.npz", image=np.zeros([9, 8, 8], np.uint8))
+    own = {"dataset": "mine:build", "model": "digits_cnn"}
+    config = dataclasses.replace(record.read("run").config, **own)
+    record.write(config, test_record.FACTS)
+    pool = ["--pool=npz:pool.npz", "--output=labeled.npz"]
+    done = programs.run("label", "--workdir=run", *pool, cwd=tmp_path)
+    programs.assert_refused(done, "code of its own, --dataset=mine:build")
+    assert not ran.exists()

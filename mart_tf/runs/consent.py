@@ -4,6 +4,11 @@ from mart_tf import data
 from mart_tf import models
 from mart_tf import options
 
+# What a setting may name beside code.
+_TABLES = {"model": models.MODELS, "dataset": data.SOURCES}
+# Settings that may name code.
+_SPECS = (*_TABLES, "defense", "update", "optimizer", "schedule", "augment")
+
 
 def check(run, allowed, given=()):
     """Refuses a run whose loading would import a module that it names.
@@ -30,15 +35,32 @@ def check(run, allowed, given=()):
 
 def named(config):
     """The settings of a `Config` that name code, a list."""
-    tables = {"model": models.MODELS, "dataset": data.SOURCES}
+    return [setting for setting in _TABLES if _code(config, setting)]
+
+
+def other_code(config, known):
+    """The settings of a `Config` that name code which another does not name.
+
+    Args:
+        config: A `Config`, of a run say.
+        known: The one that the command line gives.
+    """
     return [
         setting
-        for setting, table in tables.items()
-        if _is_code(getattr(config, setting), table)
+        for setting in _SPECS
+        if _code(config, setting) - _code(known, setting)
     ]
 
 
-def _is_code(text, table):
-    spec = options.parse(text)
-    is_file = text.endswith(".keras")
-    return bool(spec.argument) and spec.name not in table and not is_file
+def _code(config, setting):
+    """What a setting says of code: modules and what is taken from them."""
+    text = getattr(config, setting)
+    if not text or text.endswith(".keras"):
+        return set()
+    items = options.split_list(text) if setting == "augment" else [text]
+    table = _TABLES.get(setting, ())
+    return {
+        (spec.name, spec.argument)
+        for spec in map(options.parse, items)
+        if spec.argument and spec.name not in table
+    }

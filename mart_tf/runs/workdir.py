@@ -20,6 +20,7 @@ import shutil
 from mart_tf import files
 from mart_tf import limits
 from mart_tf import options
+from mart_tf.runs import consent
 from mart_tf.runs import record
 
 
@@ -137,12 +138,18 @@ def prepare(config):
             )
         return None
     unfinished = record.read(path)
-    # A run of an earlier version left defaults out.
+    # New callbacks are no other run; and what it names is not imported.
+    earlier = dataclasses.replace(unfinished.config, callbacks=None)
     try:
-        earlier = unfinished.config.filled()
+        other = consent.other_code(earlier, config)
+        # A run of an earlier version left defaults out.
+        earlier = earlier if other else earlier.filled()
     except (ValueError, OverflowError) as error:
         raise ValueError(f"{path / 'run.json'}: {error}") from error
-    objection = _objection(path, config, earlier)
+    if other:
+        objection = _other_settings(path, config, earlier, other)
+    else:
+        objection = _objection(path, config, earlier)
     if objection is None:
         return unfinished
     if not _has_trained(path):
@@ -154,15 +161,7 @@ def _objection(path, config, earlier):
     """Why a configuration cannot continue an earlier one's run, or None."""
     differing = config.differences(earlier)
     if differing:
-        listed = "; ".join(
-            f"--{name} was {_shown(getattr(earlier, name))}, now "
-            f"{_shown(getattr(config, name))}"
-            for name in differing
-        )
-        return (
-            f"{path} holds a run with other settings ({listed}); give the "
-            "same, or another --workdir."
-        )
+        return _other_settings(path, config, earlier, differing)
     # What a user's own does with the epochs is not known.
     schedule = options.parse(config.schedule)
     name = ":".join(filter(None, [schedule.name, schedule.argument]))
@@ -185,6 +184,18 @@ def _objection(path, config, earlier):
             f"--epochs={config.epochs}; a run can grow, not shrink."
         )
     return None
+
+
+def _other_settings(path, config, earlier, differing):
+    listed = "; ".join(
+        f"--{name} was {_shown(getattr(earlier, name))}, now "
+        f"{_shown(getattr(config, name))}"
+        for name in differing
+    )
+    return (
+        f"{path} holds a run with other settings ({listed}); give the same, or "
+        "another --workdir."
+    )
 
 
 def _has_trained(path):
