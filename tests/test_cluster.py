@@ -5,6 +5,7 @@ import json
 import pytest
 
 from mart_tf.runs import cluster
+from mart_tf.runs import devices
 
 # What Kubeflow's training operator gives the second worker of a TFJob.
 TFJOB = {
@@ -73,6 +74,8 @@ def test_auto_takes_it_where_there_are_several(monkeypatch):
     }
     assert found(monkeypatch, alone, "auto") is None
     assert found(monkeypatch, alone) is None
+    # All devices of the one process there is.
+    assert devices.strategy("multi_worker").num_replicas_in_sync == 2
 
 
 def test_auto_without_it_is_one_process(monkeypatch):

@@ -88,8 +88,8 @@ def test_what_is_doubtful_is_said(folder):
     report["signs"][5] |= {"verdict": "failed", "evidence": "40 % under it."}
     info = robustbench.model_info(report, folder)
     assert info["footnote"] == (
-        "It draws random numbers. Does AutoAttack leave nearly as much as PGD "
-        "and CW? No: 40 % under it."
+        "mart_tf: It draws random numbers. Does AutoAttack leave nearly as "
+        "much as PGD and CW? No: 40 % under it."
     )
     assert info["unreliable"] is True
 
@@ -107,7 +107,7 @@ def test_what_is_left_out_of_the_ensemble_is_said(folder):
     report["attacks"][1]["parameters"]["attacks"].remove("square")
     info = robustbench.model_info(report, folder)
     assert info["footnote"] == (
-        "AutoAttack by mart_tf without square: apgd_ce, apgd_t, fab_t ran."
+        "mart_tf: AutoAttack without square: apgd_ce, apgd_t, fab_t ran."
     )
 
 
@@ -124,10 +124,19 @@ def test_in_l2_it_says_so(tmp_path):
     )
     report = saved.load(tmp_path)
     info = robustbench.model_info(report, tmp_path)
-    assert info["footnote"].startswith("AutoAttack by mart_tf without square:")
+    assert info["footnote"].startswith("mart_tf: AutoAttack without square:")
     # Once.
     assert any("Square is for linf" in text for text in report["warnings"])
     assert "Square" not in info["footnote"]
+    # What its authors write stays, whatever the program has to say by then.
+    file, content = robustbench.save(tmp_path)
+    own = "Uses 1M generated images."
+    file.write_text(json.dumps(content | {"footnote": own}))
+    assert not robustbench.is_stale(file)
+    both = f"{own} {info['footnote']}"
+    assert [robustbench.save(tmp_path)[1]["footnote"] for _ in "12"] == [
+        both
+    ] * 2
 
 
 def test_what_its_authors_filled_in_stays(folder):

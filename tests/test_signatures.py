@@ -120,6 +120,15 @@ class TestImageBytes:
         _assert_close(
             result["logits"], network((levels / 255).astype("f4")).numpy()
         )
+        # A JPEG has none: its pixels are opaque.
+        colours = _levels(shape=(6, 5, 3))[0]
+        encoded = tf.io.encode_jpeg(colours, quality=100).numpy()
+        accurate = tf.io.decode_jpeg(encoded, dct_method="INTEGER_ACCURATE")
+        whole = np.pad(accurate, [(0, 0), (0, 0), (0, 1)], constant_values=255)
+        result = _run(path, "image_bytes", _batch([encoded]))
+        _assert_close(
+            result["logits"], network((whole[None] / 255).astype("f4")).numpy()
+        )
 
     def test_another_size_is_resized(self, network, version):
         levels = _levels(shape=(12, 15, 3))[0]

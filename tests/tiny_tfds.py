@@ -69,7 +69,9 @@ class DigitsCorrupted(tfds.core.GeneratorBasedBuilder):
         )
 
     def _split_generators(self, dl_manager):
-        return {"test": self._generate_examples()}
+        # As ImageNet-C's, of which there is no test split with labels.
+        name = "validation" if self.builder_config.name == "turn" else "test"
+        return {name: self._generate_examples()}
 
     def _generate_examples(self):
         images, labels = corrupted_digits(self.builder_config.name)

@@ -13,7 +13,6 @@ from mart_tf.data import names
 # Of mnist_corrupted: the images as they are.
 _UNCHANGED = "identity"
 _FORM = re.compile(r"(.+)_(\d{1,3})", re.ASCII)
-_SPLIT = "test"
 
 
 def divided(name):
@@ -79,7 +78,7 @@ def find(text, data_dir=None):
 
 
 def read(place):
-    """The split of a configuration, all of whose images are for testing.
+    """The images of a configuration: its test split, or its validation split.
 
     Args:
         place: Its directory.
@@ -87,4 +86,4 @@ def read(place):
     Raises:
         ValueError: If it cannot be read.
     """
-    return options.load("mart_tf.data.tfds:load_split")(place, _SPLIT)
+    return options.load("mart_tf.data.tfds:load_test")(place)

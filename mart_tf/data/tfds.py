@@ -99,19 +99,26 @@ def load_pool(
     return {"images": images}
 
 
-def load_split(path, split):
-    """Reads one split of a prepared set into memory.
+def load_test(path):
+    """Reads the test split of a prepared set into memory.
+
+    Where TFDS has no test split with labels, it is the validation split.
 
     Args:
         path: As in `load`.
-        split: Its name.
 
     Raises:
-        ValueError: As `load`, or if there is no such split.
+        ValueError: As `load`, or if there is neither.
     """
     reader = _reader(_builder(path), None)
     with _damage_reported(reader, path):
-        names.tfds_rows(path, split)
+        split = reader.test_split()
+        if split is None:
+            present = ", ".join(reader.builder.info.splits)
+            raise ValueError(
+                f"{path} has no split test or validation with labels (its "
+                f"splits: {present}); expected one to measure on."
+            )
         return reader.in_memory(split)
 
 
@@ -284,13 +291,19 @@ class _Reader:
                 f"{self.builder.name} has no train split; expected one with "
                 f"images (its splits: {', '.join(present)})."
             )
+        test = self.test_split()
+        return ["train"] if test is None else ["train", test]
+
+    def test_split(self):
+        """The name of the split to measure on, None where there is none."""
+        present = self.builder.info.splits
         for name in ("test", "validation"):
             if name in present and present[name].num_examples:
                 # Competitions publish test images with the label -1.
                 _, label = next(iter(self.pairs(f"{name}[:1]")))
                 if label >= 0:
-                    return ["train", name]
-        return ["train"]
+                    return name
+        return None
 
     def in_memory(self, split):
         """The split, decoded once by TFDS's reader."""

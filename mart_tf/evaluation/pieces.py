@@ -100,9 +100,12 @@ def result(name, attack, standing, rows, pieces):
     broken = joined("broken", bool)
     outcome = standing.copy()
     outcome[rows] = ~broken
-    broken_after = np.full(len(standing), -1, np.int32)
-    broken_after[~standing] = 0
-    broken_after[rows[broken]] = joined("steps", np.int32)[broken]
+    broken_after = None
+    # Attacks without a norm of their own that tell their steps.
+    if attack.norm is None and attack.steps:
+        broken_after = np.full(len(standing), -1, np.int32)
+        broken_after[~standing] = 0
+        broken_after[rows[broken]] = joined("steps", np.int32)[broken]
     distances = None
     if attack.norm is not None:
         distances = np.zeros(len(standing), np.float32)
@@ -115,7 +118,7 @@ def result(name, attack, standing, rows, pieces):
         len(rows),
         attack.parameters,
         "gradients" if attack.needs_gradient else "queries",
-        None if attack.norm is not None else broken_after,
+        broken_after,
         attack.norm,
         distances,
         radius=None if attack.norm is None else attack.radius,

@@ -3,9 +3,10 @@
 Croce et al. (NeurIPS 2021 Datasets and Benchmarks); the keys are those of
 `model_info/DATASET/THREAT_MODEL/NAME.json` in its repository. What a report
 cannot know (paper, authors, venue, ...) is null there, for the authors to fill
-in, as RobustBench's own tool leaves it. `footnote` says where AutoAttack ran
-without one of its attacks, as in l2 without Square, and what the report warns
-of; `unreliable` is true where a sign of gradient masking failed.
+in, as RobustBench's own tool leaves it. In `footnote` stands, behind what they
+write there, where AutoAttack ran without one of its attacks, as in l2 without
+Square, and what the report warns of; `unreliable` is true where a sign of
+gradient masking failed.
 """
 
 import json
@@ -30,6 +31,8 @@ _VERSION = "standard"
 _ENSEMBLE = ("apgd_ce", "apgd_t", "fab_t", "square")
 # As `masking` writes it.
 _FAILED = "failed"
+# How this program's part of a footnote begins.
+_OURS = "mart_tf: "
 
 
 def model_info(report, whence):
@@ -110,7 +113,12 @@ def save(path):
     content = model_info(saved.load(path), path)
     path = pathlib.Path(path)
     file = (path if path.is_dir() else path.parent) / FILE
+    footnote = content["footnote"]
     content |= _filled_in(file)
+    if footnote != content["footnote"]:
+        # That of the authors comes first.
+        said = filter(None, [content["footnote"], footnote])
+        content["footnote"] = " ".join(said)
     files.replace_text(file, json.dumps(content, indent=2) + "\n")
     return file, content
 
@@ -129,9 +137,11 @@ def is_stale(file):
 def _filled_in(file):
     """What its authors wrote into a `robustbench.json`, by name."""
     content = _content(file) if file.exists() else {}
+    footnote = str(content.get("footnote") or "").partition(_OURS)[0].strip()
+    content["footnote"] = footnote or None
     return {
         name: content[name]
-        for name in _OF_AUTHORS
+        for name in (*_OF_AUTHORS, "footnote")
         if content.get(name) is not None
     }
 
@@ -174,10 +184,10 @@ def _footnote(attacks, report):
         missing = [name for name in _ENSEMBLE if name not in attacks]
         said.insert(
             0,
-            f"AutoAttack by mart_tf without {' and '.join(missing)}: "
+            f"AutoAttack without {' and '.join(missing)}: "
             f"{', '.join(attacks)} ran.",
         )
-    return " ".join(said) or None
+    return _OURS + " ".join(said) if said else None
 
 
 def _radius(norm, epsilon):

@@ -17,7 +17,7 @@ def strategy(name, members=None):
     """The distribution strategy for a `--strategy`.
 
     "auto" mirrors over all visible GPUs (or logical CPUs where there is no
-    GPU) when there is more than one.
+    GPU) when there is more than one, and so does "multi_worker" of one process.
 
     Args:
         name: One of `runs.STRATEGIES`.
@@ -28,7 +28,7 @@ def strategy(name, members=None):
     if members is not None:
         return tf.distribute.MultiWorkerMirroredStrategy()
     devices = tf.config.list_logical_devices(kind())
-    if name == "mirrored" or (name == "auto" and len(devices) > 1):
+    if name == "mirrored" or (name != "single" and len(devices) > 1):
         return _mirrored(tuple(device.name for device in devices))
     # The default strategy: one device.
     return tf.distribute.get_strategy()

@@ -135,6 +135,30 @@ def functions(classifier, asked):
     return chosen
 
 
+def _decoded(encoded, channels):
+    """The levels of one image, a PNG or a JPEG."""
+
+    def either(channels):
+        # It decodes both. TensorFlow's default for JPEG is fast, and up to 10
+        # of 255 levels off.
+        return tf.io.decode_jpeg(
+            encoded, channels=channels, dct_method="INTEGER_ACCURATE"
+        )
+
+    def opaque():
+        image = either(3)
+        return tf.pad(image, [[0, 0], [0, 0], [0, 1]], constant_values=255)
+
+    if channels != 4:
+        return either(channels)
+    # A JPEG has no opacity, and TensorFlow adds none.
+    return tf.cond(
+        tf.io.is_jpeg(encoded),
+        opaque,
+        lambda: tf.io.decode_png(encoded, channels=4),
+    )
+
+
 def decode(image_bytes, image_shape, pixel_range):
     """Images as a classifier takes them, from encoded ones.
 
@@ -156,14 +180,7 @@ def decode(image_bytes, image_shape, pixel_range):
     def one(encoded):
         with tf.control_dependencies(_size_checked(encoded)):
             encoded = tf.identity(encoded)
-        # Either decodes both. TensorFlow's default for JPEG is fast, and up to
-        # 10 of 255 levels off; a JPEG has no opacity.
-        if channels == 4:
-            image = tf.io.decode_png(encoded, channels=channels)
-        else:
-            image = tf.io.decode_jpeg(
-                encoded, channels=channels, dct_method="INTEGER_ACCURATE"
-            )
+        image = _decoded(encoded, channels)
         same = tf.reduce_all(tf.equal(tf.shape(image)[:2], [height, width]))
         # Not resized where nothing changes, so that no rounding comes in.
         image = tf.cond(
