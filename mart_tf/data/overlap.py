@@ -39,11 +39,11 @@ def check_apart(pool, dataset):
                 for key in map(_key, images.numpy())
                 if key in held
             ]
+        if not shared:
+            continue
         # The pool may have some of them many times.
-        of_pool = sum(held[key] for key in set(shared))
-        if len(shared) > _HARMLESS * len(split) or of_pool > _HARMLESS * len(
-            pool
-        ):
+        of_pool = sum(held[key] for key in set(shared)) / len(pool)
+        if max(len(shared) / len(split), of_pool) > _HARMLESS:
             raise ValueError(
                 f"The pool {pool.name} holds {len(shared):,} of the "
                 f"{len(split):,} images of the {name} split of {dataset.name}; "
