@@ -114,7 +114,7 @@ _COMPARE = _define(
     "Instead of evaluating: workdirs that are evaluated, reports, or the "
     "folders that hold them, separated by commas, or patterns in quotes, in "
     "one table and one figure.",
-    kinds.list_of(kinds.path),
+    kinds.list_of(kinds.path, empty=False),
 )
 _ROBUSTBENCH = _define(
     "robustbench",
@@ -395,6 +395,12 @@ def _of_run(path):
 def _of_saved_model(path):
     """The same of a model without a run, as far as it and the flags say it."""
     places.check_there("--model", path, _SAVED)
+    of_run = _SURROGATE.value is not None and record.exists(_SURROGATE.value)
+    if FLAGS["checkpoint"].present and not of_run:
+        raise ValueError(
+            f"--checkpoint={_CHECKPOINT.value} is of a run, and --model={path} "
+            "is none; leave it out."
+        )
     if record.exists(path):
         raise ValueError(
             f"--model={path} is the workdir of a run; expected "
@@ -508,7 +514,8 @@ def _corruptions(task):
     places = corrupted.find(_CORRUPTIONS.value, task.data_dir)
 
     def read(place):
-        split = corrupted.read(place)
+        split, class_names = corrupted.read(place)
+        task.check_names(pathlib.Path(place).parent.name, class_names)
         sample = data.sample(split, _MAX_EXAMPLES.value, _SEED.value)
         return data.spread(sample.images, task.pixel_range), sample.labels
 

@@ -270,6 +270,12 @@ def _of_file(path):
                 f"--{flag}={holder.value} is of a run, and --model={path} "
                 "names a file to export; give one of them."
             )
+    for flag in ("data_dir", "download"):
+        if FLAGS[flag].present and _DATASET.value is None:
+            raise ValueError(
+                f"--{flag} says where data lies, and --model={path} does not "
+                "tell which; give --dataset=NAME with it."
+            )
     path = pathlib.Path(path)
     if path.suffix != ".keras" or not path.is_file():
         raise ValueError(

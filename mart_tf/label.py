@@ -324,6 +324,8 @@ def _train(task, defense, *more):
     ):
         if value != getattr(run_config.Config, name):
             given.append(f"--{name}={value:g}")
+    if config.outputs != run_config.Config.outputs:
+        given.append(f"--outputs={config.outputs}")
     words = ["mart-train", *given, f"--defense={defense}", *more]
     return [shlex.quote(word) for word in words]
 

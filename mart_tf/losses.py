@@ -42,6 +42,11 @@ def cross_entropy(
         Float32 tensor of shape `[batch]`, in nats. A label outside the
         classes gives NaN.
     """
+    if not 0.0 <= label_smoothing < 1.0:
+        raise ValueError(
+            f"label_smoothing is {label_smoothing!r}; expected a number of at "
+            "least 0 and less than 1."
+        )
     log_p = _log_softmax(logits)
     inside = tf.reduce_any(_mask(labels, log_p), axis=-1)
     values = -tf.where(inside, _at(labels, log_p), math.nan)
@@ -398,5 +403,13 @@ def _at(classes, values):
 
 def _mask(classes, values):
     """True at each row's class."""
+    classes = tf.convert_to_tensor(classes)
+    ranks = classes.shape.rank, values.shape.rank
+    if None not in ranks and ranks != (1, 2):
+        raise ValueError(
+            f"The labels have shape {classes.shape}, and the scores "
+            f"{values.shape}; expected integer labels [batch] and scores "
+            "[batch, classes]."
+        )
     count = tf.shape(values)[-1]
     return tf.one_hot(classes, count, True, False, dtype=tf.bool)

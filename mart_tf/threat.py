@@ -50,7 +50,7 @@ class ThreatModel:
             value = getattr(self, name)
             try:
                 number = float(value)
-            except (TypeError, ValueError):
+            except (TypeError, ValueError, OverflowError):
                 number = math.nan
             if not math.isfinite(number):
                 raise ValueError(
@@ -152,6 +152,10 @@ class ThreatModel:
         Returns:
             A float32 tensor of the images' shape.
         """
+        if kind not in choices.RANDOM_STARTS:
+            raise options.unknown(
+                "random start", str(kind), choices.RANDOM_STARTS
+            )
         if kind == "none":
             return images
         shape = images.shape[1:]

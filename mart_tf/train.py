@@ -141,9 +141,10 @@ _INTEGERS = {
     "seed": "Seed of weights, order, augmentation and noise, at least 0.",
 }
 _BOOLS = {
-    "stop_on_collapse": "End the run where robust accuracy under PGD falls to "
-    "less than half of its best from one epoch to another, as it may in "
-    "training with one step of attack; a run says so in any case.",
+    "stop_on_collapse": "End the run where robust accuracy under PGD (of "
+    "natural training natural accuracy) falls to less than half of its best "
+    "from one epoch to another, as it may in training with one step of attack; "
+    "a run says so in any case.",
     "download": "Let TFDS download data that is not there.",
 }
 

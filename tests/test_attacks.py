@@ -325,6 +325,13 @@ def test_objectives_by_hand():
     np.testing.assert_allclose(attacks.dlr(label, logits), [4 / 3], rtol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
+def test_dlr_takes_logits_of_any_precision(dtype):
+    logits = tf.cast([[3.0, 1.0, 0.0, -1.0]], dtype)
+    found = attacks.dlr(tf.constant([0]), logits)
+    np.testing.assert_allclose(found, [-2 / 3], rtol=1e-6)
+
+
 def test_dlr_of_equal_logits_is_0():
     # 0 / (0 + 1e-12): neither value nor gradient is 0 / 0.
     flat, label = tf.fill([1, 4], 0.5), tf.constant([1])
@@ -467,3 +474,28 @@ def test_dlr_needs_three_classes():
 def test_refuses_images_and_labels(attack, images, labels, message):
     with pytest.raises(ValueError, match=message):
         attack(linear, images, labels, THREAT)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: attacks.CW(kappa=float("nan")),
+        lambda: attacks.MomentumPGD(decay=-1.0),
+        lambda: attacks.CarliniWagnerL2(confidence=float("nan")),
+    ],
+)
+def test_settings_that_would_attack_nothing_are_refused(make):
+    with pytest.raises(ValueError, match="expected a number of at least 0"):
+        make()
+
+
+def test_settings_of_the_stationary_attack():
+    def stop(**settings):
+        attacks.pgd_until_stationary(
+            linear, IMAGES, LABELS, THREAT, criterion=0.1, **settings
+        )
+
+    with pytest.raises(ValueError, match="Unknown reference 'rnage'"):
+        stop(reference="rnage")
+    with pytest.raises(ValueError, match="step size is inf"):
+        stop(step_size=float("inf"))

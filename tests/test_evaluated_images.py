@@ -1,5 +1,6 @@
 """Which images are evaluated: splits, parts of them, corrupted ones."""
 
+import dataclasses
 import json
 
 import jsonschema
@@ -17,6 +18,7 @@ from mart_tf.data import parts
 from mart_tf.reports import comparison
 from mart_tf.reports import corruptions
 from mart_tf.reports import saved
+from mart_tf.runs import trained
 
 
 def accuracy(classifier, images, labels):
@@ -247,3 +249,12 @@ class TestCorruptions:
         assert headings == ("corruption", "accuracy")
         assert rows == [("fog", "50.00"), ("snow", "100.00"), ("mean", "75.00")]
         assert made.as_json()["by_severity"] == []
+
+
+def test_corrupted_images_of_other_classes_are_refused(tmp_path):
+    """As mnist_corrupted's are for a run on fashion_mnist."""
+    of = trained.of_model("network", "digits", (0.0, 1.0), tmp_path)
+    of = dataclasses.replace(of, class_names=tuple("abcdefghij"))
+    of.check_names("digits_corrupted", [str(n) for n in range(10)])
+    with pytest.raises(ValueError, match="class 9 of letters is 'k', and of"):
+        of.check_names("letters", list("abcdefghik"))

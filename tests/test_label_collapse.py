@@ -1,5 +1,7 @@
 """Pools that a network gave nearly all one class, by numbers of images."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tiny_tfds
@@ -70,3 +72,13 @@ def test_of_data_that_streams_the_held_out_part_is_read(told, tmp_path):
     )
     dataset = data.load("tiny:mode=streaming", data_dir=tmp_path)
     assert told(dataset, 300, 0, label=1)
+
+
+def test_of_a_set_whose_labels_are_not_known_nothing_is_told(tmp_path):
+    """As of one that streams, all of whose images are trained on."""
+    whole = uneven(tmp_path / "a.npz", 0.5)
+    dataset = dataclasses.replace(
+        whole, train=object(), validation=whole.test.select(range(0))
+    )
+    pool = data.Pool("p", np.zeros((50, 8, 8), np.uint8), np.zeros(50, int))
+    assert collapse.warning("runs/labeler", pool, dataset) is None

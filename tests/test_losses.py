@@ -484,3 +484,11 @@ def test_a_label_outside_the_classes_gives_nan(label):
 def test_refuses_an_unknown_option(options, message):
     with pytest.raises(ValueError, match=message):
         losses.mart(LABEL, NATURAL, ADVERSARIAL, **options)
+
+
+def test_labels_in_a_column_are_refused_and_not_spread_over_the_batch():
+    logits = np.zeros([2, 3], np.float32)
+    with pytest.raises(ValueError, match=r"labels have shape \(2, 1\), and th"):
+        losses.cross_entropy([[0], [1]], logits)
+    with pytest.raises(ValueError, match="label_smoothing is 1.5; expected"):
+        losses.cross_entropy([0, 1], logits, 1.5)

@@ -1,5 +1,6 @@
 """An attack of a user's own: what it must offer, how it counts in a report."""
 
+import dataclasses
 import functools
 
 import numpy as np
@@ -228,3 +229,23 @@ def test_refuses_what_does_not_keep_to_the_form(members, message):
     odd = type("Odd", (Walk,), {**plain, **members})
     with pytest.raises(ValueError, match=message):
         evaluate(odd())
+
+
+def test_one_whose_reach_is_not_known_has_a_report():
+    class Steps(Walk):
+        objective = "cross_entropy"
+
+    signs = evaluate("fgsm", Steps(10)).signs
+    assert signs[0].verdict == "not tested"
+
+
+def test_one_that_is_a_dataclass():
+    @dataclasses.dataclass
+    class Data(Walk):
+        steps: int = 3
+        length: float | None = None
+        restarts: int = 1
+
+    report = evaluate(Data(), Walk())
+    one, other = report.results[1:3]
+    np.testing.assert_array_equal(one.outcome, other.outcome)

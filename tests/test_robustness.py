@@ -595,3 +595,38 @@ class TestWarnings:
             autoattack.AutoAttack("custom", ("square",)).on(
                 lambda x: x, mart_tf.ThreatModel("l2", 0.1), 10
             )
+
+
+class TestArguments:
+    def test_numbers_of_numpy_and_an_array_of_names(self, digits, tmp_path):
+        """As `np.arange(3)` has seeds, and `load_digits().target_names`."""
+        model, data = digits
+        report = mart_tf.evaluate_robustness(
+            model,
+            data,
+            _THREAT,
+            "fgsm",
+            batch_size=np.int64(50),
+            seed=np.int64(3),
+            max_examples=np.int64(60),
+            class_names=np.arange(10).astype(str),
+            directory=tmp_path,
+        )
+        assert report.settings["seed"] == 3
+        saved = json.loads((tmp_path / "report.json").read_text())
+        assert saved["data"]["class_names"] == list("0123456789")
+
+    @pytest.mark.parametrize(
+        ("settings", "sentence"),
+        [
+            ({"batch_size": 2.5}, "batch_size is 2.5; expected a whole number"),
+            ({"seed": 1.5}, "seed is 1.5; expected a whole number"),
+            ({"max_examples": 0}, "max_examples is 0; expected a whole number"),
+            ({"threat": "linf"}, "threat is 'linf'; expected a threat model"),
+        ],
+    )
+    def test_others_are_refused_in_a_sentence(self, digits, settings, sentence):
+        model, data = digits
+        given = {"threat": _THREAT} | settings
+        with pytest.raises(ValueError, match=sentence):
+            mart_tf.evaluate_robustness(model, data, attacks="fgsm", **given)

@@ -196,6 +196,11 @@ class TestOneCycle:
             rtol=1e-6,
         )
 
+    def test_is_never_above_the_full_rate(self):
+        # The peak lies at step 10.4, between two steps.
+        schedule = schedules.onecycle(0.5, 13, 2)
+        assert max(rates(schedule, *range(26))) == 0.5
+
     def test_is_saved_with_an_optimizer(self):
         schedule = schedules.onecycle(0.2, 7, 3, 0.5)
         steps = (0, 5, 11, 20)

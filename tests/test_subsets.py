@@ -219,6 +219,26 @@ class TestPicking:
         )
         assert wrong.rows.tolist() == sorted(mistaken)
 
+    def test_scores_that_are_no_numbers_are_refused(self, digits, tmp_path):
+        model = keras.Sequential(
+            [
+                keras.Input(digits.image_shape),
+                keras.layers.Flatten(),
+                keras.layers.Dense(
+                    10, bias_initializer=keras.initializers.Constant(np.nan)
+                ),
+            ]
+        )
+        with pytest.raises(ValueError, match="NaN for the training image of"):
+            labeling.pick_subsets(
+                model,
+                digits.train,
+                tmp_path / "new",
+                dataset="digits",
+                picked_by="a test",
+            )
+        assert not (tmp_path / "new").exists()
+
     def test_nothing_is_wrong(self, digits, tmp_path):
         with pytest.raises(ValueError, match="misclassifies none of the 1294"):
             self.pick(digits, tmp_path / "new", [])

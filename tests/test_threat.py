@@ -324,3 +324,11 @@ class TestL2:
                 )
             ]
         assert [tape.gradient(total, weights) for total in totals] == [None] * 2
+
+
+def test_a_start_that_is_none_of_these_is_refused():
+    images = tf.zeros([1, 2, 2, 1])
+    with pytest.raises(ValueError, match="Unknown random start 'gausian'"):
+        threat.ThreatModel().random_start(images, [[0, 0]], kind="gausian")
+    with pytest.raises(ValueError, match="expected a finite number"):
+        threat.ThreatModel(epsilon=10**400)

@@ -702,3 +702,29 @@ def test_xla_compiles_the_step_of_a_program(tmp_path):
     )
     assert process.returncode == 0, process.stderr
     assert "XLA          compiles the step" in process.stdout
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"outputs": "probabilities"}, "rows that are not probabilities"),
+        (
+            {"ema": 0.9, "ema_warmup_epochs": 3.0},
+            "--ema_warmup_epochs=3 is the whole run of --epochs=3",
+        ),
+        (
+            {
+                "defense": "natural",
+                "stop_on_collapse": True,
+                "validation_images": 0,
+            },
+            "--stop_on_collapse looks at accuracy on the validation split",
+        ),
+    ],
+)
+def test_what_would_train_nothing_or_watch_nothing_is_refused(
+    settings, sentence
+):
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        small_runs.train("run", epochs=3, **settings)
+    assert not pathlib.Path("run").exists()

@@ -195,6 +195,7 @@ def check_search(attack):
         gradient.check_count(name, getattr(attack, name))
     for name in ("learning_rate", "initial_const"):
         gradient.check_above_0(name, getattr(attack, name))
+    gradient.check_at_least_0("confidence", attack.confidence)
     if attack.radius is not None:
         gradient.check_above_0("radius", attack.radius)
 

@@ -305,7 +305,7 @@ def check_settings(steps, step_size=None, random_start="uniform"):
         ValueError: On any other.
     """
     check_count("Attack steps", steps)
-    if isinstance(step_size, numbers.Real) and not step_size > 0:
+    if isinstance(step_size, numbers.Real) and not 0 < step_size < math.inf:
         raise ValueError(
             f"Attack step size is {step_size!r}; expected a number above 0."
         )
@@ -331,6 +331,14 @@ def check_above_0(name, value):
     """Raises a `ValueError` unless a setting is a finite number above 0."""
     if not 0 < value < math.inf:
         raise ValueError(f"{name} is {value!r}; expected a number above 0.")
+
+
+def check_at_least_0(name, value):
+    """Raises a `ValueError` unless a setting is a finite number from 0 on."""
+    if not 0 <= value < math.inf:
+        raise ValueError(
+            f"{name} is {value!r}; expected a number of at least 0."
+        )
 
 
 def check_all_steps(name, steps, rounds):

@@ -91,6 +91,7 @@ def dlr(labels, logits):
             f"The dlr objective needs at least 3 classes, got {classes}; use "
             "the objective margin."
         )
+    logits = tf.cast(logits, tf.float32)
     true, wrong = _true_and_strongest_wrong(labels, logits)
     ranked = tf.math.top_k(logits, 3).values
     return (wrong - true) / (ranked[:, 0] - ranked[:, 2] + 1e-12)

@@ -162,6 +162,7 @@ class CW(_Ascent):
         restarts: int = 1,
     ):
         super().__init__(steps, step_size, random_start, restarts)
+        gradient.check_at_least_0("kappa", kappa)
         self.kappa = kappa
 
     def prepare(self):
@@ -197,6 +198,7 @@ class MomentumPGD(_Ascent):
         restarts: int = 1,
     ):
         super().__init__(steps, step_size, random_start, restarts)
+        gradient.check_at_least_0("decay", decay)
         self.decay = decay
 
     def start(self, images, labels, seeds, number=0):

@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from mart_tf import options
 from mart_tf.attacks import gradient
 from mart_tf.attacks import loops
 from mart_tf.attacks import objectives
@@ -56,8 +57,19 @@ def pgd_until_stationary(
     Returns:
         Adversarial examples of the images' shape, and the FOSC of each, where
         it ended, float32 `[batch]`.
+
+    Raises:
+        ValueError: On settings outside these.
     """
     gradient.check_settings(steps, step_size, random_start)
+    references = ("natural", "start", "range")
+    if reference not in references:
+        raise options.unknown("reference", str(reference), references)
+    if reference == "range" and threat.norm != "linf":
+        raise ValueError(
+            f"The reference is range, and the norm {threat.norm}; expected "
+            "natural or start, or the norm linf."
+        )
     radius = threat.epsilon if epsilon is None else epsilon
     step_size = radius / 4.0 if step_size is None else step_size
     start = threat.random_start(

@@ -78,7 +78,9 @@ def find(text, data_dir=None):
 
 
 def read(place):
-    """The images of a configuration: its test split, or its validation split.
+    """The images of a configuration, and the names of their classes.
+
+    Its test split, or its validation split.
 
     Args:
         place: Its directory.

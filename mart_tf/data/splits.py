@@ -12,6 +12,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
+from mart_tf import checks
 from mart_tf import noise
 from mart_tf.data import conversion
 from mart_tf.data import mapping
@@ -156,11 +157,12 @@ def assemble(name, source, validation_images=None):
         chosen = carve(rows, max(1, round(TEST_FRACTION * len(rows))), _TEST)
         test = source.train.select(chosen)
         rows = np.setdiff1d(rows, chosen)
-    size = validation_images
-    if size is None:
+    if validation_images is None:
         size = max(1, round(VALIDATION_FRACTION * len(rows)))
         size = min(size, MAX_VALIDATION)
-    if not 0 <= size < len(rows):
+    else:
+        size = checks.whole("validation_images", validation_images, 0)
+    if size >= len(rows):
         raise ValueError(
             f"validation_images is {size}; expected at least 0 and fewer than "
             f"the {len(rows)} training images of {name}."

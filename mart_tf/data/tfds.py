@@ -100,7 +100,7 @@ def load_pool(
 
 
 def load_test(path):
-    """Reads the test split of a prepared set into memory.
+    """The test split of a prepared set, in memory, and its classes' names.
 
     Where TFDS has no test split with labels, it is the validation split.
 
@@ -119,7 +119,7 @@ def load_test(path):
                 f"{path} has no split test or validation with labels (its "
                 f"splits: {present}); expected one to measure on."
             )
-        return reader.in_memory(split)
+        return reader.in_memory(split), reader.class_names
 
 
 def _builder(path):

@@ -1,5 +1,6 @@
 """Dynamic adversarial training: attacks that grow with the network."""
 
+import numbers
 from typing import Literal
 
 import keras
@@ -54,7 +55,9 @@ class Dynamic(standard.Standard):
     ):
         if reference not in REFERENCES:
             raise options.unknown("reference", str(reference), REFERENCES)
-        if not isinstance(control_epochs, int) or control_epochs < 1:
+        if isinstance(control_epochs, bool) or not (
+            isinstance(control_epochs, numbers.Integral) and control_epochs >= 1
+        ):
             raise ValueError(
                 f"control_epochs is {control_epochs!r}; expected a whole "
                 "number of at least 1."

@@ -156,29 +156,39 @@ class Engine:
         """
         if attack is not None and attack.passes == 1:
             attack = None
-        if attack not in self._looks:
-            self._looks[attack] = {
-                device: base.compiled(
-                    functools.partial(
-                        _predicted,
-                        self._on(attack, device).answer if attack else classify,
+        if id(attack) not in self._looks:
+            # Kept with it: once it is gone its id may be another's.
+            self._looks[id(attack)] = (
+                attack,
+                {
+                    device: base.compiled(
+                        functools.partial(
+                            _predicted,
+                            self._on(attack, device).answer
+                            if attack
+                            else classify,
+                        )
                     )
-                )
-                for device, classify in self._classify.items()
-            }
-        return self._looks[attack]
+                    for device, classify in self._classify.items()
+                },
+            )
+        return self._looks[id(attack)][1]
 
     def steps(self, attack):
         """Some steps of an attack, for each device.
 
         Compiled once however often it is run.
         """
-        if attack not in self._steps:
-            self._steps[attack] = {
-                device: _compiled_steps(self._on(attack, device))
-                for device in self._classify
-            }
-        return self._steps[attack]
+        # One that is written as a dataclass cannot be hashed.
+        if id(attack) not in self._steps:
+            self._steps[id(attack)] = (
+                attack,
+                {
+                    device: _compiled_steps(self._on(attack, device))
+                    for device in self._classify
+                },
+            )
+        return self._steps[id(attack)][1]
 
     def _on(self, attack, device):
         """The attack, on the classifier of a device."""

@@ -17,8 +17,9 @@ ATTACK = "pgd:steps=20"
 CARRIED = f"transfer:{ATTACK}"
 SEARCH = "square:queries=1000"
 
-# Accuracies that differ by more are of two models.
-_SAME_ACCURACY = 0.001
+# Accuracies that differ by more are of two models, but for an image whose
+# scores tie to the last bits: devices round differently.
+_SAME_ACCURACY, _TIES = 0.001, 1.5
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -54,7 +55,8 @@ class Trial:
             self._results(subject, [ATTACK])[ATTACK]
             for subject in (self.original, served)
         )
-        if abs(trained - exported) > _SAME_ACCURACY:
+        allowed = max(_SAME_ACCURACY, _TIES / len(self.images))
+        if abs(trained - exported) > allowed:
             raise ValueError(
                 f"Under {ATTACK} the SavedModel has {exported:.2%} accuracy "
                 f"and the classifier {trained:.2%}, on {len(self.images)} test "

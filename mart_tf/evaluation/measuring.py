@@ -216,10 +216,12 @@ class Measurement:
         rows = np.flatnonzero(standing)
         observe = self._shown.opened(name, len(rows), len(standing))
         settings = json.dumps(attack.parameters, default=str)
-        key = f"{key} {settings} {archives.digest([rows])}"
+        loop = self._loop(len(rows))
+        # On another number of devices the pieces are others.
+        size = loop.batch_size
+        key = f"{key} {settings} {size} {archives.digest([rows])}"
         writer = self._writer if shown else None
         key += " with images" if writer else ""
-        loop = self._loop(len(rows))
         run = run or functools.partial(loop.run, attack)
         kept, done, broken = [], 0, 0
         for number, part in enumerate(

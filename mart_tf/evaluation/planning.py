@@ -175,7 +175,7 @@ def _is_pgd(spec):
 def _scaled(spec, share):
     """The spec with a step size in the same proportion to epsilon."""
     if isinstance(spec, evaluation.Instance):
-        attack = copy.copy(spec.attack)
+        attack = copy.copy(spec.attack.unbound or spec.attack)
         if attack.step_size is not None:
             attack.step_size *= share
         return dataclasses.replace(spec, attack=attack)

@@ -15,6 +15,7 @@ import keras
 import tensorflow as tf
 
 from mart_tf import attacks as table
+from mart_tf import checks
 from mart_tf import environment
 from mart_tf import evaluation
 from mart_tf import files
@@ -128,8 +129,15 @@ def evaluate_robustness(
         )
     if directory is not None:
         directory = places.expanded("directory", str(directory))
-    if batch_size < 1:
-        raise ValueError(f"batch_size is {batch_size}; expected at least 1.")
+    batch_size = checks.whole("batch_size", batch_size, 1)
+    seed = checks.whole("seed", seed, 0)
+    if max_examples is not None:
+        max_examples = checks.whole("max_examples", max_examples, 1)
+    if not isinstance(threat, threat_model.ThreatModel):
+        raise ValueError(
+            f"threat is {threat!r}; expected a threat model such as "
+            "mart_tf.ThreatModel(epsilon=8 / 255)."
+        )
     specs = evaluation.resolve(attacks, surrogate=surrogate is not None)
     images, labels, more = arrays.arrays(dataset, max_examples)
     plan = planning.plan(
@@ -144,6 +152,8 @@ def evaluate_robustness(
     doubtful = list(doubts.of(plan.subject, plan.images, plan.labels))
     for sentence in doubtful:
         warnings.warn(sentence, stacklevel=2)
+    facts = facts or {}
+    about = _facts(plan, facts, more, class_names)
     # Not wider than the data: padding would be computed for nothing.
     width = min(batch_size, len(plan.images))
     with files.held(directory) if directory else contextlib.nullcontext():
@@ -168,8 +178,6 @@ def evaluate_robustness(
             )
             found = _results(plan, corruptions or {}, measured)
         settings = {"seed": seed, "batch_size": width, "precision": "float32"}
-        facts = facts or {}
-        about = _facts(plan, facts, more, class_names)
         set_name = facts.get("corruptions", {}).get("dataset")
         made = _report(
             plan, measured, found, doubtful, about, settings, set_name
@@ -297,7 +305,7 @@ def _facts(plan, given, more, class_names):
         "examples": len(plan.images),
         "image_shape": list(plan.images.shape[1:]),
         "classes": plan.subject.classes,
-        "class_names": list(class_names) if class_names else None,
+        "class_names": None if class_names is None else list(class_names),
     }
     return {"model": model, "data": data}
 

@@ -26,11 +26,15 @@ def warning(labeled_by, pool, dataset):
         dataset: The `Dataset` that the network was trained on.
 
     Returns:
-        A sentence, or None where the labels are spread enough.
+        A sentence, or None where the labels are spread enough, and where those
+        of the training set are not known.
     """
     counts = np.bincount(pool.labels)
     most = int(counts.argmax())
-    share = float(np.mean(_known(dataset) == most))
+    known = _known(dataset)
+    if known is None:
+        return None
+    share = float(np.mean(known == most))
     expected = len(pool) * (1.0 - share)
     if expected < _FEWEST or len(pool) - counts[most] >= _SHARE * expected:
         return None
@@ -45,9 +49,8 @@ def warning(labeled_by, pool, dataset):
 
 
 def _known(dataset):
-    """Labels of the training set, or of a random part of it."""
+    """Labels of the training set, or of a random part of it; else None."""
     # A split that streams would be decoded whole for its labels.
     in_memory = hasattr(dataset.train, "labels")
-    return sampling.labels_of(
-        dataset.train if in_memory else dataset.validation
-    )
+    split = dataset.train if in_memory else dataset.validation
+    return sampling.labels_of(split) if len(split) else None

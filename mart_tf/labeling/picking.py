@@ -100,7 +100,10 @@ def _predictions(classifier, split, batch_size, pixel_range):
 
     @tf.function
     def predict(images):
-        return tf.argmax(network(images, training=False), axis=1)
+        scores = network(images, training=False)
+        # NaN is no class.
+        is_nan = tf.reduce_any(tf.math.is_nan(scores), axis=1)
+        return tf.where(is_nan, tf.constant(-1, tf.int64), tf.argmax(scores, 1))
 
     batches = []
     for inputs, labels, weights in pipeline.evaluation_batches(
@@ -109,7 +112,13 @@ def _predictions(classifier, split, batch_size, pixel_range):
         real = weights.numpy() > 0.0
         columns = (inputs["index"], labels, predict(inputs["image"]))
         batches.append([column.numpy()[real] for column in columns])
-    return [
+    rows, labels, predicted = (
         np.concatenate(column).astype(np.int64)
         for column in zip(*batches, strict=True)
-    ]
+    )
+    if (predicted < 0).any():
+        raise ValueError(
+            "The classifier returns NaN for the training image of row "
+            f"{rows[predicted < 0][0]}; expected one whose weights are finite."
+        )
+    return [rows, labels, predicted]

@@ -1,6 +1,7 @@
 """A classifier from what a user names: a table's, a file's, a function's."""
 
 import inspect
+import os
 import re
 
 import keras
@@ -63,7 +64,7 @@ def build(
         )
     try:
         return _build(
-            spec,
+            os.fspath(spec),
             input_shape,
             num_classes,
             seed,
@@ -87,6 +88,11 @@ def _build(spec, input_shape, num_classes, seed, precision, anew, of_the_run):
             raise ValueError(
                 f"Model {spec!r} needs images of shape (height, width, "
                 f"channels); the data set's have shape {input_shape}."
+            )
+        if anew and resolved.options.get("weights"):
+            raise ValueError(
+                f"Model {spec!r} begins with trained weights, and new ones are "
+                "asked for; expected weights=none, or no --init_from=none."
             )
         function = options.load(resolved.import_path)
         taken = inspect.signature(function).parameters

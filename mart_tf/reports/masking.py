@@ -109,6 +109,8 @@ def _comparable(weaker, stronger, threat):
         # One step that leads as far as any is FGSM.
         return (
             one.objective == many.objective == "cross_entropy"
+            # None: how far an attack of a user's own leads is not known.
+            and None not in (one.reach, many.reach)
             and one.reach > 0.999 * threat.epsilon
             and many.reach > 1.999 * threat.epsilon
         )

@@ -290,11 +290,12 @@ class Config:
                 f"--ema_warmup_epochs={self.ema_warmup_epochs:g} both set the "
                 "warm-up of the average; give one."
             )
-        if self.early_stopping_patience and self.validation_images == 0:
+        self.check_validation()
+        if self.ema_warmup_epochs and self.ema_warmup_epochs >= self.epochs:
             raise ValueError(
-                f"--early_stopping_patience={self.early_stopping_patience} "
-                "looks at the validation split, and --validation_images is 0; "
-                "hold some images out."
+                f"--ema_warmup_epochs={self.ema_warmup_epochs:g} is the whole "
+                f"run of --epochs={self.epochs}, whose average would be its "
+                "last weights; expected fewer."
             )
         if self.pool is None:
             for name in ("pool_fraction", "unlabeled_weight"):
@@ -307,6 +308,22 @@ class Config:
             raise ValueError(
                 f"--pool_fraction is {self.pool_fraction:g}; expected a share "
                 "of each batch, above 0 and below 1."
+            )
+
+    def check_validation(self):
+        """Refuses what looks at a validation split where there is none."""
+        if self.early_stopping_patience and self.validation_images == 0:
+            raise ValueError(
+                f"--early_stopping_patience={self.early_stopping_patience} "
+                "looks at the validation split, and --validation_images is 0; "
+                "hold some images out."
+            )
+        is_natural = (self.defense or "").partition(":")[0] == "natural"
+        if self.stop_on_collapse and is_natural and self.validation_images == 0:
+            raise ValueError(
+                "--stop_on_collapse looks at accuracy on the validation split "
+                "where --defense=natural attacks nothing in training, and "
+                "--validation_images is 0; hold some images out."
             )
 
     def _check_pixels(self):

@@ -28,6 +28,7 @@ from mart_tf.runs import signals
 from mart_tf.runs import workdir
 from mart_tf.runs import workers
 from mart_tf.training import classifier as adversarial
+from mart_tf.training import inputs
 from mart_tf.training import optimizers
 from mart_tf.training import schedules
 from mart_tf.training import update as updates
@@ -206,8 +207,12 @@ def _data(config, record):
     )
     if record:
         record.check_data(dataset)
-    images = len(dataset.validation)
-    return dataclasses.replace(config, validation_images=images), dataset
+    config = dataclasses.replace(
+        config, validation_images=len(dataset.validation)
+    )
+    # Of a run that goes on it is known only now whether there is a split.
+    config.check_validation()
+    return config, dataset
 
 
 def facts_of(config, dataset, model, policy):
@@ -281,6 +286,7 @@ def compiled_model(config, dataset, pool, steps, policy):
         ),
     )
     model.optimizer.build(model.trainable_variables)
+    inputs.check_outputs(model, dataset.image_shape)
     return model
 
 

@@ -52,7 +52,11 @@ class Trained:
         Raises:
             ValueError: If the same names stand in another order, or others.
         """
-        own, given = list(self.class_names or ()), list(dataset.class_names)
+        self.check_names(dataset.name, dataset.class_names)
+
+    def check_names(self, dataset, class_names):
+        """The same of a data set's name and the names of its classes."""
+        own, given = list(self.class_names or ()), list(class_names)
         numbers = [str(number) for number in range(len(given))]
         if len(own) != len(given) or own == given:
             return
@@ -61,7 +65,7 @@ class Trained:
         names = zip(own, given, strict=True)
         first = next(place for place, (a, b) in enumerate(names) if a != b)
         raise ValueError(
-            f"The class {first} of {dataset.name} is {given[first]!r}, and of "
+            f"The class {first} of {dataset} is {given[first]!r}, and of "
             f"{self.path} {own[first]!r}; expected the same classes in the "
             "same order: rename those of the data, or give the images as npz, "
             "whose labels you number as the model's."

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from collections.abc import Sequence
 import dataclasses
+import operator
 import os
 
 import keras
@@ -240,10 +241,14 @@ def _class_names(names, classes):
 
 
 def _batch_sizes(sizes, signatures):
-    sizes = sorted(set(sizes))
-    if any(not isinstance(size, int) or size < 1 for size in sizes):
+    given = sizes
+    try:
+        sizes = sorted({operator.index(size) for size in sizes})
+    except TypeError:
+        sizes = [0]
+    if min(sizes, default=1) < 1:
         raise ValueError(
-            f"The warm-up's batch sizes are {sizes}; expected whole numbers of "
+            f"The warm-up's batch sizes are {given}; expected whole numbers of "
             "at least 1, or none."
         )
     if len(sizes) * signatures > warmup_records.MOST:

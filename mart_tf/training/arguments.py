@@ -44,6 +44,7 @@ _TYPES = {
     ),
     "ema": (numbers.Real, "a number of at least 0 and less than 1"),
     "ema_warmup_steps": _STEPS,
+    "epsilon_warmup_steps": _STEPS,
     "max_skipped_steps": _STEPS,
     "seed": _STEPS,
     "rows": (

@@ -142,7 +142,9 @@ class AdversarialClassifier(checked.CheckedModel):
             self.defense = defense
             self.threat = threat
             self.attack_steps = int(attack_steps)
-            self.attack_step_size = attack_step_size
+            self.attack_step_size = (
+                None if attack_step_size is None else float(attack_step_size)
+            )
             self.random_start = random_start
             self.attack_batch_norm = attack_batch_norm
             self.epsilon_warmup_steps = int(epsilon_warmup_steps)

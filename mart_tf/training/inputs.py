@@ -123,12 +123,33 @@ def check(model, x, y, what=""):
         return
     images, labels = sample
     checks.images(images, model.threat, what + "images")
-    with model.distribute_strategy.scope():
-        scores = model.classifier(images[:2].astype("float32"))
-    model_outputs.check_scores(scores, model.outputs)
+    scores = _checked_scores(model, images[:2].astype("float32"))
     checks.labels(labels, scores.shape[1], what + "labels")
     # Subclassed classifiers are built by their first call.
     model.built = True
+
+
+def check_outputs(model, image_shape):
+    """Refuses a network that returns another kind of scores than it says.
+
+    Args:
+        model: The `AdversarialClassifier`.
+        image_shape: Shape of an image.
+    """
+    threat = model.threat
+    _checked_scores(
+        model,
+        np.random.default_rng(0)
+        .uniform(threat.pixel_min, threat.pixel_max, [2, *image_shape])
+        .astype("float32"),
+    )
+
+
+def _checked_scores(model, images):
+    with model.distribute_strategy.scope():
+        scores = model.classifier(images)
+    model_outputs.check_scores(scores, model.outputs)
+    return scores
 
 
 def are_weighted(

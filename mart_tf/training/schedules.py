@@ -137,7 +137,7 @@ def cosine(
 def onecycle(learning_rate, steps_per_epoch, epochs, peak: float = 0.4):
     """Up to the full rate and down again, in straight lines.
 
-        rate(s) = r min((s + 1) / P, (T - s) / (T - P))
+        rate(s) = r min(1, (s + 1) / P, (T - s) / (T - P))
 
     with r the learning rate, s the step counted from 0, T the steps of the
     run and P = peak T: one cycle of Smith (2017), as Wong et al. (ICLR 2020)
@@ -184,7 +184,9 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
         done = keras.ops.cast(step, "float32")
         rising = (done + 1.0) / (self.peak * self.steps)
         falling = (self.steps - done) / ((1.0 - self.peak) * self.steps)
-        return self.learning_rate * keras.ops.minimum(rising, falling)
+        # Where P is no whole number both are above 1 at one step.
+        share = keras.ops.minimum(keras.ops.minimum(rising, falling), 1.0)
+        return self.learning_rate * share
 
     def get_config(self):
         return {

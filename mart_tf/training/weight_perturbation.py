@@ -52,7 +52,9 @@ class AWP(update.Update):
                 f"awp has gamma={gamma!r}; expected a number above 0 and at "
                 "most 1, such as 0.005."
             )
-        if not isinstance(from_epoch, int) or from_epoch < 1:
+        if isinstance(from_epoch, bool) or not (
+            isinstance(from_epoch, numbers.Integral) and from_epoch >= 1
+        ):
             raise ValueError(
                 f"awp has from_epoch={from_epoch!r}; expected a whole number "
                 "of at least 1, the first epoch."
