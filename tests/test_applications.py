@@ -478,3 +478,9 @@ assert "mart_tf" not in sys.modules
             cwd=tmp_path,
             check=True,
         )
+
+
+def test_new_weights_and_trained_ones_are_not_both_to_be_had():
+    spec = "keras:MobileNetV2:weights="
+    with pytest.raises(ValueError, match="new ones are asked for; expected"):
+        loading.build(f"{spec}imagenet", (32, 32, 3), 10, anew=True)

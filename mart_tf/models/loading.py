@@ -89,7 +89,7 @@ def _build(spec, input_shape, num_classes, seed, precision, anew, of_the_run):
                 f"Model {spec!r} needs images of shape (height, width, "
                 f"channels); the data set's have shape {input_shape}."
             )
-        if anew and resolved.options.get("weights"):
+        if anew and resolved.options.get("weights") == "imagenet":
             raise ValueError(
                 f"Model {spec!r} begins with trained weights, and new ones are "
                 "asked for; expected weights=none, or no --init_from=none."
