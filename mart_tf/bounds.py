@@ -7,6 +7,7 @@ zero, and nothing is allocated that no run asks for.
 
 import dataclasses
 import math
+import operator
 
 # How far a number may go: its square still is a float32, and so is that of
 # what has to lie above 0.
@@ -192,3 +193,16 @@ def shown(text):
 def cut(text):
     """The same without quotes."""
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+
+
+def whole(name, value, least):
+    """A whole number of at least `least`, or the one sentence that refuses."""
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = least - 1
+    if number < least:
+        raise ValueError(
+            f"{name} is {value!r}; expected a whole number of at least {least}."
+        )
+    return number

@@ -1,6 +1,4 @@
-"""Bad images, labels and counts, refused in a sentence before work starts."""
-
-import operator
+"""Bad images and labels, refused with one sentence before work starts."""
 
 import numpy as np
 
@@ -101,16 +99,3 @@ def labels(values, classes, what="labels"):
             f"so expected classes from 0 to {classes - 1}."
         )
     return values.astype("int32")
-
-
-def whole(name, value, least):
-    """A whole number of at least `least`, or the one sentence that refuses."""
-    try:
-        number = operator.index(value)
-    except TypeError:
-        number = least - 1
-    if number < least:
-        raise ValueError(
-            f"{name} is {value!r}; expected a whole number of at least {least}."
-        )
-    return number

@@ -10,7 +10,7 @@ import functools
 import numpy as np
 import tensorflow as tf
 
-from mart_tf import checks
+from mart_tf import bounds
 from mart_tf import limits
 from mart_tf import noise
 from mart_tf.data import augmentation
@@ -104,7 +104,7 @@ def training_batches(
             used, or an augmentation is none for such images.
     """
     labeled = _labeled(split, batch_size, pool, pool_fraction)
-    start_step = checks.whole("start_step", start_step, 0)
+    start_step = bounds.whole("start_step", start_step, 0)
     augmentations = augmentation.create(augment, split.image_shape)
     order = np.arange(batch_size)
     if pool is not None:
@@ -153,7 +153,7 @@ def training_batches(
 
 def _labeled(split, batch_size, pool, pool_fraction):
     """How many examples of a batch are the split's."""
-    batch_size = checks.whole("batch_size", batch_size, 1)
+    batch_size = bounds.whole("batch_size", batch_size, 1)
     if pool is None:
         if len(split) < batch_size:
             raise ValueError(
@@ -251,7 +251,7 @@ def evaluation_batches(split, batch_size, pixel_range=(0.0, 1.0), part=(0, 1)):
     Returns:
         A finite `tf.data.Dataset` with static shapes.
     """
-    batch_size = checks.whole("batch_size", batch_size, 1)
+    batch_size = bounds.whole("batch_size", batch_size, 1)
     own = np.arange(batch_size)[_part(batch_size, *part)]
 
     def fill(images, labels, indices):
@@ -288,7 +288,7 @@ def arrays(split, max_examples=None):
     """
     count = len(split)
     if max_examples is not None:
-        count = min(count, checks.whole("max_examples", max_examples, 1))
+        count = min(count, bounds.whole("max_examples", max_examples, 1))
     limits.check_ram(
         f"An array of {count:,} images",
         4 * count * int(np.prod(split.image_shape)),

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from mart_tf import checks
+from mart_tf import bounds
 from mart_tf.data import pipeline
 from mart_tf.data import shards
 from mart_tf.data import splits
@@ -61,7 +61,7 @@ def sample(split, max_examples=None, seed=0):
     size = len(split)
     count = size
     if max_examples is not None:
-        count = min(size, checks.whole("max_examples", max_examples, 1))
+        count = min(size, bounds.whole("max_examples", max_examples, 1))
     if count == size or split.chance_order:
         images, labels = pipeline.arrays(split, count)
         kind = ALL if count == size else FIRST

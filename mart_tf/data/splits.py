@@ -12,7 +12,7 @@ import dataclasses
 import numpy as np
 import tensorflow as tf
 
-from mart_tf import checks
+from mart_tf import bounds
 from mart_tf import noise
 from mart_tf.data import conversion
 from mart_tf.data import mapping
@@ -161,7 +161,7 @@ def assemble(name, source, validation_images=None):
         size = max(1, round(VALIDATION_FRACTION * len(rows)))
         size = min(size, MAX_VALIDATION)
     else:
-        size = checks.whole("validation_images", validation_images, 0)
+        size = bounds.whole("validation_images", validation_images, 0)
     if size >= len(rows):
         raise ValueError(
             f"validation_images is {size}; expected at least 0 and fewer than "

@@ -15,7 +15,7 @@ import keras
 import tensorflow as tf
 
 from mart_tf import attacks as table
-from mart_tf import checks
+from mart_tf import bounds
 from mart_tf import environment
 from mart_tf import evaluation
 from mart_tf import files
@@ -129,10 +129,10 @@ def evaluate_robustness(
         )
     if directory is not None:
         directory = places.expanded("directory", str(directory))
-    batch_size = checks.whole("batch_size", batch_size, 1)
-    seed = checks.whole("seed", seed, 0)
+    batch_size = bounds.whole("batch_size", batch_size, 1)
+    seed = bounds.whole("seed", seed, 0)
     if max_examples is not None:
-        max_examples = checks.whole("max_examples", max_examples, 1)
+        max_examples = bounds.whole("max_examples", max_examples, 1)
     if not isinstance(threat, threat_model.ThreatModel):
         raise ValueError(
             f"threat is {threat!r}; expected a threat model such as "

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from mart_tf import checks
+from mart_tf import bounds
 from mart_tf import environment
 from mart_tf import errors
 from mart_tf import files
@@ -56,7 +56,7 @@ def label_pool(
         ValueError: If the file exists, its folder does not, the classifier
             does not fit the images, or returns NaN. Nothing is written then.
     """
-    batch_size = checks.whole("batch_size", batch_size, 1)
+    batch_size = bounds.whole("batch_size", batch_size, 1)
     path = _new_file(path)
     predict = _predictor(classifier, outputs, pixel_range, pool)
     labels = np.empty([len(pool)], np.int64)
