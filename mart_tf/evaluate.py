@@ -239,6 +239,8 @@ def _main():
 
     # The flags are good: only now is TensorFlow imported.
     cli.import_tensorflow(FLAGS.verbosity, _keep_to_one_core)
+    if len(tasks) > 1:
+        _check_attacks(tasks)
     console = screen.console()
     reports, settings = {}, {}
     for task in tasks:
@@ -255,6 +257,26 @@ def _main():
     if len(reports) > 1:
         console.print()
         _show(console, reports, settings)
+
+
+def _check_attacks(tasks):
+    """Refuses what one of several cannot take, before hours on another."""
+    from mart_tf.evaluation import planning
+
+    listed = evaluation.resolve(
+        _ATTACKS.value, surrogate=_SURROGATE.value is not None
+    )
+    for task in tasks:
+        try:
+            planning.check(listed, _threat(task))
+        except ValueError as error:
+            raise ValueError(f"{task.path}: {error}") from error
+
+
+def _threat(task):
+    from mart_tf import threat as threat_model
+
+    return threat_model.ThreatModel(task.norm, task.epsilon, *task.pixel_range)
 
 
 def _kept(task, tasks):
@@ -447,7 +469,6 @@ def _heading(path, paths):
 
 def _evaluate(task):
     """The `Report` of one run or model, saved."""
-    from mart_tf import threat as threat_model
     from mart_tf.evaluation import robustness
 
     dataset = data.load(
@@ -469,9 +490,7 @@ def _evaluate(task):
     split = parts.select(dataset, part, held_out)
     sample = data.sample(split, _MAX_EXAMPLES.value, _SEED.value)
     images = data.spread(sample.images, task.pixel_range)
-    threat = threat_model.ThreatModel(
-        task.norm, task.epsilon, *task.pixel_range
-    )
+    threat = _threat(task)
     screen.say(f"Threat model: {threat.describe()}")
     model, facts = _load(task.path, images)
     surrogate = None

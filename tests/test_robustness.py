@@ -18,6 +18,7 @@ from mart_tf.attacks import autoattack
 from mart_tf.attacks import projected
 from mart_tf.evaluation import measuring
 from mart_tf.evaluation import pieces
+from mart_tf.evaluation import planning
 
 _THREAT = mart_tf.ThreatModel(epsilon=0.1)
 _QUICK = "autoattack:version=custom:attacks=apgd_ce+square"
@@ -630,3 +631,10 @@ class TestArguments:
         given = {"threat": _THREAT} | settings
         with pytest.raises(ValueError, match=sentence):
             mart_tf.evaluate_robustness(model, data, attacks="fgsm", **given)
+
+    def test_attacks_are_held_against_a_threat_model_before_a_model(self):
+        """As the program does for each of several runs before the first."""
+        specs = evaluation.resolve("fgsm,apgd_t,autoattack,square")
+        planning.check(specs, _THREAT)
+        with pytest.raises(ValueError, match="Attack 'square': .*linf"):
+            planning.check(specs, mart_tf.ThreatModel("l2", 0.5))

@@ -14,6 +14,9 @@ from mart_tf import threat as threat_model
 from mart_tf.evaluation import arrays
 from mart_tf.evaluation import subjects
 
+# More than any attack aims at, where those of a model are not known yet.
+_MANY_CLASSES = 1000
+
 
 class Model(NamedTuple):
     """What is attacked, as a user gives it.
@@ -93,6 +96,20 @@ def plan(given, images, labels, threat, specs, radii, class_names):
     )
 
 
+def check(specs, threat):
+    """Refuses attacks that a threat model does not admit, whatever the model.
+
+    Args:
+        specs: What `evaluation.resolve` returns.
+        threat: The `ThreatModel`.
+
+    Raises:
+        ValueError: As `plan`.
+    """
+    for spec in specs:
+        _made(spec, lambda images: images, threat, _MANY_CLASSES)
+
+
 def _check_range(subject, threat):
     """Refuses a threat model of other pixels than the model's own."""
     own = subject.pixel_range
@@ -117,14 +134,10 @@ def _create(spec, subject, other, threat, classes):
     """The attack of a spec, on the model or on the surrogate."""
     transfer = evaluation.is_transfer(spec)
     attacked = other if transfer else subject
-    try:
-        attack = evaluation.create(spec)
-        attack = attack.on(attacked.classify, threat, classes)
-        if not (attack.steps or attack.parts):
-            # The engine cannot divide what is done in one call.
-            attack = attack.on(attacked.classify_in_shares, threat, classes)
-    except ValueError as error:
-        raise ValueError(f"Attack {spec.text!r}: {error}") from error
+    attack = _made(spec, attacked.classify, threat, classes)
+    if not (attack.steps or attack.parts):
+        # The engine cannot divide what is done in one call.
+        attack = _made(spec, attacked.classify_in_shares, threat, classes)
     if transfer and (attack.norm is not None or attack.parts):
         raise ValueError(
             f"Attack {spec.text!r} cannot be made on a surrogate: it "
@@ -138,6 +151,13 @@ def _create(spec, subject, other, threat, classes):
             "none; expected square or spsa, or a differentiable surrogate."
         )
     return attack
+
+
+def _made(spec, classify, threat, classes):
+    try:
+        return evaluation.create(spec).on(classify, threat, classes)
+    except ValueError as error:
+        raise ValueError(f"Attack {spec.text!r}: {error}") from error
 
 
 def _sweep(specs, radii, subject, threat, classes):
