@@ -85,7 +85,8 @@ def order(records):
         best = sorted(found, key=found.get, reverse=True)
         as_paper = best == [d for d in reversed(_TREND) if d in found]
         said.append(
-            f"Under {shown} the order is {' above '.join(best)}, "
+            f"Under {shown} the order is "
+            f"{' above '.join(f'{d} ({found[d]:.2f})' for d in best)}, "
             f"{'that' if as_paper else 'not that'} of the paper's PGD-20."
         )
     return " ".join(said)
