@@ -198,7 +198,8 @@ def cut(text):
 def whole(name, value, least):
     """A whole number of at least `least`, or the one sentence that refuses."""
     try:
-        number = operator.index(value)
+        # True is one for Python, and a slip of a user's.
+        number = least - 1 if isinstance(value, bool) else operator.index(value)
     except TypeError:
         number = least - 1
     if number < least:

@@ -178,6 +178,11 @@ class ThreatModel:
         return tf.reshape(epsilon, [-1] + [1] * (len(images.shape) - 1))
 
     @property
+    def rounding(self) -> float:
+        """How far float32 may round a pixel: more where it lies far from 0."""
+        return 2.0**-23 * max(abs(self.pixel_min), abs(self.pixel_max))
+
+    @property
     def _geometry(self):
         return _GEOMETRIES[self.norm]
 

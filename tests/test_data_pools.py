@@ -496,13 +496,21 @@ class TestApart:
         # Those that are trained on do not spoil a measurement.
         data.check_apart(data.Pool("p", mine.train.images), mine)
 
-    def test_a_duplicate_in_a_hundred_is_let_pass(self, tmp_path):
-        path = tmp_path / "mine.npz"
-        images, labels = pixels(200), np.arange(200) % 2
+    def of_test_images(self, folder, count):
+        """A set that trains on its test images, and these."""
+        images, labels = pixels(count), np.arange(count) % 2
         np.savez(
-            path, x_train=images, y_train=labels, x_test=images, y_test=labels
+            folder / "mine.npz",
+            x_train=images,
+            y_train=labels,
+            x_test=images,
+            y_test=labels,
         )
-        mine = data.load(f"npz:{path}", validation_images=0)
+        mine = data.load(f"npz:{folder}/mine.npz", validation_images=0)
+        return mine, images
+
+    def test_a_duplicate_in_a_hundred_is_let_pass(self, tmp_path):
+        mine, images = self.of_test_images(tmp_path, 200)
         new = pixels(198, seed=3)
         pool = data.Pool("p", np.concatenate([images[:2], new]))
         data.check_apart(pool, mine)
@@ -511,12 +519,7 @@ class TestApart:
             data.check_apart(pool, mine)
 
     def test_a_few_test_images_many_times_are_refused(self, tmp_path):
-        path = tmp_path / "mine.npz"
-        images, labels = pixels(2000), np.arange(2000) % 2
-        np.savez(
-            path, x_train=images, y_train=labels, x_test=images, y_test=labels
-        )
-        mine = data.load(f"npz:{path}", validation_images=0)
+        mine, images = self.of_test_images(tmp_path, 2000)
         pool = data.Pool("p", np.repeat(images[:10], 20, axis=0))
         # Half a per cent of the split, and all of the pool.
         with pytest.raises(ValueError, match="holds 10 of the 2,000 images"):

@@ -1,12 +1,12 @@
 """Dynamic adversarial training: attacks that grow with the network."""
 
-import numbers
 from typing import Literal
 
 import keras
 import tensorflow as tf
 
 from mart_tf import attacks
+from mart_tf import bounds
 from mart_tf import options
 from mart_tf.defenses import base
 from mart_tf.defenses import standard
@@ -55,13 +55,7 @@ class Dynamic(standard.Standard):
     ):
         if reference not in REFERENCES:
             raise options.unknown("reference", str(reference), REFERENCES)
-        if isinstance(control_epochs, bool) or not (
-            isinstance(control_epochs, numbers.Integral) and control_epochs >= 1
-        ):
-            raise ValueError(
-                f"control_epochs is {control_epochs!r}; expected a whole "
-                "number of at least 1."
-            )
+        control_epochs = bounds.whole("control_epochs", control_epochs, 1)
         self.c_max = base.number("c_max", c_max)
         self.control_epochs = control_epochs
         self.reference = reference

@@ -170,8 +170,7 @@ def _check_inside(attack, adversarial, images):
         ]
     )
     width = threat.pixel_max - threat.pixel_min
-    # Pixels far from 0 are rounded more coarsely.
-    rounded = 2.0**-23 * max(abs(threat.pixel_min), abs(threat.pixel_max))
+    rounded = threat.rounding
     if threat.norm == "l2":
         rounded *= images[0].size ** 0.5
     if not beyond <= 1e-4 * threat.epsilon + 1e-6 * width + rounded:

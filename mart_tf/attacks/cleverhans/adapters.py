@@ -189,9 +189,7 @@ def inside(threat, found, images):
     adversarial = threat.project(found, images)
     moved = float(tf.reduce_max(tf.abs(found - adversarial)))
     width = threat.pixel_max - threat.pixel_min
-    # Pixels far from 0 are rounded more coarsely.
-    ulp = 2.0**-23 * max(abs(threat.pixel_min), abs(threat.pixel_max))
-    if not moved <= 1e-6 * width + 2.0 * ulp:
+    if not moved <= 1e-6 * width + 2.0 * threat.rounding:
         raise RuntimeError(
             f"CleverHans left the threat model by {moved:g}; expected at most "
             "rounding."
