@@ -45,12 +45,7 @@ def table_2(records, short=False):
         if short and not white:
             continue
         strong = _mean(records, runs, "autoattack")
-        cells = [
-            f"{white.get(name, _NONE)} / {value:.2f}"
-            for name, value in zip(
-                _WHITE, paper.expected(runs[0].recipe), strict=True
-            )
-        ]
+        cells = _beside_paper(white, runs[0].recipe)
         if not short:
             cells.append(white.get("pgd:steps=100", _NONE))
         seeds = sum("white box" in _measures(records, run) for run in runs)
@@ -60,6 +55,19 @@ def table_2(records, short=False):
     if short:
         head.remove("PGD-100")
     return pages.table("|".join(head), rows)
+
+
+def network(records):
+    """Table 2's white box with the other network that it may be of."""
+    rows = []
+    for row, runs in _by_row("network").items():
+        white = _mean(records, runs, "white box")
+        if white:
+            cells = _beside_paper(white, runs[0].recipe)
+            rows.append([row, *cells, white["pgd:steps=100"]])
+    if not rows:
+        return _not_run("network")
+    return pages.table("|".join(["defense", *_WHITE.values(), "PGD-100"]), rows)
 
 
 def order(records):
@@ -234,6 +242,7 @@ def small(records):
 def measured(records, recipe):
     """The text of "Measured" in a recipe's header; None without a record."""
     runs = [run for run in paper.runs() if run.recipe == recipe]
+    runs = [run for run in runs if not run.flags]
     known = {measure for run in runs for measure in run.measures}
     whole = "white box" if "white box" in known else "strong"
     runs = [run for run in runs if whole in run.measures]
@@ -290,6 +299,7 @@ def blocks(records):
         "docs/results.md": {
             "order": order(records),
             "table2": table_2(records),
+            "network": network(records),
             "autoattack": autoattack(records),
             "table3": table_3(records),
             "average": average(records),
@@ -361,6 +371,14 @@ def _by_row(part):
 
 def _measures(records, run):
     return records.read(run).get("measures", {})
+
+
+def _beside_paper(white, recipe):
+    """Cells of Table 2: ours / the paper's."""
+    return [
+        f"{white.get(name, _NONE)} / {value:.2f}"
+        for name, value in zip(_WHITE, paper.expected(recipe), strict=True)
+    ]
 
 
 def _strong(found):
