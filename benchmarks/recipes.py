@@ -25,7 +25,6 @@ def parsed(path, *more):
     from mart_tf import train
 
     values = train.FLAGS
-    values.unparse_flags()
     for name in values:
         values[name].unparse()
     values(["mart-train", f"--flagfile={path}", *more])
