@@ -329,6 +329,40 @@ def test_mart_of_natural_images_alone_attacks_nothing():
     assert mart.describe_attack(10, 0.1, "uniform") == "none in training"
 
 
+@pytest.mark.parametrize("spec", SMOOTHED)
+def test_the_ramp_reaches_the_attacks_that_say_so(spec):
+    defense = defenses.get(spec)
+    memory = {
+        name: tf.fill([linear.EXAMPLES], value)
+        for name, value in defense.memory(linear.THREAT).items()
+    }
+    batch = base.Batch(
+        tf.constant(linear.IMAGES),
+        tf.constant(linear.LABELS),
+        tf.ones(linear.EXAMPLES),
+        tf.constant(linear.ROWS),
+        noise.seeds(0, tf.constant(linear.ROWS)),
+        memory,
+    )
+    found = [
+        defense.attack(
+            lambda x: x @ linear.KERNEL + linear.BIAS,
+            batch,
+            base.InnerAttack(
+                linear.THREAT,
+                *(2, 0.02, share * linear.THREAT.epsilon, "uniform"),
+                tf.constant(0.0),
+            ),
+        ).image
+        for share in (1.0, 0.5)
+    ]
+    moved = np.abs(found[0] - linear.IMAGES).max() > 0
+    assert moved == defense.attacks
+    assert (found[0] != found[1]).numpy().any() == (
+        defense.attacks and defense.reads_epsilon
+    )
+
+
 def test_mart_with_the_divergence_inside(strategy):
     p = linear.softmax_of(linear.IMAGES)
     adversarial = linear.attack_by_hand(

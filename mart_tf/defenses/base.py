@@ -11,9 +11,6 @@ from mart_tf import bounds
 from mart_tf import losses
 from mart_tf import threat as threat_model
 
-# What a defense without an attack says of it.
-NO_ATTACK = "none in training"
-
 # What a float32 still holds when a loss is multiplied by it.
 _GREATEST = 1e30
 
@@ -104,6 +101,8 @@ class Defense:
         files: Paths of what it reads besides the data.
         smooths_labels: Whether `loss` heeds `Batch.label_smoothing`; where it
             does not, label smoothing is refused.
+        attacks: Whether it has an inner attack.
+        reads_epsilon: Whether `attack` heeds `InnerAttack.epsilon`, the ramp.
         reads_epoch: Whether `attack` heeds `InnerAttack.epoch`; where it does,
             a `fit` that begins at epoch 0 again is told of.
     """
@@ -113,6 +112,8 @@ class Defense:
     needs_rows = False
     files = ()
     smooths_labels = False
+    attacks = True
+    reads_epsilon = True
     reads_epoch = False
 
     def memory(self, threat):
@@ -140,6 +141,8 @@ class Defense:
 
     def describe_attack(self, steps, step_size, random_start):
         """The inner attack in a few words, for a person."""
+        if not self.attacks:
+            return "none in training"
         size = bounds.spelled(step_size)
         return f"PGD, {steps} steps of {size}, {random_start} start"
 

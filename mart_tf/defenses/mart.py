@@ -83,17 +83,16 @@ class MART(base.Defense):
     def needs_rows(self):
         return 0.0 < self.regularized_fraction < 1.0
 
+    @property
+    def attacks(self):
+        return self._has_divergence or self.outer != "bce_natural"
+
     def check(self, threat, random_start):
         if self.inner == "kl":
             base.check_start("mart:inner=kl", random_start)
 
-    def describe_attack(self, steps, step_size, random_start):
-        if not self._sees_adversarial:
-            return base.NO_ATTACK
-        return super().describe_attack(steps, step_size, random_start)
-
     def attack(self, classify, batch, inner):
-        if not self._sees_adversarial:
+        if not self.attacks:
             return base.Adversarial(batch.image)
         objective = "cross_entropy"
         if self.inner == "kl":
@@ -104,7 +103,7 @@ class MART(base.Defense):
         natural_logits = adversarial_logits = None
         if self._has_second_term or self.outer == "bce_natural":
             natural_logits = classify(batch.image)
-        if self._sees_adversarial:
+        if self.attacks:
             adversarial_logits = classify(adversarial.image)
         values = losses.mart(
             batch.label,
@@ -127,10 +126,6 @@ class MART(base.Defense):
     @property
     def _has_divergence(self):
         return self.divergence and self._has_second_term
-
-    @property
-    def _sees_adversarial(self):
-        return self._has_divergence or self.outer != "bce_natural"
 
     def _regularization_of(self, examples):
         """The regularization of each example."""

@@ -59,6 +59,7 @@ class MMA(base.Defense):
     measures = ("margin",)
     needs_rows = True
     smooths_labels = True
+    reads_epsilon = False
 
     def __init__(
         self,

@@ -13,9 +13,7 @@ class Natural(base.Defense):
     # Its most robust epoch is the one that has learned least.
     selects_by = "natural_accuracy"
     smooths_labels = True
-
-    def describe_attack(self, steps, step_size, random_start):
-        return base.NO_ATTACK
+    attacks = False
 
     def attack(self, classify, batch, inner):
         return base.Adversarial(batch.image)

@@ -85,8 +85,8 @@ def print_settings(
     for name, value in lines:
         screen.say(value, heading=f"{name:13}", on=console)
     ramp = config.epsilon_warmup_epochs
-    attacks = model.defense.describe_attack(*attack) != base.NO_ATTACK
-    if attacks and ramp > config.epochs:
+    ramps = model.defense.attacks and model.defense.reads_epsilon
+    if ramps and ramp > config.epochs:
         screen.say(
             f"Epsilon grows over {ramp:g} epochs, and the run ends after "
             f"{config.epochs}, at {100 * config.epochs / ramp:.0f} % of it; "

@@ -150,7 +150,7 @@ def _of_batch(training):
     """What measures the run's first batch, where no split is held out."""
     config, model, dataset, pool, together, _, _ = training
     # Training without an attack has no robustness that could fall.
-    if config.validation_images or "robust" not in model.defense.selects_by:
+    if config.validation_images or not model.defense.attacks:
         return []
     batches = data.training_batches(
         dataset.train,

@@ -8,7 +8,6 @@ from mart_tf import choices
 from mart_tf import private
 from mart_tf.attacks import loops
 from mart_tf.attacks import objectives
-from mart_tf.defenses import base
 from mart_tf.training import layer_calls
 from mart_tf.training import reduction
 
@@ -31,7 +30,7 @@ def check(attack_batch_norm, classifier, defense):
         )
     if attack_batch_norm == "inference":
         return
-    if defense.describe_attack(1, 1.0, "none") == base.NO_ATTACK:
+    if not defense.attacks:
         raise ValueError(
             "attack_batch_norm is 'batch', and the defense "
             f"{type(defense).__name__} has no attack in training; leave it "
