@@ -7,6 +7,7 @@ zero, and nothing is allocated that no run asks for.
 
 import dataclasses
 import math
+import numbers
 import operator
 
 # How far a number may go: its square still is a float32, and so is that of
@@ -55,11 +56,12 @@ class Whole:
         """The number itself.
 
         Raises:
-            ValueError: If it is out of bounds.
+            ValueError: If it is none, True among them, or out of bounds.
         """
-        if self.least <= value <= self.greatest:
-            return value
-        given = f"{value}" if text is None else text.strip()
+        number = _index(value)
+        if number is not None and self.least <= number <= self.greatest:
+            return number
+        given = f"{value!r}" if text is None else text.strip()
         raise ValueError(f"{name} is {cut(given)}; expected {self}.")
 
 
@@ -81,6 +83,8 @@ class Real:
 
     def check(self, name, value):
         """As `Whole.check`; NaN is out of bounds."""
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+            raise ValueError(f"{name} is {value!r}; expected {self}.")
         if not self.least <= value <= self.greatest:
             raise ValueError(f"{name} is {value:g}; expected {self}.")
         if value and abs(value) < _NEAREST:
@@ -88,7 +92,7 @@ class Real:
                 f"{name} is {value:g}, which is 0 in float32; expected {self}, "
                 "0 or not so near to it."
             )
-        return value
+        return float(value)
 
 
 # What is counted, and how long is waited for.
@@ -197,13 +201,20 @@ def cut(text):
 
 def whole(name, value, least):
     """A whole number of at least `least`, or the one sentence that refuses."""
-    try:
-        # True is one for Python, and a slip of a user's.
-        number = least - 1 if isinstance(value, bool) else operator.index(value)
-    except TypeError:
-        number = least - 1
-    if number < least:
+    number = _index(value)
+    if number is None or number < least:
         raise ValueError(
             f"{name} is {value!r}; expected a whole number of at least {least}."
         )
     return number
+
+
+def _index(value):
+    """A whole number, of numpy too, as Python's; None of what is none."""
+    # True is one for Python, and a slip of a user's.
+    if isinstance(value, bool):
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None

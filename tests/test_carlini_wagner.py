@@ -242,9 +242,9 @@ class TestEngine:
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"learning_rate": 0.0}, "learning_rate is 0.0; expected a number abo"),
-        ({"initial_const": -1.0}, "initial_const is -1.0; expected a number a"),
-        ({"radius": 0.0}, "radius is 0.0; expected a number above 0"),
+        ({"learning_rate": 0.0}, "learning_rate is 0; expected a number abo"),
+        ({"initial_const": -1.0}, "initial_const is -1; expected a number a"),
+        ({"radius": 0.0}, "radius is 0; expected a number above 0"),
         ({"max_iterations": 0}, "max_iterations is 0; expected a whole number"),
         ({"binary_search_steps": 0}, "binary_search_steps is 0; expected a wh"),
     ],

@@ -587,7 +587,7 @@ class TestCarliniWagner:
     )
     def test_refuses_0(self, option):
         with pytest.raises(
-            ValueError, match=f"{option} is 0.0; expected a number above 0"
+            ValueError, match=f"{option} is 0; expected a number above 0"
         ):
             _attack(f"cleverhans:cw_l2:{option}=0", None)
 
@@ -760,6 +760,6 @@ class TestSPSA:
     @pytest.mark.parametrize("option", ["learning_rate", "delta"])
     def test_refuses_0(self, option):
         with pytest.raises(
-            ValueError, match=f"{option} is 0.0; expected a number above 0"
+            ValueError, match=f"{option} is 0; expected a number above 0"
         ):
             _attack(f"cleverhans:spsa:{option}=0", None)

@@ -287,9 +287,11 @@ def test_the_order_is_said_whether_it_is_the_papers_or_not(made):
     reproduced = importlib.import_module("reproduced")
     assert reproduced.order(made) == (
         "Under PGD-20 the order is MART (96.50) above TRADES (95.00) above "
-        "Standard (94.00), that of the paper's PGD-20. Under AutoAttack the "
-        "order is Standard (92.50) above MART (92.00) above TRADES (91.50), "
-        "not that of the paper's PGD-20."
+        "Standard (94.00), not that of the paper's PGD-20: MART (96.48) above "
+        "Standard (94.62) level with TRADES (94.58). Under AutoAttack the "
+        "order is Standard (92.50) level with MART (92.00) level with TRADES "
+        "(91.50), not that of the paper's PGD-20: MART (96.48) above Standard "
+        "(94.62) level with TRADES (94.58)."
     )
 
 

@@ -161,13 +161,13 @@ def test_is_saved_with_the_model(tmp_path):
 @pytest.mark.parametrize(
     "options, message",
     [
-        ({"gamma": 0.0}, "gamma=0.0; expected a number above 0"),
-        ({"gamma": 1.5}, "gamma=1.5; expected .* at most 1"),
-        ({"gamma": float("nan")}, "gamma=nan"),
-        ({"gamma": True}, "gamma=True"),
-        ({"gamma": "0.1"}, "gamma='0.1'"),
-        ({"from_epoch": 0}, "from_epoch=0; expected a whole number"),
-        ({"from_epoch": 2.0}, "from_epoch=2.0"),
+        ({"gamma": 0.0}, "awp:gamma is 0; expected a number above 0"),
+        ({"gamma": 1.5}, "awp:gamma is 1.5; expected .* at most 1"),
+        ({"gamma": float("nan")}, "awp:gamma is nan"),
+        ({"gamma": True}, "awp:gamma is True"),
+        ({"gamma": "0.1"}, "awp:gamma is '0.1'"),
+        ({"from_epoch": 0}, "awp:from_epoch is 0; expected a whole number"),
+        ({"from_epoch": 2.0}, "awp:from_epoch is 2.0"),
     ],
 )
 def test_refuses_in_one_sentence(options, message):

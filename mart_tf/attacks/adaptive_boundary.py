@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from mart_tf import bounds
 from mart_tf import threat as threat_model
 from mart_tf.attacks import base
 from mart_tf.attacks import examples
@@ -52,7 +53,7 @@ class FAB(base.Attack):
 
     def __init__(self, steps: int = 100, targets: int = 9):
         gradient.check_settings(steps)
-        gradient.check_count("targets", targets)
+        bounds.ATTACK_STEPS.check("targets", targets)
         self.steps = steps
         self.targets = targets
 

@@ -14,6 +14,7 @@ from typing import Literal
 
 import tensorflow as tf
 
+from mart_tf import bounds
 from mart_tf.attacks import base
 from mart_tf.attacks import examples
 from mart_tf.attacks import gradient
@@ -180,7 +181,7 @@ class TargetedAPGD(_AutoPGD):
     """
 
     def __init__(self, steps: int = 100, targets: int = 9, restarts: int = 1):
-        gradient.check_count("targets", targets)
+        bounds.ATTACK_STEPS.check("targets", targets)
         super().__init__(steps, restarts)
         self.targets = targets
 

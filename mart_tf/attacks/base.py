@@ -12,6 +12,7 @@ import threading
 
 import tensorflow as tf
 
+from mart_tf import bounds
 from mart_tf import noise
 from mart_tf import threat as threat_model
 from mart_tf.attacks import examples
@@ -214,8 +215,8 @@ class Attack:
                 f"{kind} takes no target class; expected an attack that climbs "
                 "an objective, such as PGD or APGD."
             )
-        gradient.check_count("restarts", bound.restarts)
-        gradient.check_count("passes", bound.passes)
+        bounds.ATTACK_STEPS.check("restarts", bound.restarts)
+        bounds.ATTACK_STEPS.check("passes", bound.passes)
         bound.prepare()
         if bound.restarts > 1 and not bound.random:
             raise ValueError(

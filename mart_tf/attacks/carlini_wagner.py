@@ -5,11 +5,11 @@ import math
 
 import tensorflow as tf
 
+from mart_tf import bounds
 from mart_tf import threat as threat_model
 from mart_tf.attacks import adam
 from mart_tf.attacks import base
 from mart_tf.attacks import examples
-from mart_tf.attacks import gradient
 from mart_tf.attacks import objectives
 
 # What an image is drawn in by, so that its atanh is finite.
@@ -192,12 +192,12 @@ class CarliniWagnerL2(base.Attack):
 def check_search(attack):
     """Raises a `ValueError` if the settings of a search for c are none."""
     for name in ("binary_search_steps", "max_iterations"):
-        gradient.check_count(name, getattr(attack, name))
+        bounds.ATTACK_STEPS.check(name, getattr(attack, name))
     for name in ("learning_rate", "initial_const"):
-        gradient.check_above_0(name, getattr(attack, name))
-    gradient.check_at_least_0("confidence", attack.confidence)
+        bounds.ABOVE_ZERO.check(name, getattr(attack, name))
+    bounds.AT_LEAST_ZERO.check("confidence", attack.confidence)
     if attack.radius is not None:
-        gradient.check_above_0("radius", attack.radius)
+        bounds.ABOVE_ZERO.check("radius", attack.radius)
 
 
 def _next_constants(state, broken):

@@ -304,7 +304,7 @@ def check_settings(steps, step_size=None, random_start="uniform"):
     Raises:
         ValueError: On any other.
     """
-    check_count("Attack steps", steps)
+    bounds.ATTACK_STEPS.check("Attack steps", steps)
     if isinstance(step_size, numbers.Real) and not 0 < step_size < math.inf:
         raise ValueError(
             f"Attack step size is {step_size!r}; expected a number above 0."
@@ -312,32 +312,6 @@ def check_settings(steps, step_size=None, random_start="uniform"):
     if random_start not in choices.RANDOM_STARTS:
         raise options.unknown(
             "random start", str(random_start), choices.RANDOM_STARTS
-        )
-
-
-def check_count(name, value):
-    """Raises a `ValueError` unless a setting is a whole number above 0.
-
-    And not above what `bounds` has for steps, and what multiplies them.
-    """
-    if not isinstance(value, numbers.Integral) or value < 1:
-        raise ValueError(
-            f"{name} is {value!r}; expected a whole number of at least 1."
-        )
-    bounds.ATTACK_STEPS.check(name, value)
-
-
-def check_above_0(name, value):
-    """Raises a `ValueError` unless a setting is a finite number above 0."""
-    if not 0 < value < math.inf:
-        raise ValueError(f"{name} is {value!r}; expected a number above 0.")
-
-
-def check_at_least_0(name, value):
-    """Raises a `ValueError` unless a setting is a finite number from 0 on."""
-    if not 0 <= value < math.inf:
-        raise ValueError(
-            f"{name} is {value!r}; expected a number of at least 0."
         )
 
 

@@ -5,6 +5,7 @@ from typing import Literal
 
 import tensorflow as tf
 
+from mart_tf import bounds
 from mart_tf import threat as threat_model
 from mart_tf.attacks import base
 from mart_tf.attacks import gradient
@@ -112,11 +113,7 @@ class PGD(_Ascent):
         restarts: int = 1,
         steps_per_epsilon: float = 10.0,
     ):
-        if not steps_per_epsilon > 0:
-            raise ValueError(
-                f"steps_per_epsilon is {steps_per_epsilon!r}; expected a "
-                "number above 0, such as 4 for steps of epsilon / 4."
-            )
+        bounds.ABOVE_ZERO.check("steps_per_epsilon", steps_per_epsilon)
         super().__init__(steps, step_size, random_start, restarts)
         self.objective = objective
         self.steps_per_epsilon = steps_per_epsilon
@@ -162,7 +159,7 @@ class CW(_Ascent):
         restarts: int = 1,
     ):
         super().__init__(steps, step_size, random_start, restarts)
-        gradient.check_at_least_0("kappa", kappa)
+        bounds.AT_LEAST_ZERO.check("kappa", kappa)
         self.kappa = kappa
 
     def prepare(self):
@@ -198,7 +195,7 @@ class MomentumPGD(_Ascent):
         restarts: int = 1,
     ):
         super().__init__(steps, step_size, random_start, restarts)
-        gradient.check_at_least_0("decay", decay)
+        bounds.AT_LEAST_ZERO.check("decay", decay)
         self.decay = decay
 
     def start(self, images, labels, seeds, number=0):

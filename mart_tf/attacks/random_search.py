@@ -5,10 +5,10 @@ import math
 
 import tensorflow as tf
 
+from mart_tf import bounds
 from mart_tf import noise
 from mart_tf.attacks import base
 from mart_tf.attacks import examples
-from mart_tf.attacks import gradient
 from mart_tf.attacks import objectives
 
 # The share p of an image's pixels halves after these queries, however many
@@ -55,7 +55,7 @@ class Square(base.Attack):
     takes_target = True
 
     def __init__(self, queries: int = 5000, p: float = 0.8, restarts: int = 1):
-        gradient.check_count("queries", queries)
+        bounds.ATTACK_STEPS.check("queries", queries)
         if not 0.0 < p <= 1.0:
             raise ValueError(
                 f"p is {p!r}; expected a share of the pixels above 0 and at "

@@ -6,6 +6,7 @@ import numbers
 
 import tensorflow as tf
 
+from mart_tf import bounds
 from mart_tf import noise
 from mart_tf import threat as threat_model
 from mart_tf.attacks import adam
@@ -56,8 +57,8 @@ class SPSA(base.Attack):
     ):
         gradient.check_settings(steps)
         _check_samples(samples)
-        gradient.check_above_0("learning_rate", learning_rate)
-        gradient.check_above_0("delta", delta)
+        bounds.ABOVE_ZERO.check("learning_rate", learning_rate)
+        bounds.ABOVE_ZERO.check("delta", delta)
         self.steps = steps
         self.samples = samples
         self.learning_rate = learning_rate

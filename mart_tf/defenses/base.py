@@ -1,7 +1,6 @@
 """What a defense is: an inner attack, an outer loss, its options."""
 
 import inspect
-import numbers
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -10,9 +9,6 @@ from mart_tf import attacks
 from mart_tf import bounds
 from mart_tf import losses
 from mart_tf import threat as threat_model
-
-# What a float32 still holds when a loss is multiplied by it.
-_GREATEST = 1e30
 
 
 class Batch(NamedTuple):
@@ -226,23 +222,3 @@ def check_start(name, random_start):
             "no gradient at x: random_start none would leave every image as "
             "it is; expected uniform or gaussian."
         )
-
-
-def number(name, value, greatest=_GREATEST):
-    """An option as a float from 0 to `greatest`.
-
-    Raises:
-        ValueError: If it is anything else.
-    """
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, numbers.Real)
-        or not 0.0 <= value <= greatest
-    ):
-        most = (
-            "of at least 0"
-            if greatest == _GREATEST
-            else f"from 0 to {greatest:g}"
-        )
-        raise ValueError(f"{name} is {value!r}; expected a number {most}.")
-    return float(value)

@@ -56,7 +56,7 @@ class Dynamic(standard.Standard):
         if reference not in REFERENCES:
             raise options.unknown("reference", str(reference), REFERENCES)
         control_epochs = bounds.whole("control_epochs", control_epochs, 1)
-        self.c_max = base.number("c_max", c_max)
+        self.c_max = bounds.AT_LEAST_ZERO.check("c_max", c_max)
         self.control_epochs = control_epochs
         self.reference = reference
 

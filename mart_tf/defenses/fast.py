@@ -3,6 +3,7 @@
 import keras
 
 from mart_tf import attacks
+from mart_tf import bounds
 from mart_tf.defenses import base
 from mart_tf.defenses import standard
 
@@ -21,8 +22,8 @@ class _OneStep(standard.Standard):
     """
 
     def __init__(self, noise, step):
-        self.noise = base.number("noise", noise)
-        self.step = base.number("step", step)
+        self.noise = bounds.AT_LEAST_ZERO.check("noise", noise)
+        self.step = bounds.ABOVE_ZERO.check("step", step)
         if not self.step:
             raise ValueError("step is 0; expected a number above 0.")
 

@@ -5,6 +5,7 @@ from typing import Literal
 import keras
 import tensorflow as tf
 
+from mart_tf import bounds
 from mart_tf import losses
 from mart_tf import noise
 from mart_tf import options
@@ -62,7 +63,9 @@ class MART(base.Defense):
         inner: Literal["cross_entropy", "kl"] = "cross_entropy",
         regularized_fraction: float = 1.0,
     ):
-        self.regularization = base.number("regularization", regularization)
+        self.regularization = bounds.AT_LEAST_ZERO.check(
+            "regularization", regularization
+        )
         losses.check_options(form, outer, weighting)
         if inner not in ("cross_entropy", "kl"):
             raise options.unknown("inner", str(inner), ("cross_entropy", "kl"))
@@ -75,8 +78,8 @@ class MART(base.Defense):
         self.divergence = divergence
         self.weighting = weighting
         self.inner = inner
-        self.regularized_fraction = base.number(
-            "regularized_fraction", regularized_fraction, greatest=1.0
+        self.regularized_fraction = bounds.SHARE.check(
+            "regularized_fraction", regularized_fraction
         )
 
     @property

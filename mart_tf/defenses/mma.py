@@ -4,6 +4,7 @@ import keras
 import tensorflow as tf
 
 from mart_tf import attacks
+from mart_tf import bounds
 from mart_tf import losses
 from mart_tf.attacks import loops
 from mart_tf.defenses import base
@@ -147,8 +148,4 @@ class MMA(base.Defense):
 
 
 def _above_0(name, value):
-    if value is None:
-        return None
-    if value == 0:
-        raise ValueError(f"{name} is 0; expected a number above 0.")
-    return base.number(name, value)
+    return None if value is None else bounds.ABOVE_ZERO.check(name, value)

@@ -2,6 +2,7 @@
 
 import keras
 
+from mart_tf import bounds
 from mart_tf import losses
 from mart_tf.defenses import base
 
@@ -20,7 +21,9 @@ class Pairing(base.Defense):
     smooths_labels = True
 
     def __init__(self, regularization):
-        self.regularization = base.number("regularization", regularization)
+        self.regularization = bounds.AT_LEAST_ZERO.check(
+            "regularization", regularization
+        )
 
     def loss(self, classify, batch, adversarial):
         natural_logits = classify(batch.image)

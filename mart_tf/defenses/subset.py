@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from mart_tf import attacks
+from mart_tf import bounds
 from mart_tf import defenses
 from mart_tf import losses
 from mart_tf import options
@@ -68,7 +69,9 @@ class Subset(base.Defense):
                 given = {"treatment": treatment}
                 default = defenses.DERIVED["subset"]["regularization"]
                 regularization = default(None, given)
-            regularization = base.number("regularization", regularization)
+            regularization = bounds.AT_LEAST_ZERO.check(
+                "regularization", regularization
+            )
         elif regularization is not None:
             raise ValueError(
                 f"Defense 'subset' has no divergence to weigh by "

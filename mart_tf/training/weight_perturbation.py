@@ -1,10 +1,9 @@
 """Adversarial weight perturbation: the gradient where the weights hurt."""
 
-import numbers
-
 import keras
 import tensorflow as tf
 
+from mart_tf import bounds
 from mart_tf.training import reduction
 from mart_tf.training import update
 
@@ -46,22 +45,9 @@ class AWP(update.Update):
     """
 
     def __init__(self, gamma: float = 0.005, from_epoch: int = 1):
-        is_number = isinstance(gamma, numbers.Real) and gamma is not True
-        if not is_number or not 0.0 < gamma <= 1.0:
-            raise ValueError(
-                f"awp has gamma={gamma!r}; expected a number above 0 and at "
-                "most 1, such as 0.005."
-            )
-        if isinstance(from_epoch, bool) or not (
-            isinstance(from_epoch, numbers.Integral) and from_epoch >= 1
-        ):
-            raise ValueError(
-                f"awp has from_epoch={from_epoch!r}; expected a whole number "
-                "of at least 1, the first epoch."
-            )
-        self.gamma = float(gamma)
-        self.from_epoch = from_epoch
-        self.reads_epoch = from_epoch > 1
+        self.gamma = bounds.OPTIONS["gamma"].check("awp:gamma", gamma)
+        self.from_epoch = bounds.COUNT.check("awp:from_epoch", from_epoch)
+        self.reads_epoch = self.from_epoch > 1
 
     def __call__(self, model, loss):
         weights = [variable.value for variable in model.trainable_variables]

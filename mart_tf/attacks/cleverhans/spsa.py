@@ -3,10 +3,10 @@
 from cleverhans.tf2.attacks import spsa
 import tensorflow as tf
 
+from mart_tf import bounds
 from mart_tf import noise
 from mart_tf import threat as threat_model
 from mart_tf.attacks import base
-from mart_tf.attacks import gradient
 from mart_tf.attacks.cleverhans import adapters
 
 
@@ -57,8 +57,8 @@ class SPSA(base.Attack):
         self.spsa_samples = spsa_samples
         self.spsa_iters = spsa_iters
         self.early_stop_loss_threshold = early_stop_loss_threshold
-        gradient.check_above_0("learning_rate", learning_rate)
-        gradient.check_above_0("delta", delta)
+        bounds.ABOVE_ZERO.check("learning_rate", learning_rate)
+        bounds.ABOVE_ZERO.check("delta", delta)
 
     def prepare(self):
         if self.threat.norm != "linf":
