@@ -550,7 +550,7 @@ def _load(path, images):
     # A .keras file may hold an AdversarialClassifier: this registers it.
     from mart_tf.training import classifier as _  # noqa: F401
 
-    if not pathlib.Path(path, "run.json").exists():
+    if not record.exists(path):
         if pathlib.Path(path).is_dir():
             screen.say(
                 f"{path} may run any code: give none that you do not trust."
