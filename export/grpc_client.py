@@ -200,6 +200,9 @@ def _array(images):
     """Numbers as an array, float32, of at least one dimension."""
     if isinstance(images, bytes | bytearray | str):
         raise payloads.no_images(images)
+    if hasattr(images, "numpy"):
+        images = images.numpy()
+    payloads.check_floats(images)
     try:
         with np.errstate(over="ignore"):
             array = np.asarray(images, np.float32)

@@ -129,6 +129,22 @@ def are_files(images):
     return files[0]
 
 
+def check_floats(images):
+    """Refuses an array of integers: pixels of a file, mostly, as they are.
+
+    Raises:
+        RequestError: If its dtype is an integer's or a truth value's.
+    """
+    dtype = getattr(images, "dtype", None)
+    if getattr(dtype, "kind", "f") in "biu":
+        raise RequestError(
+            f"Got images of {dtype}; expected floats in the model's pixel "
+            "range, such as images / 255 where it is 0 to 1 and "
+            'images.astype("float32") where it is 0 to 255, or the bytes of '
+            "image files."
+        )
+
+
 def no_images(value):
     """The `RequestError` of what is neither files nor an array."""
     return RequestError(

@@ -113,6 +113,7 @@ class Client:
         """
         if hasattr(images, "numpy"):
             images = images.numpy()
+        payloads.check_floats(images)
         if hasattr(images, "tolist"):
             images = images.tolist()
         if not isinstance(images, list | tuple):

@@ -9,6 +9,8 @@ import dataclasses
 import functools
 import pathlib
 import shlex
+import signal
+import sys
 
 from mart_tf import bounds
 from mart_tf import choices
@@ -148,6 +150,9 @@ def _main():
     cli.import_tensorflow(FLAGS.verbosity)
     from mart_tf.serving import told
 
+    # As Ctrl-C: what is half written goes.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
     with cli.if_stopped(_kept):
         version, whose = _written(task, not_attacked)
     for line in told.lines(version, not_attacked):
@@ -187,6 +192,10 @@ def _written(task, not_attacked):
     if not names and dataset is not None:
         names = dataset.class_names
         _check_number(names, f"--dataset={dataset.name}", classifier)
+    own = task.class_names or (dataset and dataset.class_names)
+    if _CLASS_NAMES.value and own:
+        # By which the version is known on its own data again.
+        facts["data"] = {"class_names": list(own)}
     if not not_attacked:
         if task.run is not None:
             task.run.check_data(
@@ -200,7 +209,8 @@ def _written(task, not_attacked):
     def check(hidden):
         if not_attacked:
             return {"attack": f"none: {not_attacked}"}
-        return trial.attack_both(hidden) | {"attacked_sample": sample}
+        tried = {"attacked_dataset": task.dataset, "attacked_sample": sample}
+        return trial.attack_both(hidden) | tried
 
     version = saved_model.write_version(
         classifier,

@@ -323,7 +323,8 @@ def _train(task, defense, *more):
         ("pixel_min", "pixel_max"), task.pixel_range, strict=True
     ):
         if value != getattr(run_config.Config, name):
-            given.append(f"--{name}={value:g}")
+            # All digits: another range is another network's.
+            given.append(f"--{name}={repr(value).removesuffix('.0')}")
     if config.outputs != run_config.Config.outputs:
         given.append(f"--outputs={config.outputs}")
     words = ["mart-train", *given, f"--defense={defense}", *more]

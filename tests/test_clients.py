@@ -397,6 +397,11 @@ class TestRefusals:
         message = refused(client, form(images))
         assert message.startswith("Got NaN or an infinite number in the ima")
 
+    @pytest.mark.parametrize("form", [np.asarray, tf.constant])
+    def test_the_levels_of_a_file(self, refused, client, levels, form):
+        message = refused(client, form(levels[:1, :, :, None]))
+        assert message.startswith("Got images of uint8; expected floats in")
+
     def test_an_array_without_images(self, refused, client):
         assert "Got no images" in refused(client, np.zeros((0, 8, 8, 1)))
 

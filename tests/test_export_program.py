@@ -13,6 +13,7 @@ import programs
 import pytest
 import tensorflow as tf
 
+from mart_tf.models import declared
 from mart_tf.runs import workdir
 from mart_tf.serving import verification
 
@@ -197,8 +198,12 @@ class TestFormats:
 _PIXELS = ("--pixel_min=0", "--pixel_max=1")
 
 
-def _save_linear(path, shape, classes):
-    layers = [keras.layers.Flatten(), keras.layers.Dense(classes)]
+def _save_linear(path, shape, classes, zeros=False):
+    kernel = "zeros" if zeros else "glorot_uniform"
+    layers = [
+        keras.layers.Flatten(),
+        keras.layers.Dense(classes, kernel_initializer=kernel),
+    ]
     keras.Sequential([keras.Input(shape), *layers]).save(path)
 
 
@@ -226,6 +231,30 @@ def test_a_version_that_is_not_attacked_names_its_classes(tmp_path):
     card = json.loads((tmp_path / file).read_text())
     assert card["model"]["class_names"] == ["ant", "bee"]
     assert card["verification"]["attack"] == "none: --attack_examples is 0."
+
+
+def test_a_model_that_does_not_fit_its_images_is_told(tmp_path):
+    # A network that knows nothing: its first class for every image.
+    _save_linear(tmp_path / "blank.keras", (8, 8, 1), 10, zeros=True)
+    names = ",".join("abcdefghij")
+    answer = _export_file(
+        "blank.keras",
+        "--dataset=digits",
+        f"--class_names={names}",
+        "--warmup_batch_sizes=",
+        cwd=tmp_path,
+    )
+    version = pathlib.Path(tmp_path, _exported(answer))
+    assert "is this the right model, in the right pixel range" in answer.stdout
+    text = (version / "assets.extra/model_card.json").read_text()
+    card = json.loads(text)
+    tried = card["verification"]
+    assert 0 < tried["natural_accuracy"] < 0.2
+    assert f"natural accuracy {tried['natural_accuracy']:.2%}." in answer.stdout
+    assert [tried["norm"], tried["attacked_dataset"]] == ["linf", "digits"]
+    # Served names are others than the data's, by which it is known again.
+    assert card["model"]["class_names"] == list("abcdefghij")
+    assert declared.read(version).class_names == list("0123456789")
 
 
 class TestBadInput:

@@ -10,9 +10,11 @@ import pytest
 import tensorflow as tf
 
 import mart_tf
+from mart_tf import runtimes
 from mart_tf.evaluation import exported
 from mart_tf.evaluation import subjects
 from mart_tf.serving import card
+from mart_tf.serving import endpoints
 from mart_tf.serving import formats
 
 converted.need()
@@ -90,6 +92,32 @@ class TestWrite:
         )
         again = made.folder / "model_int8.tflite"
         assert path.read_bytes() == again.read_bytes()
+
+
+def test_undecided_probabilities_in_int8_are_probabilities(tmp_path):
+    # Of 100 classes, one at 0.07 and the others near 0.0094, in steps of
+    # 1 / 256: the sum of a row is not 1.
+    bias = keras.initializers.Constant(np.eye(100, dtype="float32")[3] * 2)
+    small = keras.initializers.RandomNormal(0.0, 0.02)
+    layers = [
+        keras.layers.Flatten(),
+        keras.layers.Dense(100, None, True, small, bias),
+    ]
+    model = keras.Sequential(
+        [keras.Input([8, 8, 1]), *layers, keras.layers.Softmax()]
+    )
+    names = tuple(map(str, range(100)))
+    classifier = endpoints.Classifier(
+        model, "probabilities", (8, 8, 1), (0.0, 1.0), names
+    )
+    images = np.random.default_rng(0).random((8, 8, 8, 1), "float32")
+    formats.write(classifier, tmp_path, ["litert"], images, images)
+    path = tmp_path / "assets.extra" / "model_int8.tflite"
+    network, _ = runtimes.read(path)
+    assert network.rounding == pytest.approx(1 / 512)
+    assert np.abs(network.answer(images).sum(axis=1) - 1).max() > 0.02
+    assert subjects.as_subject(path).outputs == "probabilities"
+    assert subjects.as_subject(path, "probabilities", images).classes == 100
 
 
 class TestRefused:

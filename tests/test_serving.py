@@ -360,6 +360,21 @@ class TestVersions:
                 versions.check(directory)
         assert file.read_text() == "mine"
 
+    def test_a_version_is_no_place_for_versions(self, tmp_path):
+        _touch(tmp_path, "saved_model.pb")
+        for place in (tmp_path, f"file://{tmp_path}/"):
+            with pytest.raises(ValueError, match="is a version itself, it ho"):
+                versions.check(place)
+
+    def test_the_home_of_a_user_is_found(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        assert versions.check("~/served") == tmp_path / "served"
+
+    def test_a_url_is_no_path(self):
+        path = pathlib.Path("gs://bucket/models")
+        with pytest.raises(ValueError, match="expected a string, such as 'gs"):
+            versions.check(path)
+
     def test_a_url_that_nothing_here_can_write(self):
         with pytest.raises(ValueError, match="cannot be reached: File system"):
             versions.check("unknown://bucket/export")
@@ -371,6 +386,85 @@ class TestVersions:
             pytest.skip("There is no /proc here.")
         with pytest.raises(ValueError, match="cannot be written: .*; choose"):
             versions.write(place, lambda hidden: None)
+
+
+class TestObjectStores:
+    """On file://, which TensorFlow writes as it writes a store."""
+
+    @pytest.fixture
+    def export(self, tmp_path):
+        def fill(folder):
+            for name in ("saved_model.pb", "fingerprint.pb"):
+                _touch(folder, name)
+
+        return lambda: versions.write(f"file://{tmp_path}/model", fill)
+
+    @pytest.fixture
+    def copying(self, monkeypatch):
+        """Has something happen before the copies of an export."""
+        copy = tf.io.gfile.copy
+
+        def instead(before):
+            def copied(source, target):
+                before(target)
+                copy(source, target)
+
+            monkeypatch.setattr(tf.io.gfile, "copy", copied)
+
+        return instead
+
+    def test_the_graph_comes_last(self, export, copying, tmp_path):
+        seen = []
+        copying(lambda target: seen.append(os.path.basename(target)))
+        assert export() == f"file://{tmp_path}/model/1"
+        assert seen == ["fingerprint.pb", "saved_model.pb"]
+        assert export().endswith("/2")
+
+    def test_what_another_export_wrote_meanwhile_stays(
+        self, export, copying, tmp_path
+    ):
+        other = tmp_path / "model" / "1" / "fingerprint.pb"
+
+        def publish(target):
+            if target.endswith("/1/fingerprint.pb"):
+                other.write_bytes(b"theirs")
+
+        copying(publish)
+        assert export() == f"file://{tmp_path}/model/2"
+        assert other.read_bytes() == b"theirs"
+        assert os.listdir(other.parent) == ["fingerprint.pb"]
+
+    @pytest.mark.parametrize(
+        "error",
+        [tf.errors.UnavailableError(None, None, "gone"), SystemExit(143)],
+    )
+    def test_a_half_copied_version_goes(self, export, copying, tmp_path, error):
+        def fail(target):
+            if target.endswith("saved_model.pb"):
+                raise error
+
+        copying(fail)
+        expected = SystemExit if isinstance(error, SystemExit) else ValueError
+        with pytest.raises(expected):
+            export()
+        assert os.listdir(tmp_path / "model") == []
+
+    def test_what_cannot_be_removed_is_named(
+        self, export, copying, monkeypatch
+    ):
+        gone = tf.errors.UnavailableError(None, None, "gone")
+
+        def fail(target):
+            if target.endswith("saved_model.pb"):
+                raise gone
+
+        def refuse(path):
+            raise gone
+
+        copying(fail)
+        monkeypatch.setattr(tf.io.gfile, "remove", refuse)
+        with pytest.raises(ValueError, match=r"left in '.*/model/1', and a s"):
+            export()
 
 
 def _touch(folder, name):

@@ -93,6 +93,25 @@ def test_rate_and_epsilon_follow_the_schedule_by_step(stopped_and_finished):
     )
 
 
+def test_a_rate_that_a_callback_sets_is_that_of_the_epoch_after():
+    pathlib.Path("lower.py").write_text(
+        "import keras\n\nclass Lower(keras.callbacks.Callback):\n"
+        "    def on_epoch_end(self, epoch, logs=None):\n"
+        "        self.model.optimizer.learning_rate = 0.01\n"
+    )
+    small_runs.train(
+        "lowered",
+        epochs=2,
+        steps_per_epoch=1,
+        schedule="constant",
+        callbacks="lower:Lower",
+    )
+    found = read(pathlib.Path("lowered/tensorboard"))
+    assert numbers(found, "learning_rate") == pytest.approx({0: 0.05, 1: 0.01})
+    rates = [float(r["learning_rate"]) for r in small_runs.rows("lowered")]
+    assert rates == [0.05, 0.01]
+
+
 def test_settings_are_a_table_and_hyperparameters(stopped_and_finished):
     path, _ = stopped_and_finished
     found = read(path / "tensorboard")

@@ -51,10 +51,11 @@ class Trial:
             ValueError: If their robust accuracies differ.
         """
         served = subjects.as_subject(version, None, self.images)
-        trained, exported = (
-            self._results(subject, [ATTACK])[ATTACK]
+        reports = [
+            self._report(subject, [ATTACK])
             for subject in (self.original, served)
-        )
+        ]
+        trained, exported = (report.results[-1].accuracy for report in reports)
         allowed = max(_SAME_ACCURACY, _TIES / len(self.images))
         if abs(trained - exported) > allowed:
             raise ValueError(
@@ -64,9 +65,14 @@ class Trial:
             )
         return {
             "attack": ATTACK,
+            "norm": self.threat.norm,
+            "epsilon": self.threat.epsilon,
             "attacked_examples": len(self.images),
+            "natural_accuracy": reports[-1].results[0].accuracy,
             "served_accuracy": exported,
             "trained_accuracy": trained,
+            # Of the classifier: those of the version are of its form.
+            "warnings": list(reports[0].warnings),
         }
 
     def accuracies(self, path=None):
@@ -83,17 +89,17 @@ class Trial:
         if path is not None:
             subject = subjects.as_subject(path, subject.outputs, self.images)
         searched = [SEARCH] if self.threat.norm == "linf" else []
-        return self._results(subject, [CARRIED, *searched])
+        report = self._report(subject, [CARRIED, *searched])
+        return {result.name: result.accuracy for result in report.results}
 
-    def _results(self, subject, attacks):
-        report = robustness.evaluate_robustness(
+    def _report(self, subject, attacks):
+        return robustness.evaluate_robustness(
             subject,
             (self.images, self.labels),
             self.threat,
             attacks,
             surrogate=self.original if CARRIED in attacks else None,
         )
-        return {result.name: result.accuracy for result in report.results}
 
 
 def reported(folder, weights):

@@ -34,5 +34,6 @@ def read(path):
         "parameters": None,
         "weights": lambda: [np.frombuffer(content, np.uint8)],
         "in_python": True,
+        "rounding": network.rounding,
         "pixel_range": said and said.pixel_range,
     }

@@ -235,6 +235,7 @@ def _tried(
     pixel_range=None,
     on_device=None,
     notes=(),
+    rounding=0.0,
     **facts,
 ):
     """The `Subject`, once it has scored two images."""
@@ -254,9 +255,9 @@ def _tried(
             "range; expected a trained model with finite weights."
         )
     if outputs is None:
-        is_softmax = loading.are_probabilities(answers)
+        is_softmax = loading.are_probabilities(answers, rounding)
         outputs = "probabilities" if is_softmax else "logits"
-    model_outputs.check_scores(answers, outputs)
+    model_outputs.check_scores(answers, outputs, rounding)
     gradients = _differentiable(scores, images)
     if not gradients:
         notes = [*notes, _NO_GRADIENTS]

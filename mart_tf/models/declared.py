@@ -26,7 +26,8 @@ class Declared:
         norm: That of the threat model it was trained in, or None.
         epsilon: Its radius, in units of the pixels, or None.
         by: What says it, for messages.
-        class_names: A name for each class, a list of strings, or None.
+        class_names: A name for each class, a list of strings, or None: that
+            of the data, where a version serves others.
     """
 
     pixel_range: tuple[float, float]
@@ -104,7 +105,8 @@ def _of_card(folder):
     card = limits.read_json(folder / _CARD)
     low, high = card["model"]["pixel_range"]
     training = card["training"] or {}
-    names = card["model"].get("class_names") or []
+    own = (card.get("data") or {}).get("class_names")
+    names = own or card["model"].get("class_names") or []
     return Declared(
         (float(low), float(high)),
         training.get("norm"),

@@ -158,11 +158,18 @@ def squashed(model):
     return None
 
 
-def are_probabilities(scores):
-    """Whether every row is non-negative and sums to 1."""
+def are_probabilities(scores, rounding=0.0):
+    """Whether every row is non-negative and sums to 1.
+
+    Args:
+        scores: `[..., classes]`.
+        rounding: How far each may be from what it stands for, as integers in
+            a file are.
+    """
     scores = np.asarray(scores, "float32")
     # A softmax in bfloat16 sums to 1 within 0.4 %.
-    sums_to_one = np.abs(scores.sum(axis=-1) - 1.0) < 1e-2
+    allowed = 1e-2 + rounding * scores.shape[-1]
+    sums_to_one = np.abs(scores.sum(axis=-1) - 1.0) < allowed
     return bool((scores >= 0.0).all() and sums_to_one.all())
 
 

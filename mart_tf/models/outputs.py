@@ -104,8 +104,13 @@ def check_declared(classifier, kind):
         )
 
 
-def check_scores(scores, kind):
+def check_scores(scores, kind, rounding=0.0):
     """Refuses scores `[n, ...]` that are not of the declared kind.
+
+    Args:
+        scores: What a model returns.
+        kind: "logits" or "probabilities".
+        rounding: As of `loading.are_probabilities`.
 
     Raises:
         ValueError: With advice.
@@ -117,7 +122,7 @@ def check_scores(scores, kind):
             f"The classifier returns shape {values.shape}; expected [batch, "
             "classes] with at least 2 classes."
         )
-    probabilities = loading.are_probabilities(values)
+    probabilities = loading.are_probabilities(values, rounding)
     if kind == "logits" and probabilities:
         raise ValueError(
             "The classifier returns probabilities (rows of numbers above 0 "

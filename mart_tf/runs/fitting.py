@@ -119,7 +119,12 @@ def fit(training, place, saved, seen, tell, console):
         ]
         if together.is_chief:
             hooks += tensorboard_logs.create(
-                config, dataset, place.steps, progress, together.count == 1
+                config,
+                dataset,
+                place.steps,
+                progress,
+                saved,
+                together.count == 1,
             )
         # Last: whatever they do, the run's own have seen the epoch.
         hooks.append(own)

@@ -41,10 +41,12 @@ class TensorBoardLogs(keras.callbacks.Callback):
         steps: Training steps in an epoch.
         progress: The run's `callbacks.Progress`, which comes before and knows
             how fast an epoch was.
+        saved: Its `Checkpoints`, which know the rate that an epoch began with:
+            a callback may have set another by its end.
         shown: A split of the images that are attacked for show, or None.
     """
 
-    def __init__(self, config, steps, progress, shown=None):
+    def __init__(self, config, steps, progress, saved, shown=None):
         super().__init__()
         self._config = config
         self._steps = steps
@@ -52,6 +54,7 @@ class TensorBoardLogs(keras.callbacks.Callback):
             config.schedule, config.learning_rate, steps, config.epochs
         )
         self._progress = progress
+        self._saved = saved
         self._shown = shown
         self._run = None
         self._every = math.ceil(config.epochs * steps / _POINTS)
@@ -134,8 +137,7 @@ class TensorBoardLogs(keras.callbacks.Callback):
             with tf.device("CPU:0"):
                 rate = self._rate(step)
         else:
-            # A callback may have changed it.
-            rate = self.model.optimizer.learning_rate
+            rate = self._saved.rate
         rate = float(keras.ops.convert_to_numpy(rate))
         tf.summary.scalar("learning_rate", rate, step=step)
 
@@ -166,11 +168,11 @@ def _number(value):
         return value
 
 
-def create(config, dataset, steps, progress, alone):
+def create(config, dataset, steps, progress, saved, alone):
     """The callbacks that write the logs of a run: one, or none.
 
     Args:
-        config, steps, progress: As of `TensorBoardLogs`.
+        config, steps, progress, saved: As of `TensorBoardLogs`.
         dataset: A `data.Dataset`.
         alone: Whether one process trains; of several none attacks images that
             the others do not.
@@ -184,7 +186,7 @@ def create(config, dataset, steps, progress, alone):
         count = min(_IMAGES, len(split))
         places = np.linspace(0, len(split) - 1, count).round().astype(int)
         shown = split.select(places)
-    return [TensorBoardLogs(config, steps, progress, shown)]
+    return [TensorBoardLogs(config, steps, progress, saved, shown)]
 
 
 def grid(natural, adversarial, threat):

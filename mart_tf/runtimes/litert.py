@@ -23,6 +23,8 @@ class Network:
     Attributes:
         input_shape: Shape of one image.
         classes: Number of scores.
+        rounding: How far a score may be from what the network computes: half
+            a step of the integers that it is stored in, 0 of floats.
 
     Raises:
         ValueError: If LiteRT cannot read it, or it does not turn one batch of
@@ -59,6 +61,7 @@ class Network:
                 f"{self._output['shape_signature'].tolist()}"
             )
         self.classes = int(self._output["shape"][1])
+        self.rounding = self._output["quantization"][0] / 2
         self._one_by_one = size == 1
         self._allocated = None
         # One interpreter holds one batch at a time.

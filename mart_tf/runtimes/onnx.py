@@ -16,6 +16,7 @@ class Network:
     Attributes:
         input_shape: Shape of one image; None where a size is free.
         classes: Number of scores.
+        rounding: 0, for they are floats; see `litert.Network`.
 
     Raises:
         ValueError: If ONNX Runtime cannot read it, or it does not turn one
@@ -51,6 +52,7 @@ class Network:
         if size not in (None, 1) or len(scores) != 2 or not _size(scores[1]):
             raise ValueError(f"it maps {inputs[0].shape} to {scores}")
         self.classes = scores[1]
+        self.rounding = 0.0
         self._one_by_one = size == 1
 
     def answer(self, images):

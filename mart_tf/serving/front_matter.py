@@ -74,15 +74,20 @@ def _result(card):
 
 
 def _measured(attack, evaluation):
-    """The name of an accuracy, and the threat model that it is in."""
-    if attack == "natural":
-        return {"name": "natural accuracy"}
+    """The name of an accuracy, the threat model, and of which images it is."""
     own = evaluation.get("least_distance", {}).get(attack)
-    if own is not None:
+    if attack == "natural":
+        name, args = "natural accuracy", {}
+    elif own is not None:
+        name = f"accuracy under {own['label']}"
         args = {key: own[key] for key in ("norm", "radius")}
-        return {"name": f"accuracy under {own['label']}", "args": args}
-    called = "all attacks at once" if attack == "worst_case" else attack
-    args = {
-        key: evaluation[key] for key in ("norm", "epsilon") if key in evaluation
-    }
-    return {"name": f"accuracy under {called}", "args": args}
+    else:
+        called = "all attacks at once" if attack == "worst_case" else attack
+        name = f"accuracy under {called}"
+        args = _of(evaluation, "norm", "epsilon")
+    args |= _of(evaluation, "examples", "sample")
+    return {"name": name, "args": args} if args else {"name": name}
+
+
+def _of(evaluation, *names):
+    return {name: evaluation[name] for name in names if name in evaluation}

@@ -231,7 +231,12 @@ def _classes(model, image_shape, outputs, pixel_range):
 
 
 def _class_names(names, classes):
-    names = tuple(map(str, range(classes) if names is None else names))
+    names = range(classes) if names is None else names
+    names = tuple(
+        # As data sets in TensorFlow and numpy have them.
+        name.decode("utf-8") if isinstance(name, bytes) else str(name)
+        for name in names
+    )
     if len(names) != classes:
         raise ValueError(
             f"There are {len(names)} class names, and the model has {classes} "

@@ -29,8 +29,10 @@ def lines(version, not_attacked=None):
             "Attacked through the SavedModel with PGD-20 on "
             f"{tried['attacked_examples']} test images: "
             f"{tried['served_accuracy']:.2%} withstand, of the classifier's "
-            f"{tried['trained_accuracy']:.2%}."
+            f"{tried['trained_accuracy']:.2%}; natural accuracy "
+            f"{tried['natural_accuracy']:.2%}."
         )
+        said.extend(tried["warnings"])
     for name, facts in version.files.items():
         said.append(
             f"Beside it assets.extra/{name}, run by {facts['runtime']}:"

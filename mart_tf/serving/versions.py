@@ -3,10 +3,10 @@
 A server polls the directory above them and serves the greatest number that it
 finds, so a version must be whole from the first moment it can be seen. On a
 disk it is written under a hidden name, which the server passes over, and then
-renamed. An object store renames nothing: there the files are copied, and
-`saved_model.pb`, without which no server takes a directory for a version,
-comes last. TensorFlow, which reads and writes such stores, is imported for
-them alone.
+renamed. An object store renames nothing: there the files are copied,
+`saved_model.pb` last, and a server that polls meanwhile fails to load the
+version and tries again. TensorFlow, which reads and writes such stores, is
+imported for them alone.
 """
 
 import contextlib
@@ -16,9 +16,13 @@ import shutil
 import tempfile
 
 from mart_tf import errors
+from mart_tf import files
+from mart_tf import places
 
 # Of all files the one that makes a directory a SavedModel.
 _LAST = "saved_model.pb"
+# Path("gs://bucket") is "gs:/bucket".
+_STORES = ("gs:", "s3:", "hdfs:", "viewfs:", "az:", "abfs:")
 
 
 def is_url(directory):
@@ -37,12 +41,21 @@ def check(directory):
         A `pathlib.Path`, or the URL as a string without a slash at its end.
 
     Raises:
-        ValueError: If it or a parent is a file, or it cannot be written, or
-            nothing here can write such URLs.
+        ValueError: If it or a parent is a file, or it cannot be written, or is
+            a version itself, or nothing here can write such URLs.
     """
     if is_url(directory):
         return _check_url(str(directory).rstrip("/"))
-    directory = pathlib.Path(directory).absolute()
+    directory = pathlib.Path(places.expanded("directory", os.fspath(directory)))
+    if directory.parts[:1] and directory.parts[0] in _STORES:
+        raise ValueError(
+            f"The export directory {str(directory)!r} is a URL that "
+            "pathlib.Path has taken a slash of; expected a string, such as "
+            "'gs://bucket/model'."
+        )
+    directory = directory.absolute()
+    if (directory / _LAST).exists():
+        raise _is_version(str(directory))
     # lexists: a dangling link is in the way too.
     nearest = next(
         path
@@ -70,6 +83,8 @@ def _check_url(url):
             raise ValueError(
                 f"The export directory {url!r} is a file; choose another path."
             )
+        if tf.io.gfile.exists(f"{url}/{_LAST}"):
+            raise _is_version(url)
     except tf.errors.OpError as error:
         raise ValueError(
             f"The export directory {url!r} cannot be reached: "
@@ -77,6 +92,14 @@ def _check_url(url):
             "credentials, or export to a local directory and copy it."
         ) from error
     return url
+
+
+def _is_version(directory):
+    return ValueError(
+        f"The export directory {directory!r} is a version itself, it holds "
+        f"{_LAST}; expected the folder above it, where versions lie side by "
+        "side."
+    )
 
 
 def write(directory, fill):
@@ -123,46 +146,77 @@ def write(directory, fill):
 
 
 def _show(folder):
-    """Lets everybody read a folder: a server runs as another user.
+    """Lets everybody read a folder, also after the power has failed.
 
-    mkdtemp made it private, and so may this user's umask what is in it.
+    A server runs as another user: mkdtemp made it private, and so may this
+    user's umask what is in it.
     """
     os.chmod(folder, 0o755)
-    for path in pathlib.Path(folder).rglob("*"):
+    for path in (*pathlib.Path(folder).rglob("*"), pathlib.Path(folder)):
         path.chmod(0o755 if path.is_dir() else 0o644)
+        files.sync(path)
 
 
 def _upload(local, url):
-    """Copies a version to an object store, what makes it one at the end.
+    """Copies a version to an object store, what makes it one at the end."""
+    import tensorflow as tf
 
-    Two exports to one place at once are not told apart there.
+    paths = [path for path in pathlib.Path(local).rglob("*") if path.is_file()]
+    paths.sort(key=lambda path: (path.name == _LAST, path))
+    taken = 0
+    while True:
+        version, copied = None, []
+        try:
+            tf.io.gfile.makedirs(url)
+            # Some file systems end the name of a directory in a slash.
+            names = [name.rstrip("/") for name in tf.io.gfile.listdir(url)]
+            taken = 1 + max(taken, _greatest(names))
+            version = f"{url}/{taken}"
+            for path in paths:
+                copy = f"{version}/{path.relative_to(local).as_posix()}"
+                tf.io.gfile.makedirs(copy.rpartition("/")[0])
+                tf.io.gfile.copy(str(path), copy)
+                copied.append(copy)
+        except BaseException as error:
+            left = _left(version, copied)
+            if isinstance(error, tf.errors.AlreadyExistsError) and not left:
+                # Another export has taken the number since it was read.
+                continue
+            if not isinstance(error, tf.errors.OpError):
+                raise
+            raise ValueError(
+                f"The export directory {url!r} cannot be written: "
+                f"{errors.first_line(error.message)}; check the URL and its "
+                "credentials, or export to a local directory and copy it."
+                f"{left}"
+            ) from error
+        return version
+
+
+def _left(version, copied):
+    """Removes what was copied; a sentence where that fails, or nothing.
+
+    What another export has written into the same version stays.
     """
     import tensorflow as tf
 
-    files = [path for path in pathlib.Path(local).rglob("*") if path.is_file()]
-    files.sort(key=lambda path: path.name == _LAST)
-    version = None
+    gfile = tf.io.gfile
     try:
-        tf.io.gfile.makedirs(url)
-        # Some file systems end the name of a directory in a slash.
-        names = [name.rstrip("/") for name in tf.io.gfile.listdir(url)]
-        version = f"{url}/{_greatest(names) + 1}"
-        for path in files:
-            copy = f"{version}/{path.relative_to(local).as_posix()}"
-            tf.io.gfile.makedirs(copy.rpartition("/")[0])
-            tf.io.gfile.copy(str(path), copy)
-    except BaseException as error:
-        if version is not None:
-            with contextlib.suppress(tf.errors.OpError):
-                tf.io.gfile.rmtree(version)
-        if not isinstance(error, tf.errors.OpError):
-            raise
-        raise ValueError(
-            f"The export directory {url!r} cannot be written: "
-            f"{errors.first_line(error.message)}; check the URL and its "
-            "credentials, or export to a local directory and copy it."
-        ) from error
-    return version
+        # The last one may be there in part.
+        for file in copied:
+            gfile.remove(file)
+        if version is not None and gfile.exists(version):
+            there = [
+                name for *_, names in gfile.walk(version) for name in names
+            ]
+            if not there:
+                gfile.rmtree(version)
+    except tf.errors.OpError:
+        return (
+            f" A part of the version is left in {version!r}, and a server "
+            "takes it for the newest one: remove it."
+        )
+    return ""
 
 
 def _hidden(directory):
