@@ -5,6 +5,7 @@ import time
 
 import keras
 import linear
+import numpy as np
 import pytest
 import rich.console
 import tensorflow as tf
@@ -14,6 +15,7 @@ from mart_tf.runs import callbacks
 from mart_tf.runs import checkpoints
 from mart_tf.runs import config as run_config
 from mart_tf.runs import fitting
+from mart_tf.runs import history
 from mart_tf.runs import signals
 from mart_tf.runs import workers
 
@@ -184,3 +186,38 @@ def test_progress_is_told_each_minute(clock, told, tell):
         ("skip", {"done": 48, "skipped": 1}),
         ("epoch", {"epoch": 5, "done": 48, "loss": 0.25, "skipped": 1.0}),
     ]
+
+
+@pytest.mark.parametrize(
+    ("defense", "best", "kept"),
+    [
+        # Its third epoch is as good as the second, which stays.
+        ("natural", ["1", "1", "0", "0"], 2),
+        ("mart", ["1", "1", "1", "0"], 3),
+    ],
+)
+def test_the_best_epoch_goes_by_the_accuracy_that_the_defense_names(
+    tmp_path, defense, best, kept
+):
+    model = compiled(defense)
+    record = callbacks.Record(
+        tmp_path, checkpoints.Checkpoints(tmp_path, model, 10)
+    )
+    record.set_model(model)
+    for epoch, (natural, robust) in enumerate(
+        [(0.90, 0.1), (0.97, 0.2), (0.97, 0.4), (0.95, 0.3)]
+    ):
+        model.classifier.weights[1].assign([epoch + 1] * linear.CLASSES)
+        record.on_epoch_end(
+            epoch,
+            {"val_natural_accuracy": natural, "val_robust_accuracy": robust},
+        )
+    rows = history.read(tmp_path)
+    assert [row["epoch"] for row in rows] == ["1", "2", "3", "4"]
+    assert [row["best"] for row in rows] == best
+    classifier = linear.linear_network()
+    restored = checkpoints.restore_classifier(tmp_path, "best", classifier)
+    assert restored == (kept, [])
+    np.testing.assert_array_equal(
+        classifier.weights[1], [kept] * linear.CLASSES
+    )
