@@ -11,6 +11,40 @@ LABELS = np.array([0, 0, 0, 0, 1, 1, 1, 2, 2, 2], np.int32)
 EXAMPLES = len(LABELS)
 
 
+def _climbing(kind, steps, reach=None, objective="cross_entropy", **others):
+    return results.Nature(
+        kind, steps, objective=objective, reach=reach, **others
+    )
+
+
+# What attacks say of themselves inside linf 0.3, by spec; each is held against
+# the attack itself in tests/test_masking.py. Steps are of 0.03, if not of 0.3.
+NATURES = {
+    "fgsm": _climbing("FGSM", 1, 0.3, plain=True),
+    "pgd": _climbing("PGD", 20, 0.6, plain=True),
+    "pgd:steps=100": _climbing("PGD", 100, 3.0, plain=True),
+    "pgd:step_size=0.0015": _climbing("PGD", 20, 0.03, plain=True),
+    "pgd:objective=dlr": _climbing("PGD", 20, 0.6, "dlr", plain=True),
+    "pgd:restarts=5": _climbing("PGD", 20, 0.6, plain=True, restarts=5),
+    "cw": _climbing("CW", 20, 0.6, "margin", plain=True),
+    "momentum": _climbing("MomentumPGD", 20, 0.6),
+    # Whose steps are as long as they turn out.
+    "apgd": _climbing("APGD", 100),
+    "apgd:objective=margin": _climbing("APGD", 100, objective="margin"),
+    "apgd_t": results.Nature("TargetedAPGD", 100),
+    "fab_t": results.Nature("FAB", 100),
+    # The stripes, then a window a query.
+    "square": results.Nature("Square", 5001),
+    "autoattack": results.Nature("AutoAttack", reference=True),
+    "cleverhans:fgm": _climbing("FastGradient", 1, 0.3),
+    "cleverhans:pgd": _climbing("ProjectedGradient", 20, 0.6),
+    "cleverhans:pgd:eps_iter=0.0015": _climbing("ProjectedGradient", 20, 0.03),
+    "cleverhans:bim": _climbing("BasicIterative", 20, 0.6),
+    "cleverhans:mim:nb_iter=100": _climbing("MomentumIterative", 100, 3.0),
+    "cleverhans:mim": _climbing("MomentumIterative", 20, 0.6),
+}
+
+
 def outcome(*wrong):
     """Right everywhere but at these examples."""
     right = np.ones(EXAMPLES, bool)
@@ -45,9 +79,7 @@ def pgd(name="pgd:steps=20"):
         9,
         {"steps": 20, "step_size": 0.03, "random_start": "uniform"},
         broken_after=broken_after(e9=0, e0=1, e4=12),
-        nature=results.Nature(
-            "PGD", 20, objective="cross_entropy", plain=True, reach=0.6
-        ),
+        nature=NATURES["pgd"],
     )
 
 
@@ -73,7 +105,7 @@ def ensemble():
         9,
         {"version": "standard", "attacks": ["apgd_ce", "square"]},
         parts=parts,
-        nature=results.Nature("AutoAttack", reference=True),
+        nature=NATURES["autoattack"],
     )
 
 

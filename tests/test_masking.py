@@ -1,14 +1,18 @@
-"""Signs of gradient masking, on outcomes that were made up for them."""
+"""Signs of gradient masking: of real attacks, and of made-up outcomes."""
 
 import dataclasses
+import re
 import types
 
+import linear
 import made_reports
 import numpy as np
 import pytest
 
 import mart_tf
+from mart_tf import attacks
 from mart_tf.attacks import autoattack
+from mart_tf.evaluation import pieces
 from mart_tf.reports import differences
 from mart_tf.reports import masking
 from mart_tf.reports import results
@@ -26,47 +30,37 @@ def _standing(count, first=0):
     return outcome
 
 
-# What the attacks of these names say of themselves.
-_NATURES = {
-    "fgsm": {
-        "kind": "FGSM",
-        "objective": "cross_entropy",
-        "plain": True,
-        "reach": 0.3,
-    },
-    "pgd": {"kind": "PGD", "plain": True, "reach": 0.6, "steps": 20},
-    "cw": {
-        "kind": "CW",
-        "objective": "margin",
-        "plain": True,
-        "reach": 0.6,
-        "steps": 20,
-    },
-    "apgd": {"kind": "APGD"},
-    "momentum": {"kind": "MomentumPGD", "objective": "cross_entropy"},
-    "cleverhans": {"kind": "Adapter", "objective": "cross_entropy"},
-    "autoattack": {"kind": "AutoAttack", "reference": True},
-}
+def _nature(name, parameters):
+    """What the attack of that name says of itself with these parameters."""
+    parts = name.split(":")
+    own = ":".join(parts[: 2 if parts[0] == "cleverhans" else 1])
+    # What a name with a space stands for is part of another.
+    if own not in made_reports.NATURES or " " in name:
+        return results.Nature(name)
+    nature = made_reports.NATURES[own]
+    steps = parameters.get("steps", parameters.get("nb_iter", nature.steps))
+    reach = nature.reach
+    if reach is not None:
+        step = reach / nature.steps
+        step = parameters.get("step_size", parameters.get("eps_iter", step))
+        reach = steps * step
+    objective = nature.objective
+    if nature.kind in ("PGD", "APGD"):
+        objective = parameters.get("objective", objective)
+    restarts = parameters.get("restarts", nature.restarts)
+    return dataclasses.replace(
+        nature, steps=steps, reach=reach, objective=objective, restarts=restarts
+    )
 
 
 def _result(name, count, parameters=None, first=0, **settings):
     """A result of what the name says first, with these parameters."""
     parameters = parameters or {}
-    nature = {"kind": name, **_NATURES.get(name.split(":")[0], {})}
-    if ": " in name:
-        nature["reference"] = False
-    for key in ("objective", "restarts"):
-        if key in parameters:
-            nature.setdefault(key, parameters[key])
-    steps = parameters.get("steps", parameters.get("nb_iter"))
-    nature["steps"] = steps or nature.get("steps", 1)
-    if "step_size" in parameters:
-        nature["reach"] = nature["steps"] * parameters["step_size"]
     return results.Result(
         name,
         _standing(count, first),
         parameters=parameters,
-        nature=results.Nature(**nature),
+        nature=_nature(name, parameters),
         **settings,
     )
 
@@ -94,6 +88,44 @@ def _trace(losses, attack="pgd:steps=20"):
     return types.SimpleNamespace(
         attack=attack, losses=np.array(losses), examples=_EXAMPLES
     )
+
+
+class TestNatures:
+    @pytest.mark.parametrize("text", made_reports.NATURES)
+    def test_an_attack_says_what_the_table_says_by_hand(self, text):
+        spec = attacks.resolve(text)
+        attack = attacks.create(spec).on(lambda images: images, _THREAT, 10)
+        expected = made_reports.NATURES[text]
+        expected = dataclasses.replace(
+            expected, reach=pytest.approx(expected.reach)
+        )
+        assert pieces.nature(attack) == expected
+        # And so do the results that are made up here.
+        assert _nature(spec.name, spec.options) == expected
+
+    def test_a_real_evaluation_asks_what_it_has_run(self):
+        """A linear network: its gradients hide nothing."""
+        images = np.random.default_rng(1).random((400, linear.PIXELS), "f4")
+
+        def classify(images):
+            return images @ linear.KERNEL + linear.BIAS
+
+        labels = classify(images).argmax(1)
+        report = mart_tf.evaluate_robustness(
+            classify, (images, labels), linear.THREAT, batch_size=400
+        )
+        assert 0.1 < report.accuracy["pgd:steps=20"] < 0.9
+        more_steps, cross_entropy = report.signs[0], report.signs[6]
+        assert more_steps.verdict == cross_entropy.verdict == "passed"
+        compared = [
+            re.findall(r"under (\S+?)[.,]( |$)", sign.evidence)
+            for sign in (more_steps, cross_entropy)
+        ]
+        assert [[name for name, _ in found] for found in compared] == [
+            ["fgsm", "pgd:steps=20", "pgd:steps=100"],
+            ["pgd:steps=20", "cw"]
+            + [f"cleverhans:{name}" for name in ("pgd", "bim", "mim")],
+        ]
 
 
 class TestPairs:
@@ -533,8 +565,7 @@ class TestAutoAttack:
         # 6 of 20 are 30 points, and 6 heads in 6 throws are 1 in 64.
         def few(name, count):
             outcome = np.arange(20) < count
-            nature = results.Nature(**{"kind": name, **_NATURES.get(name, {})})
-            return results.Result(name, outcome, nature=nature)
+            return results.Result(name, outcome, nature=_nature(name, {}))
 
         ran = [few("natural", 20), few("pgd", 16), few("autoattack", 10)]
         report = types.SimpleNamespace(

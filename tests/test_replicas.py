@@ -1,9 +1,14 @@
-"""What several replicas cannot do is said before it is tried."""
+"""Several replicas: the step of one, and what they cannot do is said."""
+
+import subprocess
+import sys
 
 import keras
 import linear
 import numpy as np
+import programs
 import pytest
+import replicated
 import tensorflow as tf
 
 import mart_tf
@@ -180,3 +185,29 @@ def test_a_first_batch_whose_parts_differ(metrics):
         trained.append([*model.classifier.get_weights(), losses])
     for single, mirrored in zip(*trained, strict=True):
         np.testing.assert_allclose(single, mirrored, atol=1e-6)
+
+
+def test_a_step_on_four_equals_the_closed_form_and_one(tmp_path, monkeypatch):
+    # Of 7 examples 2, 2, 2 and 1; their noise hangs on their places.
+    file = tmp_path / "weights.npz"
+    subprocess.run(
+        [sys.executable, replicated.__file__, "4", "7", str(file)],
+        env=programs.environment(),
+        check=True,
+    )
+    with np.load(file) as saved:
+        four = list(saved.values())
+    for name, part in replicated.first(7).items():
+        monkeypatch.setattr(linear, name, part)
+    adversarial = linear.attack_by_hand(range(7))
+    expected = linear.update(
+        0.0,
+        linear.softmax_of(adversarial) - linear.one_hot(linear.LABELS),
+        adversarial,
+    )
+    single = linear.train_once(
+        devices.strategy("single"), "standard", index=False
+    )
+    for mine, one, by_hand in zip(four, single, expected, strict=True):
+        np.testing.assert_allclose(mine, by_hand, atol=1e-6)
+        np.testing.assert_allclose(mine, one, atol=1e-6)

@@ -68,9 +68,7 @@ def test_only_signs_that_fail_are_told_one_by_one():
         2.0,
         9,
         {"steps": 100, "step_size": 0.03, "random_start": "uniform"},
-        nature=results.Nature(
-            "PGD", 100, objective="cross_entropy", plain=True, reach=3.0
-        ),
+        nature=made.NATURES["pgd:steps=100"],
     )
     wide = {"results": (made.natural(), made.pgd())}
     lines = printed(made.full(**wide), 80)

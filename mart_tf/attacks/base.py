@@ -82,7 +82,8 @@ class Attack:
         plain: Whether it is projected ascent by steps of one length, as PGD
             is: on a sound network its loss rises, restarts change little, and
             the reference breaks not much more.
-        reach: How far all steps of a plain attack lead, in the norm; or None.
+        reach: How far all steps lead, in the norm; None where their lengths
+            are not known before.
         reference: Whether it is what others are measured against, AutoAttack.
         norm: The norm that it minimises the distance in, free of the threat
             model's radius; None for attacks that stay inside it.

@@ -93,6 +93,11 @@ class _Adapter(base.Attack):
     def iterations(self):
         return self.parameters.get("nb_iter", 1)
 
+    @property
+    def reach(self):
+        step = self.parameters.get("eps_iter", self.threat.epsilon)
+        return self.iterations * step
+
     def start(self, images, labels, seeds, number=0):
         found = self.attack(images, y=labels)
         return {"adversarial": inside(self.threat, found, images)}
