@@ -2,6 +2,11 @@
 
 import contextlib
 
+_OF_A_DISK = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "Too many open files",
+)
 _NOT_ENOUGH = "There is not enough memory for this; "
 
 
@@ -12,8 +17,17 @@ def first_line(error):
 
 def is_out_of_memory(error):
     """Whether it is Python's or TensorFlow's, of the host or of a GPU."""
+    if type(error).__name__ == "ResourceExhaustedError":
+        return not is_of_a_disk(error)
+    return isinstance(error, MemoryError)
+
+
+def is_of_a_disk(error):
+    """Whether it is TensorFlow's of a disk that takes no more."""
     name = type(error).__name__
-    return isinstance(error, MemoryError) or name == "ResourceExhaustedError"
+    return name == "ResourceExhaustedError" and any(
+        said in str(error) for said in _OF_A_DISK
+    )
 
 
 @contextlib.contextmanager

@@ -111,8 +111,8 @@ def _build(spec, input_shape, num_classes, seed, precision, anew, of_the_run):
                 model = rebuilding.renewed(model, seed)
         else:
             # The function's own initialisers follow the seed too.
-            keras.utils.set_random_seed(seed)
-            model = _call(resolved, input_shape, num_classes)
+            with rebuilding.seeded(seed):
+                model = _call(resolved, input_shape, num_classes)
     _check_fit(spec, model, input_shape, num_classes)
     return rebuilding.with_precision(model, precision)
 

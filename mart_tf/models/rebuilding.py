@@ -1,8 +1,10 @@
 """A network built again: in another precision, from new weights, as a copy."""
 
 import contextlib
+import random
 
 import keras
+import numpy as np
 
 from mart_tf import private
 
@@ -68,10 +70,10 @@ def renewed(model, seed):
     """
     try:
         config = keras.saving.serialize_keras_object(model)
-        keras.utils.set_random_seed(seed)
-        rebuilt = keras.saving.deserialize_keras_object(
-            _unseeded(config), safe_mode=False
-        )
+        with seeded(seed):
+            rebuilt = keras.saving.deserialize_keras_object(
+                _unseeded(config), safe_mode=False
+            )
         for new, old in zip(_flatten(rebuilt), _flatten(model), strict=True):
             if hasattr(old, "adapt"):
                 take_weights(new, old)
@@ -129,6 +131,22 @@ def take_weights(new, old):
         # A Normalization computes with what it made of its weights.
         if hasattr(layer, "finalize_state"):
             layer.finalize_state()
+
+
+@contextlib.contextmanager
+def seeded(seed):
+    """Random numbers of a seed; Python's and numpy's go on as before after it.
+
+    Keras's and TensorFlow's begin with the seed: they have no state to keep.
+    """
+    python = random.getstate()
+    of_numpy = np.random.get_state()  # noqa: NPY002 - what others use
+    keras.utils.set_random_seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(of_numpy)  # noqa: NPY002
 
 
 @contextlib.contextmanager

@@ -132,7 +132,9 @@ class Own(keras.callbacks.CallbackList):
 
     But for the end of an epoch: what they do then to the model and its
     optimizer is part of the epoch, and `end_epoch` comes before its checkpoint.
-    What they raise is raised once the run's have seen the epoch.
+    What they raise is raised once the run's have seen the epoch, and where one
+    stops the training within an epoch, it ends with the epoch: half of one is
+    none.
 
     For them training begins and ends once, though a run that goes on within an
     epoch takes two calls of `fit`; `end_train` says when.
@@ -145,6 +147,7 @@ class Own(keras.callbacks.CallbackList):
         super().__init__(callbacks)
         self._error = None
         self._begun = False
+        self._stops = False
         self._last = None
 
     def on_train_begin(self, logs=None):
@@ -170,11 +173,16 @@ class Own(keras.callbacks.CallbackList):
     def on_epoch_end(self, epoch, logs=None):
         if self._error is not None:
             raise self._error
+        if self._stops:
+            self.model.stop_training = True
 
     # Keras's list would hand what no callback has to threads, at each step.
     def on_train_batch_end(self, batch, logs=None):
         for each in self.callbacks:
             each.on_train_batch_end(batch, logs)
+        if self.model.stop_training:
+            self._stops = True
+            self.model.stop_training = False
 
     def on_test_batch_end(self, batch, logs=None):
         for each in self.callbacks:

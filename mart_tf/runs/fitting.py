@@ -210,7 +210,11 @@ def _fit(epochs, batches, validation, model, hooks, place):
 def _validate(model, validation, hooks, finished):
     """The end of an epoch all of whose steps were taken before."""
     hooks = keras.callbacks.CallbackList(
-        epoch.with_own(hooks, model), model=model
+        epoch.with_own(hooks, model),
+        model=model,
+        epochs=finished + 1,
+        steps=0,
+        verbose=0,
     )
     hooks.on_train_begin()
     model.reset_metrics()

@@ -90,7 +90,11 @@ def _train(config, record, console, leave, together, callbacks):
         config.precision == "tf32"
     )
     with strategy.scope():
-        model = compiled_model(config, dataset, pool, steps, policy)
+        network = config.model
+        if record:
+            # Its own copy: the file may have changed.
+            network = workdir.model_spec(config.workdir, network)
+        model = compiled_model(config, dataset, pool, steps, policy, network)
     model.defense.check_data(
         len(dataset.train), data.rows(dataset.train), dataset.name
     )
@@ -240,7 +244,7 @@ def _pool(config, dataset):
     return pool
 
 
-def compiled_model(config, dataset, pool, steps, policy):
+def compiled_model(config, dataset, pool, steps, policy, network=None):
     """The `AdversarialClassifier` of a run, its optimizer built.
 
     Args:
@@ -249,9 +253,10 @@ def compiled_model(config, dataset, pool, steps, policy):
         pool: A `data.Pool`, or None.
         steps: Training steps in an epoch.
         policy: "float32" or "mixed_bfloat16".
+        network: The spec of its network; default: that of the configuration.
     """
     network = loading.build(
-        workdir.model_spec(config.workdir, config.model),
+        network or config.model,
         dataset.image_shape,
         dataset.num_classes,
         seed=config.seed,

@@ -104,4 +104,6 @@ def heeded(leave=None):
         yield seen
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            # None: not one of Python's, as where it is embedded.
+            if handler is not None:
+                signal.signal(number, handler)

@@ -23,6 +23,9 @@ from mart_tf import options
 from mart_tf.runs import consent
 from mart_tf.runs import record
 
+# The copy of a `.keras` file.
+_MODEL = "model.keras"
+
 
 def newest(root="runs"):
     """The run that was written to last, of those under `root`.
@@ -50,7 +53,7 @@ def trained(path):
     if not any(pathlib.Path(path, "checkpoints").glob("ckpt-*.sha256")):
         raise ValueError(
             f"{path} has no finished epoch yet; continue it with mart-train "
-            f"--flagfile={path}/flags.cfg."
+            f"--flagfile={path}/flags.cfg --workdir={path}."
         )
     return run
 
@@ -107,7 +110,7 @@ def chosen(config, checkpoint):
 
 def model_spec(path, spec):
     """The run's own copy of a `.keras` file, else the spec as it is."""
-    copy = pathlib.Path(path, "model.keras")
+    copy = pathlib.Path(path, _MODEL)
     return str(copy) if spec.endswith(".keras") and copy.exists() else spec
 
 
@@ -131,7 +134,9 @@ def prepare(config):
             f"--workdir={path} is a file; expected a directory or a new name."
         )
     if not record.exists(path):
-        if any(not item.name.startswith(".") for item in path.iterdir()):
+        # What a run that was killed before it had begun may leave.
+        left = (".", _MODEL)
+        if any(not item.name.startswith(left) for item in path.iterdir()):
             raise ValueError(
                 f"--workdir={path} holds files but no run; name an empty or "
                 "new directory."
@@ -240,7 +245,8 @@ def write(config, facts, earlier=None):
     path = pathlib.Path(config.workdir)
     path.mkdir(parents=True, exist_ok=True)
     if earlier is None and config.model.endswith(".keras"):
-        shutil.copyfile(config.model, path / "model.keras")
+        with files.whole(path / _MODEL) as copy:
+            shutil.copyfile(config.model, copy)
     record.write(config, facts, earlier)
     lines = [
         f"--{name}={_flag_value(value)}"

@@ -60,9 +60,19 @@ _AT_LEAST_0 = (
     "seed",
     "rows",
 )
+_ACCURACIES = ("robust_accuracy", "natural_accuracy")
 _NO_FLOAT16 = (
     "which is not supported; use the policy mixed_bfloat16 or float32."
 )
+
+
+def _check_selects_by(defense):
+    """Refuses to choose the best epoch by what no validation logs."""
+    if defense.selects_by not in _ACCURACIES:
+        raise ValueError(
+            f"{type(defense).__name__}.selects_by is {defense.selects_by!r}; "
+            f"expected {' or '.join(_ACCURACIES)}."
+        )
 
 
 def check(given):
@@ -84,6 +94,7 @@ def check(given):
         given["attack_steps"], given["attack_step_size"], random_start
     )
     given["defense"].check(given["threat"], random_start)
+    _check_selects_by(given["defense"])
     for name in _AT_LEAST_0:
         if not 0 <= (given[name] or 0) < math.inf:
             raise ValueError(

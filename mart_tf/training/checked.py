@@ -31,6 +31,13 @@ class CheckedModel(private.BuiltOnce):
             greatest_row: The greatest row of the training data, or None.
         """
 
+    def build_for(self, x):
+        """Builds a classifier that its first call builds, before a trace.
+
+        Args:
+            x: What `fit`, `evaluate` or `predict` is given.
+        """
+
     def compile(
         self,
         optimizer="rmsprop",
@@ -76,7 +83,8 @@ class CheckedModel(private.BuiltOnce):
         config = keras.saving.deserialize_keras_object(config)
         config.pop("loss", None)
         self.compile(**config)
-        self.optimizer.build(self.trainable_variables)
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
 
     def fit(
         self,
@@ -109,7 +117,8 @@ class CheckedModel(private.BuiltOnce):
         Raises:
             ValueError: With one sentence, before work starts.
         """
-        x = inputs.with_rows(self.defense, x)
+        x = inputs.with_rows(self.defense, inputs.single(x))
+        self.build_for(x)
         if check_data:
             inputs.check_training(
                 self,
@@ -166,7 +175,20 @@ class CheckedModel(private.BuiltOnce):
         **kwargs,
     ) -> Any:
         """As `keras.Model.evaluate`; bad data is refused as in `fit`."""
+        x = inputs.single(x)
+        self.build_for(x)
         if check_data and not private.is_called_by_fit(kwargs):
             inputs.check(self, x, y)
             inputs.check_remainder(self, x, batch_size)
         return super().evaluate(x, y, batch_size, *args, **kwargs)
+
+    def predict(self, x, *args, **kwargs) -> Any:
+        """As `keras.Model.predict`: the scores that are evaluated."""
+        x = inputs.single(x)
+        self.build_for(x)
+        return super().predict(x, *args, **kwargs)
+
+    def load_weights(self, filepath, *args, **kwargs) -> None:
+        """As `keras.Model.load_weights`, the average of the weights too."""
+        self.build_for(None)
+        super().load_weights(filepath, *args, **kwargs)

@@ -180,10 +180,19 @@ class AdversarialClassifier(checked.CheckedModel):
             self.classifier.build(shape)
         self.built = True
 
+    def build_for(self, x):
+        if not self.classifier.built:
+            image = inputs.blank(x)
+            if image is None:
+                return
+            with self.distribute_strategy.scope():
+                self.classifier(image)
+        self.built = True
+        with self.distribute_strategy.scope():
+            self.averages.ensure(self.classifier.trainable_variables)
+
     def prepare(self, greatest_row):
         self.memory.ensure(greatest_row)
-        if self.classifier.built:
-            self.averages.ensure(self.trainable_variables)
 
     def export(self, filepath, *args, **kwargs):
         """As `keras.Model.export`, of `averaged`: it is what is served.
@@ -204,6 +213,7 @@ class AdversarialClassifier(checked.CheckedModel):
 
     def train_step(self, data):
         """The attack, the loss, the update, the metrics."""
+        self._check_built()
         inputs.check_rows(self.defense, data)
         changing = self._changing()
         before = [tf.identity(variable.value) for variable in changing]
@@ -260,6 +270,7 @@ class AdversarialClassifier(checked.CheckedModel):
 
     def test_step(self, data):
         """The same loss in inference mode, under PGD at the full epsilon."""
+        self._check_built()
         batch, labels = inputs.unpack(data, noise.fold(self.seed, _TEST_STREAM))
         # Its rows are those of another split.
         batch = batch._replace(example=-tf.ones_like(batch.example))
@@ -377,7 +388,15 @@ class AdversarialClassifier(checked.CheckedModel):
             return logits
 
         batch = batch._replace(label_smoothing=self.label_smoothing)
-        return self.defense.loss(classify, batch, adversarial), own
+        losses = self.defense.loss(classify, batch, adversarial)
+        shape = losses.values.shape
+        if shape.rank not in (None, 1):
+            # [batch, 1] times [batch] is [batch, batch].
+            raise ValueError(
+                f"The loss of {type(self.defense).__name__} has values of "
+                f"shape {shape}; expected [batch], one for each example."
+            )
+        return losses, own
 
     def _shared_loss(self, batch, adversarial):
         """What the update makes smaller: this replica's share of the loss."""
@@ -410,6 +429,15 @@ class AdversarialClassifier(checked.CheckedModel):
             for name in results
             if name in names
         }
+
+    def _check_built(self):
+        """Refuses a step on a classifier that has no weights yet."""
+        if not self.classifier.built:
+            raise ValueError(
+                f"The classifier {self.classifier.name!r} is built by its "
+                "first call, and its images are seen in a step alone; call it "
+                "on a batch of images before, or begin it with a keras.Input."
+            )
 
     def _changing(self):
         """The variables that a step changes, but metrics; no counters."""

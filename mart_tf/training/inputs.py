@@ -30,7 +30,8 @@ def unpack(data, seed):
         example = tf.cast(x["index"], tf.int64)
     else:
         example = reduction.global_positions(image)
-    classes, labels = _classes(labels, image)
+    # Without a graph they come as numpy has them.
+    classes, labels = _classes(tf.convert_to_tensor(labels), image)
     if weight is None:
         weight = tf.ones(tf.shape(image)[:1])
     batch = base.Batch(
@@ -150,6 +151,39 @@ def _checked_scores(model, images):
         scores = model.classifier(images)
     model_outputs.check_scores(scores, model.outputs)
     return scores
+
+
+def single(x):
+    """What `fit` takes as one input; Keras takes a list of one array too.
+
+    Raises:
+        ValueError: If it is a list of several.
+    """
+    if not isinstance(x, (list, tuple)) or not x:
+        return x
+    if not all(hasattr(each, "shape") for each in x):
+        return x
+    if len(x) > 1:
+        raise ValueError(
+            f"The input is a {type(x).__name__} of {len(x)} arrays; expected "
+            "one array of images, as in fit(images, labels)."
+        )
+    return x[0]
+
+
+def blank(x):
+    """An image of zeros of the shape that `fit` or `predict` is given.
+
+    None where only a step can see it: of a generator, or of any shape.
+    """
+    if isinstance(x, tf.data.Dataset):
+        x = keras.utils.unpack_x_y_sample_weight(x.element_spec)[0]
+    elif isinstance(x, keras.utils.PyDataset):
+        x = keras.utils.unpack_x_y_sample_weight(x[0])[0]
+    shape = getattr(_image(x), "shape", None)
+    if not shape or None in tuple(shape)[1:]:
+        return None
+    return tf.zeros([1, *tuple(shape)[1:]])
 
 
 def are_weighted(
