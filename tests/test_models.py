@@ -680,7 +680,8 @@ class TestPrecision:
 
     def test_a_normalization_keeps_the_mean_that_it_learned(self):
         mean = keras.layers.Normalization(axis=None, dtype="mixed_bfloat16")
-        mean.adapt(images(50, 8, 8, 1))
+        seen = images(50, 8, 8, 1)
+        mean.adapt(seen)
         network = keras.Sequential(
             [
                 keras.Input((8, 8, 1)),
@@ -691,12 +692,12 @@ class TestPrecision:
         )
         batch = images(3, 8, 8, 1)
         kernel, bias = network.layers[-1].get_weights()
-        # Of uniform noise in [0, 1): mean 1/2, variance 1/12.
-        shares = (batch.reshape(3, 64) - 0.5) * math.sqrt(12)
+        shares = (batch.reshape(3, 64) - seen.mean()) / seen.std()
         np.testing.assert_allclose(
             rebuilding.float32_copy(network)(batch),
             shares @ kernel + bias,
-            atol=0.2,
+            rtol=1e-4,
+            atol=1e-5,
         )
 
     @pytest.mark.parametrize("own", [None, "mixed_bfloat16"])
