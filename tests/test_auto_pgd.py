@@ -174,12 +174,22 @@ def test_checkpoints_of_the_paper():
     )
 
 
-@pytest.mark.parametrize("steps", [1, 2, 3, 5])
-def test_few_steps_have_fewer_checkpoints(steps):
-    model = model_of("linf")
-    attack = auto_pgd.APGD(steps=steps).on(wavy, model, CLASSES)
-    for state in states_of(attack):
-        assert_inside(state["adversarial"], IMAGES, model)
+@pytest.mark.parametrize(
+    ("steps", "windows"),
+    [
+        # 0.22, 0.41 and all up to 0.99 of one step are rounded up to 1, the
+        # end; of two steps 0.44 and 0.82 to 1, and 1.14 to 2, the end.
+        (1, [-1, 0]),
+        (2, [-1, 0, 1]),
+        # w: 0, 0.66 -> 1, 1.23 -> 2, 1.71 -> 2, 2.1 -> 3.
+        (3, [-1, 0, 1, 1]),
+        # w: 0, 1.1 -> 2, 2.05 -> 3, 2.85 -> 3, 3.5 -> 4, 4, 4.35 -> 5.
+        (5, [-1, 0, -1, 2, 1, 1]),
+    ],
+)
+def test_few_steps_have_fewer_checkpoints(steps, windows):
+    attack = auto_pgd.APGD(steps=steps).on(linear, model_of("linf"), CLASSES)
+    np.testing.assert_array_equal(attack.windows, windows)
 
 
 @pytest.mark.parametrize("pixels", [{}, {"pixel_min": -3.0, "pixel_max": 5.0}])

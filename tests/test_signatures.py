@@ -138,12 +138,25 @@ class TestImageBytes:
             result["logits"], network(image[None] / 127.5 - 1.0).numpy()
         )
 
-    def test_sizes_may_differ_within_a_batch(self, network, version):
-        small, large = _levels()[0], _levels(shape=(9, 9, 3))[0]
-        batch = _batch([_encoded(small), _encoded(large)])
-        together = _run(version, "image_bytes", batch)
-        alone = _run(version, "image_bytes", batch[:1])
-        _assert_close(together["logits"][:1], alone["logits"])
+    @pytest.mark.parametrize("order", [[0, 1], [1, 0]])
+    def test_sizes_may_differ_within_a_batch(self, network, version, order):
+        sizes = [(6, 5, 3), (9, 9, 3)]
+        levels = [_levels(shape=sizes[place])[0] for place in order]
+        batch = _batch([_encoded(each) for each in levels])
+        requests = [batch, batch[:1], batch[1:]]
+        together, *alone = (
+            result["logits"]
+            for result in verification.run(
+                version, [("image_bytes", each) for each in requests]
+            )
+        )
+        _assert_close(together, np.concatenate(alone))
+        # Of an image of the network's size it changes nothing.
+        images = [
+            tf.image.resize(each.astype("f4"), [6, 5], antialias=True)
+            for each in levels
+        ]
+        _assert_close(together, network(tf.stack(images) / 127.5 - 1.0).numpy())
 
     def test_grey_images_get_the_channels_of_the_network(
         self, network, version

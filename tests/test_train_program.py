@@ -6,6 +6,7 @@ import json
 import pathlib
 import re
 import shutil
+import types
 
 import numpy as np
 import programs
@@ -652,11 +653,44 @@ def test_help_lists_the_flags(tmp_path):
         assert f"--{field.name}\n" in process.stdout
 
 
-def test_precision_says_why():
+@pytest.mark.parametrize(
+    ("flags", "capabilities", "computes"),
+    [
+        ("fpu avx512_bf16", [], True),
+        ("fpu amx_bf16 avx2", [], True),
+        ("fpu avx512f avx2", [], False),
+        # No Linux.
+        (None, [], False),
+        # Where there are GPUs they compute, the oldest as the others.
+        ("fpu", [(8, 0), (9, 0)], True),
+        ("fpu avx512_bf16", [(9, 0), (7, 5)], False),
+        # One that TensorFlow says nothing of.
+        ("fpu avx512_bf16", [None], False),
+    ],
+)
+def test_precision_follows_the_hardware_and_says_why(
+    flags, capabilities, computes, tmp_path, monkeypatch
+):
+    information = tmp_path / "cpuinfo"
+    if flags is not None:
+        information.write_text(f"processor\t: 0\nflags\t\t: {flags}\n")
+    monkeypatch.setattr(
+        devices, "pathlib", types.SimpleNamespace(Path=lambda _: information)
+    )
+    monkeypatch.setattr(
+        tf.config, "list_physical_devices", {"GPU": capabilities}.get
+    )
+    monkeypatch.setattr(
+        tf.config.experimental,
+        "get_device_details",
+        lambda gpu: {"compute_capability": gpu} if gpu else {},
+    )
+    assert devices.policy("auto") == (
+        ("mixed_bfloat16", "mixed_bfloat16, which this hardware computes")
+        if computes
+        else ("float32", "float32: this hardware does not compute bfloat16")
+    )
     assert devices.policy("float32") == ("float32", "float32, as asked")
-    policy, reason = devices.policy("auto")
-    assert policy in ("float32", "mixed_bfloat16")
-    assert "hardware" in reason
 
 
 def test_what_xla_compiles(monkeypatch):
