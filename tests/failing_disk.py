@@ -164,7 +164,8 @@ def _of_failure(how, process):
     if process.returncode == 0:
         return None
     lines = process.stderr.strip().splitlines()
-    if process.returncode != 1 or len(lines) != 1:
+    wrong = "memory" in process.stderr
+    if process.returncode != 1 or len(lines) != 1 or wrong:
         return f"{process.returncode}: {process.stderr.strip()[-500:]}"
     return None
 

@@ -310,6 +310,45 @@ def test_a_network_that_its_first_call_builds():
     )
 
 
+def built_by_a_call(**settings):
+    model = mart_tf.AdversarialClassifier(
+        keras.Sequential([keras.layers.Dense(linear.CLASSES)]),
+        "standard",
+        linear.THREAT,
+        1,
+        ema=0.5,
+    )
+    model.compile(keras.optimizers.SGD(linear.RATE))
+    return model
+
+
+def assert_predicts_by_its_average(model):
+    found = model.predict(linear.IMAGES, verbose=0)
+    expected = model.averaged().predict(linear.IMAGES, verbose=0)
+    raw = model.classifier.predict(linear.IMAGES, verbose=0)
+    np.testing.assert_array_equal(found, expected)
+    assert np.abs(found - raw).max() > 1e-3
+
+
+def test_what_was_judged_before_training_is_judged_by_the_average_after():
+    # Keras keeps what it traced for the first call.
+    model = built_by_a_call()
+    model.predict(linear.IMAGES, verbose=0)
+    model.evaluate(linear.IMAGES, linear.LABELS, verbose=0)
+    fit(model, 3)
+    assert_predicts_by_its_average(model)
+
+
+def test_saved_weights_bring_the_average_along(tmp_path):
+    model = built_by_a_call()
+    fit(model, 3)
+    model.save_weights(tmp_path / "some.weights.h5")
+    loaded = built_by_a_call()
+    loaded(linear.IMAGES)
+    loaded.load_weights(tmp_path / "some.weights.h5")
+    assert_predicts_by_its_average(loaded)
+
+
 def test_refuses_other_weights_than_at_first():
     model = normalized(epochs=0, ema=0.9)
     model.classifier.layers[0].trainable = False

@@ -931,3 +931,40 @@ def test_what_xla_compiles_is_asked_of_keras(jit_compile, whole):
     )
     model.compile("sgd", jit_compile=jit_compile)
     assert model.jit_compile is whole
+
+
+@pytest.mark.parametrize("call", ["train_on_batch", "test_on_batch"])
+def test_a_network_that_a_batch_builds_without_a_graph_too(call):
+    model = mart_tf.AdversarialClassifier(
+        keras.Sequential([keras.layers.Dense(linear.CLASSES)]),
+        "standard",
+        linear.THREAT,
+        1,
+    )
+    model.compile("sgd", run_eagerly=True)
+    found = getattr(model, call)(linear.IMAGES, linear.LABELS, return_dict=True)
+    assert np.isfinite(found["loss"])
+
+
+def test_a_network_that_nothing_has_built_is_refused_by_a_generator():
+    model = mart_tf.AdversarialClassifier(
+        keras.Sequential([keras.layers.Dense(linear.CLASSES)]),
+        "standard",
+        linear.THREAT,
+        1,
+    )
+    model.compile("sgd")
+    batches = (batch for batch in [(linear.IMAGES, linear.LABELS)])
+    with pytest.raises(ValueError, match="call it on a batch of images befo"):
+        model.fit(batches, steps_per_epoch=1, verbose=0)
+
+
+def test_images_are_one_array():
+    model = mart_tf.AdversarialClassifier(
+        linear.linear_network(), "standard", linear.THREAT, 1
+    )
+    model.compile("sgd")
+    model.fit([linear.IMAGES], linear.LABELS, verbose=0)
+    assert len(model.predict([linear.IMAGES], verbose=0)) == linear.EXAMPLES
+    with pytest.raises(ValueError, match="is a tuple of 2 arrays; expected o"):
+        model.fit((linear.IMAGES, linear.LABELS), verbose=0)

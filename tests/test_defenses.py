@@ -363,6 +363,31 @@ def test_the_ramp_reaches_the_attacks_that_say_so(spec):
     )
 
 
+class Column(defenses.Standard):
+    """A loss of shape [batch, 1], which [batch] weights would square."""
+
+    def loss(self, classify, batch, adversarial):
+        found = super().loss(classify, batch, adversarial)
+        return found._replace(values=found.values[:, None])
+
+
+def test_a_loss_that_is_no_value_an_example_is_refused():
+    one = devices.strategy("single")
+    with pytest.raises(
+        ValueError, match=r"Column has values of shape \(.*, 1\)"
+    ):
+        linear.train_once(one, Column())
+
+
+def test_a_choice_by_what_no_validation_logs_is_refused():
+    chosen = defenses.Standard()
+    chosen.selects_by = "accuracy"
+    with pytest.raises(ValueError, match="selects_by is 'accuracy'; expected"):
+        mart_tf.AdversarialClassifier(
+            linear.linear_network(), chosen, linear.THREAT, 1
+        )
+
+
 def test_mart_with_the_divergence_inside(strategy):
     p = linear.softmax_of(linear.IMAGES)
     adversarial = linear.attack_by_hand(

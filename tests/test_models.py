@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import random
 import subprocess
 import sys
 import textwrap
@@ -575,6 +576,23 @@ class TestInitialWeights:
             np.testing.assert_array_equal(a, b)
             if np.unique(a).size > 1:
                 assert not np.array_equal(a, c)
+
+    def test_building_leaves_the_callers_random_numbers_alone(
+        self, tmp_path, monkeypatch
+    ):
+        (tmp_path / "mine_seeded.py").write_text(
+            "import keras\n\ndef build(input_shape, num_classes):\n"
+            "    return keras.Sequential([keras.Input(input_shape),\n"
+            "        keras.layers.Flatten(),\n"
+            "        keras.layers.Dense(num_classes)])\n"
+        )
+        monkeypatch.syspath_prepend(str(tmp_path))
+        keras.utils.set_random_seed(7)
+        expected = random.random(), np.random.rand()  # noqa: NPY002
+        keras.utils.set_random_seed(7)
+        network = loading.build("mine_seeded:build", (4, 4, 1), 3)
+        rebuilding.renewed(network, seed=1)
+        assert expected == (random.random(), np.random.rand())  # noqa: NPY002
 
     def test_layers_of_one_shape_differ(self, resnet18):
         first = resnet18.get_layer("stage1_1_conv1").kernel.numpy()

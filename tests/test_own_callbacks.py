@@ -170,3 +170,42 @@ def test_training_begins_and_ends_once_where_it_goes_on_within_an_epoch():
     # Two calls of fit: what is left of the first epoch, and the others.
     whole = ["begin", "epoch 0", "epoch 1", "epoch 2"]
     assert train() == [*whole, "end val_robust_accuracy"]
+
+
+class _Stops(keras.callbacks.Callback):
+    """Ends training in the second step of the second epoch."""
+
+    def on_train_begin(self, logs=None):
+        self.epochs = self.params["epochs"]
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._last = epoch == 1
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self._last and batch == 1:
+            self.model.stop_training = True
+
+
+@pytest.mark.usefixtures("own_directory")
+def test_one_that_stops_within_an_epoch_stops_at_its_end():
+    settings = small_runs.SMALL | {"epochs": 3, "workdir": "run"}
+    run = mart_tf.train_run(**settings, callbacks=[_Stops()])
+    assert len(run.history["loss"]) == 2
+    mart_tf.train_run(**settings)
+    # No batch of the second epoch was left out.
+    small_runs.trained("whole", epochs=3)
+    small_runs.assert_same("whole", "run")
+
+
+@pytest.mark.usefixtures("own_directory")
+def test_what_is_told_of_the_run_is_there_after_a_stop_in_validation():
+    class Kills(keras.callbacks.Callback):
+        def on_test_begin(self, logs=None):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    settings = small_runs.SMALL | {"epochs": 1, "workdir": "run"}
+    with pytest.raises(SystemExit):
+        mart_tf.train_run(**settings, callbacks=[Kills()])
+    reads = _Stops()
+    mart_tf.train_run(**settings, callbacks=[reads])
+    assert reads.epochs == 1

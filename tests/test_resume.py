@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 
+import keras
 import numpy as np
 import programs
 import pytest
@@ -303,6 +304,32 @@ def test_a_workdir_belongs_to_one_process():
         run.train(same, None, rich.console.Console(file=io.StringIO()))
     assert sorted(pathlib.Path("run").rglob("*")) == before
     assert "Continuing run after epoch 1" in small_runs.train("run", epochs=2)
+
+
+def test_a_file_that_is_another_one_by_now_is_what_a_new_run_trains():
+    # A run that saved nothing gives way, and its copy of the file too.
+    for name, units in (("first", 4), ("second", 8)):
+        layers = [keras.Input([8, 8, 1]), keras.layers.Flatten()]
+        layers += [keras.layers.Dense(units), keras.layers.Dense(10)]
+        keras.Sequential(layers).save(f"{name}.keras")
+    config = small_runs.config_of("run", model="first.keras", epochs=1)
+    workdir.write(config, {**small_runs.FACTS, "data": None, "files": {}})
+    said = small_runs.train(
+        "run", model="second.keras", epochs=1, steps_per_epoch=1
+    )
+    assert "Starting from the weights of second.keras" in said
+    assert small_runs.weights("run")[0].shape == (64, 8)
+
+
+def test_what_is_left_of_a_start_that_was_killed_is_in_nobodys_way():
+    # Between the copy of the network and run.json.
+    pathlib.Path("run").mkdir()
+    pathlib.Path("run/model.keras").write_bytes(b"half")
+    pathlib.Path("run/.model.keras.partial-12").write_bytes(b"half")
+    assert workdir.prepare(small_runs.config_of("run")) is None
+    pathlib.Path("run/notes").write_text("mine")
+    with pytest.raises(ValueError, match="holds files but no run"):
+        workdir.prepare(small_runs.config_of("run"))
 
 
 def test_a_first_save_that_was_killed_is_begun_anew():

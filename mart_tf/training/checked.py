@@ -147,16 +147,27 @@ class CheckedModel(private.BuiltOnce):
             **kwargs,
         )
 
-    def train_on_batch(self, *args, **kwargs) -> Any:
+    def train_on_batch(self, x, *args, **kwargs) -> Any:
         """As `keras.Model.train_on_batch`; it too counts skipped steps.
 
         Raises:
             ValueError: As `fit` does with more than `max_skipped_steps` of
                 them in a row, and again until `compile` or `fit` is called.
         """
-        logs = super().train_on_batch(*args, **kwargs)
+        self.build_for(x)
+        logs = super().train_on_batch(x, *args, **kwargs)
         watch.check_skips(self)
         return logs
+
+    def test_on_batch(self, x, *args, **kwargs) -> Any:
+        """As `keras.Model.test_on_batch`."""
+        self.build_for(x)
+        return super().test_on_batch(x, *args, **kwargs)
+
+    def predict_on_batch(self, x) -> Any:
+        """As `keras.Model.predict_on_batch`."""
+        self.build_for(x)
+        return super().predict_on_batch(x)
 
     def make_train_function(self, force=False):
         # Variables that a step's first trace makes cost a second trace.
