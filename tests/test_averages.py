@@ -349,6 +349,16 @@ def test_saved_weights_bring_the_average_along(tmp_path):
     assert_predicts_by_its_average(loaded)
 
 
+def test_what_is_frozen_by_now_is_judged_by_its_average_too():
+    model = normalized(epochs=3, ema=0.5)
+    expected = model.averaged().predict(linear.IMAGES, verbose=0)
+    model.classifier.trainable = False
+    for found in (model, model.averaged()):
+        np.testing.assert_array_equal(
+            found.predict(linear.IMAGES, verbose=0), expected
+        )
+
+
 def test_refuses_other_weights_than_at_first():
     model = normalized(epochs=0, ema=0.9)
     model.classifier.layers[0].trainable = False

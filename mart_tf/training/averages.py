@@ -36,9 +36,9 @@ class Averages(keras.layers.Layer):
         super().__init__(name="averages")
         self.decay = float(decay)
         self.warmup_steps = int(warmup_steps)
-        # The averaged variables by identity; as attributes they would count
-        # as this layer's own.
-        self._of = ()
+        # The averaged variables; as an attribute they would count as this
+        # layer's own.
+        self._averaged = lambda: ()
         self._averages = []
 
     def ensure(self, variables):
@@ -52,13 +52,13 @@ class Averages(keras.layers.Layer):
         """
         if not self.decay or self._are(variables):
             return
-        if self._of:
+        if self.begun:
             raise ValueError(
                 "Other weights are trainable now than when the average of the "
                 "weights began; freeze layers before AdversarialClassifier is "
                 "made, or make another one."
             )
-        self._of = tuple(map(id, variables))
+        self._averaged = lambda: tuple(variables)
         self._averages = [
             keras.Variable(
                 keras.ops.convert_to_numpy(variable),
@@ -98,18 +98,25 @@ class Averages(keras.layers.Layer):
             d = tf.cast(decay, average.dtype)
             average.assign(d * average.value + (1.0 - d) * variable.value)
 
-    def values(self, variables, step):
+    @property
+    def begun(self):
+        """Whether the averages are there."""
+        return bool(self._averaged())
+
+    def values(self, step):
         """The averages, before the first step the weights themselves."""
-        if not self._are(variables):
-            return [variable.value for variable in variables]
         started = tf.convert_to_tensor(step) > 0
         return [
             tf.where(started, average.value, variable.value)
-            for average, variable in zip(self.weights, variables, strict=True)
+            for average, variable in zip(
+                self.weights, self._averaged(), strict=True
+            )
         ]
 
     def applied(self, classifier, step):
         """A copy of a classifier with the average of its weights.
+
+        Also of those that are frozen by now.
 
         Returns:
             A new Keras model; where no average is kept the classifier itself.
@@ -119,29 +126,28 @@ class Averages(keras.layers.Layer):
         """
         if not self.decay:
             return classifier
-        values = self.values(classifier.trainable_variables, step)
+        places = {id(weight): i for i, weight in enumerate(classifier.weights)}
         with classifier.distribute_strategy.scope():
             copy = rebuilding.copy(classifier)
             for variable, value in zip(
-                copy.trainable_variables, values, strict=True
+                self._averaged(), self.values(step), strict=True
             ):
-                variable.assign(value)
+                copy.weights[places[id(variable)]].assign(value)
         return copy
 
-    def instead(self, variables, step):
-        """A scope in which the variables read as their averages.
+    def instead(self, step):
+        """A scope in which the averaged variables read as their averages.
 
         What is assigned inside it is lost.
         """
-        if not self.decay:
+        if not self.begun:
             return contextlib.nullcontext()
-        values = self.values(variables, step)
-        return keras.StatelessScope(
-            zip(variables, values, strict=True), collect_losses=True
-        )
+        pairs = zip(self._averaged(), self.values(step), strict=True)
+        return keras.StatelessScope(pairs, collect_losses=True)
 
     def _are(self, variables):
-        return bool(self._of) and self._of == tuple(map(id, variables))
+        known = self._averaged()
+        return self.begun and list(map(id, known)) == list(map(id, variables))
 
 
 def updates(step, every):

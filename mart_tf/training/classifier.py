@@ -188,11 +188,14 @@ class AdversarialClassifier(checked.CheckedModel):
             with self.distribute_strategy.scope():
                 self.classifier(image)
         self.built = True
-        with self.distribute_strategy.scope():
-            self.averages.ensure(self.classifier.trainable_variables)
+        if not self.averages.begun:
+            with self.distribute_strategy.scope():
+                self.averages.ensure(self.classifier.trainable_variables)
 
     def prepare(self, greatest_row):
         self.memory.ensure(greatest_row)
+        if self.classifier.built:
+            self.averages.ensure(self.classifier.trainable_variables)
 
     def export(self, filepath, *args, **kwargs):
         """As `keras.Model.export`, of `averaged`: it is what is served.
@@ -346,9 +349,7 @@ class AdversarialClassifier(checked.CheckedModel):
 
     def _averaged(self):
         """A scope in which the classifier has the average of its weights."""
-        return self.averages.instead(
-            self.classifier.trainable_variables, self._updates()
-        )
+        return self.averages.instead(self._updates())
 
     def _updates(self):
         """How often the weights have changed."""
