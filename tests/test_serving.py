@@ -441,6 +441,7 @@ class TestObjectStores:
     def test_a_half_copied_version_goes(self, export, copying, tmp_path, error):
         def fail(target):
             if target.endswith("saved_model.pb"):
+                pathlib.Path(target.removeprefix("file://")).write_bytes(b"p")
                 raise error
 
         copying(fail)

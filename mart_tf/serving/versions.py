@@ -14,6 +14,7 @@ import os
 import pathlib
 import shutil
 import tempfile
+import warnings
 
 from mart_tf import errors
 from mart_tf import files
@@ -175,14 +176,19 @@ def _upload(local, url):
             for path in paths:
                 copy = f"{version}/{path.relative_to(local).as_posix()}"
                 tf.io.gfile.makedirs(copy.rpartition("/")[0])
-                tf.io.gfile.copy(str(path), copy)
                 copied.append(copy)
+                tf.io.gfile.copy(str(path), copy)
         except BaseException as error:
+            is_taken = isinstance(error, tf.errors.AlreadyExistsError)
+            if is_taken:
+                # Another export's, since the number was read.
+                del copied[-1:]
             left = _left(version, copied)
-            if isinstance(error, tf.errors.AlreadyExistsError) and not left:
-                # Another export has taken the number since it was read.
+            if is_taken and not left:
                 continue
             if not isinstance(error, tf.errors.OpError):
+                if left:
+                    warnings.warn(left.strip(), stacklevel=2)
                 raise
             raise ValueError(
                 f"The export directory {url!r} cannot be written: "
@@ -202,9 +208,10 @@ def _left(version, copied):
 
     gfile = tf.io.gfile
     try:
-        # The last one may be there in part.
         for file in copied:
-            gfile.remove(file)
+            # The last one may be there in part, or not at all.
+            with contextlib.suppress(tf.errors.NotFoundError):
+                gfile.remove(file)
         if version is not None and gfile.exists(version):
             there = [
                 name for *_, names in gfile.walk(version) for name in names
