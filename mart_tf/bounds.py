@@ -58,9 +58,10 @@ class Whole:
         Raises:
             ValueError: If it is none, True among them, or out of bounds.
         """
-        number = _index(value)
-        if number is not None and self.least <= number <= self.greatest:
-            return number
+        is_whole = isinstance(value, numbers.Integral)
+        is_whole = is_whole and not isinstance(value, bool)
+        if is_whole and self.least <= value <= self.greatest:
+            return value
         given = f"{value!r}" if text is None else text.strip()
         raise ValueError(f"{name} is {cut(given)}; expected {self}.")
 
@@ -85,6 +86,10 @@ class Real:
         """As `Whole.check`; NaN is out of bounds."""
         if isinstance(value, bool) or not isinstance(value, numbers.Real):
             raise ValueError(f"{name} is {value!r}; expected {self}.")
+        try:
+            value = float(value)
+        except OverflowError:
+            value = math.inf
         if not self.least <= value <= self.greatest:
             raise ValueError(f"{name} is {value:g}; expected {self}.")
         if value and abs(value) < _NEAREST:
@@ -92,7 +97,7 @@ class Real:
                 f"{name} is {value:g}, which is 0 in float32; expected {self}, "
                 "0 or not so near to it."
             )
-        return float(value)
+        return value
 
 
 # What is counted, and how long is waited for.
@@ -201,20 +206,13 @@ def cut(text):
 
 def whole(name, value, least):
     """A whole number of at least `least`, or the one sentence that refuses."""
-    number = _index(value)
-    if number is None or number < least:
+    try:
+        # True is one for Python, and a slip of a user's.
+        number = least - 1 if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        number = least - 1
+    if number < least:
         raise ValueError(
             f"{name} is {value!r}; expected a whole number of at least {least}."
         )
     return number
-
-
-def _index(value):
-    """A whole number, of numpy too, as Python's; None of what is none."""
-    # True is one for Python, and a slip of a user's.
-    if isinstance(value, bool):
-        return None
-    try:
-        return operator.index(value)
-    except TypeError:
-        return None

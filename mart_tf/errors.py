@@ -2,11 +2,12 @@
 
 import contextlib
 
-_OF_A_DISK = (
-    "No space left on device",
-    "Disk quota exceeded",
-    "Too many open files",
-)
+# What TensorFlow calls an exhausted resource too, and what helps.
+_NO_MEMORY = {
+    "No space left on device": "make room and run the same command again",
+    "Disk quota exceeded": "make room and run the same command again",
+    "Too many open files": "raise their limit (ulimit -n)",
+}
 _NOT_ENOUGH = "There is not enough memory for this; "
 
 
@@ -18,16 +19,20 @@ def first_line(error):
 def is_out_of_memory(error):
     """Whether it is Python's or TensorFlow's, of the host or of a GPU."""
     if type(error).__name__ == "ResourceExhaustedError":
-        return not is_of_a_disk(error)
+        return advice(error) is None
     return isinstance(error, MemoryError)
 
 
-def is_of_a_disk(error):
-    """Whether it is TensorFlow's of a disk that takes no more."""
-    name = type(error).__name__
-    return name == "ResourceExhaustedError" and any(
-        said in str(error) for said in _OF_A_DISK
-    )
+def advice(error):
+    """What helps against an error of TensorFlow's of a disk or of files.
+
+    None of any other.
+    """
+    if type(error).__name__ == "ResourceExhaustedError":
+        for said, helps in _NO_MEMORY.items():
+            if said in str(error):
+                return helps
+    return None
 
 
 @contextlib.contextmanager

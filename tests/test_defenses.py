@@ -1,5 +1,6 @@
 """Each defense's training step, worked out in numpy, on 1 and 2 replicas."""
 
+import fractions
 import functools
 import inspect
 import warnings
@@ -377,6 +378,16 @@ def test_a_loss_that_is_no_value_an_example_is_refused():
         ValueError, match=r"Column has values of shape \(.*, 1\)"
     ):
         linear.train_once(one, Column())
+
+
+@pytest.mark.parametrize(
+    "value", [10**400, fractions.Fraction(10**20), "5", None, True, np.ones(1)]
+)
+def test_what_is_no_number_that_floats_hold_is_refused(value):
+    with pytest.raises(ValueError, match="regularization is .*; expected a nu"):
+        defenses.MART(regularization=value)
+    with pytest.raises(ValueError, match="Attack steps is .*; expected a who"):
+        attacks.PGD(steps=value)
 
 
 def test_a_choice_by_what_no_validation_logs_is_refused():

@@ -577,6 +577,29 @@ class TestInitialWeights:
             if np.unique(a).size > 1:
                 assert not np.array_equal(a, c)
 
+    def test_a_network_that_its_first_call_builds_is_of_the_seed(
+        self, tmp_path, monkeypatch
+    ):
+        (tmp_path / "mine_lazy.py").write_text(
+            "import keras\n\nclass Scores(keras.layers.Layer):\n"
+            "    def build(self, shape):\n"
+            "        self.kernel = self.add_weight(shape=(shape[-1], 3))\n\n"
+            "    def call(self, x):\n"
+            "        return x @ self.kernel\n\n"
+            "def build(input_shape, num_classes):\n"
+            "    return keras.Sequential([keras.layers.Flatten(), Scores()])\n"
+        )
+        monkeypatch.syspath_prepend(str(tmp_path))
+        first, again, other = (
+            loading.build("mine_lazy:build", (2, 2, 1), 3, seed=seed)
+            for seed in (0, 0, 1)
+        )
+        one, same, another = (
+            network.get_weights()[0] for network in (first, again, other)
+        )
+        np.testing.assert_array_equal(one, same)
+        assert not np.array_equal(one, another)
+
     def test_building_leaves_the_callers_random_numbers_alone(
         self, tmp_path, monkeypatch
     ):

@@ -91,16 +91,19 @@ def test_half_of_it_in_whole_images_for_each_device(size, devices, expected):
 
 
 @pytest.mark.parametrize(
-    "said", ["No space left on device", "Disk quota exceeded"]
+    ("said", "helps"),
+    [
+        ("No space left on device", "make room and run the same command again"),
+        ("Disk quota exceeded", "make room and run the same command again"),
+        ("Too many open files", "raise their limit (ulimit -n)"),
+    ],
 )
-def test_a_full_disk_is_no_want_of_memory(said):
+def test_a_full_disk_is_no_want_of_memory(said, helps):
     error = tf.errors.ResourceExhaustedError(None, None, f"run/ckpt; {said}")
     with pytest.raises(type(error)), errors.batch_that_fits(32):
         raise error
     assert not errors.is_out_of_memory(error)
-    assert cli.told(error) == (
-        f"run/ckpt; {said}; make room and run the same command again."
-    )
+    assert cli.told(error) == f"run/ckpt; {said}; {helps}."
 
 
 def test_of_another_error_nothing_is_said():

@@ -323,13 +323,20 @@ def test_a_file_that_is_another_one_by_now_is_what_a_new_run_trains():
 
 def test_what_is_left_of_a_start_that_was_killed_is_in_nobodys_way():
     # Between the copy of the network and run.json.
+    layers = [keras.Input([8, 8, 1]), keras.layers.Flatten()]
+    keras.Sequential([*layers, keras.layers.Dense(10)]).save("own.keras")
     pathlib.Path("run").mkdir()
-    pathlib.Path("run/model.keras").write_bytes(b"half")
+    shutil.copy("own.keras", "run/model.keras")
     pathlib.Path("run/.model.keras.partial-12").write_bytes(b"half")
-    assert workdir.prepare(small_runs.config_of("run")) is None
-    pathlib.Path("run/notes").write_text("mine")
-    with pytest.raises(ValueError, match="holds files but no run"):
-        workdir.prepare(small_runs.config_of("run"))
+    config = small_runs.config_of("run", model="own.keras")
+    assert workdir.prepare(config) is None
+    # Another network, or whatever else, is a user's.
+    pathlib.Path("run/model.keras").write_bytes(b"another")
+    for name in ("model.keras", "notes"):
+        with pytest.raises(ValueError, match="holds files but no run"):
+            workdir.prepare(config)
+        pathlib.Path("run", name).unlink()
+        pathlib.Path("run/notes").write_text("mine")
 
 
 def test_a_first_save_that_was_killed_is_begun_anew():

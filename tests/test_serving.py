@@ -366,6 +366,10 @@ class TestVersions:
             with pytest.raises(ValueError, match="is a version itself, it ho"):
                 versions.check(place)
 
+    def test_a_name_that_is_too_long_is_not_looked_into(self, tmp_path):
+        # `export` has a sentence for it.
+        assert versions.check(tmp_path / ("x" * 300)).parent == tmp_path
+
     def test_the_home_of_a_user_is_found(self, tmp_path, monkeypatch):
         monkeypatch.setenv("HOME", str(tmp_path))
         assert versions.check("~/served") == tmp_path / "served"

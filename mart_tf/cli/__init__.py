@@ -198,8 +198,8 @@ def told(error):
         sentence = str(error)
     elif errors.is_out_of_memory(error):
         sentence = f"{errors.not_enough_memory(error)} ({_cause(error)})"
-    elif errors.is_of_a_disk(error):
-        sentence = f"{_cause(error)}; make room and run the same command again."
+    elif errors.advice(error):
+        sentence = f"{_cause(error)}; {errors.advice(error)}."
     elif _is_of_tensorflow(error):
         # Of its runtime: a file that cannot be decoded, say.
         sentence = _cause(error)

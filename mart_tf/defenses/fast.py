@@ -24,8 +24,6 @@ class _OneStep(standard.Standard):
     def __init__(self, noise, step):
         self.noise = bounds.AT_LEAST_ZERO.check("noise", noise)
         self.step = bounds.ABOVE_ZERO.check("step", step)
-        if not self.step:
-            raise ValueError("step is 0; expected a number above 0.")
 
     def check(self, threat, random_start):
         if random_start != "uniform":

@@ -18,6 +18,9 @@ from mart_tf.models import single
 # Activations, and operations of these names, whose values are bounded.
 _BOUNDED = {"sigmoid", "hard_sigmoid", "tanh", "hard_tanh", "softsign", "relu6"}
 
+# Half a step of integers that may stand for probabilities, at most.
+_COARSEST = 1 / 256
+
 
 def build(
     spec: str,
@@ -109,11 +112,13 @@ def _build(spec, input_shape, num_classes, seed, precision, anew, of_the_run):
                 model = model.averaged()
             if anew:
                 model = rebuilding.renewed(model, seed)
+            _check_fit(spec, model, input_shape, num_classes)
         else:
             # The function's own initialisers follow the seed too.
             with rebuilding.seeded(seed):
                 model = _call(resolved, input_shape, num_classes)
-    _check_fit(spec, model, input_shape, num_classes)
+                # What its first call builds, this builds.
+                _check_fit(spec, model, input_shape, num_classes)
     return rebuilding.with_precision(model, precision)
 
 
@@ -168,7 +173,9 @@ def are_probabilities(scores, rounding=0.0):
     """
     scores = np.asarray(scores, "float32")
     # A softmax in bfloat16 sums to 1 within 0.4 %.
-    allowed = 1e-2 + rounding * scores.shape[-1]
+    allowed = 1e-2
+    if rounding <= _COARSEST:
+        allowed += rounding * scores.shape[-1]
     sums_to_one = np.abs(scores.sum(axis=-1) - 1.0) < allowed
     return bool((scores >= 0.0).all() and sums_to_one.all())
 

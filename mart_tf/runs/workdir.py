@@ -14,6 +14,7 @@ Nothing here imports TensorFlow until a classifier is loaded.
 """
 
 import dataclasses
+import filecmp
 import pathlib
 import shutil
 
@@ -134,9 +135,7 @@ def prepare(config):
             f"--workdir={path} is a file; expected a directory or a new name."
         )
     if not record.exists(path):
-        # What a run that was killed before it had begun may leave.
-        left = (".", _MODEL)
-        if any(not item.name.startswith(left) for item in path.iterdir()):
+        if not _is_left_of_a_start(path, config.model):
             raise ValueError(
                 f"--workdir={path} holds files but no run; name an empty or "
                 "new directory."
@@ -160,6 +159,16 @@ def prepare(config):
     if not _has_trained(path):
         return None
     raise ValueError(objection)
+
+
+def _is_left_of_a_start(path, model):
+    """Whether a folder holds no more than a start that was killed leaves."""
+    items = [each for each in path.iterdir() if not each.name.startswith(".")]
+    return not items or (
+        items == [path / _MODEL]
+        and model.endswith(".keras")
+        and filecmp.cmp(items[0], model, shallow=False)
+    )
 
 
 def _objection(path, config, earlier):

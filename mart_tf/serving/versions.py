@@ -55,7 +55,8 @@ def check(directory):
             "'gs://bucket/model'."
         )
     directory = directory.absolute()
-    if (directory / _LAST).exists():
+    # Also of a folder that this user may not look into.
+    if os.path.exists(directory / _LAST):
         raise _is_version(str(directory))
     # lexists: a dangling link is in the way too.
     nearest = next(
@@ -166,7 +167,7 @@ def _upload(local, url):
     paths.sort(key=lambda path: (path.name == _LAST, path))
     taken = 0
     while True:
-        version, copied = None, []
+        version, copied, copy = None, [], None
         try:
             tf.io.gfile.makedirs(url)
             # Some file systems end the name of a directory in a slash.
@@ -174,15 +175,20 @@ def _upload(local, url):
             taken = 1 + max(taken, _greatest(names))
             version = f"{url}/{taken}"
             for path in paths:
-                copy = f"{version}/{path.relative_to(local).as_posix()}"
-                tf.io.gfile.makedirs(copy.rpartition("/")[0])
-                copied.append(copy)
+                target = f"{version}/{path.relative_to(local).as_posix()}"
+                tf.io.gfile.makedirs(target.rpartition("/")[0])
+                copy = target
                 tf.io.gfile.copy(str(path), copy)
+                copied.append(copy)
+                copy = None
         except BaseException as error:
-            is_taken = isinstance(error, tf.errors.AlreadyExistsError)
-            if is_taken:
-                # Another export's, since the number was read.
-                del copied[-1:]
+            is_taken = copy is not None and isinstance(
+                error, tf.errors.AlreadyExistsError
+            )
+            # What is there is another export's, since the number was read;
+            # else a part of what was copied.
+            if copy is not None and not is_taken:
+                copied.append(copy)
             left = _left(version, copied)
             if is_taken and not left:
                 continue
