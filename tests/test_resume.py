@@ -432,7 +432,7 @@ def test_a_run_continues_in_its_own_precision(monkeypatch):
     class Stopped(Exception):
         pass
 
-    def stop(config, dataset, pool, steps, policy):
+    def stop(config, dataset, pool, steps, policy, network):
         raise Stopped(policy)
 
     # As on a machine that computes bfloat16 after one that does not.

@@ -260,8 +260,8 @@ def test_the_engine_needs_no_gradient():
         ({"samples": 0}, "samples is 0; expected an even number"),
         ({"samples": 7}, "samples is 7; expected an even number"),
         ({"samples": 8.0}, "samples is 8.0"),
-        ({"learning_rate": 0.0}, "learning_rate is 0.0; expected"),
-        ({"delta": -1.0}, "delta is -1.0; expected a number above 0"),
+        ({"learning_rate": 0.0}, "learning_rate is 0; expected"),
+        ({"delta": -1.0}, "delta is -1; expected a number above 0"),
         ({"delta": np.inf}, "delta is inf"),
     ],
 )
