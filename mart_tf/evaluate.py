@@ -268,15 +268,9 @@ def _check_attacks(tasks):
     )
     for task in tasks:
         try:
-            planning.check(listed, _threat(task))
+            planning.check(listed, task.threat())
         except ValueError as error:
             raise ValueError(f"{task.path}: {error}") from error
-
-
-def _threat(task):
-    from mart_tf import threat as threat_model
-
-    return threat_model.ThreatModel(task.norm, task.epsilon, *task.pixel_range)
 
 
 def _kept(task, tasks):
@@ -490,7 +484,7 @@ def _evaluate(task):
     split = parts.select(dataset, part, held_out)
     sample = data.sample(split, _MAX_EXAMPLES.value, _SEED.value)
     images = data.spread(sample.images, task.pixel_range)
-    threat = _threat(task)
+    threat = task.threat()
     screen.say(f"Threat model: {threat.describe()}")
     model, facts = _load(task.path, images)
     surrogate = None

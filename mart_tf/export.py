@@ -172,7 +172,6 @@ def _main():
 
 def _written(task, not_attacked):
     """The `saved_model.Version` of a `trained.Trained`, and whose it is."""
-    from mart_tf import threat as threat_model
     from mart_tf.serving import saved_model
 
     classifier, outputs, facts, whose = _loaded(task.path)
@@ -181,9 +180,7 @@ def _written(task, not_attacked):
         _check_number(names, "--class_names", classifier)
     trial, others, threat, dataset = None, None, None, None
     if task.epsilon is not None:
-        threat = threat_model.ThreatModel(
-            task.norm, task.epsilon, *task.pixel_range
-        )
+        threat = task.threat()
         screen.say(f"Threat model: {threat.describe()}")
     if not not_attacked or (task.dataset and not names):
         dataset = data.load(

@@ -40,6 +40,12 @@ class Trained:
     output: str | pathlib.Path
     run: object = None
 
+    def threat(self):
+        """Its `ThreatModel`, for which TensorFlow is imported."""
+        from mart_tf import threat
+
+        return threat.ThreatModel(self.norm, self.epsilon, *self.pixel_range)
+
     def check_classes(self, dataset):
         """Refuses a data set whose labels stand for other classes.
 
