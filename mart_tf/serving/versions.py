@@ -163,73 +163,81 @@ def _upload(local, url):
     """Copies a version to an object store, what makes it one at the end."""
     import tensorflow as tf
 
-    paths = [path for path in pathlib.Path(local).rglob("*") if path.is_file()]
-    paths.sort(key=lambda path: (path.name == _LAST, path))
     taken = 0
-    while True:
-        version, copied, copy = None, [], None
-        try:
+    try:
+        while True:
             tf.io.gfile.makedirs(url)
             # Some file systems end the name of a directory in a slash.
             names = [name.rstrip("/") for name in tf.io.gfile.listdir(url)]
             taken = 1 + max(taken, _greatest(names))
             version = f"{url}/{taken}"
-            for path in paths:
-                target = f"{version}/{path.relative_to(local).as_posix()}"
-                tf.io.gfile.makedirs(target.rpartition("/")[0])
-                copy = target
-                tf.io.gfile.copy(str(path), copy)
-                copied.append(copy)
-                copy = None
-        except BaseException as error:
-            is_taken = copy is not None and isinstance(
-                error, tf.errors.AlreadyExistsError
-            )
-            # What is there is another export's, since the number was read;
-            # else a part of what was copied.
-            if copy is not None and not is_taken:
-                copied.append(copy)
-            left = _left(version, copied)
-            if is_taken and not left:
-                continue
-            if not isinstance(error, tf.errors.OpError):
-                if left:
-                    warnings.warn(left.strip(), stacklevel=2)
-                raise
-            raise ValueError(
-                f"The export directory {url!r} cannot be written: "
-                f"{errors.first_line(error.message)}; check the URL and its "
-                "credentials, or export to a local directory and copy it."
-                f"{left}"
-            ) from error
-        return version
+            if _is_copied(local, version):
+                return version
+    except tf.errors.OpError as error:
+        raise ValueError(
+            f"The export directory {url!r} cannot be written: "
+            f"{errors.first_line(error.message)}; check the URL and its "
+            "credentials, or export to a local directory and copy it."
+        ) from error
 
 
-def _left(version, copied):
-    """Removes what was copied; a sentence where that fails, or nothing.
+def _is_copied(local, version):
+    """Copies a version; False where another export has taken the number.
 
-    What another export has written into the same version stays.
+    Then, and where it fails, what was copied goes.
     """
+    import tensorflow as tf
+
+    paths = [path for path in pathlib.Path(local).rglob("*") if path.is_file()]
+    paths.sort(key=lambda path: (path.name == _LAST, path))
+    copied = []
+    for path in paths:
+        target = f"{version}/{path.relative_to(local).as_posix()}"
+        try:
+            tf.io.gfile.makedirs(target.rpartition("/")[0])
+            if not _is_new(path, target):
+                _remove(version, copied)
+                return False
+        except BaseException:
+            # The last one may be there in part.
+            _remove(version, [*copied, target])
+            raise
+        copied.append(target)
+    return True
+
+
+def _is_new(path, target):
+    """Copies a file to a store, if there is none of that name."""
+    import tensorflow as tf
+
+    try:
+        tf.io.gfile.copy(str(path), target)
+    except tf.errors.AlreadyExistsError:
+        return False
+    return True
+
+
+def _remove(version, copied):
+    """Removes what was copied; what another export has written there stays."""
     import tensorflow as tf
 
     gfile = tf.io.gfile
     try:
         for file in copied:
-            # The last one may be there in part, or not at all.
             with contextlib.suppress(tf.errors.NotFoundError):
                 gfile.remove(file)
-        if version is not None and gfile.exists(version):
+        if gfile.exists(version):
             there = [
                 name for *_, names in gfile.walk(version) for name in names
             ]
             if not there:
                 gfile.rmtree(version)
     except tf.errors.OpError:
-        return (
-            f" A part of the version is left in {version!r}, and a server "
-            "takes it for the newest one: remove it."
+        warnings.warn(
+            f"A part of the version is left in {version!r}, and a server "
+            "takes it for the newest one: remove it.",
+            stacklevel=2,
         )
-    return ""
 
 
 def _hidden(directory):
