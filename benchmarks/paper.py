@@ -210,7 +210,7 @@ def _tables_2_and_3():
         if seed == 0:
             measures.append("black box")
             needs.append(SURROGATE)
-        # The weights of seed 0 were gone when this was asked.
+        # Of runs whose weights are needed anyway: none is trained for it twice.
         if seed == (1 if name in ("mart", "standard") else 0):
             measures.append("black box, adversarial")
             needs.append(ADVERSARIAL_SURROGATE)

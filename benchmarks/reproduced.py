@@ -2,12 +2,12 @@
 
 import csv
 import io
-import math
 import pathlib
 import statistics
 
 import pages
 import paper
+import ranks
 import recipes
 
 from mart_tf import files
@@ -91,53 +91,19 @@ def order(records):
             mean = _mean(records, rows[defense], measure)
             if mean:
                 found[defense] = float(mean[name].split()[0])
-                of_seed_0 = _measures(records, rows[defense][0])[measure]
-                images = of_seed_0["images"]
+                images = _images(records, rows[defense], measure)
         shown = _WHITE.get(name, "AutoAttack")
         if len(found) < 2:
             said.append(f"{shown}: not enough rows to compare yet.")
             continue
-        ours = _ranked(found, images)
-        theirs = _ranked({d: papers[d] for d in found}, _TEST_IMAGES)
+        ours = ranks.ranked(found, images)
+        theirs = ranks.ranked({d: papers[d] for d in found}, _TEST_IMAGES)
         said.append(
-            f"Under {shown} the order is {_spelled(ours, found)}, "
+            f"Under {shown} the order is {ranks.spelled(ours, found)}, "
             f"{'that' if ours == theirs else 'not that'} of the paper's "
-            f"PGD-20: {_spelled(theirs, papers)}."
+            f"PGD-20: {ranks.spelled(theirs, papers)}."
         )
     return " ".join(said)
-
-
-def _ranked(accuracies, images):
-    """Sets of defenses, the highest accuracies first; a set is level.
-
-    That is where one is less than two standard errors of a difference below
-    the one before it.
-
-    Args:
-        accuracies: In percent, by defense.
-        images: On how many images they were measured.
-    """
-    ranked, last = [], None
-    for name in sorted(accuracies, key=accuracies.get, reverse=True):
-        value = accuracies[name]
-        error = math.sqrt(2 * value * (100 - value) / images)
-        if last is not None and last - value < 2 * error:
-            ranked[-1].add(name)
-        else:
-            ranked.append({name})
-        last = value
-    return ranked
-
-
-def _spelled(ranked, accuracies):
-    """Text: MART (96.48) above Standard (94.62) level with TRADES (94.58)."""
-    return " above ".join(
-        " level with ".join(
-            f"{name} ({accuracies[name]:.2f})"
-            for name in sorted(level, key=accuracies.get, reverse=True)
-        )
-        for level in ranked
-    )
 
 
 def autoattack(records):
@@ -420,6 +386,14 @@ def _by_row(part):
 
 def _measures(records, run):
     return records.read(run).get("measures", {})
+
+
+def _images(records, runs, measure):
+    """On how many images each of the runs that have a measure has it."""
+    measured = [_measures(records, run) for run in runs]
+    return min(
+        found[measure]["images"] for found in measured if measure in found
+    )
 
 
 def _beside_paper(white, recipe):

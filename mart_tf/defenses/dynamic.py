@@ -55,9 +55,10 @@ class Dynamic(standard.Standard):
     ):
         if reference not in REFERENCES:
             raise options.unknown("reference", str(reference), REFERENCES)
-        control_epochs = bounds.whole("control_epochs", control_epochs, 1)
         self.c_max = bounds.AT_LEAST_ZERO.check("c_max", c_max)
-        self.control_epochs = control_epochs
+        self.control_epochs = bounds.COUNT.check(
+            "control_epochs", control_epochs
+        )
         self.reference = reference
 
     def check(self, threat, random_start):
