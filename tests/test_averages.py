@@ -339,19 +339,6 @@ def test_what_was_judged_before_training_is_judged_by_the_average_after():
     assert_predicts_by_its_average(model)
 
 
-def test_images_of_any_shape_begin_the_average_too():
-    batches = tf.data.Dataset.from_generator(
-        lambda: [(linear.IMAGES, linear.LABELS)],
-        output_signature=(
-            tf.TensorSpec([None, None]),
-            tf.TensorSpec([None], tf.int32),
-        ),
-    )
-    model = built_by_a_call()
-    model.evaluate(batches, verbose=0)
-    assert model.averages.begun
-
-
 def test_saved_weights_bring_the_average_along(tmp_path):
     model = built_by_a_call()
     fit(model, 3)

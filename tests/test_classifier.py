@@ -968,3 +968,20 @@ def test_images_are_one_array():
     assert len(model.predict([linear.IMAGES], verbose=0)) == linear.EXAMPLES
     with pytest.raises(ValueError, match="is a tuple of 2 arrays; expected o"):
         model.fit((linear.IMAGES, linear.LABELS), verbose=0)
+
+
+def test_images_of_a_size_that_is_not_known_are_refused():
+    batches = tf.data.Dataset.from_generator(
+        lambda: [(linear.IMAGES, linear.LABELS)],
+        output_signature=(
+            tf.TensorSpec([None, None]),
+            tf.TensorSpec([None], tf.int32),
+        ),
+    )
+    model = mart_tf.AdversarialClassifier(
+        linear.linear_network(), "standard", linear.THREAT, 1
+    )
+    model.compile("sgd")
+    for call in (model.fit, model.evaluate):
+        with pytest.raises(ValueError, match="images of one size that is kno"):
+            call(batches, verbose=0)

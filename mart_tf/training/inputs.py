@@ -26,6 +26,12 @@ def unpack(data, seed):
     x, labels, weight = keras.utils.unpack_x_y_sample_weight(data)
     image = x["image"] if isinstance(x, dict) else x
     image = tf.cast(image, tf.float32)
+    if image.shape.rank is None or None in image.shape[1:]:
+        raise ValueError(
+            f"The images come in batches of shape {image.shape}; expected "
+            "images of one size that is known: say it in the data set, as "
+            "with tf.ensure_shape(image, [height, width, channels])."
+        )
     if isinstance(x, dict) and "index" in x:
         example = tf.cast(x["index"], tf.int64)
     else:
