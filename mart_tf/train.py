@@ -67,7 +67,8 @@ _STRINGS = {
     "with warmup_epochs=5 if asked for (cosine:warmup=0.025: a share of the "
     f"run), or onecycle:peak=0.4; default: {_DATASET}.",
     "optimizer": "sgd (momentum 0.9), sgd:nesterov=true, adam or adamw, with "
-    "options: sgd:momentum=0.95.",
+    "options: sgd:momentum=0.95; or one of Keras: "
+    "keras.optimizers:SGD:momentum=0.9:global_clipnorm=1.",
     "update": f"How a step takes the gradient: {', '.join(training.UPDATES)}.",
     "precision": "float32, tf32 (float32 whose products a GPU rounds to 10 "
     "bits), mixed_bfloat16, or auto: bfloat16 where the hardware computes it.",
@@ -84,7 +85,6 @@ _STRINGS = {
     "names; auto takes them too where it names any.",
 }
 _READERS = {
-    "augment": kinds.names_or_truth,
     "workdir": kinds.path,
     "data_dir": kinds.path,
     "model": kinds.named_or_path,
