@@ -404,7 +404,7 @@ def _of_run(path):
     run = workdir.trained(path)
     given = [] if _DATASET.value is None else ["dataset"]
     consent.check(run, _ALLOW_CODE.value, given)
-    said = (run.config.pixel_min, run.config.pixel_max)
+    said = run.config.pixel_range
     return trained.of_run(run, _PIXEL_RANGE(said, path), _named("evaluation"))
 
 
@@ -559,10 +559,10 @@ def _load(path, images):
         path, _CHECKPOINT.value
     )
     for warning in warnings:
-        screen.say(f"{warning} Evaluating epoch {epoch}, the one before it.")
+        screen.say(warning)
     subject = dataclasses.replace(
         subjects.as_subject(classifier, config.outputs, images),
-        pixel_range=(config.pixel_min, config.pixel_max),
+        pixel_range=config.pixel_range,
     )
     return subject, {
         "workdir": run.workdir,

@@ -265,7 +265,7 @@ def _of_run():
             f"--class_names holds {len(names)} names, and the run has "
             f"{run.num_classes} classes; expected a name for each."
         )
-    said = (run.config.pixel_min, run.config.pixel_max)
+    said = run.config.pixel_range
     return trained.of_run(run, _PIXEL_RANGE(said, path), "export")
 
 
@@ -317,7 +317,7 @@ def _loaded(path):
         path, _CHECKPOINT.value
     )
     for warning in warnings:
-        screen.say(f"{warning} Exporting epoch {epoch}, the one before it.")
+        screen.say(warning)
     config = record.read(path).config
     checkpoint = workdir.chosen(config, _CHECKPOINT.value)
     training = {"checkpoint": checkpoint, "epoch": epoch}

@@ -123,7 +123,7 @@ def checked():
     data_dir = _DATA_DIR.value
     task = _Task(
         run,
-        _PIXEL_RANGE((config.pixel_min, config.pixel_max), path),
+        _PIXEL_RANGE(config.pixel_range, path),
         config.data_dir if data_dir is None else data_dir,
     )
     if _POOL.value is not None:
@@ -141,13 +141,11 @@ def _main():
     # The flags are good: only now is TensorFlow imported.
     cli.import_tensorflow(FLAGS.verbosity)
 
-    classifier, epoch, sentences = workdir.load_classifier(
+    classifier, epoch, warnings = workdir.load_classifier(
         path, _CHECKPOINT.value
     )
-    for sentence in sentences:
-        screen.say(
-            f"{sentence} Labelling with epoch {epoch}, the one before it."
-        )
+    for warning in warnings:
+        screen.say(warning)
     checkpoint = workdir.chosen(task.run.config, _CHECKPOINT.value)
     author = f"{path}, {checkpoint} weights, epoch {epoch}"
     work = _pick_subsets if _POOL.value is None else _label_pool

@@ -199,10 +199,10 @@ class _Maximum:
     """The ball of the norm max_i |v_i|, a cube."""
 
     def length(self, values):
-        return tf.reduce_max(tf.abs(values), axis=_pixels(values))
+        return tf.reduce_max(tf.abs(values), axis=pixel_axes(values))
 
     def dual_length(self, values):
-        return tf.reduce_sum(tf.abs(values), axis=_pixels(values))
+        return tf.reduce_sum(tf.abs(values), axis=pixel_axes(values))
 
     def ascent(self, gradient):
         return tf.sign(gradient)
@@ -276,18 +276,18 @@ def _scaled(values):
     those of a confident network's gradient, 1e-20, would.
     """
     greatest = tf.reduce_max(
-        tf.abs(values), axis=_pixels(values), keepdims=True
+        tf.abs(values), axis=pixel_axes(values), keepdims=True
     )
     return tf.math.divide_no_nan(values, greatest), greatest
 
 
 def _root_of_squares(values):
     squares = tf.reduce_sum(
-        tf.square(values), axis=_pixels(values), keepdims=True
+        tf.square(values), axis=pixel_axes(values), keepdims=True
     )
     return tf.sqrt(squares)
 
 
-def _pixels(values):
+def pixel_axes(values):
     """The axes of an example."""
     return list(range(1, len(values.shape)))

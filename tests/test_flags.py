@@ -248,10 +248,7 @@ class TestFlagFiles:
 @pytest.mark.parametrize(
     ("argument", "names"),
     [
-        ("--augment", "crop:padding=4,flip:probability=0.5"),
-        ("--augment=True", "crop:padding=4,flip:probability=0.5"),
-        ("--noaugment", "none"),
-        ("--augment=false", "none"),
+        ("--augment=crop,flip", "crop:padding=4,flip:probability=0.5"),
         (
             "--augment=flip,crop:padding=2",
             "flip:probability=0.5,crop:padding=2",

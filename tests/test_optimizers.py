@@ -239,8 +239,6 @@ class TestAdamW:
         ("adam:beta_2=1.5", "beta_2=1.5; expected"),
         ("adam:epsilon=0", "epsilon=0; expected a number above 0"),
         ("adam:nesterov=true", "has no option 'nesterov'"),
-        ("sgd:ema=0.999", "no option of the optimizer; give --ema=0.999 ins"),
-        ("adam:ema=x:beta_1=0.8", "give --ema=x instead"),
         ("keras.optimizers:SGD:use_ema=true", "give --ema=0.99 instead"),
         (
             "keras.optimizers:SGD:use_ema=true:ema_momentum=0.9",
@@ -252,16 +250,6 @@ def test_refuses_in_one_sentence(spec, message):
     with pytest.raises(ValueError) as error:
         optimizers.check(spec)
     assert message in str(error.value)
-
-
-def test_no_average_of_an_earlier_version_is_left_out():
-    spec = "sgd:momentum=0.5:nesterov=false:ema=0"
-    expected = "sgd:momentum=0.5:nesterov=false"
-    assert optimizers.complete(spec) == expected
-    assert optimizers.check(spec).options == {
-        "momentum": 0.5,
-        "nesterov": False,
-    }
 
 
 def test_refuses_in_python_too():

@@ -85,16 +85,6 @@ def test_what_no_run_wrote_is_refused(written, place, value, fault):
     assert fault in str(caught.value)
 
 
-@pytest.mark.parametrize(("old", "new"), [(True, "crop,flip"), (False, "none")])
-def test_augmentation_was_a_truth_value(written, old, new):
-    file, _ = written
-    content = json.loads(file.read_text())
-    del content["sha256"]
-    content["config"]["augment"] = old
-    file.write_text(json.dumps(content))
-    assert record.read(file.parent).config.augment == new
-
-
 def test_whole_numbers_may_stand_for_others(written):
     file, _ = written
     content = json.loads(file.read_text())

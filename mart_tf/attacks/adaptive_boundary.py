@@ -137,7 +137,7 @@ class FAB(base.Attack):
         slope = threat_model.finite(slope)
         # The same linear function at the natural example: a difference of
         # near points, where <w, x> of each would lose digits.
-        axes = list(range(1, len(images.shape)))
+        axes = threat_model.pixel_axes(images)
         at_natural = values + tf.reduce_sum(slope * (images - iterate), axes)
         own = hyperplane.shortest_move(iterate, slope, values, self.threat)
         natural = hyperplane.shortest_move(
@@ -159,6 +159,6 @@ class FAB(base.Attack):
 
     def _counts(self, images, reached):
         """Which x' lie inside the threat model, to the last digit."""
-        axes = list(range(1, len(images.shape)))
+        axes = threat_model.pixel_axes(images)
         allowed = self.threat.project(reached, images)
         return tf.reduce_all(allowed == reached, axes)

@@ -185,7 +185,7 @@ class CarliniWagnerL2(base.Attack):
 
     def _square(self, reached, images):
         """||x' - x||^2 in pixels of range 1, `[batch]`."""
-        axes = list(range(1, len(images.shape)))
+        axes = threat_model.pixel_axes(images)
         return tf.reduce_sum(tf.square((reached - images) / self._width), axes)
 
 

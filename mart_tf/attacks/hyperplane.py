@@ -36,7 +36,7 @@ def shortest_move(points, weights, values, threat):
         the move to the nearest corner: all pixels of weight other than 0 at
         their bounds. Where all weights are 0, no move.
     """
-    axes = list(range(1, len(points.shape)))
+    axes = threat_model.pixel_axes(points)
     weights = threat_model.finite(weights)
     values = threat_model.finite(values)
     # Over the dual norm: the products of what a confident network's gradients

@@ -208,7 +208,7 @@ class MomentumPGD(_Ascent):
         )
         # One NaN would stay in the sum for ever.
         slope = threat_model.finite(slope)
-        axes = list(range(1, len(images.shape)))
+        axes = threat_model.pixel_axes(images)
         length = tf.reduce_sum(tf.abs(slope), axes, keepdims=True)
         slope = self.decay * state["gradient"] + tf.math.divide_no_nan(
             slope, length

@@ -3,6 +3,8 @@
 import tensorflow as tf
 
 from mart_tf import options
+from mart_tf import threat as threat_model
+from mart_tf.attacks import examples
 from mart_tf.attacks import gradient
 from mart_tf.attacks import loops
 from mart_tf.attacks import objectives
@@ -76,7 +78,7 @@ def pgd_until_stationary(
         images, gradient.example_seeds(seed, images), epsilon, random_start
     )
     centre = start if reference == "start" else images
-    axes = list(range(1, len(images.shape)))
+    axes = threat_model.pixel_axes(images)
 
     def fosc(iterate, slope):
         if reference == "range":
@@ -101,8 +103,8 @@ def pgd_until_stationary(
             images,
             epsilon,
         )
-        moves = tf.reshape(moving, [-1] + [1] * len(axes))
-        return step + 1, tf.where(moves, following, iterate), moving, ended_at
+        reached = examples.where(moving, following, iterate)
+        return step + 1, reached, moving, ended_at
 
     # One more gradient than steps: the last gives FOSC where PGD ended.
     count = tf.shape(images)[0]

@@ -50,7 +50,7 @@ def define(values, name, default, text, read):
         name,
         default,
         text,
-        boolean=read in (truth, names_or_truth),
+        boolean=read is truth,
     )
     return flags.DEFINE_flag(flag, values)
 
@@ -69,11 +69,6 @@ def truth(name, text):
             f"{name} is {bounds.shown(text)}; expected true or false."
         )
     return values[text.lower()]
-
-
-def names_or_truth(name, text):
-    """Any text; a flag's name alone says true, `no` before it false."""
-    return text
 
 
 def number(name, text):

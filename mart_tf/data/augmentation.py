@@ -1,10 +1,10 @@
 """Augmentations: pure functions of the seed, the epoch and the row."""
 
-import numbers
 import reprlib
 
 import tensorflow as tf
 
+from mart_tf import bounds
 from mart_tf import noise
 from mart_tf import options
 from mart_tf.data import augmentation_names
@@ -68,7 +68,7 @@ class Crop(Augmentation):
     draws = 2
 
     def __init__(self, padding: int = 4):
-        self.padding = _whole("crop", "padding", padding)
+        self.padding = bounds.OPTIONS["padding"].check("crop:padding", padding)
 
     def check(self, image_shape):
         _check_side("crop", "padding", self.padding, image_shape)
@@ -92,7 +92,7 @@ class Flip(Augmentation):
     """
 
     def __init__(self, probability: float = 0.5):
-        self.probability = _probability("flip", probability)
+        self.probability = bounds.SHARE.check("flip:probability", probability)
 
     def __call__(self, images, numbers):
         flipped = numbers < self.probability
@@ -118,8 +118,8 @@ class Cutout(Augmentation):
     draws = 3
 
     def __init__(self, size: int, probability: float = 1.0):
-        self.size = _whole("cutout", "size", size)
-        self.probability = _probability("cutout", probability)
+        self.size = bounds.OPTIONS["size"].check("cutout:size", size)
+        self.probability = bounds.SHARE.check("cutout:probability", probability)
 
     def check(self, image_shape):
         _check_side("cutout", "size", self.size, image_shape)
@@ -144,9 +144,8 @@ def create(augment, image_shape):
     """The augmentations of a list, in order, made and tried.
 
     Args:
-        augment: Text as `--augment` takes it, a truth value (True: crop and
-            flip), an `Augmentation`, a Keras layer for images, or a list of
-            specs, augmentations and layers.
+        augment: Text as `--augment` takes it, an `Augmentation`, a Keras layer
+            for images, or a list of specs, augmentations and layers.
         image_shape: Height, width, channels.
 
     Returns:
@@ -229,24 +228,6 @@ def _try(augmentation, images):
             f"{changed.dtype.name} {changed.shape} of {images.dtype.name} "
             f"{images.shape}; expected the images' shape and dtype."
         )
-
-
-def _whole(name, option, value):
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(
-            f"{name} has {option}={value!r}; expected a whole number of at "
-            "least 1, pixels."
-        )
-    return value
-
-
-def _probability(name, value):
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not is_number or not 0.0 <= value <= 1.0:
-        raise ValueError(
-            f"{name} has probability={value!r}; expected a number from 0 to 1."
-        )
-    return float(value)
 
 
 def _check_side(name, option, value, image_shape):

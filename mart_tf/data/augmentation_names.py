@@ -9,14 +9,6 @@ from mart_tf import options
 NONE = "none"
 
 _KIND = "augmentation"
-# What `--augment` was before it took names: a flag alone, with `no` before it,
-# or with a truth value.
-_OF_BOOLEAN = {True: "crop,flip", False: NONE}
-_OLD_WORDS = {
-    **dict.fromkeys(("true", "t", "1"), _OF_BOOLEAN[True]),
-    **dict.fromkeys(("false", "f", "0"), _OF_BOOLEAN[False]),
-}
-
 _MIXES = (
     "mixes the labels of images too, and attack and loss take one class an "
     "image"
@@ -24,30 +16,22 @@ _MIXES = (
 _REFUSED = dict.fromkeys(("cutmix", "mixup"), _MIXES)
 
 
-def of_boolean(value):
-    """The names that True and False stand for."""
-    return _OF_BOOLEAN[value]
-
-
 def listed(augment):
     """The items of a list of augmentations, in order; none for "none".
 
     Args:
-        augment: Text as the flag takes it, a truth value, an augmentation or
-            layer, or a list or tuple of specs, augmentations and layers.
+        augment: Text as the flag takes it, an augmentation or layer, or a list
+            or tuple of specs, augmentations and layers.
 
     Raises:
         ValueError: On an empty item, or "none" beside others.
     """
-    if isinstance(augment, bool):
-        augment = of_boolean(augment)
     if isinstance(augment, str):
-        text = _OLD_WORDS.get(augment.lower(), augment)
-        if text == NONE:
-            return []
-        augment = options.split_list(text)
+        augment = options.split_list(augment)
     elif not isinstance(augment, list | tuple):
         augment = [augment]
+    if list(augment) == [NONE]:
+        return []
     if NONE in augment:
         raise ValueError(
             f"--augment={','.join(map(str, augment))} has none beside others; "

@@ -1,11 +1,11 @@
 """RandAugment: some of fourteen operations, each as strong as the others."""
 
 import math
-import numbers as kinds
 
 import numpy as np
 import tensorflow as tf
 
+from mart_tf import bounds
 from mart_tf.data import augmentation
 
 # As the paper lists them (section 3).
@@ -25,7 +25,7 @@ OPERATIONS = (
     "translate_x",
     "translate_y",
 )
-_GREATEST = 10.0
+_GREATEST = bounds.OPTIONS["magnitude"].greatest
 # Of Table 6 of Cubuk et al. (CVPR 2019), at the greatest magnitude: degrees,
 # pixels a pixel, of 331 pixels, and what an image is blended by.
 _DEGREES, _SHEAR, _SHIFT, _BLEND = 30.0, 0.3, 150 / 331, 0.9
@@ -48,22 +48,13 @@ class RandAugment(augmentation.Augmentation):
     """
 
     def __init__(self, operations: int = 2, magnitude: float = 3.0):
-        is_whole = isinstance(operations, int) and not isinstance(
-            operations, bool
+        allowed = bounds.OPTIONS
+        self.operations = allowed["operations"].check(
+            "randaugment:operations", operations
         )
-        if not is_whole or operations < 1:
-            raise ValueError(
-                f"randaugment has operations={operations!r}; expected a whole "
-                "number of at least 1."
-            )
-        is_number = isinstance(magnitude, kinds.Real)
-        if not is_number or not 0.0 <= magnitude <= _GREATEST:
-            raise ValueError(
-                f"randaugment has magnitude={magnitude!r}; expected a number "
-                "from 0 to 10."
-            )
-        self.operations = operations
-        self.magnitude = float(magnitude)
+        self.magnitude = allowed["magnitude"].check(
+            "randaugment:magnitude", magnitude
+        )
         # Of each operation which it is, and its direction.
         self.draws = 2 * operations
 

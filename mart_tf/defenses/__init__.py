@@ -51,6 +51,7 @@ _OF_A_DEFENSE = ("Defense", "Batch", "InnerAttack", "Adversarial", "Losses")
 DERIVED = {
     "mma": {
         "max_margin": lambda epsilon, before: 1.5 * epsilon,
+        # The authors' 0.005 on CIFAR-10 is a ninth, their 0.1 on MNIST a fifth.
         "min_epsilon": lambda epsilon, before: 0.1 * before["max_margin"],
     },
     "subset": {

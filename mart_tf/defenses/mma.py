@@ -5,7 +5,9 @@ import tensorflow as tf
 
 from mart_tf import attacks
 from mart_tf import bounds
+from mart_tf import defenses
 from mart_tf import losses
+from mart_tf.attacks import examples
 from mart_tf.attacks import loops
 from mart_tf.defenses import base
 
@@ -13,9 +15,6 @@ from mart_tf.defenses import base
 _NATURAL_SHARE = 1.0 / 3.0
 # The boundary is looked for a little beyond the greatest margin.
 _SEARCH = 1.05
-# Of the least radius of an attack in the greatest margin; the authors' 0.005
-# on CIFAR-10 is a ninth, their 0.1 on MNIST a fifth.
-_FLOOR = 0.1
 
 
 @keras.saving.register_keras_serializable(package="mart_tf")
@@ -112,8 +111,7 @@ class MMA(base.Defense):
             lambda: search(tf.where(again, first, kept)),
             (crossing, distance),
         )
-        shape = [-1] + [1] * (len(batch.image.shape) - 1)
-        image = tf.where(tf.reshape(right, shape), crossing, batch.image)
+        image = examples.where(right, crossing, batch.image)
         large_enough = right & (distance >= greatest)
         margin = tf.where(right, distance, 0.0)
         return base.Adversarial(
@@ -143,8 +141,11 @@ class MMA(base.Defense):
 
     def _bounds(self, threat):
         """The least and the greatest radius of an example's attack."""
-        greatest = self.max_margin or 1.5 * threat.epsilon
-        return self.min_epsilon or _FLOOR * greatest, greatest
+        derived, given = defenses.DERIVED["mma"], {}
+        for name in ("max_margin", "min_epsilon"):
+            default = derived[name](threat.epsilon, given)
+            given[name] = getattr(self, name) or default
+        return given["min_epsilon"], given["max_margin"]
 
 
 def _above_0(name, value):

@@ -12,6 +12,7 @@ from mart_tf import bounds
 from mart_tf import defenses
 from mart_tf import losses
 from mart_tf import options
+from mart_tf.attacks import examples
 from mart_tf.defenses import base
 from mart_tf.labeling import subsets
 
@@ -107,9 +108,8 @@ class Subset(base.Defense):
                 inner.threat,
                 epsilon=inner.epsilon,
             )
-        shape = [-1] + [1] * (len(batch.image.shape) - 1)
-        chosen = tf.reshape(self.contains(batch.example), shape)
-        return base.Adversarial(tf.where(chosen, otherwise, adversarial))
+        chosen = self.contains(batch.example)
+        return base.Adversarial(examples.where(chosen, otherwise, adversarial))
 
     def loss(self, classify, batch, adversarial):
         if self.treatment != "kl":

@@ -126,7 +126,7 @@ def reported(folder, weights):
                 each["name"]: {
                     "label": rows.label(each),
                     "norm": each["norm"],
-                    "radius": rows.radius(each),
+                    "radius": each["radius"],
                 }
                 for each in listed
                 if each["norm"] is not None

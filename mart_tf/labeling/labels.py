@@ -141,13 +141,9 @@ def _predictor(classifier, outputs, pixel_range, pool):
 def _check_images(model, kind, pixel_range, pool):
     """Refuses a classifier that does not take the pool's images."""
     takes = getattr(model, "input_shape", None)
-    if isinstance(takes, tuple) and not (
-        len(takes) == 4
-        and all(
-            size in (None, given)
-            for size, given in zip(takes[1:], pool.image_shape, strict=True)
-        )
-    ):
+    if isinstance(takes, tuple) and not tf.TensorShape(
+        takes
+    ).is_compatible_with([None, *pool.image_shape]):
         raise ValueError(
             f"The classifier takes images of shape {takes[1:]}; those of the "
             f"pool {pool.name} have shape {pool.image_shape}."

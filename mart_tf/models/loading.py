@@ -213,7 +213,7 @@ def _check_fit(spec, model, input_shape, num_classes):
     """Refuses a network that does not fit the images or the classes."""
     single.check(model)
     expected = getattr(model, "input_shape", None)
-    if expected is not None and not _shapes_agree(expected, input_shape):
+    if expected is not None and not _takes(expected, input_shape):
         raise ValueError(
             f"Model {spec!r} takes inputs of shape {expected}; the data set's "
             f"images have shape {input_shape}: choose another model, or build "
@@ -241,11 +241,10 @@ def _check_fit(spec, model, input_shape, num_classes):
         )
 
 
-def _shapes_agree(expected, input_shape):
-    if not isinstance(expected, tuple) or len(expected) != len(input_shape) + 1:
+def _takes(expected, input_shape):
+    if not isinstance(expected, tuple):
         return False
-    pairs = zip(expected[1:], input_shape, strict=True)
-    return all(size in (None, given) for size, given in pairs)
+    return tf.TensorShape(expected).is_compatible_with([None, *input_shape])
 
 
 def _last_operation(model):

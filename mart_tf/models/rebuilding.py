@@ -36,13 +36,8 @@ def with_precision(model, precision):
         return model
     head = () if precision == "float32" else _head(model)
     try:
-        config = keras.saving.serialize_keras_object(model)
         with policy(precision):
-            # Safe mode guards against configurations from elsewhere; this
-            # one comes from an object of this process.
-            rebuilt = keras.saving.deserialize_keras_object(
-                _rewritten(config, precision, head), safe_mode=False
-            )
+            rebuilt = _again(model, _rewritten, precision, head)
         take_weights(rebuilt, model)
     except (TypeError, ValueError, NotImplementedError) as error:
         raise _no_rebuild(model, precision) from error
@@ -69,11 +64,8 @@ def renewed(model, seed):
         ValueError: If the model cannot be rebuilt from its configuration.
     """
     try:
-        config = keras.saving.serialize_keras_object(model)
         with seeded(seed):
-            rebuilt = keras.saving.deserialize_keras_object(
-                _unseeded(config), safe_mode=False
-            )
+            rebuilt = _again(model, _unseeded)
         for new, old in zip(_flatten(rebuilt), _flatten(model), strict=True):
             if hasattr(old, "adapt"):
                 take_weights(new, old)
@@ -95,9 +87,7 @@ def copy(model):
         ValueError: If the model cannot be rebuilt from its configuration.
     """
     try:
-        rebuilt = keras.saving.deserialize_keras_object(
-            keras.saving.serialize_keras_object(model), safe_mode=False
-        )
+        rebuilt = _again(model)
         take_weights(rebuilt, model)
     except (TypeError, ValueError, NotImplementedError) as error:
         raise ValueError(
@@ -158,6 +148,16 @@ def policy(name):
         yield
     finally:
         keras.config.set_dtype_policy(before)
+
+
+def _again(model, change=lambda config: config, *how):
+    """A model made from the changed configuration of another."""
+    config = keras.saving.serialize_keras_object(model)
+    # Safe mode guards against configurations from elsewhere; this one comes
+    # from an object of this process.
+    return keras.saving.deserialize_keras_object(
+        change(config, *how), safe_mode=False
+    )
 
 
 def _flatten(layer):

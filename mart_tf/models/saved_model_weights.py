@@ -130,7 +130,10 @@ def _difference(classifier, scores, facts):
     ours = getattr(classifier, "input_shape", None)
     ours, theirs = ours and ours[1:], facts["input_shape"]
     # TensorFlow ends the process over images of another rank.
-    if ours and theirs and not _agree(ours, theirs):
+    agree = not (ours and theirs) or (
+        tf.TensorShape(ours).is_compatible_with(theirs)
+    )
+    if not agree:
         return f"it takes images of shape {theirs}, and the network of {ours}"
     shape = next((s for s in (ours, theirs) if s and None not in s), None)
     if shape is None:
@@ -156,10 +159,3 @@ def _difference(classifier, scores, facts):
             f"{gap:.2g} of what they change from image to image"
         )
     return None
-
-
-def _agree(shape, other):
-    return len(shape) == len(other) and all(
-        one == two or None in (one, two)
-        for one, two in zip(shape, other, strict=True)
-    )

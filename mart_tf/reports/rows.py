@@ -7,7 +7,6 @@ case. Of the settings those are shown that differ.
 
 import dataclasses
 import json
-import math
 import os
 import statistics
 import zlib
@@ -287,14 +286,8 @@ def label(entry):
     """A result's name, with its norm if it keeps to no radius."""
     if entry["norm"] is None:
         return entry["name"]
-    spelled = bounds.spelled(radius(entry))
+    spelled = bounds.spelled(entry["radius"])
     return f"{entry['name']} ({entry['norm']}, radius {spelled})"
-
-
-def radius(entry):
-    """The radius of a result with a norm of its own."""
-    # An older report has it among the parameters alone.
-    return entry.get("radius", entry["parameters"].get("radius", math.nan))
 
 
 def _parameters(attack, model):

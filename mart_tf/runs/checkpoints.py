@@ -77,11 +77,6 @@ class Checkpoints:
             "averages": _raw(model.averages.weights),
             "epoch": self.epoch,
             "best_accuracy": self.best_accuracy,
-        }
-        self._state = tf.train.Checkpoint(**whole)
-        # Read apart from the state: replicas may be more or fewer, and a run
-        # of an earlier version kept neither skips nor history.
-        whole |= {
             "skips": _raw(model.skips.weights),
             "history": self._history,
         }
@@ -113,10 +108,12 @@ class Checkpoints:
         named = saves.newest(self._folder).get("within", 0)
         if max(named, *there, 0) > newest:
             restored, warnings = saves.restore_newest(
-                self._folder, self._state, "within", above=newest
+                self._folder, self._last, "within", above=newest
             )
         if restored is not None:
-            reader = self._restore_others(restored)
+            self._restore_rows()
+            # Apart from the state: replicas may be more or fewer.
+            reader = tf.train.load_checkpoint(str(restored))
             self.rate.assign(reader.get_tensor("rate" + _VALUE))
             self._metrics.restore(reader.get_tensor("metrics" + _VALUE))
             epoch = int(self.epoch)
@@ -125,10 +122,10 @@ class Checkpoints:
                 saves.number_of(restored) - epoch * self._steps,
                 warnings,
             )
-        restored, more = saves.restore_newest(self._folder, self._state, "last")
+        restored, more = saves.restore_newest(self._folder, self._last, "last")
         if restored is None:
             return 0, 0, warnings + more
-        self._restore_others(restored)
+        self._restore_rows()
         return int(self.epoch), 0, warnings + more
 
     def take_metrics(self):
@@ -229,19 +226,8 @@ class Checkpoints:
             f"--init_from={path} begins another run with the best ones."
         )
 
-    def _restore_others(self, prefix):
-        reader = tf.train.load_checkpoint(str(prefix))
-        for place, variable in enumerate(self._model.skips.weights):
-            name = f"skips/{place}{_VALUE}"
-            if reader.has_tensor(name):
-                variable.assign(reader.get_tensor(name))
-        name = "history" + _VALUE
-        if reader.has_tensor(name):
-            self.rows = history.rows(reader.get_tensor(name).decode())
-        else:
-            rows = history.read(self._folder.parent)
-            self.rows = rows[: int(self.epoch)]
-        return reader
+    def _restore_rows(self):
+        self.rows = history.rows(self._history.numpy().decode())
 
     def _check_finite(self, after):
         for weight in self._model.classifier.weights:

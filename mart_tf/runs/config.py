@@ -130,6 +130,11 @@ class Config:
         filled._check()
         return filled
 
+    @property
+    def pixel_range(self):
+        """The least and the greatest pixel value, a tuple."""
+        return self.pixel_min, self.pixel_max
+
     def ema_warmup_steps(self, steps):
         """The steps in which the average is the weights themselves.
 
@@ -264,7 +269,7 @@ class Config:
             if value not in allowed:
                 raise options.unknown(kind, value, allowed)
         choices.check_radius(
-            "--epsilon", self.epsilon, self.norm, self.pixel_min, self.pixel_max
+            "--epsilon", self.epsilon, self.norm, *self.pixel_range
         )
         for name in LIMITS:
             self._check_number(name)
@@ -328,7 +333,7 @@ class Config:
 
     def _check_pixels(self):
         """Refuses what is no range, or not that of the model file."""
-        low, high = self.pixel_min, self.pixel_max
+        low, high = self.pixel_range
         choices.check_pixels("--pixel_min", "--pixel_max", low, high)
         is_file = (self.model or "").endswith(".keras")
         said = declared.read(self.model) if is_file else None
@@ -347,8 +352,6 @@ class Config:
 
     def differences(self, earlier):
         """Names of the settings that forbid continuing an earlier run."""
-        # Of an earlier version, whose names had fewer options.
-        earlier = earlier.filled()
         own = self
         if own.validation_images is None:
             # As many as the run began with.

@@ -21,7 +21,7 @@ _XLA = {
 def threat(config):
     """The `ThreatModel` of a `Config`."""
     return threat_model.ThreatModel(
-        config.norm, config.epsilon, config.pixel_min, config.pixel_max
+        config.norm, config.epsilon, *config.pixel_range
     )
 
 
@@ -36,28 +36,23 @@ def tensorboard_folder(path):
     return pathlib.Path(path, "tensorboard")
 
 
-def print_settings(
-    console, config, dataset, pool, model, steps, precision, replicas, weights
-):
+def print_settings(console, training, steps, precision):
     """Prints every setting that holds, a line each.
 
     Args:
         console: A `rich.console.Console`.
-        config: A resolved `Config`.
-        dataset: A `data.Dataset`.
-        pool: A `data.Pool`, or None.
-        model: The compiled `AdversarialClassifier`.
+        training: A `fitting.Training`.
         steps: Training steps in an epoch.
         precision: The policy, and why.
-        replicas: Number of devices.
-        weights: The weight of each class, an array, or None.
     """
+    config, model = training.config, training.model
+    replicas = training.together.strategy.num_replicas_in_sync
     epochs = "1 epoch" if config.epochs == 1 else f"{config.epochs} epochs"
     attack = (config.attack_steps, config.attack_step_size, config.random_start)
     lines = [
-        ("data", dataset.describe()),
-        *_pool_lines(config, pool),
-        *_weight_lines(config, weights),
+        ("data", training.dataset.describe()),
+        *_pool_lines(config, training.pool),
+        *_weight_lines(config, training.class_weights),
         ("model", config.model),
         ("defense", config.defense),
         ("threat model", threat(config).describe()),

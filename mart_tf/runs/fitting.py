@@ -75,14 +75,15 @@ def fit(training, place, saved, seen, tell, console):
     Raises:
         watch.Diverged: If training leads nowhere.
     """
-    config, model, dataset, _, together, _, own = training
+    config, model, dataset = training.config, training.model, training.dataset
+    together = training.together
     validation = None
     if config.validation_images:
         validation = together.distributed(
             data.evaluation_batches(
                 dataset.validation,
                 config.batch_size,
-                (config.pixel_min, config.pixel_max),
+                config.pixel_range,
                 together.part,
             )
         )
@@ -96,7 +97,7 @@ def fit(training, place, saved, seen, tell, console):
     def warn(text):
         screen.say(text, on=console)
 
-    own = callbacks.Own(own)
+    own = callbacks.Own(training.callbacks)
     with contextlib.closing(progress):
         hooks = [
             # A run that goes on had skipped what its checkpoint says.
@@ -134,39 +135,39 @@ def fit(training, place, saved, seen, tell, console):
 
 
 def _batches(training, start_step):
-    config, _, dataset, pool, together, class_weights, _ = training
-    batches = data.training_batches(
-        dataset.train,
-        config.batch_size,
-        seed=config.seed,
+    config = training.config
+    batches = _plain_batches(
+        training,
         augment=config.augment,
         start_step=start_step,
-        pixel_range=(config.pixel_min, config.pixel_max),
-        pool=pool,
-        pool_fraction=config.pool_fraction,
         unlabeled_weight=config.unlabeled_weight,
-        class_weights=class_weights,
-        part=together.part,
+        class_weights=training.class_weights,
     )
-    return together.distributed(batches)
+    return training.together.distributed(batches)
+
+
+def _plain_batches(training, **settings):
+    config = training.config
+    return data.training_batches(
+        training.dataset.train,
+        config.batch_size,
+        seed=config.seed,
+        pixel_range=config.pixel_range,
+        pool=training.pool,
+        pool_fraction=config.pool_fraction,
+        part=training.together.part,
+        **settings,
+    )
 
 
 def _of_batch(training):
     """What measures the run's first batch, where no split is held out."""
-    config, model, dataset, pool, together, _, _ = training
+    held_out = training.config.validation_images
     # Training without an attack has no robustness that could fall.
-    if config.validation_images or not model.defense.attacks:
+    if held_out or not training.model.defense.attacks:
         return []
-    batches = data.training_batches(
-        dataset.train,
-        config.batch_size,
-        seed=config.seed,
-        pixel_range=(config.pixel_min, config.pixel_max),
-        pool=pool,
-        pool_fraction=config.pool_fraction,
-        part=together.part,
-    )
-    batch = together.distributed(batches.take(1).cache())
+    batches = _plain_batches(training)
+    batch = training.together.distributed(batches.take(1).cache())
     return [overfitting_callbacks.OfBatch(batch)]
 
 

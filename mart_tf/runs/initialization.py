@@ -129,7 +129,7 @@ def _other_pixels(text, kind, pixel_range):
     """A sentence where what is taken was trained on pixels of another range."""
     if kind == "workdir":
         config = workdir.trained(text).config
-        own = (config.pixel_min, config.pixel_max)
+        own = config.pixel_range
     else:
         said = declared.read(text)
         own = said.pixel_range if said else pixel_range

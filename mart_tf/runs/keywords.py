@@ -16,7 +16,6 @@ from mart_tf import options
 from mart_tf import parameters
 from mart_tf import places
 from mart_tf import training
-from mart_tf.data import augmentation_names
 from mart_tf.runs import config as run_config
 from mart_tf.runs import record
 
@@ -78,8 +77,6 @@ def _plain(name, value, kind):
     if getattr(value, "shape", None) == () and hasattr(value, "item"):
         # A number of numpy's.
         value = value.item()
-    if name == "augment" and isinstance(value, bool):
-        value = augmentation_names.of_boolean(value)
     if name == "augment" and isinstance(value, list | tuple):
         return ",".join(_plain(name, item, kind) for item in value) or "none"
     if name == "class_weights" and isinstance(value, list | tuple):

@@ -62,14 +62,11 @@ class Run:
         """
         # Before anything of the run is imported. Its data is not needed.
         consent.check(self._record, self._allow_code, given=["dataset"])
-        model, epoch, damaged = workdir.load_classifier(
+        model, _, damaged = workdir.load_classifier(
             str(self.workdir), self.checkpoint
         )
         for sentence in damaged:
-            warnings.warn(
-                f"{sentence} Taking epoch {epoch}, the one before it.",
-                stacklevel=2,
-            )
+            warnings.warn(sentence, stacklevel=2)
         return model
 
     @property

@@ -12,7 +12,6 @@ import subprocess
 from mart_tf import environment
 from mart_tf import files
 from mart_tf import limits
-from mart_tf.data import augmentation_names
 from mart_tf.runs import config as run_config
 
 FORMAT = 1
@@ -132,7 +131,7 @@ def read(path):
     return Record(
         str(path),
         # A run of an earlier version lacks the settings that came later.
-        run_config.Config(**_settings(content)),
+        run_config.Config(**content["config"]),
         **{name: facts[name] for name in _FACTS},
         data=facts.get("data"),
         files=facts.get("files", {}),
@@ -174,7 +173,7 @@ def _fault(content):
     if not (isinstance(settings, dict) and isinstance(facts, dict)):
         return "configuration or facts are missing"
     kinds = {f.name: f.type for f in dataclasses.fields(run_config.Config)}
-    for name, value in _settings(content).items():
+    for name, value in content["config"].items():
         if name not in kinds:
             return f"{name} is no setting that is known"
         if not is_of(value, kinds[name]):
@@ -190,16 +189,6 @@ def _fault(content):
     if not is_of(facts.get("data"), str | None):
         return f"data is {facts['data']!r}"
     return None
-
-
-def _settings(content):
-    """The settings by name, those of an earlier version as now spelled."""
-    settings = content["config"]
-    augment = settings.get("augment")
-    if isinstance(augment, bool):
-        augment = augmentation_names.of_boolean(augment)
-        return settings | {"augment": augment}
-    return settings
 
 
 def is_of(value, kind):

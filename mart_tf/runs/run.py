@@ -65,20 +65,21 @@ def train(config, record, console, leave=None, members=None, callbacks=()):
 
 def _train(config, record, console, leave, together, callbacks):
     """The run, once it is known who trains it."""
-    _check_options(config, record)
+    _check_options(config)
     if config.callbacks:
         callbacks = [*own_callbacks.create(config.callbacks), *callbacks]
     own_callbacks.check_rate(callbacks, config.schedule)
     strategy = together.strategy
     config, dataset = _data(config, record)
-    replicas = strategy.num_replicas_in_sync
     # Refused before anything is written.
     augmentation.create(config.augment, dataset.image_shape)
     pool = _pool(config, dataset)
     weights = None
     if config.class_weights is not None:
         weights = class_weights.of(config.class_weights, dataset)
-    steps = _steps_per_epoch(config, dataset, pool, replicas)
+    steps = _steps_per_epoch(
+        config, dataset, pool, strategy.num_replicas_in_sync
+    )
     if record:
         # The policy stays that of the run, on whatever machine it continues.
         policy = record.policy
@@ -98,21 +99,11 @@ def _train(config, record, console, leave, together, callbacks):
     model.defense.check_data(
         len(dataset.train), data.rows(dataset.train), dataset.name
     )
-    described.print_settings(
-        console,
-        config,
-        dataset,
-        pool,
-        model,
-        steps,
-        reason,
-        replicas,
-        weights,
-    )
     facts = facts_of(config, dataset, model, policy)
     training = fitting.Training(
         config, model, dataset, pool, together, weights, tuple(callbacks)
     )
+    described.print_settings(console, training, steps, reason)
     with (
         signals.heeded(leave) as seen,
         _held(config, record, together),
@@ -164,7 +155,7 @@ def _continue(training, record, facts, console, steps, seen):
             model.classifier,
             config.init_from,
             config.model,
-            (config.pixel_min, config.pixel_max),
+            config.pixel_range,
         )
         if taken:
             screen.say(taken, on=console)
@@ -262,7 +253,7 @@ def compiled_model(config, dataset, pool, steps, policy, network=None):
         seed=config.seed,
         precision=policy,
         anew=config.init_from == initialization.ANEW,
-        pixel_range=(config.pixel_min, config.pixel_max),
+        pixel_range=config.pixel_range,
     )
     model = adversarial.AdversarialClassifier(
         network,
@@ -325,13 +316,11 @@ def _steps_per_epoch(config, dataset, pool, replicas):
     return config.steps_per_epoch or a_pass
 
 
-def _check_options(config, record):
+def _check_options(config):
     """Refuses options of names before any data is read."""
     defenses.get(config.defense).check(
         described.threat(config), config.random_start
     )
     schedules.create(config.schedule, config.learning_rate, 1, config.epochs)
     updates.get(config.update)
-    # A run of an earlier version goes on with both.
-    if not record:
-        optimizers.check_one_decay(config.optimizer, config.weight_decay)
+    optimizers.check_one_decay(config.optimizer, config.weight_decay)

@@ -69,8 +69,8 @@ def load_classifier(path, checkpoint="best"):
             "best_raw" or "last_raw", the weights themselves.
 
     Returns:
-        A Keras model, the epoch that its weights are of, and a sentence for
-        each damaged checkpoint that was passed over for an older one.
+        A Keras model, the epoch that its weights are of, and, where a damaged
+        checkpoint was passed over for an older one, sentences for the user.
 
     Raises:
         ValueError: If there is no sound checkpoint, or the network cannot be
@@ -87,7 +87,7 @@ def load_classifier(path, checkpoint="best"):
         model_spec(path, run.config.model),
         run.image_shape,
         run.num_classes,
-        pixel_range=(run.config.pixel_min, run.config.pixel_max),
+        pixel_range=run.config.pixel_range,
         pretrained=False,
     )
     epoch, warnings = checkpoints.restore_classifier(
@@ -96,7 +96,8 @@ def load_classifier(path, checkpoint="best"):
         classifier,
         averaged=run.config.ema > 0.0,
     )
-    return classifier, epoch, warnings
+    instead = f"Taking epoch {epoch}, the one before it."
+    return classifier, epoch, [f"{each} {instead}" for each in warnings]
 
 
 def chosen(config, checkpoint):

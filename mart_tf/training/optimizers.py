@@ -184,7 +184,7 @@ def check(spec):
             range.
     """
     resolved = options.resolve(
-        _present(spec),
+        spec,
         training.OPTIMIZERS,
         "optimizer",
         training.OPTIMIZER_RESERVED,
@@ -192,14 +192,18 @@ def check(spec):
     if resolved.name in training.OPTIMIZERS:
         _check(resolved.name, resolved.options)
     if resolved.options.get("use_ema") is True:
-        raise _no_average(spec, resolved.options.get("ema_momentum", 0.99))
+        decay = resolved.options.get("ema_momentum", 0.99)
+        raise ValueError(
+            f"--optimizer={spec}: the average of the weights is no option of "
+            f"the optimizer; give --ema={decay} instead."
+        )
     return resolved
 
 
 def complete(spec):
     """A spec with every option written."""
     return options.complete(
-        _present(spec),
+        spec,
         training.OPTIMIZERS,
         "optimizer",
         training.OPTIMIZER_RESERVED,
@@ -224,27 +228,6 @@ def create(spec, learning_rate):
             "keras.optimizers.Optimizer, or a function that returns one."
         )
     return made
-
-
-def _present(spec):
-    """The spec without the `ema` that runs of an earlier version recorded.
-
-    Raises:
-        ValueError: If it is not 0.
-    """
-    name, *parts = str(spec).split(":")
-    kept = [part for part in parts if part not in ("ema=0", "ema=0.0")]
-    averages = [part for part in kept if part.startswith("ema=")]
-    if name in training.OPTIMIZERS and averages:
-        raise _no_average(spec, averages[0].removeprefix("ema="))
-    return ":".join([name, *kept]) if name in training.OPTIMIZERS else spec
-
-
-def _no_average(spec, decay):
-    return ValueError(
-        f"--optimizer={spec}: the average of the weights is no option of the "
-        f"optimizer; give --ema={decay} instead."
-    )
 
 
 def _check(name, settings):

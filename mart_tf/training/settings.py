@@ -63,11 +63,9 @@ def restored(saved, custom_objects=None):
         for import_path in table.values():
             options.load(import_path)
     for name in _OBJECTS:
-        # A file of an earlier version has no update.
-        if name in arguments:
-            arguments[name] = keras.saving.deserialize_keras_object(
-                arguments[name], custom_objects=custom_objects
-            )
+        arguments[name] = keras.saving.deserialize_keras_object(
+            arguments[name], custom_objects=custom_objects
+        )
     arguments["threat"] = threat_model.ThreatModel(**arguments["threat"])
     return arguments
 
