@@ -17,7 +17,6 @@ import contextlib
 import json
 import math
 import os
-import sys
 
 # gRPC's own lines hold what the server said, control characters and all.
 os.environ.setdefault("GRPC_VERBOSITY", "NONE")
@@ -324,32 +323,9 @@ def read(path, max_bytes=16 * 2**20):
 
 def main():
     """Classifies the files of the command line, each in a request."""
-    parser = payloads.Parser(description=__doc__.split("\n")[0])
-    parser.add_argument("files", nargs="+", help="PNG, JPEG or .npy files")
-    parser.add_argument("--address", default="localhost:8500")
-    parser.add_argument("--model", default="classifier")
-    parser.add_argument("--timeout", type=float, default=10.0, help="seconds")
-    parser.add_argument("--retries", type=int, default=3)
-    parser.add_argument("--max_bytes", type=int, default=16 * 2**20)
-    parser.add_argument(
-        "--max_answer_bytes", type=int, default=payloads.ANSWER_BYTES
+    payloads.classify_files(
+        "grpc_client", __doc__, "address", "localhost:8500", Client, read
     )
-    flags = parser.parse_args()
-    # Names may have letters that the terminal has not.
-    sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        client = Client(
-            flags.address,
-            flags.model,
-            timeout=flags.timeout,
-            retries=flags.retries,
-            max_answer_bytes=flags.max_answer_bytes,
-        )
-        for path in flags.files:
-            predictions = client.predict(read(path, flags.max_bytes))
-            print("\n".join(describe(path, predictions)))
-    except RequestError as error:
-        sys.exit(payloads.wrapped(f"grpc_client: {error}", sys.stderr))
 
 
 if __name__ == "__main__":

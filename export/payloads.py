@@ -1,4 +1,4 @@
-"""What the clients take and print: settings, files, and texts of a server.
+"""What the clients take and print: flags, files, and texts of a server.
 
 Needs the standard library alone. Nothing from outside is trusted: a file is
 measured before it is read, and no text moves a terminal's cursor.
@@ -292,6 +292,43 @@ def describe(path, predictions):
                 "probabilities; expected a model that mart-export wrote."
             ) from None
     return lines
+
+
+def classify_files(program, described, flag, address, connect, images_of):
+    """Runs a client: the files of the command line, each in a request.
+
+    Args:
+        program: The client's name, which its sentences begin with.
+        described: The docstring of its module.
+        flag: The flag that takes the server's address.
+        address: What that is by default.
+        connect: Its `Client`.
+        images_of: Its `read`.
+    """
+    parser = Parser(description=described.split("\n")[0])
+    parser.add_argument("files", nargs="+", help="PNG, JPEG or .npy files")
+    parser.add_argument(f"--{flag}", default=address)
+    parser.add_argument("--model", default="classifier")
+    parser.add_argument("--timeout", type=float, default=10.0, help="seconds")
+    parser.add_argument("--retries", type=int, default=3)
+    parser.add_argument("--max_bytes", type=int, default=16 * 2**20)
+    parser.add_argument("--max_answer_bytes", type=int, default=ANSWER_BYTES)
+    flags = parser.parse_args()
+    # Names may have letters that the terminal has not.
+    sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        client = connect(
+            getattr(flags, flag),
+            flags.model,
+            timeout=flags.timeout,
+            retries=flags.retries,
+            max_answer_bytes=flags.max_answer_bytes,
+        )
+        for path in flags.files:
+            predictions = client.predict(images_of(path, flags.max_bytes))
+            print("\n".join(describe(path, predictions)))
+    except RequestError as error:
+        sys.exit(wrapped(f"{program}: {error}", sys.stderr))
 
 
 def printable(text):

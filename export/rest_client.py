@@ -21,7 +21,6 @@ import random
 import socket
 import ssl
 import struct
-import sys
 import threading
 import time
 import urllib.parse
@@ -377,32 +376,9 @@ def _nested(content):
 
 def main():
     """Classifies the files of the command line, each in a request."""
-    parser = payloads.Parser(description=__doc__.split("\n")[0])
-    parser.add_argument("files", nargs="+", help="PNG, JPEG or .npy files")
-    parser.add_argument("--url", default="http://localhost:8501")
-    parser.add_argument("--model", default="classifier")
-    parser.add_argument("--timeout", type=float, default=10.0, help="seconds")
-    parser.add_argument("--retries", type=int, default=3)
-    parser.add_argument("--max_bytes", type=int, default=16 * 2**20)
-    parser.add_argument(
-        "--max_answer_bytes", type=int, default=payloads.ANSWER_BYTES
+    payloads.classify_files(
+        "rest_client", __doc__, "url", "http://localhost:8501", Client, read
     )
-    flags = parser.parse_args()
-    # Names may have letters that the terminal has not.
-    sys.stdout.reconfigure(errors="backslashreplace")
-    try:
-        client = Client(
-            flags.url,
-            flags.model,
-            timeout=flags.timeout,
-            retries=flags.retries,
-            max_answer_bytes=flags.max_answer_bytes,
-        )
-        for path in flags.files:
-            predictions = client.predict(read(path, flags.max_bytes))
-            print("\n".join(describe(path, predictions)))
-    except RequestError as error:
-        sys.exit(payloads.wrapped(f"rest_client: {error}", sys.stderr))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from google.protobuf import text_format
 from google.protobuf import wrappers_pb2
 import kubernetes_validate
 import loopback
+import misbehaving
 import pytest
 from tensorflow_serving.config import model_server_config_pb2
 import yaml
@@ -281,5 +282,8 @@ class TestReadme:
             "load",
         }
         for program, arguments in commands:
+            client = loopback.kit_module(program)
+            status, described = misbehaving.call(client, "--help")
+            assert status == 0
             for flag in re.findall(r"--\w+", arguments):
-                assert f'"{flag}"' in _text(f"{program}.py"), flag
+                assert f"{flag} " in "\n".join(described), flag
