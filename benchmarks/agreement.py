@@ -18,36 +18,25 @@ from absl import app
 from absl import flags
 from cleverhans.tf2.attacks import projected_gradient_descent
 import numpy as np
+import peers
 import tensorflow as tf
 
 import mart_tf
 from mart_tf import attacks
 from mart_tf import noise
-from mart_tf.evaluation import subjects
-from mart_tf.runs import workdir
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "A run of mart-train.")
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Where TFDS data lies; default: as for the run."
-)
 _IMAGES = flags.DEFINE_integer("images", 1000, "Images attacked.")
 
-flags.mark_flag_as_required("workdir")
+flags.adopt_module_key_flags(peers)
 
 
 def main(_):
     """Prints a line for each number of steps."""
-    config = workdir.trained(_WORKDIR.value).config
+    config, dataset, classify = peers.attacked_run()
     threat = mart_tf.ThreatModel(config.norm, config.epsilon)
-    dataset = mart_tf.data.load(
-        config.dataset, data_dir=_DATA_DIR.value or config.data_dir
-    )
     images, labels = map(
         tf.constant, mart_tf.data.arrays(dataset.test, _IMAGES.value)
     )
-    classify = subjects.as_subject(
-        workdir.load_classifier(_WORKDIR.value)[0], config.outputs
-    ).classify
     seeds = noise.seeds(0, tf.range(len(images)))
     offset = threat.random_start(images, seeds) - images
     print("steps   pixels that differ   predictions that differ   accuracy")
@@ -61,7 +50,14 @@ def main(_):
             step_size=threat.epsilon / 10,
             seed=seeds,
         )
-        theirs = cleverhans_pgd(classify, images, labels, threat, steps, offset)
+        with mock.patch.object(
+            projected_gradient_descent,
+            "random_lp_vector",
+            lambda *args, **kwargs: offset,
+        ):
+            theirs = peers.cleverhans_pgd(
+                classify, images, labels, threat, steps
+            )
         pixels = np.abs(ours.numpy() - theirs.numpy()) > 1e-5
         one, other = (
             classify(made).numpy().argmax(axis=1) for made in (ours, theirs)
@@ -69,27 +65,6 @@ def main(_):
         print(
             f"{steps:5}   {pixels.mean():18.4%}   {(one != other).sum():10} of "
             f"{len(images)}   {(one == labels.numpy()).mean():15.2%}"
-        )
-
-
-def cleverhans_pgd(classify, images, labels, threat, steps, offset):
-    """CleverHans's PGD from `images + offset`."""
-    with mock.patch.object(
-        projected_gradient_descent,
-        "random_lp_vector",
-        lambda *args, **kwargs: offset,
-    ):
-        return projected_gradient_descent.projected_gradient_descent(
-            classify,
-            images,
-            threat.epsilon,
-            threat.epsilon / 10,
-            steps,
-            {"linf": np.inf, "l2": 2}[threat.norm],
-            clip_min=threat.pixel_min,
-            clip_max=threat.pixel_max,
-            y=labels,
-            rand_init=True,
         )
 
 

@@ -32,20 +32,14 @@ from mart_tf.attacks import auto_pgd
 from mart_tf.attacks import projected
 from mart_tf.attacks import random_search
 from mart_tf.evaluation import engine
-from mart_tf.evaluation import subjects
-from mart_tf.runs import workdir
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "A run of mart-train.")
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Where TFDS data lies; default: as for the run."
-)
 _ATTACKS = flags.DEFINE_list("attacks", ["pgd", "apgd", "square"], "Which.")
 _IMAGES = flags.DEFINE_integer("images", 1000, "The first test images.")
 _BATCH_SIZE = flags.DEFINE_integer("batch_size", 250, "Images in a batch.")
 _QUERIES = flags.DEFINE_integer("queries", 5000, "Queries of Square.")
 _ROUNDS = flags.DEFINE_integer("rounds", 0, "Timed rounds after the first.")
 
-flags.mark_flag_as_required("workdir")
+flags.adopt_module_key_flags(peers)
 
 
 def main(_):
@@ -75,23 +69,18 @@ class Bench:
     """A run's classifier and test images, and both sides' attacks."""
 
     def __init__(self):
-        config = workdir.trained(_WORKDIR.value).config
+        config, dataset, self.classify = peers.attacked_run()
         self.threat = mart_tf.ThreatModel("linf", config.epsilon)
-        dataset = mart_tf.data.load(
-            config.dataset, data_dir=_DATA_DIR.value or config.data_dir
-        )
         self.images, self.labels = mart_tf.data.arrays(
             dataset.test, _IMAGES.value
         )
         self.classes = dataset.num_classes
-        network = workdir.load_classifier(_WORKDIR.value)[0]
-        self.classify = subjects.as_subject(network, config.outputs).classify
         self.width = min(_BATCH_SIZE.value, len(self.images))
         self.engine = engine.Engine(self.classify, self.width)
         self.right = self.engine.predict(self.images) == self.labels
         self.art = peers.art_classifier(self.classify, self.images, self.threat)
         print(
-            f"{_WORKDIR.value}: epsilon {config.epsilon:g}, "
+            f"{peers.WORKDIR.value}: epsilon {config.epsilon:g}, "
             f"{len(self.images)} images, natural {self.right.mean():.2%}"
         )
 

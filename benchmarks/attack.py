@@ -36,8 +36,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from absl import app
 from absl import flags
-from cleverhans.tf2.attacks import projected_gradient_descent
 import numpy as np
+import peers
 import tensorflow as tf
 
 import mart_tf
@@ -47,13 +47,7 @@ from mart_tf import noise
 from mart_tf.attacks import projected
 from mart_tf.evaluation import engine
 from mart_tf.evaluation import shares
-from mart_tf.evaluation import subjects
-from mart_tf.runs import workdir
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "A run of mart-train.")
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Where TFDS data lies; default: as for the run."
-)
 _EPSILON = flags.DEFINE_string("epsilon", None, "Radius; default: the run's.")
 _ROBUST_ACCURACY = flags.DEFINE_list(
     "robust_accuracy",
@@ -65,7 +59,7 @@ _BATCH_SIZE = flags.DEFINE_integer("batch_size", 250, "Images in a batch.")
 _ROUNDS = flags.DEFINE_integer("rounds", 6, "Alternating rounds.")
 _STEPS = flags.DEFINE_integer("steps", 20, "Steps of the attack.")
 
-flags.mark_flag_as_required("workdir")
+flags.adopt_module_key_flags(peers)
 
 
 def main(_):
@@ -153,18 +147,12 @@ class Bench:
 
     def __init__(self, name):
         self.measure = getattr(self, name)
-        config = workdir.trained(_WORKDIR.value).config
+        config, dataset, self.classify = peers.attacked_run()
         epsilon = config.epsilon
         if _EPSILON.value is not None:
             epsilon = bounds.number("--epsilon", _EPSILON.value)
         self.threat = mart_tf.ThreatModel(config.norm, epsilon)
-        dataset = mart_tf.data.load(
-            config.dataset, data_dir=_DATA_DIR.value or config.data_dir
-        )
         images, labels = mart_tf.data.arrays(dataset.test)
-        self.classify = subjects.as_subject(
-            workdir.load_classifier(_WORKDIR.value)[0], config.outputs
-        ).classify
         self.engine = engine.Engine(self.classify, _BATCH_SIZE.value)
         count = _whole_batches(min(len(images), _IMAGES.value))
         self.first = images[:count], labels[:count], self._seeds(count)
@@ -185,7 +173,7 @@ class Bench:
     def describe(self):
         """A line about the network."""
         return (
-            f"{_WORKDIR.value}: epsilon {self.threat.epsilon:g}, "
+            f"{peers.WORKDIR.value}: epsilon {self.threat.epsilon:g}, "
             f"{len(self.labels)} naturally correct images, of which "
             f"{self.broken.sum()} break"
         )
@@ -236,17 +224,12 @@ class Bench:
         self.engine.predict(images)
         for first in range(0, len(labels), _BATCH_SIZE.value):
             batch = slice(first, first + _BATCH_SIZE.value)
-            found = projected_gradient_descent.projected_gradient_descent(
+            found = peers.cleverhans_pgd(
                 self.classify,
                 tf.constant(images[batch]),
-                self.threat.epsilon,
-                self.threat.epsilon / 10,
+                tf.constant(labels[batch]),
+                self.threat,
                 _STEPS.value,
-                np.inf,
-                clip_min=self.threat.pixel_min,
-                clip_max=self.threat.pixel_max,
-                y=tf.constant(labels[batch]),
-                rand_init=True,
             )
             self.engine.predict(found.numpy())
         return len(labels) / (time.perf_counter() - started)
@@ -261,7 +244,6 @@ class Bench:
     @functools.cached_property
     def _art(self):
         from art.attacks import evasion
-        import peers
 
         classifier = peers.art_classifier(
             self.classify, self.images, self.threat

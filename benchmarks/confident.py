@@ -13,34 +13,23 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 from absl import app
 from absl import flags
+import peers
 
 import mart_tf
-from mart_tf.evaluation import subjects
-from mart_tf.runs import workdir
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "A run of mart-train.")
-_DATA_DIR = flags.DEFINE_string(
-    "data_dir", None, "Where TFDS data lies; default: as for the run."
-)
 _IMAGES = flags.DEFINE_integer("images", 1000, "Test images, at most.")
 _SCALES = flags.DEFINE_list("scales", ["1", "3", "10", "100"], "Factors.")
 
 _ATTACKS = ("pgd:steps=20", "cw:steps=20", "cleverhans:pgd:nb_iter=20")
 
-flags.mark_flag_as_required("workdir")
+flags.adopt_module_key_flags(peers)
 
 
 def main(_):
     """Prints a row for each factor."""
-    config = workdir.trained(_WORKDIR.value).config
+    config, dataset, classify = peers.attacked_run()
     threat = mart_tf.ThreatModel(config.norm, config.epsilon)
-    dataset = mart_tf.data.load(
-        config.dataset, data_dir=_DATA_DIR.value or config.data_dir
-    )
     data = mart_tf.data.arrays(dataset.test, _IMAGES.value)
-    classify = subjects.as_subject(
-        workdir.load_classifier(_WORKDIR.value)[0], config.outputs
-    ).classify
     print("| logits times | natural | PGD-20 | CW | CleverHans's PGD-20 |")
     print("|---|---|---|---|---|")
     for scale in map(float, _SCALES.value):
