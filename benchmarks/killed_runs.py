@@ -82,14 +82,6 @@ from mart_tf.runs import callbacks
 callbacks._EVENT_SECONDS = 0.0
 signal.signal(signal.SIGINT, signal.default_int_handler)
 """
-# Two logical CPUs, as the tests have them.
-_DEVICES = """
-import tensorflow as tf
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0],
-    [tf.config.LogicalDeviceConfiguration()] * 2,
-)
-"""
 _SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 
 
@@ -183,7 +175,7 @@ def _started(root, recipe, name):
         *_RECIPES[recipe],
         f"--workdir={name}",
         cwd=root,
-        setup=_SETUP + (_DEVICES if recipe == "mirrored" else ""),
+        setup=_SETUP + (programs.TWO_CPUS if recipe == "mirrored" else ""),
         PYTHONPATH=os.pathsep.join([str(programs.ROOT), str(root)]),
     )
 

@@ -69,13 +69,6 @@ _FLAGS = (
     "--validation_images=100",
     "--precision=float32",
 )
-_TWO_CPUS = """
-import tensorflow as tf
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0],
-    [tf.config.LogicalDeviceConfiguration()] * 2,
-)
-"""
 _PARTS = ("classifier", "averages", "optimizer", "memory")
 _VALUE = "/.ATTRIBUTES/VARIABLE_VALUE"
 
@@ -118,7 +111,8 @@ def _compare(root, model, defense):
             first = f"--init_from={_perturbed(two, model)}"
             _train_alone(two, *command, "--strategy=single", first)
         elif where == "two CPUs":
-            _train_alone(two, *command, "--strategy=mirrored", setup=_TWO_CPUS)
+            mirrored = (*command, "--strategy=mirrored")
+            _train_alone(two, *mirrored, setup=programs.TWO_CPUS)
         else:
             _train_together(two, *command)
         found = [*_differences(one, two), _of_metrics(one, two)]

@@ -11,6 +11,14 @@ import sys
 import tempfile
 
 ROOT = pathlib.Path(__file__).parent.parent
+# A `setup` of `started` that gives the program two logical CPUs.
+TWO_CPUS = """
+import tensorflow as tf
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0],
+    [tf.config.LogicalDeviceConfiguration()] * 2,
+)
+"""
 
 
 def environment():
