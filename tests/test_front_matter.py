@@ -90,6 +90,14 @@ def test_what_is_a_users_own_has_no_name_elsewhere(spec):
     assert "mine" not in str(facts) and "my_parts" not in str(facts)
 
 
+def test_a_split_that_is_not_known_is_left_out():
+    """Of arrays in Python: they may be a part of any."""
+    evaluation = {k: v for k, v in _EVALUATION.items() if k != "split"}
+    facts = _read(_card(evaluation=evaluation))
+    [result] = facts["model-index"][0]["results"]
+    assert result["dataset"] == {"name": "digits", "type": "digits"}
+
+
 def test_natural_training_is_not_called_adversarial():
     facts = _read(_card(training={"dataset": "mnist", "defense": "natural"}))
     assert "adversarial-training" not in facts["tags"]

@@ -111,6 +111,16 @@ def test_what_is_left_out_of_the_ensemble_is_said(folder):
     )
 
 
+def test_a_split_that_is_not_known_is_no_test_split(folder):
+    """Of arrays in Python nobody says what they are a part of."""
+    report = saved.load(folder)
+    del report["data"]["split"]
+    info = robustbench.model_info(report, folder)
+    assert info["footnote"] == (
+        "mart_tf: The split of its 10 examples is not known."
+    )
+
+
 def test_in_l2_it_says_so(tmp_path):
     """Of a report as an evaluation writes it."""
     weights = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
@@ -121,6 +131,7 @@ def test_in_l2_it_says_so(tmp_path):
         mart_tf.ThreatModel("l2", 0.5),
         "autoattack",
         directory=tmp_path,
+        facts={"data": {"split": "test"}},
     )
     report = saved.load(tmp_path)
     info = robustbench.model_info(report, tmp_path)
@@ -148,11 +159,9 @@ def test_what_its_authors_filled_in_stays(folder):
     assert not robustbench.is_stale(file)
     _, again = robustbench.save(folder)
     assert again == content | {"venue": "ICLR"}
-    for other in ("{}", "[]", "no JSON"):
-        file.write_text(other)
-        assert not robustbench.is_stale(file)
-    robustbench.save(folder)
-    assert json.loads(file.read_text()) == content
+    file.write_text("{}")
+    assert not robustbench.is_stale(file)
+    assert robustbench.save(folder)[1] == content
 
 
 def test_another_report_takes_the_entry_with_it(tmp_path):
@@ -222,6 +231,17 @@ class TestRefused:
         report["data"]["sample"] = "first"
         (folder / "report.json").write_text(json.dumps(report))
         self._refused(folder, "RobustBench takes it whole; evaluate again")
+
+    @pytest.mark.parametrize(
+        "written", ['{"authors": "A, B", "venue": "ICLR",}', '["A, B"]']
+    )
+    def test_what_its_authors_wrote_is_no_object(self, folder, written):
+        """One comma too many: no word of theirs is lost."""
+        file = folder / robustbench.FILE
+        file.write_text(written)
+        self._refused(folder, "robustbench.json is no JSON object (")
+        assert not robustbench.is_stale(file)
+        assert file.read_text() == written
 
     def test_no_report(self, tmp_path):
         self._refused(tmp_path, "report.json is not there; expected the")

@@ -5,8 +5,8 @@ Croce et al. (NeurIPS 2021 Datasets and Benchmarks); the keys are those of
 cannot know (paper, authors, venue, ...) is null there, for the authors to fill
 in, as RobustBench's own tool leaves it. In `footnote` stands, behind what they
 write there, where AutoAttack ran without one of its attacks, as in l2 without
-Square, and what the report warns of; `unreliable` is true where a sign of
-gradient masking failed.
+Square, where the report, one from Python, does not know its split, and what it
+warns of; `unreliable` is true where a sign of gradient masking failed.
 """
 
 import json
@@ -46,8 +46,8 @@ def model_info(report, whence):
         A JSON dict, in RobustBench's order.
 
     Raises:
-        ValueError: If it has no AutoAttack in the standard version, or is not
-            of a whole test split.
+        ValueError: If it has no AutoAttack in the standard version, or is of
+            another split than the whole test split.
     """
     found = [
         attack
@@ -63,8 +63,8 @@ def model_info(report, whence):
             "ranks by; evaluate again with --attacks=autoattack."
         )
     data = report["data"]
-    split = data.get("split", "test")
-    if split != "test":
+    split = data.get("split")
+    if split not in (None, "test"):
         raise ValueError(
             f"The report in {whence} is of --split={split}, and RobustBench "
             "takes the test split; evaluate again without --split."
@@ -108,7 +108,8 @@ def save(path):
         The file, a `pathlib.Path`, and its content.
 
     Raises:
-        ValueError: As of `saved.load` and `model_info`.
+        ValueError: As of `saved.load` and `model_info`; or if there is such a
+            file and it is no JSON object: what its authors wrote would go.
     """
     content = model_info(saved.load(path), path)
     path = pathlib.Path(path)
@@ -128,15 +129,16 @@ def is_stale(file):
 
     One that its authors have filled in stays, and so does what is none.
     """
-    if not file.exists():
+    try:
+        content = _content(file)
+    except ValueError:
         return False
-    content = _content(file)
     return set(_OF_AUTHORS) <= set(content) and not _filled_in(file)
 
 
 def _filled_in(file):
     """What its authors wrote into a `robustbench.json`, by name."""
-    content = _content(file) if file.exists() else {}
+    content = _content(file)
     footnote = str(content.get("footnote") or "").partition(_OURS)[0].strip()
     content["footnote"] = footnote or None
     return {
@@ -147,11 +149,20 @@ def _filled_in(file):
 
 
 def _content(file):
+    """The JSON object in a file; an empty one where there is no file."""
+    if not file.exists():
+        return {}
+    reason = "something else"
     try:
         content = limits.read_json(file)
-    except ValueError:
-        return {}
-    return content if isinstance(content, dict) else {}
+        if isinstance(content, dict):
+            return content
+    except json.JSONDecodeError as error:
+        reason = error
+    raise ValueError(
+        f"{file} is no JSON object ({reason}), and what its authors wrote "
+        "would be lost; mend it, or remove it."
+    )
 
 
 def _is_autoattack(attack):
@@ -186,6 +197,11 @@ def _footnote(attacks, report):
             0,
             f"AutoAttack without {' and '.join(missing)}: "
             f"{', '.join(attacks)} ran.",
+        )
+    data = report["data"]
+    if "split" not in data:
+        said.insert(
+            0, f"The split of its {data['examples']} examples is not known."
         )
     return _OURS + " ".join(said) if said else None
 

@@ -64,11 +64,7 @@ def _result(card):
     ]
     return {
         "task": {"type": "image-classification"},
-        "dataset": {
-            "name": name,
-            "type": name,
-            "split": evaluation.get("split", "test"),
-        },
+        "dataset": {"name": name, "type": name, **_of(evaluation, "split")},
         "metrics": metrics,
     }
 
