@@ -280,7 +280,7 @@ class TestSweep:
         assert "data:image/png;base64," in page
         for outside in ("http://", "https://", "<script"):
             assert outside not in page
-        assert "| weak_* | 1 | 0, 1 | **90.00 ± 0.00** |" in (
+        assert "| weak_\\* | 1 | 0, 1 | **90.00 ± 0.00** |" in (
             tmp_path / "compare.md"
         ).read_text("utf-8")
 

@@ -1,11 +1,18 @@
 """What the Hugging Face Hub reads of a model card."""
 
+import html
+import json
+import re
+
 import keras
+import made_reports
+import markdown_it
 import numpy as np
 import pytest
 import yaml
 
 import mart_tf
+from mart_tf.data import archives
 from mart_tf.evaluation import exported
 from mart_tf.serving import card as model_card
 from mart_tf.serving import front_matter
@@ -110,6 +117,61 @@ def test_a_name_is_read_back_as_it_is():
     assert facts["model-index"][0]["name"] == name
 
 
+_MODEL = {
+    "name": "n",
+    "parameters": 51,
+    "pixel_range": [0, 1],
+    "image_shape": [4, 4, 1],
+    "classes": 3,
+    "class_names": list("abc"),
+}
+
+
+def _text(tmp_path, **changes):
+    """The Markdown of a card, without the front matter."""
+    nothing = {"signatures": {}, "versions": {}, "verification": None}
+    card = _card(training=None, files={}, saved_model_sha256="0", **nothing)
+    model_card.write(tmp_path, card | {"model": _MODEL} | changes)
+    path = tmp_path / "assets.extra" / "model_card.md"
+    return path.read_text("utf-8").split("---\n", 2)[2]
+
+
+def test_names_of_a_user_are_what_they_are(tmp_path):
+    names = ["<script>x", "a|b", "c\nd", "*e*", "`f`", "[g](h)", "i\\*j\\*"]
+    attack = "mine:Nudge:how=<b>|*x*"
+    text = _text(
+        tmp_path,
+        model=_MODEL | {"class_names": names},
+        evaluation=_EVALUATION | {"accuracy": {attack: 0.5}},
+    )
+    rendered = markdown_it.MarkdownIt("commonmark").enable("table").render(text)
+    tags = {"h1", "h2", "p", "table", "thead", "tbody", "tr", "th", "td"}
+    assert set(re.findall(r"<(\w+)", rendered)) == tags | {"code"}
+    # That of saved_model.pb.
+    assert rendered.count("<code>") == 1
+    read = html.unescape(rendered)
+    assert "(<script>x, a|b, c d, *e*, `f`, [g](h), i\\*j\\*)." in read
+    assert f"<td>{attack}</td>\n<td>50.00%</td>\n</tr>" in read
+
+
+def test_what_a_report_warns_of_stands_under_its_table(tmp_path):
+    weights = [np.ones([2, 3], np.float32)]
+    report = made_reports.full()
+    report.model["weights"] = archives.digest(weights)
+    report.save(tmp_path)
+    content = json.loads((tmp_path / "report.json").read_text())
+    content["signs"][5] |= {"verdict": "failed", "evidence": "40 % under it."}
+    (tmp_path / "report.json").write_text(json.dumps(content))
+    said = exported.reported(tmp_path, weights)
+    text = _text(tmp_path, evaluation=said)
+    under = text.partition("| worst case |")[2].partition("\n| dataset |")[0]
+    assert re.findall("Warning:.*", under) == [
+        "Warning:** Without attack the accuracy is low.",
+        "Warning:** Does AutoAttack leave nearly as much as PGD and CW? No: "
+        "40 % under it.",
+    ]
+
+
 _SEARCH = "cw_l2:max_iterations=2:binary_search_steps=1:radius=5"
 _SHOWN = f"{_SEARCH} (l2, radius 5)"
 
@@ -132,13 +194,7 @@ def published(tmp_path_factory):
     )
     said = exported.reported(folder / "evaluation", network.get_weights())
     card = _card(training=None, evaluation=said, files={})
-    card["model"] |= {
-        "parameters": 51,
-        "pixel_range": [0, 1],
-        "image_shape": [4, 4, 1],
-        "classes": 3,
-        "class_names": list("abc"),
-    }
+    card["model"] = _MODEL
     more = ("signatures", "versions", "verification")
     tried = {"served_accuracy": 0.5}
     files = {"m.onnx": {"same_logits": 1} | _withstood("accuracy")}

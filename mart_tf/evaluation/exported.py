@@ -112,7 +112,8 @@ def reported(folder, weights):
     Returns:
         A dict: `accuracy` by attack; `least_distance`, by the name of an
         attack that has a norm and a radius of its own these and its `label`;
-        what was evaluated; the threat model; when.
+        what was evaluated; the threat model; when; `warnings`, those of the
+        report and the signs of gradient masking that failed.
     """
     try:
         report = saved.load(folder)
@@ -134,6 +135,7 @@ def reported(folder, weights):
             **{k: v for k, v in report["data"].items() if k != "rows"},
             **report["threat_model"],
             "created": report["created"],
+            "warnings": [*report["warnings"], *saved.failed_signs(report)],
         }
     # There is none, or it is one of an earlier version of mart_tf.
     except (OSError, ValueError, KeyError):

@@ -11,7 +11,7 @@ import io
 import json
 
 from mart_tf import files
-from mart_tf.reports import page
+from mart_tf import markup
 from mart_tf.reports import plots
 from mart_tf.reports import rows
 from mart_tf.reports import saved
@@ -119,7 +119,7 @@ def _told(comparison, heading, absent=rows.ABSENT):
 def _markdown(comparison, drawing):
     lines = [
         [
-            *map(page.escaped, [heading, *_told(comparison, heading)]),
+            *map(markup.escaped, [heading, *_told(comparison, heading)]),
             *(
                 f"**{value}**" if first else value
                 for value, first in zip(values, best, strict=True)
@@ -128,12 +128,12 @@ def _markdown(comparison, drawing):
         for heading, values, best in comparison.cells()
     ]
     headings = [*comparison.told_headings, *comparison.columns]
-    headings = ["model", *map(page.escaped, headings)]
+    headings = ["model", *map(markup.escaped, headings)]
     parts = [
         "Accuracy in %.",
-        page.pipes(headings, lines, "---:"),
-        *map(page.escaped, comparison.notes),
-        f"![{page.escaped(drawing.alt)}](compare.png)",
+        markup.table(headings, lines, "---:"),
+        *map(markup.escaped, comparison.notes),
+        f"![{markup.escaped(drawing.alt)}](compare.png)",
     ]
     return "\n\n".join(parts) + "\n"
 

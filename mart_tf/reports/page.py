@@ -6,6 +6,7 @@ The web page is one file that asks for nothing else: the figures are inside.
 import collections
 
 from mart_tf import bounds
+from mart_tf import markup
 from mart_tf.reports import results
 from mart_tf.reports import template
 
@@ -24,8 +25,6 @@ HEADINGS = ("attack", "accuracy", "95 % interval", "seconds", "images/s")
 _MARKS = {"passed": "✓", "failed": "✗", "not tested": "–"}
 _FACTS = ("model", "data", "threat_model", "settings", "versions")
 
-_ESCAPES = {"&": "&amp;", "<": "&lt;", "|": "\\|", "[": "\\[", "]": "\\]"}
-
 
 def markdown(report, drawings):
     """The content of report.md.
@@ -35,38 +34,43 @@ def markdown(report, drawings):
         drawings: Its `sheet.Drawing`s, whose files stand beside the page.
     """
     rows = [
-        [f"{'&emsp;' * depth}{escaped(first)}", *others]
+        [f"{'&emsp;' * depth}{markup.escaped(first)}", *others]
         for depth, label, result in results.unfolded(report.rows)
         for first, *others in [cells(label, result)]
     ]
     parts = [
-        f"# {escaped(report.title)}",
-        *(f"**Warning:** {escaped(text)}" for text in report.warnings),
+        f"# {markup.escaped(report.title)}",
+        *(f"**Warning:** {markup.escaped(text)}" for text in report.warnings),
         DEFINITIONS,
-        pipes(HEADINGS, rows, "---:"),
-        *map(escaped, distances(report)),
+        markup.table(HEADINGS, rows, "---:"),
+        *map(markup.escaped, distances(report)),
     ]
     if report.signs:
         signs = [
-            [sign.verdict, escaped(sign.question), escaped(sign.evidence)]
+            [
+                sign.verdict,
+                markup.escaped(sign.question),
+                markup.escaped(sign.evidence),
+            ]
             for sign in report.signs
         ]
         parts += [
             f"## {verdicts(report.signs)}",
-            pipes(("sign", "question", "evidence"), signs, "---"),
+            markup.table(("sign", "question", "evidence"), signs, "---"),
         ]
     if report.corruptions:
         headings, rows = report.corruptions.table()
         parts += [
-            f"## {escaped(report.corruptions.title)}",
-            pipes(
+            f"## {markup.escaped(report.corruptions.title)}",
+            markup.table(
                 headings,
-                [[escaped(name), *cells] for name, *cells in rows],
+                [[markup.escaped(name), *cells] for name, *cells in rows],
                 "---:",
             ),
         ]
     parts += [
-        f"![{escaped(drawing.alt)}]({drawing.name}.png)" for drawing in drawings
+        f"![{markup.escaped(drawing.alt)}]({drawing.name}.png)"
+        for drawing in drawings
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -159,17 +163,3 @@ def _distance_cells(result):
         result.name,
         [result.norm, summary["found"], summary["not_found"], *numbers],
     )
-
-
-def pipes(headings, rows, alignment):
-    """A table of Markdown; the alignment is of all columns but the first."""
-    rule = ["---", *[alignment] * (len(headings) - 1)]
-    lines = [headings, rule, *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def escaped(text):
-    """A text of a user inside Markdown: no table, no tag, one line."""
-    for character, instead in _ESCAPES.items():
-        text = text.replace(character, instead)
-    return " ".join(text.split())

@@ -29,8 +29,6 @@ _OF_AUTHORS = (
 # Of AutoAttack, in RobustBench's rules: the ensemble as published.
 _VERSION = "standard"
 _ENSEMBLE = ("apgd_ce", "apgd_t", "fab_t", "square")
-# As `masking` writes it.
-_FAILED = "failed"
 # How this program's part of a footnote begins.
 _OURS = "mart_tf: "
 
@@ -92,7 +90,7 @@ def model_info(report, whence):
         "reported": None,
         "autoattack_acc": _percent(found[0]["accuracy"]),
         "footnote": _footnote(found[0]["parameters"]["attacks"], report),
-        "unreliable": any(_failed(report)),
+        "unreliable": any(saved.failed_signs(report)),
     }
 
 
@@ -173,15 +171,6 @@ def _is_autoattack(attack):
     )
 
 
-def _failed(report):
-    """The signs of gradient masking that failed, each with its evidence."""
-    return [
-        f"{sign['question']} No: {sign['evidence']}"
-        for sign in report["signs"]
-        if sign["verdict"] == _FAILED
-    ]
-
-
 def _footnote(attacks, report):
     """What ran in place of the ensemble, and what is doubtful; or None."""
     # What AutoAttack itself has to say is said below, or of another version.
@@ -190,7 +179,7 @@ def _footnote(attacks, report):
         for text in report["warnings"]
         if not text.startswith("AutoAttack's ")
     ]
-    said = [*warnings, *_failed(report)]
+    said = [*warnings, *saved.failed_signs(report)]
     if tuple(attacks) != _ENSEMBLE:
         missing = [name for name in _ENSEMBLE if name not in attacks]
         said.insert(

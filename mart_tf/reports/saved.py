@@ -8,6 +8,9 @@ from mart_tf import limits
 
 FILE = "report.json"
 
+# As `masking` writes it.
+_FAILED = "failed"
+
 # Raised when a key of report.json changes its meaning or goes.
 SCHEMA_VERSION = 2
 
@@ -50,6 +53,19 @@ def load(path):
             f"{SCHEMA_VERSION}; evaluate again."
         )
     return content
+
+
+def failed_signs(content):
+    """The signs of gradient masking that failed, a sentence each.
+
+    Args:
+        content: Of a report.json.
+    """
+    return [
+        f"{sign['question']} No: {sign['evidence']}"
+        for sign in content["signs"]
+        if sign["verdict"] == _FAILED
+    ]
 
 
 def damaged(path):

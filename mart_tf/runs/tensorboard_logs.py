@@ -18,8 +18,8 @@ import tensorflow as tf
 
 from mart_tf import attacks
 from mart_tf import data
+from mart_tf import markup
 from mart_tf.models import outputs
-from mart_tf.reports import page
 from mart_tf.runs import described
 from mart_tf.runs import sweep
 from mart_tf.training import schedules
@@ -105,11 +105,11 @@ class TensorBoardLogs(keras.callbacks.Callback):
 
         settings = dataclasses.asdict(self._config)
         rows = [
-            (name, page.escaped(str(value)))
+            (name, markup.escaped(str(value)))
             for name, value in settings.items()
             if value is not None
         ]
-        table = page.pipes(("flag", "value"), rows, "---")
+        table = markup.table(("flag", "value"), rows, "---")
         tf.summary.text("flags", table)
         deciding = {
             name: _number(value)

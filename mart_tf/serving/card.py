@@ -9,6 +9,7 @@ import json
 import pathlib
 
 from mart_tf import environment
+from mart_tf import markup
 from mart_tf.serving import front_matter
 
 FORMAT = 1
@@ -87,11 +88,11 @@ def _markdown(card):
     lines = [
         *front_matter.lines(card),
         "",
-        f"# {model['name']}",
+        f"# {markup.escaped(model['name'])}",
         "",
         f"A classifier of {model['parameters']:,} parameters: images of {shape}"
         f" in {pixels} to {model['classes']} classes "
-        f"({_few(model['class_names'])}).",
+        f"({markup.escaped(_few(model['class_names']))}).",
         "",
         "## Robustness",
         "",
@@ -132,12 +133,22 @@ def _evaluation(evaluation):
         labels.get(name, name): f"{accuracy:.2%}"
         for name, accuracy in evaluation["accuracy"].items()
     }
-    told = ("accuracy", "least_distance")
+    told = ("accuracy", "least_distance", "warnings")
     facts = {k: v for k, v in evaluation.items() if k not in told}
     return [
         *_table(accuracies, ("attack", "accuracy")),
         "",
+        *_warnings(evaluation.get("warnings", [])),
         *_facts(facts),
+    ]
+
+
+def _warnings(sentences):
+    """What a reader must not miss, a paragraph each."""
+    return [
+        line
+        for sentence in sentences
+        for line in (f"**Warning:** {markup.escaped(sentence)}", "")
     ]
 
 
@@ -174,12 +185,17 @@ def _named(facts):
 def _table(facts, headings=("", "")):
     if not facts:
         return []
-    lines = [f"| {headings[0]} | {headings[1]} |", "|---|---|"]
-    for name, value in facts.items():
-        text = json.dumps(value) if isinstance(value, (list, dict)) else value
-        text = str(text).replace("|", "\\|").replace("\n", " ")
-        lines.append(f"| {name} | {text} |")
-    return lines
+    rows = [
+        [markup.escaped(text) for text in (name, _text(value))]
+        for name, value in facts.items()
+    ]
+    return [markup.table(headings, rows, "---")]
+
+
+def _text(value):
+    if isinstance(value, (list, dict)):
+        return json.dumps(value, ensure_ascii=False)
+    return str(value)
 
 
 def _few(names):

@@ -1,0 +1,32 @@
+"""Texts of a user inside Markdown, and tables of it."""
+
+# The backslash first: the others bring their own.
+_ESCAPES = {
+    "\\": "\\\\",
+    "&": "&amp;",
+    "<": "&lt;",
+    "|": "\\|",
+    "[": "\\[",
+    "]": "\\]",
+    "*": "\\*",
+    "`": "\\`",
+}
+
+
+def escaped(text):
+    """A text as it is: no table, no tag, no emphasis, one line."""
+    for character, instead in _ESCAPES.items():
+        text = text.replace(character, instead)
+    return " ".join(text.split())
+
+
+def table(headings, rows, alignment):
+    """A table; the alignment is of all columns but the first.
+
+    Args:
+        headings, rows: Of texts that are escaped.
+        alignment: "---", or "---:" for numbers.
+    """
+    rule = ["---", *[alignment] * (len(headings) - 1)]
+    lines = [headings, rule, *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
