@@ -187,11 +187,28 @@ def spelled(radius):
     Args:
         radius: A number, of float64 or float32.
     """
-    levels = round(255 * radius) if math.isfinite(radius) else 0
+    # Pixels go from 0 to 1, from -1 to 1, or to 255 in whole levels.
+    levels = round(255 * radius) if abs(radius) <= 2 else 0
     for text in (f"{radius:.4g}", f"{levels}/255"):
         if math.isclose(read_number(text), radius, rel_tol=_ROUNDING):
             return text
     return f"{radius:g}"
+
+
+def percent(share, places):
+    """A share of 1 in %, as text: 100 and 0 stand for all and none alone.
+
+    9,996 of 10,000 are 99.9 to one place, not 100.0.
+
+    Args:
+        share: A number from 0 to 1, or NaN.
+        places: Digits behind the point.
+    """
+    value = 100.0 * float(share)
+    if 0.0 < value < 100.0:
+        least = 10.0**-places
+        value = min(max(value, least), 100.0 - least)
+    return f"{value:.{places}f}"
 
 
 def shown(text):

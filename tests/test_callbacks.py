@@ -105,6 +105,34 @@ def test_an_epoch_that_goes_on_has_the_rate_of_its_own_steps(clock):
     assert " 100 images/s" in output.getvalue()
 
 
+def test_nearly_all_images_are_not_all(clock):
+    output = io.StringIO()
+    progress = callbacks.Progress(
+        rich.console.Console(file=output, width=200),
+        batch_size=40,
+        steps=30,
+        epochs=3,
+        done=0,
+    )
+    progress.set_model(
+        mart_tf.AdversarialClassifier(
+            linear.linear_network(), threat=linear.THREAT
+        )
+    )
+    progress.on_epoch_begin(0)
+    clock(6)
+    progress.on_epoch_end(
+        0,
+        {
+            "loss": 0.1,
+            # Wrong, or right, on one image of 10,000.
+            "natural_accuracy": np.float32(0.9999),
+            "robust_accuracy": np.float32(0.0001),
+        },
+    )
+    assert "natural 99.9 %  robust 0.1 %" in output.getvalue()
+
+
 @pytest.fixture
 def within(tmp_path, clock, tell):
     """Of a run that saves as often as by default, 10 steps an epoch."""

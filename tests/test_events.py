@@ -105,6 +105,18 @@ def test_the_status_of_a_run(run):
     )
 
 
+def test_the_status_before_the_last_step(run):
+    tell = events.Log(run)
+    facts = {"epochs": 10, "steps": 1000, "batch_size": 50, "done": 0}
+    tell("start", process=1, host="here", **facts)
+    tell("progress", done=9999, images_per_second=500.0)
+    # One of 10,000 images is wrong.
+    history.write(run, [{"epoch": "1", "val_natural_accuracy": "0.9999"}])
+    lines = shown(run)
+    assert lines["progress"] == "step 9,999 of 10,000 (99 %), epoch 10 of 10"
+    assert lines["last epoch"] == "1: validation, natural 99.9 %"
+
+
 @pytest.mark.parametrize(
     ("images", "best", "values", "said"),
     [

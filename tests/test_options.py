@@ -137,10 +137,29 @@ def test_reads_a_radius_as_the_field_writes_it(text, number):
         (-8 / 255, "-8/255"),
         (float("inf"), "inf"),
         (float("nan"), "nan"),
+        # Of pixels to 255, where n/255 is nobody's radius.
+        (12345.5, "12345.5"),
+        (128.775, "128.775"),
     ],
 )
 def test_writes_a_radius_as_the_field_does(number, text):
     assert bounds.spelled(number) == text
+
+
+@pytest.mark.parametrize(
+    ("right", "of", "texts"),
+    [
+        (9_996, 10_000, ["99", "99.9", "99.96"]),
+        (26_031, 26_032, ["99", "99.9", "99.99"]),
+        (26_032, 26_032, ["100", "100.0", "100.00"]),
+        (1, 26_032, ["1", "0.1", "0.01"]),
+        (0, 26_032, ["0", "0.0", "0.00"]),
+        (3, 8, ["38", "37.5", "37.50"]),
+    ],
+)
+def test_all_and_none_are_said_of_all_and_none(right, of, texts):
+    said = [bounds.percent(right / of, places) for places in range(3)]
+    assert said == texts
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import contextlib
 import rich.progress
 import rich.table
 
+from mart_tf import bounds
 from mart_tf import screen
 from mart_tf.screen import bars
 
@@ -45,7 +46,7 @@ class Shown:
             name,
             total=attacked,
             state="compiling",
-            accuracy=attacked / examples,
+            accuracy=_percent(attacked / examples),
         )
         self._tasks.append(task)
         for earlier in self._tasks[:-_BARS]:
@@ -53,9 +54,9 @@ class Shown:
 
         def observe(done, broken, last=False):
             elapsed = self._bars.tasks[task].elapsed or 0.0
-            accuracy = (attacked - broken) / examples
+            accuracy = _percent((attacked - broken) / examples)
             if last and not self._console.is_terminal:
-                self.say(f"{name}: accuracy {accuracy:.2%}")
+                self.say(f"{name}: accuracy {accuracy}")
             rate = done / elapsed if elapsed else 0.0
             self._bars.update(
                 task,
@@ -83,8 +84,12 @@ def bar(watched):
         rich.progress.TextColumn("{task.percentage:>3.0f} %"),
         rich.progress.TextColumn("{task.fields[state]:>14}"),
         rich.progress.TimeRemainingColumn(compact=True),
-        rich.progress.TextColumn("accuracy {task.fields[accuracy]:7.2%}"),
+        rich.progress.TextColumn("accuracy {task.fields[accuracy]:>7}"),
     ]
     console = screen.console()
     with bars.Bars(*columns, console=console, watched=watched) as shown:
         yield Shown(shown, console, watched)
+
+
+def _percent(accuracy):
+    return f"{bounds.percent(accuracy, 2)}%"

@@ -5,6 +5,7 @@ import statistics
 
 import numpy as np
 
+from mart_tf import bounds
 from mart_tf.data import corrupted
 from mart_tf.reports import results
 
@@ -98,4 +99,4 @@ class Corruptions:
 
 
 def _percent(accuracy):
-    return _ABSENT if accuracy is None else f"{100 * accuracy:.2f}"
+    return _ABSENT if accuracy is None else bounds.percent(accuracy, 2)

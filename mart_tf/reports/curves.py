@@ -52,7 +52,8 @@ def steps(figure, report):
             steps,
             100 * values,
             where="post",
-            label=f"{sheet.wrapped(result.name, 40)}: {100 * values[-1]:.1f} %",
+            label=f"{sheet.wrapped(result.name, 40)}: "
+            f"{bounds.percent(values[-1], 1)} %",
             **_line(number),
         )
     last = max(_last_step(result) for result in attacks)

@@ -370,7 +370,8 @@ def _differ_alone_in(what, *pair):
 
 def _shown(*results):
     return "Accuracy is " + ", ".join(
-        f"{result.accuracy:.2%} under {result.name}" for result in results
+        f"{bounds.percent(result.accuracy, 2)}% under {result.name}"
+        for result in results
     )
 
 

@@ -123,11 +123,15 @@ def cells(label, result):
     lower, upper = result.interval
     return (
         label,
-        f"{result.accuracy:.2%}",
+        f"{bounds.percent(result.accuracy, 2)}%",
         f"{100 * lower:.1f} to {100 * upper:.1f}",
         "" if result.seconds is None else f"{result.seconds:.1f}",
-        "" if result.rate is None else f"{result.rate:.0f}",
+        "" if result.rate is None else _rate(result.rate),
     )
+
+
+def _rate(rate):
+    return f"{rate:.3g}" if rate < 10 else f"{rate:.0f}"
 
 
 def verdicts(signs):

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from mart_tf import bounds
 from mart_tf.reports import curves
 from mart_tf.reports import grid
 from mart_tf.reports import results
@@ -73,7 +74,7 @@ def models(figure, columns, accuracies, deviations=None):
             axes.text(
                 1 if missing else value + width + 1,
                 place,
-                "not run" if missing else f"{value:.1f}",
+                "not run" if missing else bounds.percent(value / 100, 1),
                 verticalalignment="center",
                 color="dimgray" if missing else "black",
             )
@@ -94,18 +95,19 @@ def _accuracy(figure, report):
     figure.set_figheight(1.4 + 0.45 * len(rows))
     axes = figure.subplots()
     values = np.array([100 * result.accuracy for result in rows])
-    bounds = 100 * np.array([result.interval for result in rows]).T
+    lower, upper = 100 * np.array([result.interval for result in rows]).T
     bars = axes.barh(
         range(len(rows)),
         values,
         color=[sheet.NATURAL, *[sheet.ROBUST] * (len(rows) - 2), sheet.WORST],
-        xerr=np.maximum([values - bounds[0], bounds[1] - values], 0.0),
+        xerr=np.maximum([values - lower, upper - values], 0.0),
         error_kw={"elinewidth": 1, "capsize": 2},
     )
     for bar, result in zip(bars, rows, strict=True):
         if result.norm is not None:
             bar.set(hatch="//", edgecolor="white")
-    axes.bar_label(bars, [f" {value:.1f} %" for value in values], padding=4)
+    texts = [f" {bounds.percent(row.accuracy, 1)} %" for row in rows]
+    axes.bar_label(bars, texts, padding=4)
     axes.axvline(values[-1], color=sheet.WORST, linestyle="--", linewidth=1.2)
     names = [sheet.wrapped(result.label, 36) for result in rows]
     axes.set_yticks(range(len(rows)), names)

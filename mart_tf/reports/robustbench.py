@@ -12,6 +12,7 @@ warns of; `unreliable` is true where a sign of gradient masking failed.
 import json
 import pathlib
 
+from mart_tf import bounds
 from mart_tf import files
 from mart_tf import limits
 from mart_tf.reports import saved
@@ -86,9 +87,9 @@ def model_info(report, whence):
         "venue": None,
         "architecture": model.get("network") or model["name"],
         "eps": _radius(threat["norm"], threat["epsilon"] / width),
-        "clean_acc": _percent(report["natural"]["accuracy"]),
+        "clean_acc": bounds.percent(report["natural"]["accuracy"], 2),
         "reported": None,
-        "autoattack_acc": _percent(found[0]["accuracy"]),
+        "autoattack_acc": bounds.percent(found[0]["accuracy"], 2),
         "footnote": _footnote(found[0]["parameters"]["attacks"], report),
         "unreliable": any(saved.failed_signs(report)),
     }
@@ -201,7 +202,3 @@ def _radius(norm, epsilon):
     if norm == "linf" and levels == int(levels):
         return f"{int(levels)}/255"
     return f"{epsilon:.6g}"
-
-
-def _percent(accuracy):
-    return f"{100 * accuracy:.2f}"

@@ -221,7 +221,7 @@ def _cell(value, deviation, spread):
     if value is None:
         return ABSENT
     after = "" if deviation is None else f"{spread}{100 * deviation:.2f}"
-    return f"{100 * value:.2f}{after}"
+    return f"{bounds.percent(value, 2)}{after}"
 
 
 def _sorted(rows):

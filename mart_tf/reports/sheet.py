@@ -13,6 +13,8 @@ import warnings
 
 import numpy as np
 
+from mart_tf import bounds
+
 NATURAL = "#0072B2"
 ROBUST = "#56B4E9"
 WORST = "#D55E00"
@@ -172,9 +174,9 @@ def title(figure, report):
 
 
 def listed(heading, names, values):
-    """Numbers in words, those that are NaN left out."""
+    """Numbers in % in words, those that are NaN left out."""
     pairs = [
-        f"{name} {value:.1f}"
+        f"{name} {bounds.percent(value / 100, 1)}"
         for name, value in zip(names, values, strict=True)
         if not np.isnan(value)
     ]

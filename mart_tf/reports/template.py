@@ -7,6 +7,8 @@ import base64
 
 import jinja2
 
+from mart_tf import bounds
+
 # A longer list is cut: a thousand class names say nothing.
 _LISTED = 20
 
@@ -31,6 +33,7 @@ def rendered(template, drawings, **values):
         (drawing, base64.b64encode(drawing.png).decode())
         for drawing in drawings
     ]
+    environment.filters["percent"] = bounds.percent
     return environment.get_template(template).render(figures=figures, **values)
 
 

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mart_tf import bounds
 from mart_tf.reports import sheet
 from mart_tf.reports import template
 
@@ -220,7 +221,7 @@ def _value(course, name, place):
 
 
 def _percent(value):
-    return f"{100 * value:.1f} %"
+    return f"{bounds.percent(value, 1)} %"
 
 
 def _shown(value):

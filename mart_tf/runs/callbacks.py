@@ -5,6 +5,7 @@ import time
 import keras
 import rich.progress
 
+from mart_tf import bounds
 from mart_tf import screen
 from mart_tf.runs import asking
 from mart_tf.runs import history
@@ -363,7 +364,7 @@ class Within(keras.callbacks.Callback):
 
 def _accuracies(logs):
     return [
-        f"{name} {100 * float(logs[key]):.1f} %"
+        f"{name} {bounds.percent(logs[key], 1)} %"
         for name, key in [
             ("natural", "natural_accuracy"),
             ("robust", "robust_accuracy"),

@@ -2,6 +2,7 @@
 
 import shlex
 
+from mart_tf import bounds
 from mart_tf import errors
 from mart_tf.runs import consent
 from mart_tf.runs import curves
@@ -116,5 +117,5 @@ def _best_epoch(config, model, saved):
     return (
         f"best epoch {saved.best_epoch}, with "
         f"{model.defense.selects_by.replace('_', ' ')} "
-        f"{100 * float(saved.best_accuracy):.1f} % on the validation split"
+        f"{bounds.percent(saved.best_accuracy, 1)} % on the validation split"
     )

@@ -2,6 +2,7 @@
 
 import keras
 
+from mart_tf import bounds
 from mart_tf.runs import overfitting
 
 
@@ -93,6 +94,7 @@ def _collapsed(name, values, watched, config, diverged):
         further = " The run goes on; --stop_on_collapse would end it here."
     return (
         f"{kind}: {name.replace('_', ' ')} on {watched.where} fell to "
-        f"{100 * values[-1]:.1f} %, from {100 * values[best]:.1f} % in epoch "
-        f"{best + 1}{kept}. {cure}{further}"
+        f"{bounds.percent(values[-1], 1)} %, from "
+        f"{bounds.percent(values[best], 1)} % in epoch {best + 1}{kept}. "
+        f"{cure}{further}"
     )

@@ -3,6 +3,7 @@
 import datetime
 import pathlib
 
+from mart_tf import bounds
 from mart_tf import files
 from mart_tf.runs import events
 from mart_tf.runs import history
@@ -69,7 +70,8 @@ def _progress(now, running):
     if not whole:
         return "unknown"
     text = (
-        f"step {done:,.0f} of {whole:,.0f} ({100 * done / whole:.0f} %), epoch "
+        f"step {done:,.0f} of {whole:,.0f} "
+        f"({bounds.percent(done / whole, 0)} %), epoch "
         f"{min(epochs, done // steps + 1):.0f} of {epochs:.0f}"
     )
     rates = [_number(event, "images_per_second") for event in now]
@@ -89,7 +91,7 @@ def _accuracies(rows):
     for word, row in [("last epoch", rows[-1:]), ("best epoch", best[-1:])]:
         for values in row:
             parts = [
-                f"{name} {100 * float(values[key]):.1f} %"
+                f"{name} {bounds.percent(values[key], 1)} %"
                 for name, key in [
                     ("natural", "val_natural_accuracy"),
                     ("robust", "val_robust_accuracy"),

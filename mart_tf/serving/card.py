@@ -8,6 +8,7 @@ import hashlib
 import json
 import pathlib
 
+from mart_tf import bounds
 from mart_tf import environment
 from mart_tf import markup
 from mart_tf.serving import front_matter
@@ -130,7 +131,7 @@ def _evaluation(evaluation):
     labels = {name: each["label"] for name, each in own.items()}
     labels["worst_case"] = "worst case"
     accuracies = {
-        labels.get(name, name): f"{accuracy:.2%}"
+        labels.get(name, name): f"{bounds.percent(accuracy, 2)}%"
         for name, accuracy in evaluation["accuracy"].items()
     }
     told = ("accuracy", "least_distance", "warnings")
@@ -158,7 +159,7 @@ def _files(files):
     for name, facts in files.items():
         accuracy = {
             attack: " of the classifier's ".join(
-                f"{facts[whose][attack]:.2%}"
+                f"{bounds.percent(facts[whose][attack], 2)}%"
                 for whose in ("accuracy", "classifier_accuracy")
             )
             for attack in facts["accuracy"]

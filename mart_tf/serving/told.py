@@ -1,5 +1,7 @@
 """What a user is told of a version that was written."""
 
+from mart_tf import bounds
+
 
 def lines(version, not_attacked=None):
     """What it answers to, and what was verified.
@@ -28,9 +30,9 @@ def lines(version, not_attacked=None):
         said.append(
             "Attacked through the SavedModel with PGD-20 on "
             f"{tried['attacked_examples']} test images: "
-            f"{tried['served_accuracy']:.2%} withstand, of the classifier's "
-            f"{tried['trained_accuracy']:.2%}; natural accuracy "
-            f"{tried['natural_accuracy']:.2%}."
+            f"{_percent(tried['served_accuracy'])} withstand, of the "
+            f"classifier's {_percent(tried['trained_accuracy'])}; natural "
+            f"accuracy {_percent(tried['natural_accuracy'])}."
         )
         said.extend(tried["warnings"])
     for name, facts in version.files.items():
@@ -38,12 +40,17 @@ def lines(version, not_attacked=None):
             f"Beside it assets.extra/{name}, run by {facts['runtime']}:"
         )
         said.append(
-            f"  the classifier's class of {facts['same_class']:.2%} of "
+            f"  the classifier's class of {_percent(facts['same_class'])} of "
             f"{facts['images']} test images"
         )
         for attack, accuracy in facts["accuracy"].items():
             whole = facts["classifier_accuracy"][attack]
             said.append(
-                f"  {attack}: {accuracy:.2%}, of the classifier's {whole:.2%}"
+                f"  {attack}: {_percent(accuracy)}, of the classifier's "
+                f"{_percent(whole)}"
             )
     return said
+
+
+def _percent(share):
+    return f"{bounds.percent(share, 2)}%"
