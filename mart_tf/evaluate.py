@@ -239,6 +239,8 @@ def _main():
 
     # The flags are good: only now is TensorFlow imported.
     cli.import_tensorflow(FLAGS.verbosity, _keep_to_one_core)
+    from mart_tf.evaluation import adversarial
+
     if len(tasks) > 1:
         _check_attacks(tasks)
     console = screen.console()
@@ -249,7 +251,8 @@ def _main():
         # Saved before the next run is evaluated, which may take hours.
         with cli.if_stopped(functools.partial(_kept, task, tasks)):
             report = _evaluate(task)
-        _tell_files(task.output)
+        images = [adversarial.FOLDER] if _SAVE_ADVERSARIAL.value else []
+        _tell_files(task.output, [*report.file_names, *images])
         console.print(report)
         heading = _heading(task.path, [each.path for each in tasks])
         reports[heading] = report
@@ -291,9 +294,8 @@ def _kept(task, tasks):
     )
 
 
-def _tell_files(folder):
-    listed = sorted(file.name for file in folder.iterdir())
-    screen.say(f"Wrote {folder}: {', '.join(listed)}")
+def _tell_files(folder, names):
+    screen.say(f"Wrote {folder}: {', '.join(sorted(names))}")
 
 
 def _keep_to_one_core():
@@ -305,7 +307,8 @@ def _keep_to_one_core():
 def _write_robustbench():
     file, content = robustbench.save(_ROBUSTBENCH.value)
     unknown = ", ".join(key for key in content if content[key] is None)
-    screen.say(f"Wrote {file}; for its authors to fill in: {unknown}.")
+    rest = f"; for its authors to fill in: {unknown}." if unknown else ""
+    screen.say(f"Wrote {file}{rest}")
 
 
 def _compare():
@@ -330,7 +333,7 @@ def _show(console, reports, settings):
 
     output = _comparison()
     comparison.save_comparison(reports, output, settings)
-    _tell_files(output)
+    _tell_files(output, comparison.FILES)
     console.print(comparison.compare(reports, settings))
 
 

@@ -130,8 +130,13 @@ class TestOfARun:
         ]
         # The same table of what is there now, in files.
         table = (place / "comparison" / "compare.csv").read_text()
+        (place / "comparison" / "notes.txt").write_text("mine")
         done = programs.run("evaluate", "--compare=runs/*", cwd=place)
         assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[0] == (
+            "Wrote comparison: compare.csv, compare.html, compare.json, "
+            "compare.md, compare.png"
+        )
         assert (place / "comparison" / "compare.csv").read_text() == table
 
     def test_refuses_data_of_another_shape(self, place):

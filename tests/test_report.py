@@ -631,6 +631,7 @@ class TestFigures:
 class TestSave:
     def test_writes_every_file(self, saved):
         assert sorted(path.name for path in saved.iterdir()) == FILES
+        assert sorted(made.full().file_names) == FILES
         written = (saved / "report.md").read_text("utf-8")
         for name in FIGURES:
             assert f"({name}.png)" in written
@@ -653,6 +654,7 @@ class TestSave:
                 "report.md",
             ]
         )
+        assert len(made.bare().file_names) == 5
         assert "examples.png" not in (tmp_path / "report.md").read_text()
 
     def test_is_written_whole_or_not_at_all(self, tmp_path, monkeypatch):

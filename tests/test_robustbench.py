@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 
 import made_reports
 import numpy as np
@@ -196,6 +198,23 @@ def test_the_program(folder):
     )
     written = json.loads((folder / "robustbench.json").read_text())
     assert written == robustbench.model_info(saved.load(folder), folder)
+
+
+def test_the_program_where_nothing_is_left_to_fill_in(folder):
+    """In a folder whose name the encoding of the terminal lacks."""
+    place = folder / "日本"
+    made_reports.full().save(place)
+    _, content = robustbench.save(place)
+    filled = {key: value or "x" for key, value in content.items()}
+    (place / robustbench.FILE).write_text(json.dumps(filled))
+    done = subprocess.run(
+        [sys.executable, "-m", "mart_tf.evaluate", f"--robustbench={place}"],
+        env=programs.environment() | {"PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
+    written = f"Wrote {folder}/??/robustbench.json{os.linesep}"
+    assert done.stdout.decode("latin-1") == written
 
 
 class TestRefused:

@@ -67,7 +67,8 @@ def run(name, summary, values, main, argv=None):
 
     A `ValueError` or `OSError` that reaches this point is bad input: its one
     sentence is printed and the process ends with status 1, without a
-    traceback unless `--verbosity=1`.
+    traceback unless `--verbosity=1`. Characters that the encoding of standard
+    output lacks are question marks there.
 
     Args:
         name: The program's name, as the user typed it.
@@ -78,6 +79,9 @@ def run(name, summary, values, main, argv=None):
     """
     argv = (sys.argv if argv is None else argv)[1:]
     warnings.showwarning = functools.partial(_warn, name)
+    # Standard error says such a character by its number.
+    if getattr(sys.stdout, "errors", None) == "strict":
+        sys.stdout.reconfigure(errors="replace")
     interrupted = _interrupts()
     try:
         parse(name, values, argv)

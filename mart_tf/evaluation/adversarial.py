@@ -16,7 +16,7 @@ import numpy as np
 from mart_tf import limits
 from mart_tf.reports import results
 
-_FOLDER = "adversarial"
+FOLDER = "adversarial"
 _LONGEST_NAME = 100
 # What a file has, and what tells it from a file of somebody else.
 _ARRAYS = (
@@ -35,7 +35,7 @@ def remove(directory):
 
     Other files stay, and with them the folder that they lie in.
     """
-    folder = pathlib.Path(directory, _FOLDER)
+    folder = pathlib.Path(directory, FOLDER)
     for path in folder.glob("*.npz"):
         if _is_ours(path):
             path.unlink()
@@ -72,7 +72,7 @@ class Writer:
 
     def __init__(self, directory, images, labels, threat, predictions):
         self._directory = pathlib.Path(directory)
-        self._temporary = self._directory / f".{_FOLDER}.partial"
+        self._temporary = self._directory / f".{FOLDER}.partial"
         shutil.rmtree(self._temporary, ignore_errors=True)
         self._temporary.mkdir(parents=True)
         self._natural = images, predictions
@@ -113,7 +113,7 @@ class Writer:
         within = self._threat.norm, self._threat.epsilon
         self._write(results.WORST_CASE, self._worst, self._fallen, within)
         remove(self._directory)
-        folder = self._directory / _FOLDER
+        folder = self._directory / FOLDER
         folder.mkdir(exist_ok=True)
         for path in self._temporary.iterdir():
             os.replace(path, folder / path.name)

@@ -19,6 +19,15 @@ from mart_tf.reports import sheet
 from mart_tf.reports import template
 from mart_tf.reports import terminal
 
+# What `save_comparison` writes.
+FILES = (
+    "compare.png",
+    "compare.md",
+    "compare.csv",
+    "compare.json",
+    "compare.html",
+)
+
 # More models than these make no figure that can be read.
 _DRAWN = 12
 

@@ -18,6 +18,11 @@ _HATCHES = ("", "//", "..", "xx")
 _LETTERS = 60
 
 
+def figure_names(report):
+    """The names of the figures that a report has the numbers for, a list."""
+    return [name for name, (_, has, _) in _FIGURES.items() if has(report)]
+
+
 def drawings(report):
     """All figures that a report has the numbers for.
 
@@ -27,10 +32,10 @@ def drawings(report):
     Returns:
         A tuple of `sheet.Drawing`s.
     """
+    shown = {name: _FIGURES[name] for name in figure_names(report)}
     return tuple(
         sheet.draw(name, heading, function, report)
-        for name, (heading, has, function) in _FIGURES.items()
-        if has(report)
+        for name, (heading, _, function) in shown.items()
     )
 
 

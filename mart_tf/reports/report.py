@@ -177,6 +177,17 @@ class Report:
             arrays["sweep_outcomes"] = self.sweep.outcomes
         return arrays
 
+    @property
+    def file_names(self) -> list[str]:
+        """The names of the files that `save` writes."""
+        return [
+            *(f"{name}.png" for name in plots.figure_names(self)),
+            "outcomes.npz",
+            "report.html",
+            "report.md",
+            saved.FILE,
+        ]
+
     def save(self, directory: str | os.PathLike) -> pathlib.Path:
         """Writes all files of the report, or none.
 
