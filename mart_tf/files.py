@@ -8,6 +8,7 @@ import os
 import pathlib
 import platform
 import secrets
+import shutil
 import tempfile
 import time
 
@@ -18,6 +19,8 @@ except ImportError:
     fcntl = None
 
 _LOCK = ".lock"
+# What `write_together` writes aside.
+_ASIDE = ".together.partial"
 _MOST_OF_LOCK = 10_000
 
 # A file that was last written so many seconds ago is written no more.
@@ -75,7 +78,9 @@ def _remove_old(folder, beside):
         for other in folder.iterdir():
             if other.name.startswith(beside):
                 age = time.time() - other.stat().st_mtime
-                if age > _OLD:
+                if age > _OLD and other.is_dir():
+                    shutil.rmtree(other)
+                elif age > _OLD:
                     other.unlink()
 
 
@@ -131,8 +136,11 @@ def write_together(directory, contents, stale=()):
     is_new = not directory.exists()
     directory.mkdir(parents=True, exist_ok=True)
     try:
+        _remove_old(directory, _ASIDE)
         # Inside it: beside it may be another file system.
-        with tempfile.TemporaryDirectory(dir=directory, prefix=".") as name:
+        with tempfile.TemporaryDirectory(
+            dir=directory, prefix=f"{_ASIDE}-"
+        ) as name:
             temporary = pathlib.Path(name)
             for name, content in contents.items():
                 (temporary / name).write_bytes(content)

@@ -101,6 +101,24 @@ def test_of_files_written_together_the_last_stands_for_all(
         assert (tmp_path / name).read_bytes() == content
 
 
+def test_what_a_killed_process_wrote_aside_goes_after_a_day(tmp_path):
+    code = """
+import os, signal, sys
+from mart_tf import files
+os.replace = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+files.write_together(sys.argv[1], {"a": b"half"})
+"""
+    for _ in "12":
+        killed = subprocess.run(
+            [sys.executable, "-c", code, tmp_path], env=programs.environment()
+        )
+        assert killed.returncode == -signal.SIGKILL
+    old, fresh = tmp_path.iterdir()
+    os.utime(old, (0, 0))
+    files.write_together(tmp_path, {"a": b"whole"})
+    assert sorted(tmp_path.iterdir()) == [fresh, tmp_path / "a"]
+
+
 _TAKER = """
 import sys, time
 from mart_tf import files
