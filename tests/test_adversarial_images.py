@@ -158,6 +158,31 @@ class TestFiles:
         )
         assert (folder / "no_archive.npz").read_text() == "mine too"
 
+    def test_those_of_before_stay_where_no_report_is_written(
+        self, digits, tmp_path
+    ):
+        model, data = digits
+
+        def evaluate(attack):
+            mart_tf.evaluate_robustness(
+                model,
+                data,
+                _THREAT,
+                attack,
+                directory=tmp_path,
+                save_adversarial=True,
+            )
+
+        evaluate("fgsm")
+        (tmp_path / "report.html").unlink()
+        (tmp_path / "report.html").mkdir()
+        with pytest.raises(OSError, match="report.html"):
+            evaluate("square:queries=5")
+        assert sorted(_files(tmp_path)) == ["fgsm", "worst_case"]
+        (tmp_path / "report.html").rmdir()
+        evaluate("square:queries=5")
+        assert sorted(_files(tmp_path)) == ["square_queries=5", "worst_case"]
+
     def test_a_directory_is_needed(self, digits):
         with pytest.raises(ValueError, match="expected both"):
             _evaluate(digits, None, save_adversarial=True)

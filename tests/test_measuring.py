@@ -53,28 +53,39 @@ class Nearest(base.Attack):
         return {"adversarial": images + 0.25}
 
 
-@pytest.fixture(params=[1, 10**6])
-def measured(request, monkeypatch):
-    """What measures, in pieces of two examples each and in one."""
-    monkeypatch.setattr(pieces, "_STEPS", request.param)
-    monkeypatch.setattr(pieces, "_LEAST_BATCHES", 1)
+def measurement(folder=None, shown=None):
     images = np.array(PIXELS, np.float32)[:, None]
-    with progress.bar(False) as shown:
-        yield measuring.Measurement(
+    with progress.bar(False) as unseen:
+        return measuring.Measurement(
             subjects.as_subject(classify, images=images),
             images,
             np.zeros(len(images), np.int32),
             2,
             seed=7,
-            kept=unfinished.Unfinished(None, None),
-            shown=shown,
+            kept=unfinished.Unfinished(folder, dict),
+            shown=shown or unseen,
         )
+
+
+@pytest.fixture(params=[1, 10**6])
+def measured(request, monkeypatch):
+    """What measures, in pieces of two examples each and in one."""
+    monkeypatch.setattr(pieces, "_STEPS", request.param)
+    monkeypatch.setattr(pieces, "_LEAST_BATCHES", 1)
+    return measurement()
 
 
 def test_natural_errors_are_broken_after_no_step(measured):
     natural = measured.natural()
     assert np.flatnonzero(~natural.outcome).tolist() == WRONG
     assert natural.broken_after.tolist() == [0, -1, -1, 0, -1, -1, -1]
+
+
+def test_natural_seconds_are_of_the_predictions_not_of_their_file(tmp_path):
+    first = measurement(tmp_path)
+    first.attack("up", Up(1))
+    again = measurement(tmp_path)
+    assert again.natural().seconds == first.natural().seconds
 
 
 def test_each_example_has_the_seed_of_its_row(measured):
@@ -118,6 +129,17 @@ def test_a_distance_of_just_the_radius_is_inside(measured):
     assert result.broken_after is None
     # Free of the threat model, it is no example of an attack inside it.
     assert measured.samples is None
+
+
+def test_what_is_found_beyond_the_radius_stands_on_the_screen_too(capsys):
+    class Near(Nearest):
+        radius = 0.125
+
+    with progress.bar(True) as shown:
+        result = measurement(shown=shown).attack("near", Near())
+    # Two of the five are found, and both a quarter away.
+    assert result.accuracy == 5 / 7
+    assert "near: accuracy 71.43%" in "".join(capsys.readouterr())
 
 
 def test_samples_are_of_the_first_of_the_strongest_attacks(measured):

@@ -2,7 +2,10 @@
 
 import dataclasses
 import functools
+import json
+import pathlib
 
+import jsonschema
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -10,6 +13,7 @@ import tensorflow as tf
 import mart_tf
 from mart_tf import attacks
 from mart_tf.attacks import base
+from mart_tf.reports import saved
 
 THREAT = mart_tf.ThreatModel(epsilon=0.25)
 GENERATOR = np.random.RandomState(0)
@@ -172,6 +176,35 @@ def test_the_name_of_options_that_are_long():
     assert str(Masked(reason=partial)) == "Masked:reason=reason(kappa=0.0)"
     assert Masked(reason=partial).parameters["reason"] == "reason(kappa=0.0)"
     assert str(Masked(reason=Walk())).startswith("Masked:reason=Walk")
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        (pathlib.Path("a/b"), "a/b"),
+        ({"k": 1}, "{'k': 1}"),
+        ((1, pathlib.Path("b"), None), [1, "b", None]),
+        (np.float32(0.5), 0.5),
+        (tf.constant(3), 3),
+        ([("a", pathlib.Path("b"))], [["a", "b"]]),
+    ],
+)
+def test_any_option_can_stand_in_a_report(option, text, tmp_path):
+    evaluate(Masked(reason=option), directory=tmp_path)
+    content = json.loads((tmp_path / "report.json").read_text())
+    jsonschema.validate(content, saved.schema())
+    [attack] = content["attacks"]
+    assert attack["parameters"]["reason"] == text
+
+
+def test_the_shortest_fixes_the_options_of_ours():
+    class PGD50(attacks.PGD):
+        def __init__(self):
+            super().__init__(steps=50)
+
+    short, plain = evaluate(PGD50(), attacks.PGD(50)).results[1:]
+    assert (short.name, short.nature.steps) == ("PGD50", 50)
+    np.testing.assert_array_equal(short.outcome, plain.outcome)
 
 
 @pytest.mark.parametrize("kind", ["uint8", "int16", "int32", "int64"])

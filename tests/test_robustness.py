@@ -4,6 +4,7 @@ distances, models without gradients, and evaluations that were stopped."""
 import contextlib
 import json
 
+import jsonschema
 import keras
 import numpy as np
 import programs
@@ -19,6 +20,7 @@ from mart_tf.attacks import projected
 from mart_tf.evaluation import measuring
 from mart_tf.evaluation import pieces
 from mart_tf.evaluation import planning
+from mart_tf.reports import saved as saved_reports
 
 _THREAT = mart_tf.ThreatModel(epsilon=0.1)
 _QUICK = "autoattack:version=custom:attacks=apgd_ce+square"
@@ -624,6 +626,12 @@ class TestArguments:
             ({"seed": 1.5}, "seed is 1.5; expected a whole number"),
             ({"max_examples": 0}, "max_examples is 0; expected a whole number"),
             ({"threat": "linf"}, "threat is 'linf'; expected a threat model"),
+            (
+                {"facts": {"model": {"note": "mine"}}},
+                "facts says note of model, which a report has no place for; "
+                r"expected dicts by model \(path, workdir, ",
+            ),
+            ({"facts": {"run": {"id": 3}}}, "facts says id of run, which"),
         ],
     )
     def test_others_are_refused_in_a_sentence(self, digits, settings, sentence):
@@ -631,6 +639,24 @@ class TestArguments:
         given = {"threat": _THREAT} | settings
         with pytest.raises(ValueError, match=sentence):
             mart_tf.evaluate_robustness(model, data, attacks="fgsm", **given)
+
+    def test_facts_follow_the_schema(self, digits, tmp_path):
+        model, data = digits
+        mart_tf.evaluate_robustness(
+            model,
+            data,
+            _THREAT,
+            "fgsm",
+            directory=tmp_path,
+            facts={
+                "model": {"path": tmp_path / "my.keras", "epoch": 3},
+                "data": {"dataset": "mine", "split": "test", "of": 100},
+            },
+        )
+        content = json.loads((tmp_path / "report.json").read_text())
+        jsonschema.validate(content, saved_reports.schema())
+        assert content["model"]["path"] == str(tmp_path / "my.keras")
+        assert content["data"]["of"] == 100
 
     def test_attacks_are_held_against_a_threat_model_before_a_model(self):
         """As the program does for each of several runs before the first."""

@@ -127,7 +127,7 @@ class PGD(_Ascent):
     def parameters(self):
         # The step size says it, wherever that comes from.
         listed = super().parameters
-        del listed["steps_per_epsilon"]
+        listed.pop("steps_per_epsilon", None)
         return listed
 
 

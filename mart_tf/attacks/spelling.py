@@ -27,18 +27,23 @@ def options(attack):
 def said(value):
     """A setting as a report can hold it: of a function its name.
 
-    Of an array its shape and a checksum: too long to be written out.
+    Of an array its shape and a checksum: too long to be written out. What else
+    is no number and no list, such as a path, is a text.
     """
-    if isinstance(value, tuple):
-        return list(value)
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if isinstance(value, tuple | list):
+        return [said(part) for part in value]
     if isinstance(value, functools.partial):
         named = [f"{name}={part}" for name, part in value.keywords.items()]
         inside = ", ".join([*map(str, value.args), *named])
         return f"{said(value.func)}({inside})"
     if callable(value):
         return getattr(value, "__name__", type(value).__name__)
-    if getattr(value, "shape", ()):
-        content = np.ascontiguousarray(value)
+    if hasattr(value, "shape"):
+        content = np.asarray(value)
+        if not content.ndim:
+            return content.item()
         checksum = zlib.crc32(content.tobytes())
         return f"{content.dtype}{list(content.shape)}#{checksum:08x}"
-    return value
+    return str(value)

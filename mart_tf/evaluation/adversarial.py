@@ -108,10 +108,13 @@ class Writer:
             worst[~self._fallen] = made[~self._fallen]
         self._fallen |= broken
 
-    def close(self):
-        """Writes the worst case, and puts all files where they belong."""
+    def finish(self):
+        """Writes the worst case, the last file."""
         within = self._threat.norm, self._threat.epsilon
         self._write(results.WORST_CASE, self._worst, self._fallen, within)
+
+    def close(self):
+        """Puts all files where they belong."""
         remove(self._directory)
         folder = self._directory / FOLDER
         folder.mkdir(exist_ok=True)

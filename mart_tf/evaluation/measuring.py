@@ -74,11 +74,12 @@ class Measurement:
         if found := kept.read(_NATURAL):
             # Of a model that draws, others would make other work of it.
             self.predictions = found["predictions"]
+            self._natural_seconds = float(found["seconds"])
         else:
             tf.random.set_seed(seed)
             self.predictions = self._predict(images)
+            self._natural_seconds = time.perf_counter() - started
         self.correct = self.predictions == labels
-        self._natural_seconds = time.perf_counter() - started
         observe(len(labels), int((~self.correct).sum()), last=True)
         self.samples = None
         self.traces = []
@@ -177,6 +178,11 @@ class Measurement:
         observe(len(labels), int((~correct).sum()), last=True)
         return correct
 
+    def finish(self):
+        """Writes the last of the adversarial images, beside earlier ones."""
+        if self._writer:
+            self._writer.finish()
+
     def close(self):
         """Puts the adversarial images, if any, where they belong."""
         if self._writer:
@@ -229,6 +235,8 @@ class Measurement:
         ):
 
             def tell(share, fell, done=done, broken=broken):
+                # How far it lies is known once a piece is done.
+                fell = fell if attack.norm is None else 0
                 observe(done + share, broken + fell)
 
             def work(part=part, number=number, tell=tell):
@@ -238,7 +246,7 @@ class Measurement:
                     run, attack, part, number, tell, bool(writer)
                 )
                 # Before the first piece: alone it would be of no use.
-                self._kept(_NATURAL, lambda: {"predictions": self.predictions})
+                self._kept(_NATURAL, self._natural_kept)
                 return made
 
             kept.append(self._kept(f"{key} {number}", work))
@@ -246,7 +254,7 @@ class Measurement:
                 made = (kept[-1].pop(key) for key in pieces.MADE)
                 writer.put(part, *made)
             done += len(part)
-            broken += int(kept[-1]["broken"].sum())
+            broken += int(pieces.fallen(attack, kept[-1]).sum())
         self.unscored[name] = sum(int(piece["unscored"]) for piece in kept)
         observe(done, broken, last=True)
         result = pieces.result(name, attack, standing, rows, kept)
@@ -255,6 +263,12 @@ class Measurement:
         if shown and kept:
             self._show(result, kept)
         return result
+
+    def _natural_kept(self):
+        return {
+            "predictions": self.predictions,
+            "seconds": self._natural_seconds,
+        }
 
     def _once_told(self, name):
         """A function that tells how long an ensemble takes, when first called.

@@ -82,6 +82,13 @@ def arrays(attack, crafted, rows, images, labels, *, whole):
     }
 
 
+def fallen(attack, piece):
+    """Which examples of a piece an attack broke, bool: within its radius."""
+    if attack.norm is None:
+        return piece["broken"]
+    return piece["distances"] <= attack.radius
+
+
 def result(name, attack, standing, rows, pieces):
     """The `Result` that an attack's pieces make.
 

@@ -37,6 +37,21 @@ from mart_tf.reports import report
 # A model this near to chance says nothing about attacks.
 _ABOVE_CHANCE = 0.05
 
+# What a caller may say of an evaluation; all else is seen, or has no place in
+# report.schema.json.
+_FACTS = {
+    "model": (
+        "path",
+        "workdir",
+        "checkpoint",
+        "epoch",
+        "network",
+        "defense",
+    ),
+    "data": ("dataset", "split", "sample", "of", "rows"),
+    "corruptions": ("dataset",),
+}
+
 
 @environment.exact_float32()
 def evaluate_robustness(
@@ -111,8 +126,10 @@ def evaluate_robustness(
             `directory`/adversarial: a file for each attack and one of the
             worst case, see `mart_tf.evaluation.adversarial.Writer`. They are
             held in memory twice more.
-        facts: What else the report shall say of "model", "data" and
-            "corruptions": dicts by these names.
+        facts: What else the report shall say of "model" (path, workdir,
+            checkpoint, epoch, network, defense), "data" (dataset, split,
+            sample, of, rows) and "corruptions" (dataset): dicts by these
+            names, as docs/report.md describes them.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -138,6 +155,8 @@ def evaluate_robustness(
             f"threat is {threat!r}; expected a threat model such as "
             "mart_tf.ThreatModel(epsilon=8 / 255)."
         )
+    facts = facts or {}
+    _check_facts(facts)
     specs = evaluation.resolve(attacks, surrogate=surrogate is not None)
     images, labels, more = arrays.arrays(dataset, max_examples)
     plan = planning.plan(
@@ -152,7 +171,6 @@ def evaluate_robustness(
     doubtful = list(doubts.of(plan.subject, plan.images, plan.labels))
     for sentence in doubtful:
         warnings.warn(sentence, stacklevel=2)
-    facts = facts or {}
     about = _facts(plan, facts, more, class_names)
     # Not wider than the data: padding would be computed for nothing.
     width = min(batch_size, len(plan.images))
@@ -183,10 +201,12 @@ def evaluate_robustness(
             plan, measured, found, doubtful, about, settings, set_name
         )
         if directory is not None:
+            # What may fail comes before the first file of a report gives way.
+            measured.finish()
+            made.save(directory)
             if save_adversarial:
                 measured.close()
-            made.save(directory)
-            if not save_adversarial:
+            else:
                 adversarial.remove(directory)
             kept.clear()
         return made
@@ -292,6 +312,22 @@ def _corrupted(name, made, plan):
         )
     images = arrays.check_images(images, plan.threat)
     return images, arrays.check_labels(labels, plan.subject.classes, None)
+
+
+def _check_facts(given):
+    """Refuses what a report has no place for.
+
+    Raises:
+        ValueError: With one sentence.
+    """
+    for part, facts in given.items():
+        for name in facts:
+            if name not in _FACTS.get(part, ()):
+                places = [f"{k} ({', '.join(v)})" for k, v in _FACTS.items()]
+                raise ValueError(
+                    f"facts says {name} of {part}, which a report has no place "
+                    f"for; expected dicts by {', '.join(places)}."
+                )
 
 
 def _facts(plan, given, more, class_names):

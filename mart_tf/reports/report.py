@@ -244,7 +244,10 @@ class Report:
 
 
 def _plain(value):
-    """A value as JSON has it: no arrays, and null for NaN and infinity."""
+    """A value as JSON has it: no arrays, and null for NaN and infinity.
+
+    What JSON does not know, such as a path, is a text.
+    """
     if isinstance(value, dict):
         return {str(key): _plain(inner) for key, inner in value.items()}
     if isinstance(value, np.ndarray | np.generic):
@@ -253,4 +256,5 @@ def _plain(value):
         return [_plain(inner) for inner in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
-    return value
+    known = value is None or isinstance(value, str | int | float)
+    return value if known else str(value)
