@@ -84,6 +84,8 @@ def test_nothing_is_said_of_what_is_not_known(changes, expected):
         {},
         {"best": None, "history": without("val_robust_accuracy", "best")},
         {"ramp": 0.0, "history": without("learning_rate", "natural_accuracy")},
+        # Nothing is attacked.
+        {"ramp": None, "history": without("robust_accuracy")},
         # A ramp that has not ended, one epoch, and what was not finite.
         {
             "ramp": 4.0,
@@ -106,6 +108,39 @@ def test_the_page_is_whole_whatever_is_known(changes, tmp_path):
     assert page.count('<tr><th scope="row">') == len(
         made.history["epoch"]
     ) + len(made.settings)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"ramp": 0.0}, "from the first step"),
+        ({"ramp": 4.0}, "reached after 4 epochs"),
+        ({"ramp": 40.0}, "25 % of it reached in epoch 10"),
+        ({"ramp": None}, "nothing is attacked in training"),
+    ],
+)
+def test_the_page_says_how_far_epsilon_has_come(changes, said):
+    made = course(epsilon=8 / 255, **changes)
+    page = training.html(made, training.drawing(made))
+    assert f"<dd>epsilon 8/255<small>{said}</small></dd>" in page
+
+
+@pytest.mark.parametrize(
+    ("settings", "ramp", "told"),
+    [
+        ({}, 1.5, "reached after 1.5 epochs"),
+        ({"defense": "mma"}, 0.0, "from the first step"),
+        ({"defense": "natural"}, None, "nothing is attacked in training"),
+    ],
+)
+def test_a_ramp_is_told_where_training_has_one(
+    own_directory, settings, ramp, told
+):
+    said = small_runs.trained("run", epochs=2, **settings)
+    said = " ".join(said.split())
+    assert ("epsilon warm-up 1.5 epochs" in said) == bool(ramp)
+    assert told in pathlib.Path("run/curves.html").read_text("utf-8")
+    assert record.read("run").epsilon_ramp == ramp
 
 
 @pytest.fixture

@@ -79,6 +79,17 @@ def test_metrics_of_every_epoch_once(stopped_and_finished):
     assert set(numbers(training, "epoch_images_per_second")) == {1, 2}
 
 
+def test_epsilon_is_that_of_the_attack_of_training():
+    small_runs.trained("natural", epochs=2, defense="natural")
+    found = read(pathlib.Path("natural", "tensorboard"))
+    assert "epsilon" not in found
+    assert "learning_rate" in found
+    # Margins of its own, and no ramp.
+    small_runs.trained("mma", epochs=2, defense="mma")
+    found = read(pathlib.Path("mma", "tensorboard"))
+    assert set(numbers(found, "epsilon").values()) == {np.float32(0.15)}
+
+
 def test_rate_and_epsilon_follow_the_schedule_by_step(stopped_and_finished):
     path, _ = stopped_and_finished
     found = read(path / "tensorboard")

@@ -28,7 +28,8 @@ class Course(NamedTuple):
             validation split chose one.
         epochs: How many the run is to have.
         epsilon: Radius of the threat model.
-        ramp: Epochs over which epsilon grew from 0.
+        ramp: Epochs over which epsilon grows from 0; None where training
+            attacks nothing.
         settings: Pairs of a name and a value, for the page.
     """
 
@@ -37,7 +38,7 @@ class Course(NamedTuple):
     best: int | None
     epochs: int
     epsilon: float
-    ramp: float
+    ramp: float | None
     settings: list
 
 
@@ -179,13 +180,15 @@ def _accuracies(axes, course, epochs):
 
 
 def _rates(axes, course, epochs):
-    """Learning rate and epsilon, each with an axis of its own."""
+    """Learning rate and epsilon, if any, each with an axis of its own."""
     if "learning_rate" in course.history:
         rates = course.history["learning_rate"]
         axes.set_ylim(0, 1.15 * max(rates))
         # That of an epoch's first step, over the epoch.
         axes.step([0, *epochs], [rates[0], *rates], color="black", where="pre")
     axes.set_ylabel("learning rate")
+    if course.ramp is None:
+        return
     other = axes.twinx()
     last = epochs[-1]
     grown = min(course.ramp, last)
@@ -212,7 +215,19 @@ def _numbers(course):
         (f"{heading} accuracy, {where}", _value(course, prefix + name, place))
         for heading, name in [("Natural", _NATURAL), ("Robust", _ROBUST)]
     ]
-    return [(h, _percent(v), of) for h, v in found if not math.isnan(v)]
+    shown = [(h, _percent(v), of) for h, v in found if not math.isnan(v)]
+    epsilon = f"epsilon {bounds.spelled(course.epsilon)}"
+    return [*shown, ("Threat model", epsilon, _reached(course))]
+
+
+def _reached(course):
+    """When training attacks with the whole epsilon, in a few words."""
+    ramp, last = course.ramp, course.history["epoch"][-1]
+    if ramp is None:
+        return "nothing is attacked in training"
+    if ramp > last:
+        return f"{100 * last // ramp:.0f} % of it reached in epoch {last}"
+    return f"reached after {ramp:g} epochs" if ramp else "from the first step"
 
 
 def _value(course, name, place):

@@ -22,7 +22,8 @@ def save(path):
         ValueError: If there is no run, no finished epoch, or damage.
         OSError: If the files cannot be written.
     """
-    config, columns = record.read(path).config, history.columns(path)
+    run, columns = record.read(path), history.columns(path)
+    config = run.config
     if not columns:
         raise ValueError(
             f"{path} has no finished epoch yet, and curves begin with the "
@@ -39,7 +40,7 @@ def save(path):
         best,
         config.epochs,
         config.epsilon,
-        config.epsilon_warmup_epochs,
+        run.epsilon_ramp,
         list(dataclasses.asdict(config).items()),
     )
     drawing = training.drawing(course)

@@ -25,6 +25,20 @@ def threat(config):
     )
 
 
+def epsilon_ramp(config, defense):
+    """Epochs over which epsilon grows from 0 in the attack of training.
+
+    0 where it does not grow, None where nothing is attacked.
+
+    Args:
+        config: A resolved `Config`.
+        defense: Its `Defense`.
+    """
+    if not defense.attacks:
+        return None
+    return config.epsilon_warmup_epochs if defense.reads_epsilon else 0.0
+
+
 def tensorboard_folder(path):
     """Where a run writes its TensorBoard logs; None where it writes none.
 
@@ -49,6 +63,8 @@ def print_settings(console, training, steps, precision):
     replicas = training.together.strategy.num_replicas_in_sync
     epochs = "1 epoch" if config.epochs == 1 else f"{config.epochs} epochs"
     attack = (config.attack_steps, config.attack_step_size, config.random_start)
+    ramp = epsilon_ramp(config, model.defense)
+    warmed_up = f"epsilon warm-up {ramp:g} epochs, " if ramp else ""
     lines = [
         ("data", training.dataset.describe()),
         *_pool_lines(config, training.pool),
@@ -64,8 +80,7 @@ def print_settings(console, training, steps, precision):
             f"{config.optimizer}, learning rate {config.learning_rate:g}, "
             f"{config.schedule}, {_decay(config)}, "
             f"label smoothing {config.label_smoothing:g}, "
-            f"epsilon warm-up {config.epsilon_warmup_epochs:g} epochs, "
-            f"{_augmented(config)}, "
+            f"{warmed_up}{_augmented(config)}, "
             f"seed {config.seed}",
         ),
         ("update", config.update),
@@ -79,9 +94,7 @@ def print_settings(console, training, steps, precision):
     ]
     for name, value in lines:
         screen.say(value, heading=f"{name:13}", on=console)
-    ramp = config.epsilon_warmup_epochs
-    ramps = model.defense.attacks and model.defense.reads_epsilon
-    if ramps and ramp > config.epochs:
+    if ramp and ramp > config.epochs:
         screen.say(
             f"Epsilon grows over {ramp:g} epochs, and the run ends after "
             f"{config.epochs}, at {100 * config.epochs / ramp:.0f} % of it; "

@@ -43,6 +43,8 @@ class Record:
         data: The `fingerprint` of its data set, or None.
         files: SHA-256 of the files that it reads besides its data set, by
             path.
+        epsilon_ramp: Epochs over which epsilon grows from 0 in training; None
+            where nothing is attacked.
         created: When it began, as text.
         checksum: Of all that the file says.
     """
@@ -55,6 +57,7 @@ class Record:
     class_names: list
     data: str | None
     files: dict
+    epsilon_ramp: float | None
     created: str | None
     checksum: str
 
@@ -128,13 +131,15 @@ def read(path):
             "restore it, or train again in another workdir."
         )
     facts = content["facts"]
+    # A run of an earlier version lacks the settings that came later.
+    config = run_config.Config(**content["config"])
     return Record(
         str(path),
-        # A run of an earlier version lacks the settings that came later.
-        run_config.Config(**content["config"]),
+        config,
         **{name: facts[name] for name in _FACTS},
         data=facts.get("data"),
         files=facts.get("files", {}),
+        epsilon_ramp=facts.get("epsilon_ramp", config.epsilon_warmup_epochs),
         created=content.get("created"),
         checksum=_checksum(content),
     )
@@ -188,6 +193,8 @@ def _fault(content):
         return f"files is {facts['files']!r}"
     if not is_of(facts.get("data"), str | None):
         return f"data is {facts['data']!r}"
+    if not is_of(facts.get("epsilon_ramp"), float | None):
+        return f"epsilon_ramp is {facts['epsilon_ramp']!r}"
     return None
 
 

@@ -219,6 +219,7 @@ def facts_of(config, dataset, model, policy):
         "class_names": list(dataset.class_names),
         "data": dataset.fingerprint,
         "parameters": model.classifier.count_params(),
+        "epsilon_ramp": described.epsilon_ramp(config, model.defense),
         "files": workdir.digests(config, model.defense.files),
     }
 

@@ -127,9 +127,12 @@ class TensorBoardLogs(keras.callbacks.Callback):
         api.hparams(deciding, trial_id=self._config.workdir)
 
     def _write_schedule(self, step):
-        threat, ramp = self.model.threat, self.model.epsilon_warmup_steps
-        share = min(1.0, step / ramp) if ramp else 1.0
-        tf.summary.scalar("epsilon", share * threat.epsilon, step=step)
+        ramp = described.epsilon_ramp(self._config, self.model.defense)
+        if ramp is not None:
+            ends = math.ceil(ramp * self._steps)
+            share = min(1.0, step / ends) if ends else 1.0
+            radius = share * self.model.threat.epsilon
+            tf.summary.scalar("epsilon", radius, step=step)
         if isinstance(
             self._rate, keras.optimizers.schedules.LearningRateSchedule
         ):
