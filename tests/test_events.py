@@ -93,6 +93,14 @@ def test_the_status_of_a_run(run):
     assert lines["last epoch"] == "2: validation, natural 80.0 %"
     assert lines["best epoch"] == "1: validation, natural 90.0 %"
     assert lines["saved"].startswith("step 140, 0:00:0")
+    # Without a split nothing chooses.
+    config = run_config.Config(workdir=str(run), validation_images=0)
+    record.write(config.resolved(), FACTS)
+    row = {"natural_accuracy": "0.166", "val_natural_accuracy": "", "best": "1"}
+    history.write(run, [{"epoch": "1"} | row])
+    last = shown(run)["last epoch"]
+    assert last == "1: training, natural 16.6 %"
+    assert "best epoch" not in shown(run)
     holder = programs.hold(run)
     try:
         lines = shown(run)

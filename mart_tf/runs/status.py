@@ -34,7 +34,7 @@ def lines(path):
     if starts:
         shown.append(("progress", _progress(now, holder is not None)))
     rows = history.read(path)
-    shown += _accuracies(rows)
+    shown += _accuracies(config, rows)
     shown += _overfitting(config, rows)
     if skipped := sum(_skipped(happened)):
         shown.append(("skipped", f"{skipped} steps: not finite"))
@@ -84,22 +84,28 @@ def _progress(now, running):
     return text
 
 
-def _accuracies(rows):
-    """The last epoch's, and those of the best by the validation split."""
+def _accuracies(config, rows):
+    """The last epoch's, and those of the best by the validation split.
+
+    Without a split no epoch is chosen, and they are those of training.
+    """
+    prefix, where, best = "", "training", []
+    if config.validation_images != 0:
+        prefix, where = "val_", "validation"
+        best = [row for row in rows if row.get("best") == "1"]
     shown = []
-    best = [row for row in rows if row.get("best") == "1"]
     for word, row in [("last epoch", rows[-1:]), ("best epoch", best[-1:])]:
         for values in row:
             parts = [
                 f"{name} {bounds.percent(values[key], 1)} %"
                 for name, key in [
-                    ("natural", "val_natural_accuracy"),
-                    ("robust", "val_robust_accuracy"),
+                    ("natural", f"{prefix}natural_accuracy"),
+                    ("robust", f"{prefix}robust_accuracy"),
                 ]
                 if values.get(key)
             ]
             epoch = values["epoch"]
-            shown.append((word, ", ".join([f"{epoch}: validation", *parts])))
+            shown.append((word, ", ".join([f"{epoch}: {where}", *parts])))
     return shown
 
 
