@@ -413,7 +413,13 @@ class TestGrowingEpsilon:
             ((0.1, 0.5), (0.8, 0.3), "failed", "expected at most 5.00%"),
             ((0.1, 0.5), (0.8, 0.055), "passed", "5.50% at epsilon 0.5"),
             ((0.1, 0.2, 0.5), (0.5, 0.6, 0.0), "failed", "more, 60.00%, at"),
-            ((0.1, 0.2, 0.5), (0.5, 0.504, 0.0), "passed", "0.00%"),
+            (
+                (0.1, 0.2, 0.5),
+                (0.5, 0.504, 0.0),
+                "passed",
+                "0.00% at epsilon 0.5, where the sweep ends, and never rises "
+                "by more than noise.",
+            ),
             # Up by 4 points and by 4 again: more than noise in all.
             ((0.1, 0.2, 0.3), (0.5, 0.54, 0.58), "failed", "0.1 and more"),
         ],

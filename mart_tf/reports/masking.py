@@ -165,13 +165,16 @@ def _growing_epsilon(sweep, threat, examples, chance):
     said = f"{under} {accuracy:.2%} at epsilon {bounds.spelled(epsilon)}"
     line = _NEAR_ZERO
     if accuracy < line:
-        return PASSED, f"{said}, where the sweep ends, and never rises."
+        return PASSED, (
+            f"{said}, where the sweep ends, and never rises by more than noise."
+        )
     if threat.norm != "linf" or epsilon < 0.999 * half:
         return NOT_TESTED, f"{said}, where the sweep ends: {further}."
     line = max(line, chance)
     if not differences.exceeds(accuracy, line, examples, _NOISE):
         return PASSED, (
-            f"{said}, not above {line:.2%} by more than noise, and never rises."
+            f"{said}, not above {line:.2%} by more than noise, and never rises "
+            "by more."
         )
     return FAILED, (
         f"{said}, half the pixel range or more, where one grey image is within "
