@@ -17,6 +17,7 @@ import ast
 import contextlib
 import dataclasses
 import difflib
+import math
 import re
 
 from mart_tf import bounds
@@ -220,22 +221,31 @@ def complete(
     Args:
         text, table, kind, reserved, given, more: As in `resolve`.
         derived: Of the options whose default is None and stands for something
-            else, a function from the options before it to what that is.
+            else, a function from the options before it to what that is. Of
+            them, given or not, 1.5 * 0.15 is written as 0.225.
 
     Returns:
-        The spec as text; reading it gives the same values, whatever the
-        defaults are then.
+        The spec as text; reading it gives these values, whatever the defaults
+        are then.
     """
     spec = resolve(text, table, kind, reserved, given, more)
     allowed = _options(spec, table, reserved, given, more)
     values = {}
     for key, parameter in allowed.items():
         value = spec.options.get(key, parameter.default)
-        if value is None and key in (derived or {}):
-            value = derived[key](values)
+        if key in (derived or {}):
+            value = derived[key](values) if value is None else value
+            # Also of a run that recorded all digits, which goes on.
+            value = _decimal(value) if isinstance(value, float) else value
         if value is not None or "None" in parameter.annotation:
             values[key] = value
     return spelled(spec.name, values)
+
+
+def _decimal(value):
+    """The decimal number that a float is but for its last bits."""
+    short = float(f"{value:.12g}")
+    return short if math.isclose(short, value, rel_tol=1e-15) else value
 
 
 def spelled(name, values):

@@ -189,7 +189,7 @@ EXPECTED = {
         DIGITS
         | NO_RAMP
         | {"optimizer": "adam", "learning_rate": 0.001},  # As MMA's MNIST, R.
-        mma=f"mma:max_margin={1.5 * 0.15!r}:min_epsilon={0.1 * (1.5 * 0.15)!r}",
+        mma="mma:max_margin=0.225:min_epsilon=0.0225",
     ),
     **rows(
         "mnist",
