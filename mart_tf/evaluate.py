@@ -317,14 +317,14 @@ def _compare():
     from mart_tf.reports import comparison
 
     paths = sweep.reports(_COMPARE.value)
-    _show(
-        screen.console(),
-        {
-            _heading(path, paths): comparison.load(sweep.report_of(path))
-            for path in paths
-        },
-        {_heading(path, paths): sweep.settings(path) for path in paths},
-    )
+    reports, settings = {}, {}
+    for path in paths:
+        heading = _heading(path, paths)
+        content = comparison.load(sweep.report_of(path))
+        reports[heading] = content
+        created = str(content.get("created", ""))
+        settings[heading] = sweep.settings(path, created)
+    _show(screen.console(), reports, settings)
 
 
 def _show(console, reports, settings):

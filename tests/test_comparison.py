@@ -206,6 +206,17 @@ class TestSweep:
         assert "regularization 5" in text and "± 14.14" in text
         assert "± is the standard deviation over runs that differ" in text
 
+    def test_a_run_that_has_not_ended_is_gathered_with_none(self, sweep):
+        reports, settings = sweep
+        said = "has finished 1 of 30 epochs"
+        for name in ("weak_1", "strong_0", "strong_1"):
+            settings[name]["unfinished"] = said
+        compared = rows.Comparison.of(reports, settings)
+        assert len(compared.rows) == 5
+        assert f"weak_1 {said}." in compared.notes
+        assert not any(note.startswith("weak_0") for note in compared.notes)
+        assert compared.settings == ["defense:regularization", "seed"]
+
     def test_two_options_of_one_name_keep_whose_they_are(self, sweep):
         reports, settings = sweep
         for number, told in enumerate(settings.values()):

@@ -7,6 +7,8 @@ import pytest
 import small_runs
 import test_record
 
+from mart_tf.runs import events
+from mart_tf.runs import history
 from mart_tf.runs import record
 from mart_tf.runs import sweep
 
@@ -73,6 +75,29 @@ def test_settings_are_told_option_by_option():
     # These end a run, or change what it does.
     for name in ("early_stopping_patience", "stop_on_collapse", "callbacks"):
         assert name in told["c"]
+
+
+def test_a_run_that_has_not_ended_is_told():
+    def unfinished(created=None):
+        return sweep.settings("runs/b", created).get("unfinished")
+
+    row = {"loss": "1", "best": "1"}
+    tell = events.Log("runs/b")
+    tell("start", done=0)
+    history.write("runs/b", [{"epoch": "1"} | row])
+    assert unfinished() == "has finished 1 of 2 epochs"
+    # It stopped early.
+    tell("save", kind="last", number=1, seconds=0.1)
+    tell("end", outcome="finished")
+    assert unfinished() is None
+    assert unfinished("2999-01-01T00:00:00+00:00") is None
+    # And went on, but was killed.
+    tell("start", done=5)
+    assert unfinished() == "has finished 1 of 2 epochs"
+    history.write("runs/b", [{"epoch": str(n)} | row for n in (1, 2)])
+    assert unfinished() is None
+    earlier = unfinished("2020-01-01T00:00:00+00:00")
+    assert earlier == "was trained on after its evaluation"
 
 
 def test_a_report_has_the_settings_of_its_run():

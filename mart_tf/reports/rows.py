@@ -1,8 +1,9 @@
 """The rows of a comparison: a model each, or one under several seeds.
 
 Runs whose settings differ in the seed alone are one row: the mean of each
-accuracy, and its standard deviation over them. Rows are sorted by the worst
-case. Of the settings those are shown that differ.
+accuracy, and its standard deviation over them; one that has not ended is none
+of them. Rows are sorted by the worst case. Of the settings those are shown that
+differ.
 """
 
 import dataclasses
@@ -19,6 +20,7 @@ ABSENT = "–"
 WORST = "worst case"
 _SEED = "seed"
 _CHECKPOINT = "checkpoint"
+_UNFINISHED = "unfinished"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +31,8 @@ class Row:
         threat, data: The threat model and the examples, in words.
         parameters: Those of each attack.
         settings: What training was told, plain values by name, as far as it
-            is known, and which checkpoint was evaluated.
+            is known, which checkpoint was evaluated, and "unfinished", in
+            words, where that is of no run that has ended.
         runs: Accuracies of each run by its heading: more than one of a model
             under several seeds.
     """
@@ -156,6 +159,11 @@ class Comparison:
                 "± is the standard deviation over runs that differ in the seed "
                 "alone, before it their mean."
             )
+        notes += [
+            f"{heading} {row.settings[_UNFINISHED]}."
+            for heading, row in single.items()
+            if _UNFINISHED in row.settings
+        ]
         best = {
             column: max(row.accuracies[column] for row in rows.values())
             for column in shared.difference(different)
@@ -235,7 +243,8 @@ def _gathered(rows):
     groups = {}
     for heading, row in rows.items():
         # Without settings nothing tells what else differs.
-        key = row.without_seed() if _SEED in row.settings else heading
+        alone = _SEED not in row.settings or _UNFINISHED in row.settings
+        key = heading if alone else row.without_seed()
         groups.setdefault(key, []).append(heading)
     together = {}
     for headings in groups.values():
@@ -265,6 +274,8 @@ def _differing(rows):
     values = {}
     for row in rows:
         for name, value in row.settings.items():
+            if name == _UNFINISHED:
+                continue
             values.setdefault(name, set()).add(repr(value))
     return [name for name, different in values.items() if len(different) > 1]
 

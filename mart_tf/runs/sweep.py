@@ -7,6 +7,8 @@ import pathlib
 
 from mart_tf import options
 from mart_tf.reports import saved
+from mart_tf.runs import events
+from mart_tf.runs import history
 from mart_tf.runs import record
 
 # What makes a run no other one: where it is, and how it computes and saves.
@@ -57,26 +59,45 @@ def report_of(path):
     return str(inside) if record.exists(path) else str(path)
 
 
-def settings(path):
+def settings(path, created=None):
     """What the run was told that a workdir or a report is of.
 
     Args:
         path: A workdir, or what lies in its evaluation/.
+        created: When the report was, as it says; default: just now.
 
     Returns:
-        Plain values by name, an option by "defense:regularization"; {} where
-        there is no run.
+        Plain values by name, an option by "defense:regularization", and
+        "unfinished", in words, where the report is of no finished run; {}
+        where there is no run.
 
     Raises:
-        ValueError: If its run.json is damaged.
+        ValueError: If a file of the run is damaged.
     """
     path = pathlib.Path(os.path.abspath(path))
     if not path.is_dir():
         path = path.parent
     for place in (path, path.parent):
         if record.exists(place):
-            return told(record.read(place).config)
+            config = record.read(place).config
+            return told(config) | _unfinished(place, config.epochs, created)
     return {}
+
+
+def _unfinished(path, epochs, created):
+    """Why the report of a run is none of a finished one; {} where it is."""
+    happened = events.read(path)
+    saves = [event["time"] for event in happened if event["event"] == "save"]
+    if created and saves and saves[-1].isoformat(timespec="seconds") > created:
+        return {"unfinished": "was trained on after its evaluation"}
+    finished = len(history.read(path))
+    whole = [e for e in happened if e["event"] in ("start", "end")][-1:]
+    # A run that stopped by a rule of its own has ended as it was to; of one
+    # without a row, which cannot be evaluated, more than that is missing.
+    ended = [event.get("outcome") for event in whole] == ["finished"]
+    if ended or not 0 < finished < epochs:
+        return {}
+    return {"unfinished": f"has finished {finished} of {epochs} epochs"}
 
 
 def told(config):
