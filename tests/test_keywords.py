@@ -157,7 +157,6 @@ def test_what_cannot_be_made_again_is_refused(parts):
         ("defense", parts.Kept(word="a:b")),
         ("defense", parts.Kept(share=np.zeros(3))),
         ("schedule", lambda rate, steps, epochs: rate),
-        ("optimizer", keras.optimizers.SGD(0.1)),
         ("model", network),
         ("dataset", (np.zeros(3), np.zeros(3))),
     ]:
@@ -165,6 +164,39 @@ def test_what_cannot_be_made_again_is_refused(parts):
             keywords.config({name: value})
         assert str(caught.value).startswith(f"--{name} is ")
         assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("rate", [1e-3, 3e-4])
+def test_an_optimizer_s_learning_rate_is_not_dropped(rate):
+    # 1e-3 is Keras's default, which looks like a rate that is not given.
+    with pytest.raises(ValueError, match="learning rate of its own") as caught:
+        keywords.config({"optimizer": keras.optimizers.Adam(rate)})
+    assert "optimizer='keras.optimizers:Adam:" in str(caught.value)
+    assert "learning_rate=" in str(caught.value)
+
+
+def test_a_layer_is_the_same_however_many_keras_has_counted():
+    layers = [keras.layers.RandomCrop(8, 8, seed=1) for _ in range(2)]
+    assert layers[0].name != layers[1].name
+    first, second = (keywords.config({"augment": one}) for one in layers)
+    assert first == second
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        "keras.optimizers.schedules:CosineDecay",
+        "keras.optimizers.schedules:ExponentialDecay:decay_rate=0.5",
+        keras.optimizers.schedules.CosineDecay,
+        keras.optimizers.schedules.CosineDecay(0.1, 1000),
+    ],
+)
+def test_schedules_of_keras_do_not_take_what_a_run_gives(schedule):
+    # By position the steps of an epoch were CosineDecay's decay_steps, and the
+    # epochs its alpha: the rate rose to 30 times what was asked for.
+    config = keywords.config({"dataset": "digits", "schedule": schedule})
+    with pytest.raises(ValueError, match="a function of these three that"):
+        config.resolved()
 
 
 def test_what_a_script_defines_is_no_module_s(monkeypatch):

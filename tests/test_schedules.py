@@ -186,6 +186,11 @@ def test_a_saved_model_keeps_its_schedule(spec, tmp_path):
     )
 
 
+def test_schedules_of_keras_are_refused():
+    with pytest.raises(ValueError, match="CosineDecay' is Keras's, which does"):
+        schedules.create("keras.optimizers.schedules:CosineDecay", 0.1, 10, 6)
+
+
 class TestOneCycle:
     def test_rises_and_falls_in_straight_lines(self):
         # 10 steps, the peak after 4: quarters up, sixths down.
@@ -200,6 +205,11 @@ class TestOneCycle:
         # The peak lies at step 10.4, between two steps.
         schedule = schedules.onecycle(0.5, 13, 2)
         assert max(rates(schedule, *range(26))) == 0.5
+
+    def test_ends_at_0_and_stays_there(self):
+        # A model that is saved and fitted again goes on with its steps.
+        schedule = schedules.create("onecycle:peak=0.4", 0.6, 5, 2)
+        assert rates(schedule, 10, 11, 400) == [0.0, 0.0, 0.0]
 
     def test_is_saved_with_an_optimizer(self):
         schedule = schedules.onecycle(0.2, 7, 3, 0.5)

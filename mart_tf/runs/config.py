@@ -18,6 +18,7 @@ from mart_tf.models import declared
 from mart_tf.models import names
 from mart_tf.runs import own_callbacks
 from mart_tf.training import optimizers
+from mart_tf.training import schedule_names
 
 # What may differ when a run continues; epochs may grow.
 FREE_TO_DIFFER = (
@@ -204,12 +205,7 @@ class Config:
                 if optimizers.own_decay(optimizer) is None
                 else None
             ),
-            schedule=options.complete(
-                given.schedule,
-                training.SCHEDULES,
-                "schedule",
-                training.SCHEDULE_RESERVED,
-            ),
+            schedule=schedule_names.complete(given.schedule),
             callbacks=(
                 None
                 if given.callbacks is None

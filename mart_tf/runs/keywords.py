@@ -108,6 +108,14 @@ def _spec(name, value):
     thing = type(value) if is_object else value
     module = thing.__module__ if is_object else _public_module(thing)
     path = f"{module}:{thing.__qualname__}"
+    if is_object and name == "optimizer" and hasattr(value, "learning_rate"):
+        public = f"{_public_module(thing)}:{thing.__qualname__}"
+        raise ValueError(
+            f"--optimizer is an object of {path.replace(':', '.')}, with a "
+            "learning rate of its own; expected its name and options, such as "
+            f"optimizer='{public}:global_clipnorm=1', and learning_rate= and "
+            "schedule= of the run."
+        )
     spec = {path: known for known, path in table.items()}.get(path, path)
     # A script's own, and what stands inside a function, nobody else finds.
     found = (
@@ -140,11 +148,13 @@ def _public_module(thing):
 
 def _with_options(spec, path, value, table, name):
     """The spec with the options of an object; None if it does not keep them."""
+    # Keras counts what it names: random_crop, and the next random_crop_1.
+    counted = ("name",) if path.startswith("keras.") else ()
     try:
         kept = {
             key: getattr(value, key)
             for key, parameter in parameters.of(path).items()
-            if getattr(value, key) != parameter.default
+            if key not in counted and getattr(value, key) != parameter.default
         }
         spec = options.spelled(spec, kept)
         again = options.resolve(spec, table, name).options

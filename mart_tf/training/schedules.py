@@ -9,7 +9,7 @@ first at the full rate.
 import keras
 
 from mart_tf import options
-from mart_tf import training
+from mart_tf.training import schedule_names
 
 
 def constant(learning_rate, steps_per_epoch, epochs):
@@ -137,11 +137,12 @@ def cosine(
 def onecycle(learning_rate, steps_per_epoch, epochs, peak: float = 0.4):
     """Up to the full rate and down again, in straight lines.
 
-        rate(s) = r min(1, (s + 1) / P, (T - s) / (T - P))
+        rate(s) = r max(0, min(1, (s + 1) / P, (T - s) / (T - P)))
 
     with r the learning rate, s the step counted from 0, T the steps of the
     run and P = peak T: one cycle of Smith (2017), as Wong et al. (ICLR 2020)
-    train with one step of attack.
+    train with one step of attack. Where training goes on after step T, as of
+    a saved model that is fitted again, the rate stays 0.
 
     Args:
         learning_rate: The full rate r, above 0.
@@ -186,7 +187,7 @@ class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
         falling = (self.steps - done) / ((1.0 - self.peak) * self.steps)
         # Where P is no whole number both are above 1 at one step.
         share = keras.ops.minimum(keras.ops.minimum(rising, falling), 1.0)
-        return self.learning_rate * share
+        return self.learning_rate * keras.ops.maximum(share, 0.0)
 
     def get_config(self):
         return {
@@ -230,12 +231,9 @@ class Warmup(keras.optimizers.schedules.LearningRateSchedule):
 def create(spec, learning_rate, steps_per_epoch, epochs):
     """The schedule of a spec such as "piecewise:at=75+90".
 
-    A user's own, `package.module:Name`, is called in the same way, with the
-    learning rate, the steps of an epoch and the epochs first.
+    A user's own is called in the same way: see `schedule_names.resolve`.
     """
-    resolved = options.resolve(
-        spec, training.SCHEDULES, "schedule", training.SCHEDULE_RESERVED
-    )
+    resolved = schedule_names.resolve(spec)
     return options.load(resolved.import_path)(
         learning_rate, steps_per_epoch, epochs, **resolved.options
     )
