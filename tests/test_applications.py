@@ -1,6 +1,7 @@
 """keras.applications by name: pixels, images, weights, replicas, programs."""
 
 import importlib
+import inspect
 import json
 import subprocess
 import sys
@@ -109,6 +110,26 @@ class TestNames:
         assert names.complete(spec) == names.complete(short) == whole
         assert names.complete(whole) == whole
 
+    def test_what_is_recorded_is_what_the_network_has(self):
+        """Of weights=imagenet Keras's own head, which drops out, is gone."""
+        whole = names.complete("keras:MobileNet:weights=imagenet")
+        assert "dropout" not in whole
+        assert names.complete(whole) == whole
+        assert "dropout=0.001" in names.complete("keras:MobileNet")
+
+    @pytest.mark.parametrize("name", sorted(application_names.networks()))
+    def test_momentum_is_of_networks_with_batch_norm(self, name):
+        source = inspect.getsource(
+            sys.modules[getattr(keras.applications, name).__module__]
+        )
+        spec = f"keras:{name}:momentum=0.5"
+        # The second version of ResNet is written in the file of the first.
+        if "BatchNormalization(" in source or "resnet.ResNet(" in source:
+            names.check(spec)
+        else:
+            with pytest.raises(ValueError, match="expected no momentum"):
+                names.check(spec)
+
     @pytest.mark.parametrize(
         "spec, message",
         [
@@ -129,6 +150,15 @@ class TestNames:
             ("keras:ResNet50:weights=mine", "expected one of: imagenet, none"),
             ("keras:MobileNet:alpha=0", "alpha=0; expected a number above 0"),
             ("keras:MobileNet:dropout=1", "at least 0 and below 1"),
+            ("keras:VGG16:momentum=0.9", "has no batch norm; expected no mom"),
+            (
+                "keras:MobileNet:weights=imagenet:dropout=0.9",
+                "a new head, without dropout; expected no dropout.",
+            ),
+            (
+                "keras:MobileNetV3Small:dropout_rate=0.5:weights=imagenet",
+                "expected no dropout_rate.",
+            ),
             (f"{SMALL}:momentum=1", "momentum=1; expected a number of at"),
             ("MobileNetV2", "did you mean 'keras:MobileNetV2'?"),
             ("keras.applications:VGG16", "did you mean 'keras:VGG16'?"),
@@ -153,6 +183,8 @@ class TestNames:
             models.application((32, 32, 3), 10, "MobileNetV4")
         with pytest.raises(ValueError, match="expected a number above 0"):
             models.application((32, 32, 3), 10, "MobileNetV2", alpha=-1.0)
+        with pytest.raises(ValueError, match="expected no momentum"):
+            models.application((32, 32, 3), 10, "VGG16", momentum=0.9)
         with pytest.raises(ValueError, match="cannot be built: .*beta"):
             models.application((32, 32, 3), 10, "MobileNetV2", beta=1)
 
@@ -259,6 +291,12 @@ class TestImages:
             ),
             ("keras:Xception", (70, 71, 3), "keras:Xception:size=71 enlarges"),
             ("keras:InceptionV3:size=74", (8, 8, 1), "expected at least 75"),
+            (
+                f"{SMALL}:size=32",
+                (64, 48, 3),
+                "has size=32, and the images have 64x48 pixels; expected at "
+                "least 64",
+            ),
             (SMALL, (32, 32, 4), "of 4 channels; expected 3"),
             (SMALL, (32, 32), "needs images of shape"),
         ],

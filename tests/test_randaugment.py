@@ -189,6 +189,14 @@ def test_specs_say_all_their_options():
             "keras.layers:RandomCrop:height=4:width=4",
             r"augmentation RandomCrop made uint8 \(2, 4, 4, 3\) of uint8",
         ),
+        (
+            "keras.layers:RandomBrightness:factor=0.2:value_range=0+1",
+            r"value_range=[\[(]0, 1.; expected \(0, 255\), Keras's own: it",
+        ),
+        (
+            keras.layers.RandomPosterization(4, value_range=(0, 1)),
+            "RandomPosterization has value_range=",
+        ),
         ("keras.layers:RandomRotation", "says no factor; expected keras.lay"),
         ("keras.layers:Flatten", "is a Flatten; expected a subclass of mart_"),
     ],

@@ -1,12 +1,15 @@
 """Keras's layers for images as augmentations: seeded by the example."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from mart_tf.data import augmentation
 
 # Images that show whether a layer draws from a state of its own.
 _TRIED = 16
+# What a layer is shown, Keras's own `value_range`.
+_LEVELS = (0, 255)
 
 
 class KerasLayer(augmentation.Augmentation):
@@ -14,7 +17,7 @@ class KerasLayer(augmentation.Augmentation):
 
     A layer transforms a batch by numbers of one seed. Here each example has a
     seed of its own, so what an image becomes does not hang on those beside it.
-    The layer sees levels from 0 to 255, which is Keras's own `value_range`.
+    The layer sees levels from 0 to 255, and a `value_range` is that.
 
     Args:
         layer: One with Keras's `get_random_transformation` and
@@ -33,6 +36,13 @@ class KerasLayer(augmentation.Augmentation):
             raise ValueError(
                 f"The augmentation {name} mixes the labels of images too, and "
                 "attack and loss take one class an image."
+            )
+        levels = getattr(self.layer, "value_range", _LEVELS)
+        if not np.array_equal(levels, _LEVELS):
+            raise ValueError(
+                f"The augmentation {name} has value_range={levels}; expected "
+                f"{_LEVELS}, Keras's own: it is shown levels from 0 to 255, "
+                "whatever the images' pixel range is."
             )
         images = tf.random.stateless_uniform([_TRIED, *image_shape], [0, 0])
         numbers = augmentation.numbers_of(tf.range(_TRIED), 0, 0, self.draws)

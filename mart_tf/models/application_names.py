@@ -53,6 +53,11 @@ _RESERVED = (
 # Those of `applications.application` that are.
 _OWN = ("weights", "size", "momentum")
 
+# Options that a network has no layer for: those without batch norm, and, with
+# weights="imagenet", Keras's own head, which a new one replaces.
+_NO_BATCH_NORM = ("convnext", "vgg16", "vgg19")
+_OF_HEAD = ("dropout", "dropout_rate")
+
 # Numbers with which Keras would build no network, or none that fits a machine.
 _LIMITS = {
     "alpha": (lambda value: 0.0 < value <= 10.0, "above 0 and at most 10"),
@@ -125,9 +130,12 @@ def canonical(text):
 
 
 def complete(text):
-    """A spec with every option written."""
+    """A spec with every option written that the network has."""
+    absent = ()
+    if resolve(text).options.get("weights") == "imagenet":
+        absent = _OF_HEAD
     return f"{NAME}:" + options.complete(
-        _named(text), networks(), _KIND, _RESERVED, more=_own()
+        _named(text), networks(), _KIND, (*_RESERVED, *absent), more=_own()
     )
 
 
@@ -159,13 +167,24 @@ def check_no_other_form(spec):
         )
 
 
-def check_options(network, **values):
+def check_options(network, weights="none", **values):
     """Refuses values of options with which a network cannot be built.
 
     Raises:
-        ValueError: With one sentence.
+        ValueError: With one sentence, also on an option that none of its
+            layers takes.
     """
+    module = module_of(networks()[network])
+    if values.get("momentum") is not None and module in _NO_BATCH_NORM:
+        raise ValueError(
+            f"Model {NAME}:{network} has no batch norm; expected no momentum."
+        )
     for key, value in values.items():
+        if weights == "imagenet" and key in _OF_HEAD:
+            raise ValueError(
+                f"Model {NAME}:{network} with weights=imagenet has a new head, "
+                f"without dropout; expected no {key}."
+            )
         fits, expected = _LIMITS.get(key, (None, None))
         if fits and value is not None and not fits(value):
             raise ValueError(

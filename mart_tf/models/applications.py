@@ -63,7 +63,8 @@ def application(
             over the image, and a new dense layer. Keras finds the file in
             `~/.keras/models`, or downloads it.
         size: Height and width to which images are enlarged (bilinearly)
-            inside the network; default: they stay as they are.
+            inside the network, at least their own; default: they stay as they
+            are.
         momentum: Of batch norm; default: the application's own, such as 0.999
             of MobileNetV2, whose statistics take thousands of steps.
         seed: Integer that determines the initial weights.
@@ -77,10 +78,11 @@ def application(
 
     Raises:
         ValueError: On an unknown name, images that it cannot take, options
-            that Keras refuses, or weights that cannot be read.
+            that Keras refuses or no layer takes, or weights that cannot be
+            read.
     """
     application_names.check_name(name)
-    application_names.check_options(name, momentum=momentum, **options)
+    application_names.check_options(name, weights, momentum=momentum, **options)
     _check_images(name, input_shape, size)
     network = getattr(keras.applications, name)
     module = application_names.module_of(application_names.networks()[name])
@@ -199,6 +201,13 @@ def _check_images(name, input_shape, size):
     if size is not None and size < least:
         raise ValueError(
             f"Model keras:{name} has size={size}; expected at least {least}."
+        )
+    if size is not None and size < max(height, width):
+        raise ValueError(
+            f"Model keras:{name} has size={size}, and the images have {height}x"
+            f"{width} pixels; expected at least {max(height, width)}: the "
+            "network only enlarges, and data sets shrink by their own option "
+            f"size, such as folder:PATH:size={size}."
         )
     if size is None and min(height, width) < least:
         raise ValueError(
