@@ -983,6 +983,28 @@ class TestBuild:
         assert not np.any(first.layers[2].moving_mean)
         np.testing.assert_array_equal(first.layers[0].mean, mean.mean)
 
+    def test_what_is_frozen_is_not_drawn_anew(self, tmp_path):
+        """Nothing would train it: it would stay as it was drawn."""
+        features = keras.Sequential(
+            [
+                keras.Input((8, 8, 1)),
+                keras.layers.Conv2D(4, 3),
+                keras.layers.BatchNormalization(),
+                keras.layers.Flatten(),
+            ]
+        )
+        features(images(8, 8, 8, 1), training=True)
+        features.trainable = False
+        saved = keras.Sequential([features, keras.layers.Dense(10)])
+        path = str(tmp_path / "frozen.keras")
+        saved.save(path)
+        anew = loading.build(path, (8, 8, 1), 10, seed=1, anew=True)
+        assert len(anew.trainable_weights) == 2
+        for new, old in zip(anew.weights[:-2], saved.weights[:-2], strict=True):
+            np.testing.assert_array_equal(new, old)
+        gap = np.abs(anew.layers[-1].kernel - saved.layers[-1].kernel)
+        assert gap.max() > 0.01
+
     def test_a_function(self, project):
         model = loading.build("our_networks:linear", (8, 8, 1), 4)
         assert model(images(2, 8, 8, 1)).shape == (2, 4)

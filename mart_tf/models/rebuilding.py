@@ -49,9 +49,9 @@ def with_precision(model, precision):
 def renewed(model, seed):
     """The same network with initial weights, as its own initializers draw.
 
-    Seeds that these bring along give way to the one given. What a layer has
-    learned of its data by `adapt`, such as the mean of a `Normalization`, is
-    no weight to train, and stays.
+    Seeds that these bring along give way to the one given. What training does
+    not change stays: a layer that is frozen (`trainable=False`) keeps its
+    weights, and a `Normalization` the mean that it has learned by `adapt`.
 
     Args:
         model: A built `keras.Model`.
@@ -67,7 +67,7 @@ def renewed(model, seed):
         with seeded(seed):
             rebuilt = _again(model, _unseeded)
         for new, old in zip(_flatten(rebuilt), _flatten(model), strict=True):
-            if hasattr(old, "adapt"):
+            if hasattr(old, "adapt") or not old.trainable:
                 take_weights(new, old)
     except (TypeError, ValueError, NotImplementedError) as error:
         raise _no_rebuild(model, "new") from error
