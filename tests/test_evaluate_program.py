@@ -99,9 +99,11 @@ class TestOfARun:
             "--batch_size=16",
             "--seed=5",
             "--checkpoint=last",
+            "--save_adversarial",
             cwd=place,
         )
         assert done.returncode == 0, done.stderr
+        assert "evaluation: accuracy.png, adversarial, classes" in done.stdout
         reports = [_report(place, run) for run in (RUN, "runs/second")]
         for content in reports:
             assert content["threat_model"]["epsilon"] == 8 / 255
