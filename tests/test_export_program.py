@@ -17,7 +17,6 @@ from mart_tf.models import declared
 from mart_tf.runs import workdir
 from mart_tf.serving import verification
 
-_ROOT = pathlib.Path(__file__).parent.parent
 _SQUARE = "square:queries=1000"
 
 

@@ -23,7 +23,6 @@ _LATE = "within 0.5 seconds; send fewer images"
 _LONG = "is longer than 16,777,216 bytes; send fewer images at once"
 _NO_JSON = "is no JSON object of predictions (it said: "
 _NO_HTTP = "its answer is no HTTP"
-_NO_CLASS = "expected the place of a class (there are 3)"
 _LOST = "is the server running, and is this its REST port?"
 _ENDLESS = http(length="none")
 _CHUNKED = http(length="none", headers=["Transfer-Encoding: chunked"])

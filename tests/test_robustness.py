@@ -47,11 +47,6 @@ def other():
     return _network(1)[0]
 
 
-def _row(report, name):
-    [row] = [result for result in report.results if result.name == name]
-    return row
-
-
 class TestEnsembles:
     def test_each_part_gets_what_the_earlier_left(self, digits):
         model, data = digits
