@@ -54,19 +54,25 @@ def tell(told):
     return lambda event, **facts: told.append((event, facts))
 
 
-def test_the_time_of_the_validation_is_not_trainings(clock):
+def progress_after(done):
+    """What shows a run of 3 epochs of 30 steps, and where it does."""
     output = io.StringIO()
     progress = callbacks.Progress(
         rich.console.Console(file=output, width=200),
         batch_size=40,
         steps=30,
         epochs=3,
-        done=0,
+        done=done,
     )
     model = mart_tf.AdversarialClassifier(
         linear.linear_network(), threat=linear.THREAT
     )
     progress.set_model(model)
+    return progress, output
+
+
+def test_the_time_of_the_validation_is_not_trainings(clock):
+    progress, output = progress_after(0)
     # 1,200 images in 6 seconds; then in 12, without a validation.
     clock(100)
     progress.on_epoch_begin(0)
@@ -85,18 +91,7 @@ def test_the_time_of_the_validation_is_not_trainings(clock):
 
 
 def test_an_epoch_that_goes_on_has_the_rate_of_its_own_steps(clock):
-    output = io.StringIO()
-    progress = callbacks.Progress(
-        rich.console.Console(file=output, width=200),
-        batch_size=40,
-        steps=30,
-        epochs=3,
-        done=40,
-    )
-    model = mart_tf.AdversarialClassifier(
-        linear.linear_network(), threat=linear.THREAT
-    )
-    progress.set_model(model)
+    progress, output = progress_after(40)
     # The 20 steps that are left, 800 images, in 8 seconds.
     clock(100)
     progress.on_epoch_begin(1)
