@@ -27,15 +27,7 @@ needs_shared = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def sharded(tmp_path_factory):
-    """100 + 20 images, in 5 shards each."""
-    folder = tmp_path_factory.mktemp("tfds")
-    tiny_tfds.prepare(
-        folder,
-        shards=5,
-        train=tiny_tfds.examples(100),
-        test=tiny_tfds.examples(20),
-    )
-    return folder
+    return tiny_tfds.sharded(tmp_path_factory.mktemp("tfds"))
 
 
 @needs_shared
