@@ -1,6 +1,7 @@
 """Two logical CPUs for every test process, so that replicas are real."""
 
 import gc
+import math
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -9,6 +10,8 @@ import pytest
 import small_runs
 import tensorflow as tf
 
+from mart_tf.evaluation import measuring
+from mart_tf.evaluation import pieces
 from mart_tf.runs import devices
 
 tf.config.set_logical_device_configuration(
@@ -36,3 +39,20 @@ def own_directory(tmp_path, monkeypatch):
     (tmp_path / "small_network.py").write_text(small_runs.NETWORK)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
+
+
+@pytest.fixture
+def pieces_left(monkeypatch):
+    """After how many pieces, a batch each, an evaluation is stopped: `[0]`."""
+    monkeypatch.setattr(pieces, "_STEPS", 1)
+    monkeypatch.setattr(pieces, "_LEAST_BATCHES", 1)
+    done, left = measuring.Measurement._piece, [math.inf]
+
+    def counted(self, *arguments):
+        left[0] -= 1
+        if left[0] < 0:
+            raise KeyboardInterrupt
+        return done(self, *arguments)
+
+    monkeypatch.setattr(measuring.Measurement, "_piece", counted)
+    return left

@@ -11,8 +11,6 @@ import pytest
 import trained
 
 import mart_tf
-from mart_tf.evaluation import measuring
-from mart_tf.evaluation import pieces
 
 _THREAT = mart_tf.ThreatModel(epsilon=0.1)
 _ATTACKS = (
@@ -190,21 +188,10 @@ class TestFiles:
 
 class TestStoppedEvaluations:
     def test_end_with_the_same_images(
-        self, saved, digits, tmp_path, monkeypatch
+        self, saved, digits, tmp_path, pieces_left
     ):
         directory, _ = saved
-        monkeypatch.setattr(pieces, "_STEPS", 1)
-        monkeypatch.setattr(pieces, "_LEAST_BATCHES", 1)
-        done, left = measuring.Measurement._piece, [0]
-
-        def counted(self, *arguments):
-            left[0] -= 1
-            if left[0] < 0:
-                raise KeyboardInterrupt
-            return done(self, *arguments)
-
-        monkeypatch.setattr(measuring.Measurement, "_piece", counted)
-        left[0] = 4
+        pieces_left[0] = 4
         # Pieces without images are no help to an evaluation that keeps them.
         with pytest.raises(KeyboardInterrupt):
             _evaluate(digits, tmp_path)
@@ -215,7 +202,7 @@ class TestStoppedEvaluations:
         stops = 0
         while not (tmp_path / "report.json").exists():
             assert (old / "earlier.npz").exists()
-            left[0] = 3
+            pieces_left[0] = 3
             with contextlib.suppress(KeyboardInterrupt):
                 _evaluate(digits, tmp_path, save_adversarial=True)
             stops += 1

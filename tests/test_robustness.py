@@ -18,7 +18,6 @@ from mart_tf import evaluation
 from mart_tf.attacks import autoattack
 from mart_tf.attacks import projected
 from mart_tf.evaluation import measuring
-from mart_tf.evaluation import pieces
 from mart_tf.evaluation import planning
 from mart_tf.reports import saved as saved_reports
 
@@ -364,10 +363,8 @@ class TestMasking:
 
 
 class TestStoppedEvaluations:
-    def test_end_as_those_that_never_were(self, digits, tmp_path, monkeypatch):
+    def test_end_as_those_that_never_were(self, digits, tmp_path, pieces_left):
         model, data = digits
-        monkeypatch.setattr(pieces, "_STEPS", 1)
-        monkeypatch.setattr(pieces, "_LEAST_BATCHES", 1)
         attacks = f"pgd:steps=3:restarts=2,{_QUICK},cleverhans:pgd:nb_iter=3"
 
         def evaluate(name):
@@ -384,19 +381,9 @@ class TestStoppedEvaluations:
         evaluate("whole")
         assert not (tmp_path / "whole" / "partial").exists()
         # Stopped after every third piece, until it ends.
-        done = measuring.Measurement._piece
-        left = [0]
-
-        def counted(self, *arguments):
-            left[0] -= 1
-            if left[0] < 0:
-                raise KeyboardInterrupt
-            return done(self, *arguments)
-
-        monkeypatch.setattr(measuring.Measurement, "_piece", counted)
         stops = 0
         while not (tmp_path / "stopped" / "report.json").exists():
-            left[0] = 3
+            pieces_left[0] = 3
             with contextlib.suppress(KeyboardInterrupt):
                 evaluate("stopped")
             stops += 1
