@@ -7,8 +7,8 @@ import keras
 import numpy as np
 import pytest
 from scipy import optimize
-from sklearn import datasets
 import tensorflow as tf
+import trained
 
 from mart_tf import noise
 from mart_tf import threat
@@ -350,24 +350,17 @@ class TestClosest:
 @pytest.fixture(scope="module")
 def digits():
     """A small trained CNN, and digits that it classifies correctly."""
-    keras.utils.set_random_seed(0)
-    images, labels = datasets.load_digits(return_X_y=True)
-    images = (images / 16).reshape(-1, 8, 8, 1).astype("float32")
-    labels = labels.astype("int32")
-    model = keras.Sequential(
-        [
-            keras.Input((8, 8, 1)),
+    model, images, labels = trained.on_digits(
+        0,
+        lambda: [
             keras.layers.Conv2D(16, 3, activation="relu"),
             keras.layers.Flatten(),
             keras.layers.Dense(32, activation="relu"),
-            keras.layers.Dense(10),
-        ]
+        ],
+        1500,
+        rate=0.003,
+        epochs=6,
     )
-    model.compile(
-        keras.optimizers.Adam(0.003),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    )
-    model.fit(images[:1500], labels[:1500], epochs=6, verbose=0)
     images, labels = images[1500:], labels[1500:]
     classify = lambda x: model(x, training=False)  # noqa: E731
     right = np.argmax(classify(images), axis=1) == labels

@@ -8,8 +8,8 @@ import math
 import keras
 import numpy as np
 import pytest
-from sklearn import datasets
 import tensorflow as tf
+import trained
 
 from mart_tf import attacks
 from mart_tf import choices
@@ -503,22 +503,11 @@ def test_a_call_refuses_too():
 @pytest.fixture(scope="module")
 def digits():
     """A small trained network, and 100 digits that it classifies right."""
-    keras.utils.set_random_seed(0)
-    images, labels = datasets.load_digits(return_X_y=True)
-    images = (images / 16).astype("float32")
-    labels = labels.astype("int32")
-    network = keras.Sequential(
-        [
-            keras.Input([64]),
-            keras.layers.Dense(32, "relu"),
-            keras.layers.Dense(10),
-        ]
+    network, images, labels = trained.on_digits(
+        0,
+        lambda: [keras.layers.Flatten(), keras.layers.Dense(32, "relu")],
+        epochs=5,
     )
-    network.compile(
-        keras.optimizers.Adam(0.01),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    )
-    network.fit(images[:1400], labels[:1400], epochs=5, verbose=0)
     classify = functools.partial(network, training=False)
     images, labels = images[1400:], labels[1400:]
     right = np.argmax(classify(images), axis=1) == labels

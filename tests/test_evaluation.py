@@ -7,8 +7,8 @@ import time
 import keras
 import numpy as np
 import pytest
-from sklearn import datasets
 import tensorflow as tf
+import trained
 
 import mart_tf
 from mart_tf import attacks
@@ -29,25 +29,17 @@ _THREAT = mart_tf.ThreatModel(epsilon=0.1)
 @pytest.fixture(scope="module")
 def digits():
     """A small trained CNN, and 397 digits that it has not seen."""
-    keras.utils.set_random_seed(0)
-    images, labels = datasets.load_digits(return_X_y=True)
-    images = (images / 16).reshape(-1, 8, 8, 1).astype("float32")
-    labels = labels.astype("int32")
-    model = keras.Sequential(
-        [
-            keras.Input((8, 8, 1)),
+    model, images, labels = trained.on_digits(
+        0,
+        lambda: [
             keras.layers.Conv2D(16, 3, activation="relu"),
             keras.layers.BatchNormalization(),
             keras.layers.Flatten(),
             keras.layers.Dropout(0.2),
-            keras.layers.Dense(10),
-        ]
+        ],
+        rate=0.003,
+        epochs=6,
     )
-    model.compile(
-        keras.optimizers.Adam(0.003),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-    )
-    model.fit(images[:1400], labels[:1400], epochs=6, verbose=0)
     return model, images[1400:], labels[1400:]
 
 
