@@ -45,17 +45,53 @@ def digits():
     return images[:256], bunch.target[:256].astype("int32")
 
 
+class Positions(keras.layers.Layer):
+    """An embedding of the place is added, whose gradient comes in slices."""
+
+    def build(self, shape):
+        self.places = shape[1]
+        self.embedding = keras.layers.Embedding(
+            *shape[1:], keras.initializers.RandomNormal(seed=4)
+        )
+        self.embedding.build(None)
+
+    def call(self, values):
+        return values + self.embedding(keras.ops.arange(self.places))
+
+
+def network_with_an_embedding():
+    return keras.Sequential(
+        [
+            keras.Input([8, 8, 1]),
+            keras.layers.Reshape([16, 4]),
+            Positions(),
+            keras.layers.Flatten(),
+            keras.layers.Dense(
+                10, kernel_initializer=keras.initializers.HeNormal(0)
+            ),
+        ]
+    )
+
+
+def network_without_dropout():
+    network = small_network()
+    network.layers[4].rate = 0.0
+    return network
+
+
+@pytest.mark.parametrize(
+    "make", [network_without_dropout, network_with_an_embedding]
+)
 @pytest.mark.parametrize(
     "clipping",
     [{"clipnorm": 0.05}, {"global_clipnorm": 0.05}, {"clipvalue": 0.01}],
 )
-def test_clipping_on_two_replicas_equals_one(clipping):
+def test_clipping_on_two_replicas_equals_one(clipping, make):
     images, labels = digits()
     results = []
     for strategy in both_strategies():
         with strategy.scope():
-            network = small_network()
-            network.layers[4].rate = 0.0
+            network = make()
             model = mart_tf.AdversarialClassifier(
                 network, "mart", mart_tf.ThreatModel(epsilon=0.1), 2
             )
@@ -70,12 +106,6 @@ def test_clipping_on_two_replicas_equals_one(clipping):
 
 def both_strategies():
     return [devices.strategy("single"), devices.strategy("mirrored")]
-
-
-def network_without_dropout():
-    network = small_network()
-    network.layers[4].rate = 0.0
-    return network
 
 
 def network_with_an_activity_regularizer():

@@ -28,6 +28,7 @@ def compiled(network, optimizer, strategy="mirrored", **settings):
     ("settings", "of_optimizer", "message"),
     [
         ({"steps_per_execution": 2}, {}, "steps_per_exec.* on 2 replicas; le"),
+        ({"jit_compile": True}, {}, 'on 2 replicas; give jit_compile="attack"'),
         (
             {},
             {"gradient_accumulation_steps": 2},

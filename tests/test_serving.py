@@ -630,6 +630,25 @@ class TestExport:
             result["logits"], expected, atol=1e-5 * np.abs(expected).max()
         )
 
+    @pytest.mark.parametrize("ema", [0.0, 0.5])
+    def test_of_a_model_that_trains_on_two_devices(self, digits, tmp_path, ema):
+        with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+            model = mart_tf.AdversarialClassifier(
+                _cnn(), threat=mart_tf.ThreatModel(epsilon=0.1), ema=ema
+            )
+        assert model.settings()["steps"] == 0
+        path = mart_tf.export_saved_model(model, tmp_path)
+        network = model.averaged()
+        # The average is of one device: a chief may make it alone.
+        replicas = network.distribute_strategy.num_replicas_in_sync
+        assert replicas == (1 if ema else 2)
+        expected = network(digits).numpy()
+        np.testing.assert_allclose(
+            _served(path, digits)["logits"],
+            expected,
+            atol=1e-5 * np.abs(expected).max(),
+        )
+
 
 def _grey(images):
     """Images in [0, 1] as PNG files, by Pillow."""

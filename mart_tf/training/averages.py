@@ -116,7 +116,8 @@ class Averages(keras.layers.Layer):
     def applied(self, classifier, step):
         """A copy of a classifier with the average of its weights.
 
-        Also of those that are frozen by now.
+        Also of those that are frozen by now. It is of one device: under a
+        strategy of several processes one alone may ask for it.
 
         Returns:
             A new Keras model; where no average is kept the classifier itself.
@@ -127,12 +128,11 @@ class Averages(keras.layers.Layer):
         if not self.decay:
             return classifier
         places = {id(weight): i for i, weight in enumerate(classifier.weights)}
-        with classifier.distribute_strategy.scope():
-            copy = rebuilding.copy(classifier)
-            for variable, value in zip(
-                self._averaged(), self.values(step), strict=True
-            ):
-                copy.weights[places[id(variable)]].assign(value)
+        copy = rebuilding.copy(classifier)
+        for variable, value in zip(
+            self._averaged(), self.values(step), strict=True
+        ):
+            copy.weights[places[id(variable)]].assign(value)
         return copy
 
     def instead(self, step):

@@ -51,7 +51,7 @@ class CheckedModel(private.BuiltOnce):
 
         `jit_compile` is off unless asked for, as XLA is several times slower
         on a CPU: "attack" has it compile the inner attack alone, under any
-        strategy; True the whole step, which fails under a strategy.
+        strategy; True the whole step, on one replica.
 
         Raises:
             ValueError: If a loss is given, or an optimizer that scales it or

@@ -121,15 +121,20 @@ def clip_globally(gradients, optimizer):
 
     A Keras optimizer clips each replica's own gradient before the sum. Here
     the sum is clipped and shared out again; the optimizer's own clipping then
-    finds nothing to do. On one replica the gradients pass as they are.
+    finds nothing to do. On one replica it clips.
     """
     norm = optimizer.clipnorm
     global_norm = optimizer.global_clipnorm
     value = optimizer.clipvalue
+    if not (norm or global_norm or value):
+        return gradients
+    # Of an embedding they come in slices, of one row several: their norm, which
+    # TensorFlow would take, is not the gradient's.
+    gradients = [g if g is None else tf.convert_to_tensor(g) for g in gradients]
     if value:
         # Else an infinite one would become a small one.
         gradients = [g if g is None else _nan_if_infinite(g) for g in gradients]
-    if is_alone() or not (norm or global_norm or value):
+    if is_alone():
         return gradients
     whole = summed(gradients)
     places = [i for i, g in enumerate(whole) if g is not None]

@@ -56,6 +56,11 @@ def check_compiled(model):
             "compile an attack in which they meet; compile without "
             'jit_compile="attack", or train on one device.'
         )
+    if model.compiled_by_xla is True:
+        raise ValueError(
+            f"jit_compile is True, and XLA cannot compile a step on {count} "
+            'replicas; give jit_compile="attack", or train on one device.'
+        )
     if model.steps_per_execution not in (1, None):
         raise ValueError(
             f"steps_per_execution is set, which Keras cannot do on {count} "

@@ -8,6 +8,7 @@ from mart_tf import defenses
 from mart_tf import options
 from mart_tf import threat as threat_model
 from mart_tf import training
+from mart_tf.training import counters
 
 # Kept as they were given.
 _PLAIN = (
@@ -37,7 +38,7 @@ def shown(model):
         "ema": model.averages.decay,
         "ema_warmup_steps": model.averages.warmup_steps,
         "max_skipped_steps": model.skips.limit,
-        "steps": int(model.step),
+        "steps": counters.number(model.step),
     }
 
 
