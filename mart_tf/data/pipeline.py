@@ -82,8 +82,8 @@ def training_batches(
             1, with a pool 2.
         seed: An integer; another gives other permutations and augmentations.
         augment: What is done to the images of each epoch, in order: names as
-            `--augment` takes them ("crop,flip"), an `Augmentation`, or a list
-            of both; True is crop and flip, False none.
+            `--augment` takes them ("crop,flip"), an `Augmentation`, a layer of
+            Keras for images, or a list of these.
         start_step: Batches already consumed.
         pool: A `Pool` with labels, or None.
         pool_fraction: The pool's share of a batch, above 0 and below 1, taken
