@@ -823,6 +823,30 @@ def test_mma_counts_the_rows_of_arrays_and_is_saved_with_them(tmp_path):
         loaded.fit(two, np.tile(linear.LABELS, 2), verbose=0)
 
 
+def test_mma_goes_on_with_what_weights_in_a_file_kept(tmp_path):
+    def made(**rows):
+        model = mart_tf.AdversarialClassifier(
+            linear.linear_network(), "mma", linear.THREAT, 2, **rows
+        )
+        model.compile(keras.optimizers.SGD(0.1))
+        return model
+
+    model = made()
+    model.fit(linear.IMAGES, linear.LABELS, verbose=0)
+    path = tmp_path / "some.weights.h5"
+    model.save_weights(path)
+    with pytest.raises(ValueError, match=r"Classifier\(rows=...\) as many ro"):
+        made().load_weights(path)
+    loaded = made(rows=linear.EXAMPLES)
+    loaded.load_weights(path)
+    trained = []
+    for each in (model, loaded):
+        each.fit(linear.IMAGES, linear.LABELS, shuffle=False, verbose=0)
+        trained.append(each.get_weights())
+    for one, two in zip(*trained, strict=True):
+        np.testing.assert_array_equal(one, two)
+
+
 def network_with_state():
     """Batch norm, as the replicas of a strategy share it."""
     return keras.Sequential(

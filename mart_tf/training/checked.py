@@ -200,6 +200,12 @@ class CheckedModel(private.BuiltOnce):
         return super().predict(x, *args, **kwargs)
 
     def load_weights(self, filepath, *args, **kwargs) -> None:
-        """As `keras.Model.load_weights`, the average of the weights too."""
+        """As `keras.Model.load_weights`, the average of the weights too.
+
+        Raises:
+            ValueError: If the defense keeps something of each example and
+                `rows` is not given: Keras would leave it out without a word.
+        """
+        self.memory.check_rows_known()
         self.build_for(None)
         super().load_weights(filepath, *args, **kwargs)

@@ -47,6 +47,17 @@ class Memory(keras.layers.Layer):
                 f"{self.rows}, or a new AdversarialClassifier for other data."
             )
 
+    def check_rows_known(self):
+        """Refuses to be filled from a file before its length is known."""
+        if self._first_values and self.rows is None:
+            raise ValueError(
+                "The defense keeps something of each training example, and a "
+                "file of weights fills only tables that are there; give "
+                "AdversarialClassifier(rows=...) as many rows as were trained "
+                "on, or save the whole model: "
+                'save("model.keras"), keras.saving.load_model.'
+            )
+
     def recall(self, examples):
         """What is kept of some examples, float32 `[batch]` by name."""
         if self._first_values and not self._tables:
