@@ -59,6 +59,8 @@ LIMITS = {
     "validation_images": bounds.Whole(0, 2**31 - 1),
     "weight_decay": bounds.AT_LEAST_ZERO,
 }
+# Shares that may not be the whole, each with an example.
+_BELOW_ONE = {"ema": "0.995", "ema_warmup": "0.025", "label_smoothing": "0.1"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -245,10 +247,23 @@ class Config:
         self.interval()
         if self.class_weights is not None:
             class_weights.parse(self.class_weights)
-        if self.pool is not None:
-            data.check_pool(
-                self.pool, data_dir=self.data_dir, download=self.download
-            )
+        self._check_words()
+        choices.check_radius(
+            "--epsilon", self.epsilon, self.norm, *self.pixel_range
+        )
+        for name in LIMITS:
+            self._check_number(name)
+        for name, example in _BELOW_ONE.items():
+            if getattr(self, name) >= 1.0:
+                raise ValueError(
+                    f"--{name} is {getattr(self, name):g}; expected less than "
+                    f"1, such as {example}."
+                )
+        self._check_average()
+        self.check_validation()
+        self._check_pool()
+
+    def _check_words(self):
         for kind, value, allowed in [
             ("precision", self.precision, runs.PRECISIONS),
             ("strategy", self.strategy, runs.STRATEGIES),
@@ -264,21 +279,9 @@ class Config:
         ]:
             if value not in allowed:
                 raise options.unknown(kind, value, allowed)
-        choices.check_radius(
-            "--epsilon", self.epsilon, self.norm, *self.pixel_range
-        )
-        for name in LIMITS:
-            self._check_number(name)
-        for name, example in [
-            ("ema", "0.995"),
-            ("ema_warmup", "0.025"),
-            ("label_smoothing", "0.1"),
-        ]:
-            if getattr(self, name) >= 1.0:
-                raise ValueError(
-                    f"--{name} is {getattr(self, name):g}; expected less than "
-                    f"1, such as {example}."
-                )
+
+    def _check_average(self):
+        """Refuses a warm-up of no average, two of them, or a whole run."""
         for name in ("ema_warmup", "ema_warmup_epochs"):
             if getattr(self, name) and not self.ema:
                 raise ValueError(
@@ -291,13 +294,15 @@ class Config:
                 f"--ema_warmup_epochs={self.ema_warmup_epochs:g} both set the "
                 "warm-up of the average; give one."
             )
-        self.check_validation()
         if self.ema_warmup_epochs and self.ema_warmup_epochs >= self.epochs:
             raise ValueError(
                 f"--ema_warmup_epochs={self.ema_warmup_epochs:g} is the whole "
                 f"run of --epochs={self.epochs}, whose average would be its "
                 "last weights; expected fewer."
             )
+
+    def _check_pool(self):
+        """Refuses a pool that is none, and settings of one where none is."""
         if self.pool is None:
             for name in ("pool_fraction", "unlabeled_weight"):
                 if getattr(self, name) != getattr(Config, name):
@@ -305,6 +310,10 @@ class Config:
                         f"--{name}={getattr(self, name):g} is of a pool, and "
                         "there is none; give --pool too."
                     )
+            return
+        data.check_pool(
+            self.pool, data_dir=self.data_dir, download=self.download
+        )
         if not 0.0 < self.pool_fraction < 1.0:
             raise ValueError(
                 f"--pool_fraction is {self.pool_fraction:g}; expected a share "
