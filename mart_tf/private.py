@@ -81,6 +81,15 @@ def is_called_by_fit(arguments):
     return bool(arguments.get("_use_cached_eval_dataset"))
 
 
+def has_several_workers(strategy):
+    """Whether processes train together under a strategy, as Keras asks it.
+
+    A `MultiWorkerMirroredStrategy` without TF_CONFIG is of one process, and
+    what its step returns Keras passes on as it is.
+    """
+    return strategy.extended._in_multi_worker_mode()
+
+
 def build_metrics(model, labels, scores):
     """Makes the metrics that `compile` was given.
 

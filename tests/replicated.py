@@ -1,9 +1,9 @@
 """One training step of the linear network on so many logical CPUs.
 
-    python tests/replicated.py REPLICAS EXAMPLES FILE
+    python tests/replicated.py STRATEGY REPLICAS EXAMPLES FILE
 
 How many there are is said before TensorFlow is used: in a process of its own.
-FILE, an .npz file, has the new weights.
+STRATEGY is a name in `tf.distribute`; FILE, an .npz file, has the new weights.
 """
 
 import sys
@@ -11,8 +11,6 @@ import sys
 import linear
 import numpy as np
 import tensorflow as tf
-
-from mart_tf.runs import devices
 
 
 def first(count):
@@ -22,17 +20,17 @@ def first(count):
     return {"EXAMPLES": count, **parts}
 
 
-def main(replicas, examples, file):
+def main(name, replicas, examples, file):
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(
         cpu, [tf.config.LogicalDeviceConfiguration()] * replicas
     )
     vars(linear).update(first(examples))
-    strategy = devices.strategy("mirrored")
+    strategy = getattr(tf.distribute, name)()
     assert strategy.num_replicas_in_sync == replicas
     weights = linear.train_once(strategy, "standard", index=False)
     np.savez(file, *weights)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4])

@@ -19,6 +19,7 @@ _PRIVATE = re.compile(
     r"tensorflow\.(python|core|compiler)\b|keras\.src\b|_noinline"
     r"|^_keras_\w+|_compile_metrics|seed_generator_state|_use_cached\w*"
     r"|_maybe_symbolic_build|_flatten_layers|_accumulated_gradients"
+    r"|_in_multi_worker_mode"
 )
 
 
@@ -176,6 +177,12 @@ def test_fit_says_when_it_evaluates():
     model.fit(*data, validation_data=data, epochs=2, verbose=0)
     model.evaluate(*data, verbose=0)
     assert seen == [True, True, False]
+
+
+@pytest.mark.parametrize("name", ["single", "mirrored"])
+def test_a_strategy_of_one_process_has_no_workers(name):
+    # That of several: tests/test_multi_worker.py.
+    assert not private.has_several_workers(devices.strategy(name))
 
 
 def test_metrics_are_there_before_they_are_used():

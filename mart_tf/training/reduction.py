@@ -7,6 +7,8 @@ replica, is therefore given as a share.
 
 import tensorflow as tf
 
+from mart_tf import private
+
 
 def global_count(images):
     """Number of examples in the batch, over all replicas, as float32."""
@@ -160,8 +162,7 @@ def as_keras_reduces(log):
     Over several processes it takes one along the first axis (see
     tensorflow#72388), and there `[1]` becomes a scalar.
     """
-    strategy = tf.distribute.get_strategy()
-    if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+    if private.has_several_workers(tf.distribute.get_strategy()):
         return tf.reshape(log, [1])
     return log
 
