@@ -48,6 +48,22 @@ def test_what_keras_cannot_do_on_several(settings, of_optimizer, message):
     assert all(np.isfinite(w).all() for w in model.get_weights())
 
 
+@pytest.mark.parametrize(
+    ("call", "given"),
+    [
+        ("train_on_batch", (linear.IMAGES, linear.LABELS)),
+        ("test_on_batch", (linear.IMAGES, linear.LABELS)),
+        ("predict_on_batch", (linear.IMAGES,)),
+    ],
+)
+def test_calls_whose_batch_keras_does_not_share_out(call, given):
+    model = compiled(linear.linear_network, keras.optimizers.SGD)
+    with pytest.raises(
+        ValueError, match=f"^{call} was .* 2 replicas.*fit, evaluate or predict"
+    ):
+        getattr(model, call)(*given)
+
+
 def test_accumulated_gradients_under_a_strategy_of_one_device():
     with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
         model = mart_tf.AdversarialClassifier(

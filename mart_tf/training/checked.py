@@ -152,20 +152,24 @@ class CheckedModel(private.BuiltOnce):
 
         Raises:
             ValueError: As `fit` does with more than `max_skipped_steps` of
-                them in a row, and again until `compile` or `fit` is called.
+                them in a row, and again until `compile` or `fit` is called;
+                on several replicas.
         """
+        replicas.check_batch_call(self, "train_on_batch")
         self.build_for(x)
         logs = super().train_on_batch(x, *args, **kwargs)
         watch.check_skips(self)
         return logs
 
     def test_on_batch(self, x, *args, **kwargs) -> Any:
-        """As `keras.Model.test_on_batch`."""
+        """As `keras.Model.test_on_batch`; refused on several replicas."""
+        replicas.check_batch_call(self, "test_on_batch")
         self.build_for(x)
         return super().test_on_batch(x, *args, **kwargs)
 
     def predict_on_batch(self, x) -> Any:
-        """As `keras.Model.predict_on_batch`."""
+        """As `keras.Model.predict_on_batch`; refused on several replicas."""
+        replicas.check_batch_call(self, "predict_on_batch")
         self.build_for(x)
         return super().predict_on_batch(x)
 

@@ -81,3 +81,19 @@ def check_compiled(model):
             "statistics of the first one are saved.",
             stacklevel=3,
         )
+
+
+def check_batch_call(model, name):
+    """Refuses a call for which Keras shares no batch out.
+
+    Args:
+        model: An `AdversarialClassifier`.
+        name: Of the method that was called.
+    """
+    count = model.distribute_strategy.num_replicas_in_sync
+    if count > 1:
+        raise ValueError(
+            f"{name} was called on {count} replicas, and Keras would give each "
+            "of them the whole batch; call fit, evaluate or predict, which "
+            "share it out, or train on one device."
+        )
