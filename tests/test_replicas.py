@@ -64,6 +64,54 @@ def test_calls_whose_batch_keras_does_not_share_out(call, given):
         getattr(model, call)(*given)
 
 
+def wrapped(strategy):
+    """A linear network from a strategy's scope, wrapped outside of it."""
+    with devices.strategy(strategy).scope():
+        network = linear.linear_network()
+    return mart_tf.AdversarialClassifier(network, "natural", linear.THREAT)
+
+
+def test_compiled_by_names_outside_of_the_scope():
+    trained = []
+    for strategy in ("single", "mirrored"):
+        model = wrapped(strategy)
+        model.compile("adam", metrics=["accuracy"])
+        logs = model.fit(
+            linear.IMAGES,
+            linear.LABELS,
+            batch_size=4,
+            epochs=2,
+            shuffle=False,
+            verbose=0,
+        ).history
+        steps = int(tf.convert_to_tensor(model.optimizer.iterations))
+        trained.append(
+            [*model.classifier.get_weights(), steps, *logs["accuracy"]]
+        )
+    for single, mirrored in zip(*trained, strict=True):
+        np.testing.assert_allclose(single, mirrored, atol=1e-5)
+
+
+def test_what_was_made_outside_of_the_scope_is_refused():
+    model = wrapped("mirrored")
+    message = "^The {} was made outside the scope.. of the MirroredStrategy"
+    optimizer = keras.optimizers.SGD(0.1, name="mine")
+    with pytest.raises(ValueError, match=message.format("optimizer 'mine'")):
+        model.compile(optimizer)
+    metric = keras.metrics.SparseCategoricalAccuracy(name="right")
+    with pytest.raises(ValueError, match=message.format("metric 'right'")):
+        model.compile("sgd", metrics=["accuracy", [metric]])
+    # Without a scope all of it may be made anywhere.
+    wrapped("single").compile(optimizer, weighted_metrics=[metric])
+    # And a scope comes too late where the classifier has none.
+    model = wrapped("single")
+    with (
+        devices.strategy("mirrored").scope(),
+        pytest.raises(ValueError, match=message.format("classifier '.*'")),
+    ):
+        model.compile("sgd")
+
+
 def test_accumulated_gradients_under_a_strategy_of_one_device():
     with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
         model = mart_tf.AdversarialClassifier(

@@ -121,20 +121,47 @@ def check(given):
             raise ValueError(
                 f"The layer {layer.name} computes in float16, {_NO_FLOAT16}"
             )
-    check_scope(given["classifier"])
+    classifier = given["classifier"]
+    check_scope(f"classifier {classifier.name!r}", classifier.weights)
     replicas.check_strategy(given["classifier"].distribute_strategy)
 
 
-def check_scope(classifier):
-    """Refuses a classifier that was made outside the present scope."""
+def check_scope(what, variables):
+    """Refuses what was made outside the present scope of a strategy.
+
+    Args:
+        what: Whose variables they are, in words.
+        variables: Keras variables.
+    """
     if not tf.distribute.has_strategy():
         return
-    created = tf.distribute.get_strategy().extended.variable_created_in_scope
-    if not all(created(weight.value) for weight in classifier.weights):
+    strategy = tf.distribute.get_strategy()
+    created = strategy.extended.variable_created_in_scope
+    if not all(created(variable.value) for variable in variables):
         raise ValueError(
-            f"The classifier {classifier.name!r} was made outside this "
-            "strategy.scope(); make it inside."
+            f"The {what} was made outside the scope() of the "
+            f"{type(strategy).__name__} that trains; make it inside."
         )
+
+
+def check_scopes(model, metrics):
+    """Refuses a compiled model whose parts are not of one strategy's scope.
+
+    Args:
+        model: An `AdversarialClassifier`.
+        metrics: All that `compile` was given, nested as there.
+    """
+    given = [m for m in keras.tree.flatten(metrics) if hasattr(m, "variables")]
+    with model.distribute_strategy.scope():
+        check_scope(
+            f"classifier {model.classifier.name!r}", model.classifier.weights
+        )
+        # Keras makes slots by the strategy under which an optimizer was made.
+        check_scope(
+            f"optimizer {model.optimizer.name!r}", model.optimizer.variables
+        )
+        for metric in given:
+            check_scope(f"metric {metric.name!r}", metric.variables)
 
 
 def check_compile(loss, jit_compile):

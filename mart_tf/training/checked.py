@@ -51,26 +51,29 @@ class CheckedModel(private.BuiltOnce):
 
         `jit_compile` is off unless asked for, as XLA is several times slower
         on a CPU: "attack" has it compile the inner attack alone, under any
-        strategy; True the whole step, on one replica.
+        strategy; True the whole step, on one replica. Of a classifier from a
+        strategy's scope, what has a name is made in there.
 
         Raises:
             ValueError: If a loss is given, or an optimizer that scales it or
-                averages the weights, `jit_compile` is anything else, or
-                something is asked for that Keras cannot do on several
-                replicas (`replicas`).
+                averages the weights, or one from outside the classifier's
+                scope, `jit_compile` is anything else, or something is asked
+                for that Keras cannot do on several replicas (`replicas`).
         """
         arguments.check_compile(loss, jit_compile)
         self.compiled_by_xla = jit_compile
         self.has_metrics = bool(metrics or weighted_metrics)
-        super().compile(
-            optimizer=optimizer,
-            metrics=metrics,
-            weighted_metrics=weighted_metrics,
-            jit_compile=jit_compile is True,
-            **kwargs,
-        )
+        with self.distribute_strategy.scope():
+            super().compile(
+                optimizer=optimizer,
+                metrics=metrics,
+                weighted_metrics=weighted_metrics,
+                jit_compile=jit_compile is True,
+                **kwargs,
+            )
         self.skips.begin()
         arguments.check_optimizer(self.optimizer, self.weight_decay)
+        arguments.check_scopes(self, [metrics, weighted_metrics])
         replicas.check_compiled(self)
 
     def get_compile_config(self):
