@@ -213,3 +213,18 @@ def test_a_loss_without_a_gradient(of_update):
     model.compile(keras.optimizers.SGD(0.1))
     with pytest.raises(ValueError, match="any of the network's 0 trainable"):
         model.fit(linear.IMAGES, linear.LABELS, verbose=0)
+
+
+def test_refuses_a_kernel_that_forward_passes_normalize():
+    layer = keras.layers.SpectralNormalization(
+        keras.layers.Dense(linear.CLASSES)
+    )
+    network = keras.Sequential([keras.Input([linear.PIXELS]), layer])
+    layer.kernel.assign(5 * linear.KERNEL)
+    model = mart_tf.AdversarialClassifier(
+        network, "natural", linear.THREAT, update="awp:gamma=0.01"
+    )
+    model.compile(keras.optimizers.SGD(1e-4))
+    with pytest.raises(ValueError, match="assigns the trainable .* AWP makes"):
+        model.fit(linear.IMAGES, linear.LABELS, verbose=0)
+    np.testing.assert_array_equal(layer.kernel, 5 * linear.KERNEL)

@@ -67,6 +67,9 @@ class Update:
         Returns:
             A list of gradients, None for a variable that the loss does not
             reach, and the auxiliary output of the passes.
+
+        Raises:
+            ValueError: If passes at other weights assign trainable ones.
         """
         variables = model.trainable_variables
         if weights is None:
@@ -82,6 +85,15 @@ class Update:
             tape.watch(weights)
             with elsewhere:
                 value, auxiliary = loss()
+        for variable, weight in zip(variables, weights, strict=True):
+            if elsewhere.get_current_value(variable) is not weight:
+                raise ValueError(
+                    f"A forward pass assigns the trainable {variable.path}, as "
+                    "keras.layers.SpectralNormalization does, and the update "
+                    f"{type(self).__name__} makes passes at other weights, "
+                    "where that is lost; expected a network without such a "
+                    "layer, or update='plain'."
+                )
         if keep_state:
             for variable in model.classifier.non_trainable_variables:
                 changed = elsewhere.get_current_value(variable)
