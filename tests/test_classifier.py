@@ -830,31 +830,6 @@ def test_refuses_images_without_labels():
         model.fit({"images": linear.IMAGES}, linear.LABELS, verbose=0)
 
 
-def test_refuses_a_batch_that_leaves_a_replica_empty():
-    images, labels = digits()
-    strategy = devices.strategy("mirrored")
-    with strategy.scope():
-        model = digits_model()
-    some = images[:41], labels[:41]
-    for refused in (
-        lambda: model.fit(*some, batch_size=8, verbose=0),
-        lambda: model.evaluate(*some, 8, verbose=0),
-        lambda: model.fit(
-            images[:40],
-            labels[:40],
-            batch_size=8,
-            validation_data=some,
-            verbose=0,
-        ),
-        # 33 to train on, 33 to validate on.
-        lambda: model.fit(
-            images[:66], labels[:66], validation_split=0.5, verbose=0
-        ),
-    ):
-        with pytest.raises(ValueError, match="leave 1 for 2 replicas"):
-            refused()
-
-
 def test_refuses_a_classifier_from_outside_the_scope():
     network = linear.linear_network()
     with (

@@ -213,6 +213,63 @@ def test_a_batch_norm_of_each_replica_is_told_of(recwarn):
         compiled(lambda: network(False), keras.optimizers.SGD)
 
 
+@keras.saving.register_keras_serializable(package="test_replicas")
+class Mean(keras.layers.Layer):
+    """Adds the mean of its input to the loss."""
+
+    def call(self, images):
+        self.add_loss(0.1 * keras.ops.mean(images))
+        return images
+
+
+@pytest.mark.parametrize(
+    "added",
+    [lambda: keras.layers.ActivityRegularization(l2=0.1), lambda: Mean()],
+    ids=["regularizer", "add_loss"],
+)
+def test_losses_of_activities_beside_a_synchronized_batch_norm(added):
+    def step(trainable):
+        def both():
+            made = network(True)
+            made.add(added())
+            made.layers[0].trainable = trainable
+            return made
+
+        model = compiled(both, keras.optimizers.SGD)
+        model.train_on_batch(linear.IMAGES, linear.LABELS)
+
+    with pytest.raises(ValueError, match="normalization normalized, and on"):
+        step(trainable=True)
+    # Frozen it is that of inference, in which no replica waits for another.
+    step(trainable=False)
+
+
+def test_a_last_batch_that_leaves_a_replica_without_an_example():
+    # 8 and 1: of the second, 1 and 0.
+    images = np.concatenate([linear.IMAGES, linear.IMAGES[:1] / 2])
+    labels = np.concatenate([linear.LABELS, linear.LABELS[:1]])
+
+    def network():
+        made = linear.linear_network(
+            activity_regularizer=keras.regularizers.L2(0.1)
+        )
+        made.add(Mean())
+        return made
+
+    trained = []
+    for strategy in ("single", "mirrored"):
+        model = compiled(network, lambda: keras.optimizers.SGD(0.5), strategy)
+        data = tf.data.Dataset.from_tensor_slices((images, labels)).batch(8)
+        logs = model.fit(data, verbose=0).history
+        assert "skipped" not in logs
+        losses = [*logs["loss"], *logs["natural_accuracy"]]
+        evaluated = model.evaluate(images, labels, batch_size=8, verbose=0)
+        weights = model.classifier.get_weights()
+        trained.append([*weights, losses, evaluated])
+    for single, mirrored in zip(*trained, strict=True):
+        np.testing.assert_allclose(single, mirrored, atol=1e-6)
+
+
 def test_strategies_of_other_kinds():
     with tf.distribute.experimental.CentralStorageStrategy().scope():
         network = linear.linear_network()

@@ -123,16 +123,7 @@ class CheckedModel(private.BuiltOnce):
         x = inputs.with_rows(self.defense, inputs.single(x))
         self.build_for(x)
         if check_data:
-            inputs.check_training(
-                self,
-                x,
-                y,
-                batch_size,
-                validation_data,
-                # As in Keras, data of its own goes before.
-                0.0 if validation_data is not None else validation_split,
-                kwargs.get("validation_batch_size"),
-            )
+            inputs.check_training(self, x, y, validation_data)
         with self.distribute_strategy.scope():
             self.prepare(inputs.greatest_row(x))
         return super().fit(
@@ -197,7 +188,6 @@ class CheckedModel(private.BuiltOnce):
         self.build_for(x)
         if check_data and not private.is_called_by_fit(kwargs):
             inputs.check(self, x, y)
-            inputs.check_remainder(self, x, batch_size)
         return super().evaluate(x, y, batch_size, *args, **kwargs)
 
     def predict(self, x, *args, **kwargs) -> Any:

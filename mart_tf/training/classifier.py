@@ -385,7 +385,7 @@ class AdversarialClassifier(checked.CheckedModel):
         def classify(images):
             nonlocal own
             logits = self._classify(images, training)
-            own += own_losses.of_last_pass(self.classifier)
+            own += own_losses.of_last_pass(self.classifier, training)
             return logits
 
         batch = batch._replace(label_smoothing=self.label_smoothing)
@@ -406,6 +406,8 @@ class AdversarialClassifier(checked.CheckedModel):
 
         def loss():
             losses, own = self._loss(batch, adversarial, training=True)
+            # Of no examples, as a replica may have, a mean is NaN.
+            own = tf.where(here > 0.0, own, 0.0)
             total = tf.reduce_sum(batch.weight * losses.values)
             return (total + here * own) / count, (losses, own)
 

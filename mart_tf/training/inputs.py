@@ -10,8 +10,6 @@ from mart_tf.defenses import base
 from mart_tf.models import outputs as model_outputs
 from mart_tf.training import reduction
 
-# Of `fit` and `evaluate` of arrays.
-_BATCH_SIZE = 32
 # A row for every image at most so many times over.
 _SPARSEST = 1000
 
@@ -74,25 +72,13 @@ def _classes(labels, image):
     return labels, labels
 
 
-def check_training(
-    model,
-    x,
-    y,
-    batch_size,
-    validation_data,
-    validation_split=0.0,
-    validation_batch_size=None,
-):
+def check_training(model, x, y, validation_data):
     """Refuses what `fit` cannot train or validate on; arguments as there.
 
     Raises:
         ValueError: With one sentence.
     """
     check(model, x, y)
-    batch_size = batch_size or _BATCH_SIZE
-    check_remainder(
-        model, x, batch_size, validation_split, validation_batch_size
-    )
     if isinstance(validation_data, (tuple, list)):
         if len(validation_data) < 2:
             raise ValueError(
@@ -100,9 +86,6 @@ def check_training(
                 "(images, labels)."
             )
         check(model, *validation_data[:2], what="validation ")
-        check_remainder(
-            model, validation_data[0], validation_batch_size or batch_size
-        )
     elif validation_data is not None:
         check(model, validation_data, None, what="validation ")
     if greatest_row(x) is not None:
@@ -265,38 +248,6 @@ def _has_rows(x):
     elif isinstance(x, keras.utils.PyDataset):
         x = keras.utils.unpack_x_y_sample_weight(x[0])[0]
     return isinstance(x, dict) and "index" in x
-
-
-def check_remainder(model, x, batch_size=None, split=0.0, split_size=None):
-    """Refuses a last batch of arrays that leaves a replica without example.
-
-    TensorFlow's reductions fail on it.
-
-    Args:
-        model: The `AdversarialClassifier`.
-        x: Images, or `{"image": ..., "index": ...}`.
-        batch_size: Default: Keras's.
-        split: The share that `fit` keeps for validation.
-        split_size: Its batch size; default: `batch_size`.
-    """
-    images = _image(x)
-    replicas = model.distribute_strategy.num_replicas_in_sync
-    if isinstance(images, tf.data.Dataset) or not hasattr(images, "shape"):
-        return
-    batch_size = batch_size or _BATCH_SIZE
-    # As Keras splits it.
-    trained = int(len(images) * (1.0 - (split or 0.0)))
-    for count, size in [
-        (trained, batch_size),
-        (len(images) - trained, split_size or batch_size),
-    ]:
-        remainder = count % size
-        if 0 < remainder < replicas:
-            raise ValueError(
-                f"{count} images in batches of {size} leave "
-                f"{remainder} for {replicas} replicas; expected at least one "
-                "for each: leave some images out, or change batch_size."
-            )
 
 
 def _image(x):

@@ -66,6 +66,12 @@ def check_compiled(model):
             f"steps_per_execution is set, which Keras cannot do on {count} "
             "replicas; leave it out, or train on one device."
         )
+    if any(
+        getattr(layer, "activity_regularizer", None) is not None
+        for layer in private.layers(model.classifier)
+    ):
+        with strategy.scope():
+            check_activity_losses(model.classifier)
     unsynchronized = [
         layer.name
         for layer in private.layers(model.classifier)
@@ -77,8 +83,9 @@ def check_compiled(model):
         warnings.warn(
             "Batch normalization without synchronized=True "
             f"({', '.join(unsynchronized[:_SHOWN])}{more}): each of {count} "
-            "replicas normalizes by its own share of the batch, and the "
-            "statistics of the first one are saved.",
+            "replicas normalizes by its own share of the batch, the statistics "
+            "of the first one are saved, and a batch that leaves a replica "
+            "without an example is skipped.",
             stacklevel=3,
         )
 
@@ -96,4 +103,30 @@ def check_batch_call(model, name):
             f"{name} was called on {count} replicas, and Keras would give each "
             "of them the whole batch; call fit, evaluate or predict, which "
             "share it out, or train on one device."
+        )
+
+
+def check_activity_losses(network):
+    """Refuses losses of a training pass inside which replicas take turns.
+
+    Keras keeps those of all replicas in one list, of the layer, and clears it
+    where a pass begins: one replica's go with another's beginning.
+
+    Args:
+        network: A classifier that has such losses.
+    """
+    count = tf.distribute.get_strategy().num_replicas_in_sync
+    meeting = [
+        layer.name
+        for layer in private.layers(network)
+        if isinstance(layer, keras.layers.BatchNormalization)
+        and layer.synchronized
+        and layer.trainable
+    ]
+    if count > 1 and meeting:
+        raise ValueError(
+            "The network has losses of activities (activity_regularizer or "
+            f"add_loss) and the synchronized batch normalization {meeting[0]}, "
+            f"and on {count} replicas Keras confuses the replicas' losses; "
+            "leave one of the two out, or train on one device."
         )
