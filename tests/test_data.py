@@ -234,7 +234,7 @@ class TestSource:
             (
                 (np.full([9, 4, 4, 1], 255.0, np.float32), np.arange(9) % 3),
                 None,
-                "train set of .* holds the pixel 255.0; expected floating poi",
+                "The array of images holds the pixel 255.0; expected float",
             ),
             (
                 (np.zeros([9, 4, 4, 1], np.uint8), np.arange(9) % 3),
@@ -260,6 +260,29 @@ class TestSource:
         images = np.zeros([9, 4, 4, 1], np.uint8)
         with pytest.raises(ValueError, match=re.escape(said)):
             splits.memory_split(images, labels)
+
+    @pytest.mark.parametrize(
+        ("images", "said"),
+        [
+            (np.full([9, 4, 4, 1], 254, np.int32), "has dtype int32; expected"),
+            (np.full([9, 4, 4, 1], 2.0), "holds the pixel 2.0; expected float"),
+            (np.zeros([9, 3, 8, 8], np.uint8), "channels before height"),
+            ([["a"]], "expected [n, height, width] or [n, height, width, chan"),
+        ],
+    )
+    def test_images_are_looked_at(self, images, said):
+        with pytest.raises(ValueError, match=re.escape(said)):
+            splits.memory_split(images, np.arange(9) % 3)
+
+    def test_images_in_other_forms(self):
+        """float64 without channels, and booleans: batches of float32."""
+        half = np.full([9, 4, 4], 0.5)
+        for images, pixel in ((half, 0.5), (half > 0.1, 1.0)):
+            split = data.memory_split(images, np.arange(9) % 3)
+            [(inputs, _, _)] = data.training_batches(split, 4).take(1)
+            image = inputs["image"]
+            assert (image.shape, image.dtype) == ((4, 4, 4, 1), "float32")
+            assert (image.numpy() == pixel).all()
 
     def test_labels_in_a_column(self):
         """As keras.datasets.cifar10 has them."""
@@ -294,7 +317,6 @@ class TestSource:
         ("images", "labels", "said"),
         [
             (np.full([4, 4, 4], 0.5), [0, 1, 2, 1], None),
-            (np.full([4, 4, 4], 255.0), [0, 1, 2, 1], "holds the pixel 255.0"),
             (
                 np.full([4, 4, 4], 0.5),
                 [0, 1, 3, 1],

@@ -72,6 +72,29 @@ class TestFolder:
         np.testing.assert_array_equal(loaded.test.indices, [0, 1, 2, 3])
         np.testing.assert_array_equal(loaded.test.images[0], image(99))
 
+    def test_what_is_not_read_is_counted(self, tree, tmp_path, recwarn):
+        (tree / "cat" / "notes.txt").write_text("no image")
+        data.load(f"folder:{tree}")
+        assert not [w for w in recwarn if "not read" in str(w.message)]
+        halves = tmp_path / "halves"
+        for half in ("train", "test", "val"):
+            shutil.copytree(tree / "dog", halves / half / "dog")
+            shutil.copytree(tree / "cat", halves / half / "cat")
+        with pytest.warns(UserWarning, match="12 in val/cat, 8 in val/dog"):
+            data.load(f"folder:{halves}")
+        for row in range(3):
+            write(tree / "cat" / "more" / f"{row}.png", image(row))
+            write(tree / "dog" / f"{row}.tiff", image(row))
+        write(tree / "left.png", image(0))
+        with pytest.warns(
+            UserWarning, match="holds 7 images that are not"
+        ) as w:
+            loaded = data.load(f"folder:{tree}")
+        assert "3 in cat/more, 3 of .tiff, 1 in .; exp" in str(w[0].message)
+        assert (
+            len(loaded.train) + len(loaded.validation) + len(loaded.test) == 20
+        )
+
     def test_greyscale_has_one_channel(self, tmp_path):
         for row in range(6):
             path = tmp_path / "ab"[row % 2] / f"{row}.png"

@@ -162,6 +162,38 @@ class TestTrainingBatches:
             count,
         )
 
+    @pytest.mark.parametrize(
+        ("settings", "said"),
+        [
+            ({"seed": 1.5}, "seed is 1.5; expected a whole number"),
+            ({"seed": None}, "seed is None; expected a whole number"),
+            ({"pool": "npz:x"}, "The pool is 'npz:x'; expected a Pool, as"),
+            ({"class_weights": [1.0] * 9}, "for each class, at least 10 of th"),
+            ({"class_weights": "balanced"}, "class_weights is 'balanced'; exp"),
+            ({"class_weights": 2.0}, "class_weights is 2.0; expected a number"),
+        ],
+    )
+    def test_refuses_what_is_of_another_kind(self, digits, settings, said):
+        with pytest.raises(ValueError, match=said):
+            data.training_batches(digits.train, 32, **settings)
+
+    def test_takes_whole_class_weights(self, digits):
+        batches = data.training_batches(
+            digits.train, 32, class_weights=list(range(10))
+        )
+        [(_, labels, weights)] = batches.take(1)
+        np.testing.assert_array_equal(weights, labels)
+
+    def test_a_data_set_is_no_split(self, digits):
+        for read in (
+            lambda: data.training_batches(digits, 32),
+            lambda: data.steps_per_epoch(digits, 32),
+            lambda: data.evaluation_batches(digits, 32),
+            lambda: data.arrays(digits),
+        ):
+            with pytest.raises(ValueError, match="Dataset; expected dataset.t"):
+                read()
+
     def test_refuses_less_than_a_batch(self, digits):
         with pytest.raises(ValueError, match="2000 is larger than the 1294"):
             data.training_batches(digits.train, 2000)

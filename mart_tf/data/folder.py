@@ -6,6 +6,7 @@ import hashlib
 import os
 import pathlib
 from typing import Literal
+import warnings
 
 import numpy as np
 import tensorflow as tf
@@ -28,7 +29,8 @@ def load(
     """Reads `train/<class>/` and `test/<class>/`, or `<class>/`.
 
     Classes, and the images of a class, are numbered in the order of their
-    names. Images are greyscale or colour, all of one kind.
+    names. Images are greyscale or colour, all of one kind. A warning says how
+    many lie elsewhere, or are of a format that is not read.
 
     Args:
         path: The folder.
@@ -43,6 +45,9 @@ def load(
     train, test = names.class_folders(path)
     listed = [_list(half, list(train)) for half in (train, test) if half]
     paths = [image for images, _ in listed for image in images]
+    sentence = names.left_out(path, paths)
+    if sentence is not None:
+        warnings.warn(sentence, stacklevel=2)
     kind, shape = _common(paths, size)
     mode = splits.choose_mode(len(paths), shape, mode)
     halves = [

@@ -5,7 +5,9 @@ when they load: neither TensorFlow nor numpy is imported, and no network is
 touched.
 """
 
+import collections
 import difflib
+import mimetypes
 import os
 import pathlib
 import re
@@ -16,6 +18,9 @@ from mart_tf import limits
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp")
 NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
 NPZ_POOL_KEYS = ("image", "label", "labeled_by", "mean_confidence")
+
+# Places that a sentence names.
+_NAMED = 3
 
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 # TFDS's own ways to ask for one: mnist:3.0.1, mnist:3.*.*, and mnist/3.0.1 as
@@ -134,6 +139,42 @@ def _classes(folder):
                 f"{', '.join(IMAGE_SUFFIXES)}."
             )
     return folders
+
+
+def left_out(path, read):
+    """A sentence on the images of a tree that are not read, or None.
+
+    Args:
+        path: The tree's folder; what begins with a dot in it does not count.
+        read: The paths of those that are.
+    """
+    root = pathlib.Path(path).expanduser()
+    read, places = set(read), collections.Counter()
+    for folder, below, files in os.walk(root):
+        below[:] = [name for name in below if name[0] != "."]
+        for name in files:
+            if name[0] == "." or os.path.join(folder, name) in read:
+                continue
+            suffix = os.path.splitext(name)[1].lower()
+            if suffix in IMAGE_SUFFIXES:
+                places[f"in {os.path.relpath(folder, root)}"] += 1
+            elif (mimetypes.guess_type(name)[0] or "").startswith("image/"):
+                places[f"of {suffix}"] += 1
+    if not places:
+        return None
+    # Folders are listed in no order.
+    named = sorted(places.items(), key=lambda item: (-item[1], item[0]))
+    named = named[:_NAMED]
+    rest = places.total() - sum(count for _, count in named)
+    if rest:
+        named.append(("elsewhere", rest))
+    said = ", ".join(f"{count:,} {place}" for place, count in named)
+    sentence = (
+        f"{root} holds {places.total():,} images that are not read: {said}; "
+        "expected them right in the folder of their class, as one of "
+        f"{', '.join(IMAGE_SUFFIXES)}."
+    )
+    return _UNPRINTABLE.sub("?", sentence)
 
 
 def image_names(folder):

@@ -19,6 +19,7 @@ from mart_tf.data import pools
 from mart_tf.data import shards
 from mart_tf.data import splits
 
+_SEED = bounds.Whole(-(2**63), 2**63 - 1)
 _POOL = 0x504F4F4C  # A stream of its own in the seed's numbers.
 
 
@@ -90,7 +91,7 @@ def training_batches(
             to the nearest number of examples.
         unlabeled_weight: The paper's gamma, at least 0: the weight of a pool
             example. A labelled one weighs 1.
-        class_weights: What an example's weight is multiplied by, float32
+        class_weights: What an example's weight is multiplied by, numbers
             `[classes]` by its label, or pseudo-label; None: 1.
         pixel_range: Least and greatest value of a pixel.
         part: Which part of every batch is wanted, counted from 0, and of how
@@ -101,10 +102,14 @@ def training_batches(
 
     Raises:
         ValueError: If a batch is larger than the split, the pool cannot be
-            used, or an augmentation is none for such images.
+            used, an augmentation is none for such images, or an argument is
+            of another kind.
     """
     labeled = _labeled(split, batch_size, pool, pool_fraction)
     start_step = bounds.whole("start_step", start_step, 0)
+    seed = _SEED.check("seed", seed)
+    if class_weights is not None:
+        class_weights = _weights(class_weights, split, pool)
     augmentations = augmentation.create(augment, split.image_shape)
     order = np.arange(batch_size)
     if pool is not None:
@@ -151,8 +156,40 @@ def training_batches(
     return _finish(batches, tf.data.INFINITE_CARDINALITY)
 
 
+def _check_split(split):
+    if not hasattr(split, "ordered"):
+        raise ValueError(
+            f"The split is a {type(split).__name__}; expected dataset.train, "
+            "or another split of a data set."
+        )
+
+
+def _weights(given, split, pool):
+    """The class weights as float32, one at least for each label at hand."""
+    least = 1 + max(
+        (
+            int(part.labels.max())
+            for part in (split, pool)
+            # What streams has its labels nowhere.
+            if hasattr(part, "labels")
+        ),
+        default=0,
+    )
+    try:
+        weights = np.asarray(given, np.float32)
+    except (TypeError, ValueError):
+        weights = np.empty(0)
+    if weights.ndim != 1 or len(weights) < least:
+        raise ValueError(
+            f"class_weights is {bounds.cut(repr(given))}; expected a number "
+            f"for each class, at least {least} of them."
+        )
+    return weights
+
+
 def _labeled(split, batch_size, pool, pool_fraction):
     """How many examples of a batch are the split's."""
+    _check_split(split)
     batch_size = bounds.whole("batch_size", batch_size, 1)
     if pool is None:
         if len(split) < batch_size:
@@ -251,6 +288,7 @@ def evaluation_batches(split, batch_size, pixel_range=(0.0, 1.0), part=(0, 1)):
     Returns:
         A finite `tf.data.Dataset` with static shapes.
     """
+    _check_split(split)
     batch_size = bounds.whole("batch_size", batch_size, 1)
     own = np.arange(batch_size)[_part(batch_size, *part)]
 
@@ -286,6 +324,7 @@ def arrays(split, max_examples=None):
     Raises:
         ValueError: If a file of the split is damaged, or memory too small.
     """
+    _check_split(split)
     count = len(split)
     if max_examples is not None:
         count = min(count, bounds.whole("max_examples", max_examples, 1))

@@ -8,6 +8,7 @@ there. TensorFlow is not imported here.
 import dataclasses
 import math
 
+from mart_tf import bounds
 from mart_tf import data
 from mart_tf.data import conversion
 from mart_tf.data import mapping
@@ -217,6 +218,11 @@ def part_of_batch(pool, image_shape, batch_size, pool_fraction):
     Raises:
         ValueError: As `check_fit`, which looks at the labels too.
     """
+    if not isinstance(pool, Pool):
+        raise ValueError(
+            f"The pool is {bounds.cut(repr(pool))}; expected a Pool, as "
+            "mart_tf.data.load_pool returns one."
+        )
     if pool.labels is None:
         raise ValueError(
             f"The pool {pool.name} has no labels to train on; label it once "

@@ -9,7 +9,6 @@ import typing
 
 from mart_tf import data
 from mart_tf import options
-from mart_tf.data import conversion
 from mart_tf.data import names
 from mart_tf.data import parts
 
@@ -48,7 +47,7 @@ class Located:
 
 def _adopt(located, made):
     if isinstance(made, options.load("mart_tf.data.splits:Source")):
-        return _checked(located, made)
+        return _checked(made)
     try:
         (x_train, y_train), (x_test, y_test) = made
     except (TypeError, ValueError):
@@ -67,7 +66,7 @@ def _of_object(located, given):
     if callable(given):
         return _adopt(located, given())
     if isinstance(given, options.load("mart_tf.data.splits:Source")):
-        return _checked(located, given)
+        return _checked(given)
     raise ValueError(
         f"The data set is {given!r:.80}, of the type {type(given).__name__}; "
         "expected a name such as npz:arrays.npz, a function that returns "
@@ -75,32 +74,16 @@ def _of_object(located, given):
     )
 
 
-def _checked(located, source):
-    """A user's own source, its images in memory of the form that is kept."""
-    memory = options.load("mart_tf.data.splits:MemorySplit")
-
-    def converted(name, split):
-        if not isinstance(split, memory):
-            return split
-        what = f"The {name} set of {located.name}"
-        images = conversion.images(what, split.images)
-        return dataclasses.replace(split, images=images)
-
-    halves = {
-        name: converted(name, getattr(source, name))
-        for name in ("train", "test")
-    }
-    source = dataclasses.replace(source, **halves)
+def _checked(source):
+    """A user's own source, whose other splits are looked at when asked for."""
     if source.others is None:
         return source
 
     @functools.cache
     def others(name):
         split = source.others(name)
-        if split is None:
-            return None
-        split = converted(name, split)
-        source.check(name, split)
+        if split is not None:
+            source.check(name, split)
         return split
 
     return dataclasses.replace(source, others=others)

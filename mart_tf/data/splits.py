@@ -354,16 +354,17 @@ def memory_split(images, labels, chance_order=False):
     """A whole training or test set in memory: its rows are numbered from 0.
 
     Args:
-        images: uint8, or float32 in [0, 1], array `[n, height, width,
-            channels]`.
+        images: As `Pool` takes them: uint8 from 0 to 255, booleans, or
+            floating point in [0, 1], with or without channels.
         labels: Integers `[n]` or `[n, 1]`, an array or what becomes one.
         chance_order: Whether the order is by chance, so that the first images
             are a fair sample.
 
     Raises:
-        ValueError: If the labels are anything else, or not as many as the
-            images.
+        ValueError: If images or labels are anything else, or there are not as
+            many of each.
     """
+    images = conversion.images("The array of images", images)
     labels = conversion.labels("The array of labels", labels)
     if len(images) != len(labels):
         raise ValueError(
