@@ -236,7 +236,7 @@ def test_losses_of_activities_beside_a_synchronized_batch_norm(added):
             return made
 
         model = compiled(both, keras.optimizers.SGD)
-        model.train_on_batch(linear.IMAGES, linear.LABELS)
+        model.fit(linear.IMAGES, linear.LABELS, batch_size=8, verbose=0)
 
     with pytest.raises(ValueError, match="normalization normalized, and on"):
         step(trainable=True)
