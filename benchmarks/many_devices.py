@@ -93,7 +93,7 @@ def main(_):
 
 def _compare(root, model, defense):
     """Prints two rows; whether all differences are small."""
-    name = f"{model.split(':')[0]}_{defense}"
+    name = f"{model.replace(':', '_')}_{defense}_{_STEPS.value}"
     command = (
         *_FLAGS,
         f"--model={model}",

@@ -167,23 +167,23 @@ def test_what_its_authors_filled_in_stays(folder):
 
 
 def test_another_report_takes_the_entry_with_it(tmp_path):
-    def evaluated():
+    def evaluated(attack):
         return mart_tf.evaluate_robustness(
             lambda images: (
                 tf.reshape(images, [-1, 4]) @ (5 * np.eye(4, dtype="f4"))
             ),
             (np.eye(4, dtype="f4").reshape(4, 2, 2, 1), np.arange(4)),
             mart_tf.ThreatModel(epsilon=0.1),
-            "autoattack",
+            attack,
             directory=tmp_path,
         )
 
-    evaluated()
+    evaluated("autoattack")
     file, content = robustbench.save(tmp_path)
-    evaluated()
+    evaluated("fgsm")
     assert not file.exists()
     file.write_text(json.dumps(content | {"link": "https://example.org"}))
-    evaluated()
+    evaluated("fgsm")
     assert "example.org" in file.read_text()
 
 

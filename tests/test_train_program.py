@@ -74,6 +74,8 @@ def test_a_keras_file_brings_its_weights_or_starts_anew():
     model = models.build("digits_cnn", (8, 8, 1), 10, seed=5)
     model.save("network.keras")
     settings = {"model": "network.keras", "epochs": 1, "learning_rate": 1e-9}
+    settings |= {"defense": "natural", "steps_per_epoch": 1}
+    settings["validation_images"] = 0
     for seed in (0, 1):
         said = small_runs.train(f"trained-{seed}", seed=seed, **settings)
         assert (
@@ -731,6 +733,8 @@ def test_tf32_is_float32_with_rounded_products(tmp_path):
                 workdir=str(tmp_path / precision),
                 epochs=1,
                 steps_per_epoch=1,
+                defense="natural",
+                validation_images=0,
                 precision=precision,
             ).resolved()
             run.train(settings, None, rich.console.Console(quiet=True))
