@@ -55,11 +55,7 @@ def images(what, given):
                 f"{what} holds the pixel {outside[0]}; expected floating point "
                 "in [0, 1], or uint8 from 0 to 255."
             )
-    return (
-        array
-        if mapping.is_mapped(array)
-        else array.astype("float32", copy=False)
-    )
+    return array.astype("float32", copy=False)
 
 
 def _greatest(array):

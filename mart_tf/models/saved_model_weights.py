@@ -130,10 +130,7 @@ def _difference(classifier, scores, facts):
     ours = getattr(classifier, "input_shape", None)
     ours, theirs = ours and ours[1:], facts["input_shape"]
     # TensorFlow ends the process over images of another rank.
-    agree = not (ours and theirs) or (
-        tf.TensorShape(ours).is_compatible_with(theirs)
-    )
-    if not agree:
+    if not tf.TensorShape(ours).is_compatible_with(theirs):
         return f"it takes images of shape {theirs}, and the network of {ours}"
     shape = next((s for s in (ours, theirs) if s and None not in s), None)
     if shape is None:

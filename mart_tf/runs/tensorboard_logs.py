@@ -129,7 +129,7 @@ class TensorBoardLogs(keras.callbacks.Callback):
     def _write_schedule(self, step):
         ramp = described.epsilon_ramp(self._config, self.model.defense)
         if ramp is not None:
-            ends = math.ceil(ramp * self._steps)
+            ends = self.model.epsilon_warmup_steps if ramp else 0
             share = min(1.0, step / ends) if ends else 1.0
             radius = share * self.model.threat.epsilon
             tf.summary.scalar("epsilon", radius, step=step)

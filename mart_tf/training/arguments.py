@@ -123,7 +123,7 @@ def check(given):
             )
     classifier = given["classifier"]
     check_scope(f"classifier {classifier.name!r}", classifier.weights)
-    replicas.check_strategy(given["classifier"].distribute_strategy)
+    replicas.check_strategy(classifier.distribute_strategy)
 
 
 def check_scope(what, variables):
