@@ -221,8 +221,8 @@ def complete(
     Args:
         text, table, kind, reserved, given, more: As in `resolve`.
         derived: Of the options whose default is None and stands for something
-            else, a function from the options before it to what that is. Of
-            them, given or not, 1.5 * 0.15 is written as 0.225.
+            else, a function from the options before it to what that is, of
+            which 1.5 * 0.15 is written as 0.225.
 
     Returns:
         The spec as text; reading it gives these values, whatever the defaults
@@ -233,9 +233,8 @@ def complete(
     values = {}
     for key, parameter in allowed.items():
         value = spec.options.get(key, parameter.default)
-        if key in (derived or {}):
-            value = derived[key](values) if value is None else value
-            # Also of a run that recorded all digits, which goes on.
+        if value is None and key in (derived or {}):
+            value = derived[key](values)
             value = _decimal(value) if isinstance(value, float) else value
         if value is not None or "None" in parameter.annotation:
             values[key] = value

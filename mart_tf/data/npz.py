@@ -50,8 +50,8 @@ def of_arrays(arrays, place=""):
     classes = _classes(y_train, y_test, place)
     return splits.Source(
         class_names=tuple(str(number) for number in range(classes)),
-        train=splits.memory_split(x_train, y_train),
-        test=splits.memory_split(x_test, y_test),
+        train=splits.numbered(x_train, y_train),
+        test=splits.numbered(x_test, y_test),
     )
 
 

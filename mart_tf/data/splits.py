@@ -371,5 +371,10 @@ def memory_split(images, labels, chance_order=False):
             f"There are {len(images)} images and {len(labels)} labels; "
             "expected as many of each."
         )
+    return numbered(images, labels, chance_order)
+
+
+def numbered(images, labels, chance_order=False):
+    """A `MemorySplit` of arrays as `conversion` gives them, as many of each."""
     rows = np.arange(len(labels), dtype=np.int64)
     return MemorySplit(images, labels.astype(np.int32), rows, chance_order)

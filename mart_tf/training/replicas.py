@@ -70,8 +70,7 @@ def check_compiled(model):
         getattr(layer, "activity_regularizer", None) is not None
         for layer in private.layers(model.classifier)
     ):
-        with strategy.scope():
-            check_activity_losses(model.classifier)
+        check_activity_losses(model.classifier)
     unsynchronized = [
         layer.name
         for layer in private.layers(model.classifier)
@@ -115,7 +114,7 @@ def check_activity_losses(network):
     Args:
         network: A classifier that has such losses.
     """
-    count = tf.distribute.get_strategy().num_replicas_in_sync
+    count = network.distribute_strategy.num_replicas_in_sync
     meeting = [
         layer.name
         for layer in private.layers(network)
