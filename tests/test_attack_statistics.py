@@ -222,8 +222,12 @@ def test_refuses(make, settings, sentence):
 
 
 def test_refuses_xla_where_replicas_meet():
-    model = model_of(devices.strategy("mirrored"))
-    with pytest.raises(ValueError, match='without jit_compile="attack"'):
+    strategy = devices.strategy("mirrored")
+    model = model_of(strategy)
+    with (
+        strategy.scope(),
+        pytest.raises(ValueError, match='without jit_compile="attack"'),
+    ):
         model.compile(keras.optimizers.SGD(0.1), jit_compile="attack")
 
 
