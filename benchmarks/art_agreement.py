@@ -22,7 +22,6 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 from absl import app
 from absl import flags
 from art.attacks import evasion
-import numpy as np
 import peers
 import tensorflow as tf
 
@@ -94,7 +93,11 @@ class Bench:
     def pair(self, name):
         """Functions of images and labels to who stands: ours and ART's."""
         epsilon = self.threat.epsilon
-        common = {"norm": np.inf, "eps": epsilon, "batch_size": self.width}
+        common = {
+            "norm": peers.NORMS[self.threat.norm],
+            "eps": epsilon,
+            "batch_size": self.width,
+        }
         made = {
             "pgd": lambda: (
                 self._ours(projected.PGD),

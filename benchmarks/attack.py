@@ -250,6 +250,7 @@ class Bench:
         )
         return evasion.ProjectedGradientDescent(
             classifier,
+            norm=peers.NORMS[self.threat.norm],
             eps=self.threat.epsilon,
             eps_step=self.threat.epsilon / 10,
             max_iter=_STEPS.value,

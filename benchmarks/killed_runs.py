@@ -119,9 +119,11 @@ def main(_):
     faults = sorted(number for number in done if done[number]["fault"])
     stops = [stop for line in done.values() for stop in line["stops"]]
     lost = [steps for line in done.values() for steps in line["lost"]]
+    # Few runs may end before they are stopped.
+    steps = np.asarray(lost or [0])
     print(
-        f"{len(done)} runs, {len(stops)} stops; at most {max(lost)} steps "
-        f"lost, {sum(lost) / len(lost):.2f} on average; "
+        f"{len(done)} runs, {len(stops)} stops; at most {steps.max()} steps "
+        f"lost, {steps.mean():.2f} on average; "
         f"{len(faults)} ended otherwise: {faults}"
     )
     return bool(faults)

@@ -236,7 +236,7 @@ def _network():
             _ROWS[name],
             recipe,
             0,
-            25,
+            65,
             ("--model=cnn4",),
             ("white box",),
         )

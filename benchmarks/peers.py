@@ -16,6 +16,9 @@ _DATA_DIR = flags.DEFINE_string(
 
 flags.mark_flag_as_required("workdir")
 
+# A norm as CleverHans and ART name it.
+NORMS = {"linf": np.inf, "l2": 2}
+
 
 def attacked_run():
     """Its configuration, its data set, and its network: images to logits."""
@@ -36,7 +39,7 @@ def cleverhans_pgd(classify, images, labels, threat, steps):
         threat.epsilon,
         threat.epsilon / 10,
         steps,
-        {"linf": np.inf, "l2": 2}[threat.norm],
+        NORMS[threat.norm],
         clip_min=threat.pixel_min,
         clip_max=threat.pixel_max,
         y=labels,

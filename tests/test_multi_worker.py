@@ -131,6 +131,39 @@ def test_a_process_that_is_stopped_or_lost_ends_the_others_and_all_go_on():
     assert ends == ["stopped", "failed", "finished"]
 
 
+# The rate of a user's own, infinite after step 24; and process 1 has a clock
+# that runs faster.
+DIVERGING = """
+import json, os, time
+
+import keras
+
+if json.loads(os.environ["TF_CONFIG"])["task"]["index"]:
+    real = time.monotonic
+    time.monotonic = lambda: 1.5 * real()
+
+@keras.saving.register_keras_serializable()
+class Infinite(keras.optimizers.schedules.LearningRateSchedule):
+    def __call__(self, step):
+        return keras.ops.where(step < 24, 0.01, float("inf"))
+
+def infinite(learning_rate, steps_per_epoch, epochs):
+    return Infinite()
+"""
+
+
+def test_processes_that_diverge_say_so_at_the_same_step():
+    pathlib.Path("own_rate.py").write_text(DIVERGING)
+    steps = set()
+    for process in ended(
+        "run", "--schedule=own_rate:infinite", "--batch_size=16"
+    ):
+        assert process.returncode == 1, process.stderr
+        assert "steps in a row were skipped up to step" in process.stderr
+        steps.add(process.stderr.split("up to step")[1].split()[0])
+    assert len(steps) == 1
+
+
 def test_processes_that_differ_are_refused():
     for process in ended("run", others=["--seed=1"]):
         assert process.returncode == 1

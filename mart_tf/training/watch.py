@@ -10,9 +10,11 @@ from mart_tf.training import counters
 from mart_tf.training import skips
 
 # To read a counter waits for the device: at each of the first steps, then now
-# and then.
+# and then. Processes that train together stop at the same step, and each has a
+# clock of its own.
 _FIRST_STEPS = 20
 _SECONDS = 1.0
+_STEPS_TOGETHER = 50
 # How many times the first loss is no training any more.
 _HOPELESS = 1e4
 
@@ -57,15 +59,20 @@ class Watch(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self._seen += 1
-        now = time.monotonic()
         early = self._seen <= _FIRST_STEPS
-        if early or now - self._when >= _SECONDS:
-            self._when = now
+        if early or self._is_time():
+            self._when = time.monotonic()
             check_skips(self.model)
         if early:
             self._look_at_loss(
                 counters.number(self.model.step), float(logs["loss"])
             )
+
+    def _is_time(self):
+        strategy = self.model.distribute_strategy
+        if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            return self._seen % _STEPS_TOGETHER == 0
+        return time.monotonic() - self._when >= _SECONDS
 
     def on_test_begin(self, logs=None):
         # Keras resets it next.
