@@ -13,6 +13,7 @@ from mart_tf import options
 from mart_tf import training
 from mart_tf.runs import config as run_config
 from mart_tf.runs import keywords
+from mart_tf.training import optimizers
 
 PARTS = """
 import keras
@@ -167,12 +168,29 @@ def test_what_cannot_be_made_again_is_refused(parts):
 
 
 @pytest.mark.parametrize("rate", [1e-3, 3e-4])
-def test_an_optimizer_s_learning_rate_is_not_dropped(rate):
+def test_an_optimizer_brings_its_learning_rate(rate):
     # 1e-3 is Keras's default, which looks like a rate that is not given.
-    with pytest.raises(ValueError, match="learning rate of its own") as caught:
-        keywords.config({"optimizer": keras.optimizers.Adam(rate)})
-    assert "optimizer='keras.optimizers:Adam:" in str(caught.value)
-    assert "learning_rate=" in str(caught.value)
+    config = keywords.config({"optimizer": keras.optimizers.Adam(rate)})
+    assert config.optimizer == "keras.optimizers:Adam"
+    assert config.learning_rate == rate
+
+
+def test_an_optimizer_is_what_makes_it_again():
+    given = keras.optimizers.SGD(0.1, momentum=0.9, global_clipnorm=0.5)
+    config = keywords.config({"optimizer": given, "learning_rate": 0.1})
+    again = optimizers.create(config.optimizer, config.learning_rate)
+    one, two = given.get_config(), again.get_config()
+    assert one | {"name": ""} == two | {"name": ""}
+
+
+def test_an_optimizer_s_rate_is_one_number():
+    with pytest.raises(ValueError, match=r"object with .* of 0.01; give one"):
+        keywords.config(
+            {"optimizer": keras.optimizers.Adam(0.01), "learning_rate": 0.1}
+        )
+    falling = keras.optimizers.schedules.CosineDecay(0.1, 1000)
+    with pytest.raises(ValueError, match="schedule as its learning rate"):
+        keywords.config({"optimizer": keras.optimizers.SGD(falling)})
 
 
 def test_a_layer_is_the_same_however_many_keras_has_counted():

@@ -10,6 +10,8 @@ import inspect
 import os
 import sys
 
+import numpy as np
+
 from mart_tf import data
 from mart_tf import defenses
 from mart_tf import options
@@ -52,9 +54,10 @@ def config(settings):
 
     Args:
         settings: Values by the name of a flag of mart-train; None asks for
-            the default. Functions, classes, defenses, updates and
+            the default. Functions, classes, defenses, updates, optimizers and
             augmentations, also a list of these, may stand for their names,
-            and paths and numpy numbers for plain values.
+            and paths and numpy numbers for plain values. An optimizer brings
+            its learning rate, which schedules fall from.
 
     Raises:
         ValueError: On a name that is no flag's, a value of another type, or
@@ -67,7 +70,28 @@ def config(settings):
             raise options.unknown("setting", name, fields)
         if value is not None:
             values[name] = _plain(name, value, fields[name].type)
+    rate = _rate_of(settings.get("optimizer"))
+    if rate is not None and values.setdefault("learning_rate", rate) != rate:
+        raise ValueError(
+            f"--learning_rate is {values['learning_rate']:g}, and --optimizer "
+            f"is an object with a learning rate of {rate:g}; give one of them."
+        )
     return run_config.Config(**values)
+
+
+def _rate_of(optimizer):
+    """The learning rate of an optimizer that is an object, else None."""
+    if inspect.isclass(optimizer) or not hasattr(optimizer, "learning_rate"):
+        return None
+    rate = optimizer.get_config()["learning_rate"]
+    if not isinstance(rate, float):
+        raise ValueError(
+            f"--optimizer is an object of {type(optimizer).__name__} with a "
+            "schedule as its learning rate; expected one with a number, and "
+            "the run's schedule in schedule=, such as 'cosine:warmup=0.1'."
+        )
+    # Keras keeps it in float32, where 0.1 is 0.10000000149.
+    return float(str(np.float32(rate)))
 
 
 def _plain(name, value, kind):
@@ -106,16 +130,7 @@ def _spec(name, value):
     table, example = _NAMED[name]
     is_object = not (inspect.isfunction(value) or inspect.isclass(value))
     thing = type(value) if is_object else value
-    module = thing.__module__ if is_object else _public_module(thing)
-    path = f"{module}:{thing.__qualname__}"
-    if is_object and name == "optimizer" and hasattr(value, "learning_rate"):
-        public = f"{_public_module(thing)}:{thing.__qualname__}"
-        raise ValueError(
-            f"--optimizer is an object of {path.replace(':', '.')}, with a "
-            "learning rate of its own; expected its name and options, such as "
-            f"optimizer='{public}:global_clipnorm=1', and learning_rate= and "
-            "schedule= of the run."
-        )
+    path = f"{_public_module(thing)}:{thing.__qualname__}"
     spec = {path: known for known, path in table.items()}.get(path, path)
     # A script's own, and what stands inside a function, nobody else finds.
     found = (
@@ -148,13 +163,15 @@ def _public_module(thing):
 
 def _with_options(spec, path, value, table, name):
     """The spec with the options of an object; None if it does not keep them."""
-    # Keras counts what it names: random_crop, and the next random_crop_1.
-    counted = ("name",) if path.startswith("keras.") else ()
+    # Keras counts what it names: random_crop, and the next random_crop_1. The
+    # rate of an optimizer is the run's.
+    left_out = ("name",) if path.startswith("keras.") else ()
+    left_out += ("learning_rate",) if name == "optimizer" else ()
     try:
         kept = {
             key: getattr(value, key)
             for key, parameter in parameters.of(path).items()
-            if key not in counted and getattr(value, key) != parameter.default
+            if key not in left_out and getattr(value, key) != parameter.default
         }
         spec = options.spelled(spec, kept)
         again = options.resolve(spec, table, name).options

@@ -50,8 +50,9 @@ def train_run(*, callbacks=(), allow_code=False, verbose=1, **settings):
         verbose: 0: nothing is printed; 1: what the program prints.
         settings: The flags of mart-train by their names; None is the default.
             Where a name is taken, so is a function or a class of a module that
-            can be imported, and an instance of a defense or an update: a run
-            records the name and the options that make it again.
+            can be imported, and an instance of a defense, an update, an
+            augmentation or an optimizer, which brings its learning rate: a
+            run records the name and the options that make it again.
 
     Returns:
         A `Run`, as `load_run` gives it.
