@@ -110,11 +110,13 @@ def unknown(kind, name, names):
     )
 
 
-def resolve(text, table, kind, reserved=(), given=None, more=None):
-    """Checks a spec against a table of names, without importing anything.
+@dataclasses.dataclass(frozen=True)
+class Names:
+    """What specs of one kind may name, and which options may be set.
+
+    Nothing that is named is imported.
 
     Args:
-        text: The spec.
         table: Maps each name to `"package.module:object"`; what a user names
             so is taken too.
         kind: What the table holds, for messages ("defense").
@@ -123,122 +125,134 @@ def resolve(text, table, kind, reserved=(), given=None, more=None):
             whatever they are called there; default: as many as are reserved.
         more: Parameters that can be set beside those of the signature, by
             name.
-
-    Returns:
-        A `Spec` with its import path, and option values of the types that the
-        signature asks for.
-
-    Raises:
-        ValueError: On an unknown name or option, a value of another type, or
-            an option without a default that is left out.
     """
-    spec = _named(parse(text), table, kind)
-    if spec.argument is not None:
-        raise ValueError(
-            f"{text!r}: {spec.argument!r} is not an option; expected key=value."
-        )
-    try:
-        allowed = _options(spec, table, reserved, given, more)
-    except ValueError as error:
-        raise ValueError(f"{kind.capitalize()} {text!r}: {error}") from error
-    options = {}
-    for key, value in spec.options.items():
-        if key not in allowed:
-            near = difflib.get_close_matches(key, allowed, n=1)
-            hint = f"did you mean {near[0]!r}? " if near else ""
-            listed = ", ".join(allowed) or "none"
+
+    table: dict
+    kind: str
+    reserved: tuple = ()
+    given: int | None = None
+    more: dict = dataclasses.field(default_factory=dict)
+
+    def resolve(self, text):
+        """Checks a spec.
+
+        Returns:
+            A `Spec` with its import path, and option values of the types that
+            the signature asks for.
+
+        Raises:
+            ValueError: On an unknown name or option, a value of another type,
+                or an option without a default that is left out.
+        """
+        return self._resolved(text)[0]
+
+    def canonical(self, text):
+        """A spec in its short form: options in order, defaults left out."""
+        spec, allowed = self._resolved(text)
+        values = {
+            key: spec.options[key]
+            for key, parameter in allowed.items()
+            if spec.options.get(key, parameter.default) != parameter.default
+        }
+        return spelled(spec.name, values)
+
+    def complete(self, text, derived=None):
+        """A spec with every option written, so that it says what holds.
+
+        Args:
+            text: The spec.
+            derived: Of the options whose default is None and stands for
+                something else, a function from the options before it to what
+                that is, of which 1.5 * 0.15 is written as 0.225.
+
+        Returns:
+            The spec as text; reading it gives these values, whatever the
+            defaults are then.
+        """
+        spec, allowed = self._resolved(text)
+        values = {}
+        for key, parameter in allowed.items():
+            value = spec.options.get(key, parameter.default)
+            if value is None and key in (derived or {}):
+                value = derived[key](values)
+                value = _decimal(value) if isinstance(value, float) else value
+            if value is not None or "None" in parameter.annotation:
+                values[key] = value
+        return spelled(spec.name, values)
+
+    def _resolved(self, text):
+        """A checked spec, and the parameters that it may set, by name."""
+        spec, kind = self._named(parse(text)), self.kind.capitalize()
+        if spec.argument is not None:
             raise ValueError(
-                f"{kind.capitalize()} {spec.name!r} has no option {key!r}; "
-                f"{hint}its options: {listed}."
+                f"{text!r}: {spec.argument!r} is not an option; expected "
+                "key=value."
             )
-        options[key] = _read(
-            f"{spec.name}:{key}", value, allowed[key], spec.name in table
-        )
-    for key, parameter in allowed.items():
-        if parameter.required and key not in options:
+        try:
+            allowed = self._options(spec)
+        except ValueError as error:
+            raise ValueError(f"{kind} {text!r}: {error}") from error
+        options = {}
+        for key, value in spec.options.items():
+            if key not in allowed:
+                near = difflib.get_close_matches(key, allowed, n=1)
+                hint = f"did you mean {near[0]!r}? " if near else ""
+                listed = ", ".join(allowed) or "none"
+                raise ValueError(
+                    f"{kind} {spec.name!r} has no option {key!r}; {hint}its "
+                    f"options: {listed}."
+                )
+            options[key] = _read(
+                f"{spec.name}:{key}",
+                value,
+                allowed[key],
+                spec.name in self.table,
+            )
+        for key, parameter in allowed.items():
+            if parameter.required and key not in options:
+                raise ValueError(
+                    f"{kind} {text!r} says no {key}; expected "
+                    f"{spec.name}:{key}=VALUE."
+                )
+        return dataclasses.replace(spec, options=options), allowed
+
+    def _options(self, spec):
+        """The parameters that a user may set, by name."""
+        parameters = known_parameters.of(spec.import_path)
+        reserved = self.reserved
+        if spec.name not in self.table:
+            expected = reserved[: self.given]
+            reserved = list(parameters)[: len(expected)]
+            if len(reserved) < len(expected):
+                raise ValueError(
+                    f"it takes {len(parameters)} parameters; expected these "
+                    f"first: {', '.join(expected)}."
+                )
+        own = {key: v for key, v in parameters.items() if key not in reserved}
+        return {**self.more, **own}
+
+    def _named(self, spec):
+        """The spec with its import path, by the table or of a user's module."""
+        table = self.table
+        if spec.name in table:
+            return dataclasses.replace(spec, import_path=table[spec.name])
+        name, *rest = (spec.argument or "").split(":", 1)
+        if not name.isidentifier():
+            raise unknown(self.kind, spec.name, [*table, "package.module:Name"])
+        if known_parameters.find(spec.name) is None:
+            names = f", or one of: {', '.join(sorted(table))}" if table else ""
             raise ValueError(
-                f"{kind.capitalize()} {text!r} says no {key}; expected "
-                f"{spec.name}:{key}=VALUE."
+                f"{self.kind.capitalize()} {spec.text!r} names the module "
+                f"{spec.name!r}, which cannot be found; expected one in this "
+                f"directory or installed{names}."
             )
-    return dataclasses.replace(spec, options=options)
-
-
-def _options(spec, table, reserved, given, more):
-    """The parameters that a user may set, by name."""
-    parameters = known_parameters.of(spec.import_path)
-    if spec.name not in table:
-        expected = reserved if given is None else reserved[:given]
-        reserved = list(parameters)[: len(expected)]
-        if len(reserved) < len(expected):
-            raise ValueError(
-                f"it takes {len(parameters)} parameters; expected these first: "
-                f"{', '.join(expected)}."
-            )
-    own = {key: v for key, v in parameters.items() if key not in reserved}
-    return {**(more or {}), **own}
-
-
-def _named(spec, table, kind):
-    """The spec with its import path, by the table or of a user's module."""
-    if spec.name in table:
-        return dataclasses.replace(spec, import_path=table[spec.name])
-    name, *rest = (spec.argument or "").split(":", 1)
-    if not name.isidentifier():
-        raise unknown(kind, spec.name, [*table, "package.module:Name"])
-    if known_parameters.find(spec.name) is None:
-        names = f", or one of: {', '.join(sorted(table))}" if table else ""
-        raise ValueError(
-            f"{kind.capitalize()} {spec.text!r} names the module "
-            f"{spec.name!r}, which cannot be found; expected one in this "
-            f"directory or installed{names}."
+        whole = f"{spec.name}:{name}"
+        return dataclasses.replace(
+            spec,
+            name=whole,
+            argument=rest[0] if rest else None,
+            import_path=whole,
         )
-    whole = f"{spec.name}:{name}"
-    return dataclasses.replace(
-        spec,
-        name=whole,
-        argument=rest[0] if rest else None,
-        import_path=whole,
-    )
-
-
-def canonical(text, table, kind, reserved=(), given=None, more=None):
-    """A spec in its short form: options by the signature, defaults left out."""
-    spec = resolve(text, table, kind, reserved, given, more)
-    allowed = _options(spec, table, reserved, given, more)
-    values = {
-        key: spec.options[key]
-        for key, parameter in allowed.items()
-        if spec.options.get(key, parameter.default) != parameter.default
-    }
-    return spelled(spec.name, values)
-
-
-def complete(
-    text, table, kind, reserved=(), derived=None, given=None, more=None
-):
-    """A spec with every option written, so that it says what holds.
-
-    Args:
-        text, table, kind, reserved, given, more: As in `resolve`.
-        derived: Of the options whose default is None and stands for something
-            else, a function from the options before it to what that is, of
-            which 1.5 * 0.15 is written as 0.225.
-
-    Returns:
-        The spec as text; reading it gives these values, whatever the defaults
-        are then.
-    """
-    spec = resolve(text, table, kind, reserved, given, more)
-    allowed = _options(spec, table, reserved, given, more)
-    values = {}
-    for key, parameter in allowed.items():
-        value = spec.options.get(key, parameter.default)
-        if value is None and key in (derived or {}):
-            value = derived[key](values)
-            value = _decimal(value) if isinstance(value, float) else value
-        if value is not None or "None" in parameter.annotation:
-            values[key] = value
-    return spelled(spec.name, values)
 
 
 def _decimal(value):

@@ -9,7 +9,6 @@ import pytest
 
 from mart_tf import data
 from mart_tf import defenses
-from mart_tf import options
 from mart_tf import training
 from mart_tf.runs import config as run_config
 from mart_tf.runs import keywords
@@ -108,9 +107,7 @@ def test_other_values_are_refused(settings, sentence):
 )
 def test_a_defense_is_what_makes_it_again(spec):
     config = keywords.config({"defense": defenses.get(spec)})
-    assert config.defense == options.canonical(
-        spec, defenses.DEFENSES, "defense"
-    )
+    assert config.defense == defenses.names.canonical(spec)
     assert config.resolved() == run_config.Config(defense=spec).resolved()
 
 

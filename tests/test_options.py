@@ -12,6 +12,8 @@ from mart_tf import models
 from mart_tf import options
 from mart_tf import parameters
 from mart_tf import training
+from mart_tf.training import optimizers
+from mart_tf.training import schedule_names
 
 
 def test_parses_a_name_an_argument_and_options():
@@ -22,16 +24,9 @@ def test_parses_a_name_an_argument_and_options():
 
 
 def test_reads_values_by_the_signature_in_the_source():
-    spec = options.resolve(
-        "mart:regularization=6:form=released", defenses.DEFENSES, "defense"
-    )
+    spec = defenses.names.resolve("mart:regularization=6:form=released")
     assert spec.options == {"regularization": 6.0, "form": "released"}
-    spec = options.resolve(
-        "piecewise:at=75+90",
-        training.SCHEDULES,
-        "schedule",
-        training.SCHEDULE_RESERVED,
-    )
+    spec = schedule_names.resolve("piecewise:at=75+90")
     assert spec.options == {"at": (75, 90)}
 
 
@@ -42,12 +37,7 @@ def test_reads_values_by_the_signature_in_the_source():
     + [("007", "007"), ("nan", "nan"), ("-.5", -0.5), ("0", 0)],
 )
 def test_reads_what_no_annotation_and_no_default_tells(text, value):
-    spec = options.resolve(
-        f"keras.optimizers:SGD:clipnorm={text}",
-        training.OPTIMIZERS,
-        "optimizer",
-        training.OPTIMIZER_RESERVED,
-    )
+    spec = optimizers.check(f"keras.optimizers:SGD:clipnorm={text}")
     read = spec.options["clipnorm"]
     assert (read, type(read)) == (value, type(value))
 
@@ -62,29 +52,22 @@ def test_signature_gives_defaults_and_annotations():
 
 
 def test_a_complete_spec_says_every_option():
-    said = options.complete("mart:outer=ce", defenses.DEFENSES, "defense")
+    said = defenses.names.complete("mart:outer=ce")
     assert said == (
         "mart:regularization=5:form=paper:outer=ce:divergence=true:"
         "weighting=soft:inner=cross_entropy:regularized_fraction=1"
     )
-    said = options.complete(
-        "piecewise",
-        training.SCHEDULES,
-        "schedule",
-        training.SCHEDULE_RESERVED,
-    )
+    said = schedule_names.complete("piecewise")
     assert said == "piecewise:at=75+90:factor=0.1:warmup_epochs=0"
-    assert options.complete("natural", defenses.DEFENSES, "defense") == (
-        "natural"
-    )
+    assert defenses.names.complete("natural") == "natural"
 
 
 def test_a_complete_spec_stays_what_it_is_when_defaults_change(monkeypatch):
-    said = options.complete("mart", defenses.DEFENSES, "defense")
+    said = defenses.names.complete("mart")
     known = dict(parameters.of("mart_tf.defenses.mart:MART"))
     known["regularization"] = parameters.Parameter("float", 99.0)
     monkeypatch.setattr(parameters, "of", lambda import_path: known)
-    again = options.resolve(said, defenses.DEFENSES, "defense")
+    again = defenses.names.resolve(said)
     assert again.options["regularization"] == 5.0
 
 
@@ -102,16 +85,15 @@ def test_a_complete_spec_stays_what_it_is_when_defaults_change(monkeypatch):
     ],
 )
 def test_every_default_can_be_written_and_read_again(table, reserved):
+    names = options.Names(table, "name", reserved)
     for name, import_path in table.items():
-        said = options.complete(name, table, "name", reserved)
+        said = names.complete(name)
         defaults = {
             key: parameter.default
             for key, parameter in parameters.of(import_path).items()
             if key not in reserved
         }
-        assert options.resolve(said, table, "name", reserved).options == (
-            defaults
-        )
+        assert names.resolve(said).options == defaults
 
 
 @pytest.mark.parametrize("text, number", [("0.3", 0.3), ("8/255", 8 / 255)])
@@ -179,7 +161,7 @@ def test_all_and_none_are_said_of_all_and_none(right, of, texts):
 )
 def test_refuses_in_one_sentence(text, message):
     with pytest.raises(ValueError, match=message) as error:
-        options.resolve(text, defenses.DEFENSES, "defense")
+        defenses.names.resolve(text)
     assert "\n" not in str(error.value)
 
 

@@ -517,7 +517,7 @@ def whole(spec, table):
     taken = parameters.of(table[name])
     # What a run fills in is no user's to give.
     filled = [option for option in taken if taken[option].required]
-    known = options.resolve(spec, table, "recipe's part", filled).options
+    known = options.Names(table, "part", filled).resolve(spec).options
     return name, {
         option: known.get(option, parameter.default)
         for option, parameter in taken.items()

@@ -465,7 +465,7 @@ def test_a_default_that_follows_from_others_is_worked_out(
     settings, option, value
 ):
     config = small_runs.config_of("run", **settings)
-    spec = options.resolve(config.defense, defenses.DEFENSES, "defense")
+    spec = defenses.names.resolve(config.defense)
     assert spec.options[option] == pytest.approx(value, rel=1e-12)
     # Once more changes nothing.
     assert config.resolved() == config

@@ -95,14 +95,14 @@ def resolve(text):
         }
         # "cleverhans" alone leaves nothing, which is in no table either.
         rest = text.partition(":")[2] or _LIBRARY
-        spec = options.resolve(rest, table, "cleverhans attack")
+        spec = options.Names(table, "cleverhans attack").resolve(rest)
         spec = dataclasses.replace(
             spec, text=text, name=f"{_LIBRARY}:{spec.name}"
         )
     elif name not in ATTACKS and options.parse(text).argument is None:
         raise options.unknown("attack", name, [*ATTACKS, "natural", _OWN])
     else:
-        spec = options.resolve(text, ATTACKS, "attack")
+        spec = options.Names(ATTACKS, "attack").resolve(text)
     for key, value in spec.options.items():
         _check_number(text, key, value)
     return spec

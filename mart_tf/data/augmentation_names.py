@@ -8,7 +8,7 @@ from mart_tf import options
 
 NONE = "none"
 
-_KIND = "augmentation"
+_NAMES = options.Names(data.AUGMENTATIONS, "augmentation")
 _MIXES = (
     "mixes the labels of images too, and attack and loss take one class an "
     "image"
@@ -55,7 +55,7 @@ def resolve(text):
             f"There is no augmentation {name!r}: it {reason}; expected some "
             f"of: {', '.join(sorted(data.AUGMENTATIONS))}."
         )
-    return options.resolve(text, data.AUGMENTATIONS, _KIND)
+    return _NAMES.resolve(text)
 
 
 def complete(augment):
@@ -70,9 +70,4 @@ def complete(augment):
     items = listed(augment)
     for item in items:
         resolve(item)
-    return (
-        ",".join(
-            options.complete(item, data.AUGMENTATIONS, _KIND) for item in items
-        )
-        or NONE
-    )
+    return ",".join(map(_NAMES.complete, items)) or NONE

@@ -59,12 +59,9 @@ def find(text, data_dir=None):
             configuration that is prepared.
     """
     name = options.parse(text).name
-    spec = options.resolve(
-        text,
-        {name: "mart_tf.data.corrupted:choose"},
-        "corrupted set",
-        reserved=("places",),
-    )
+    spec = options.Names(
+        {name: "mart_tf.data.corrupted:choose"}, "corrupted set", ("places",)
+    ).resolve(text)
     places = names.prepared_configurations(name, data_dir)
     chosen = choose(places, **spec.options) if places else []
     if not chosen:

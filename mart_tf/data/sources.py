@@ -34,6 +34,11 @@ class Kind:
     path_checks: dict[str, Callable]
     adopt: Callable
 
+    def named(self, name):
+        """The one name, with what its reader leaves to the user."""
+        reader = self.readers.get(name, self.readers["tfds"])
+        return options.Names({name: reader}, self.name, reserved=("path",))
+
 
 @dataclasses.dataclass(frozen=True)
 class Located:
@@ -184,14 +189,10 @@ def _identity(spec):
     if spec.name in _DATASET.path_checks:
         place = os.path.realpath(os.path.expanduser(place or ""))
     elif place is not None:
-        return options.canonical(spec.text, {}, _DATASET.name)
-    reader = data.SOURCES.get(spec.name, data.SOURCES["tfds"])
+        return options.Names({}, _DATASET.name).canonical(spec.text)
     settings = [f"{k}={v}" for k, v in spec.options.items() if k != "mode"]
-    return place, options.canonical(
-        ":".join([spec.name, *settings]),
-        {spec.name: reader},
-        _DATASET.name,
-        reserved=("path",),
+    return place, _DATASET.named(spec.name).canonical(
+        ":".join([spec.name, *settings])
     )
 
 
@@ -204,7 +205,7 @@ def find(text, kind, data_dir, download):
                 f"{kind.name.capitalize()} {text!r} names no path; expected "
                 f"{spec.name}:PATH."
             )
-        settings = _options(spec, spec.name, kind)
+        settings = _options(spec, kind)
         place = pathlib.Path(spec.argument).expanduser()
         kind.path_checks[spec.name](place)
         name = f"{spec.name}:{spec.argument}"
@@ -215,15 +216,15 @@ def find(text, kind, data_dir, download):
         # As messages list them: nothing is called tfds.
         listed = {**kind.readers, "a TFDS name": kind.readers["tfds"]}
         del listed["tfds"]
-        own = options.resolve(text, listed, kind.name)
+        own = options.Names(listed, kind.name).resolve(text)
         return Located(own.name, own.import_path, None, own.options)
     if spec.name == "digits" and spec.name in kind.readers:
-        settings = _options(spec, spec.name, kind)
+        settings = _options(spec, kind)
         return Located(spec.name, spec.name, None, settings)
     place = names.prepared_directory(spec.name, data_dir)
     if place is None and not download:
         raise names.not_prepared(spec.name, data_dir, kind.name, kind.readers)
-    settings = _options(spec, "tfds", kind)
+    settings = _options(spec, kind)
     if place:
         named = settings.keys() & {"split", "first", "count"}
         names.tfds_rows(place, **{name: settings[name] for name in named})
@@ -242,15 +243,12 @@ def read(located, kind, data_dir):
     return made if located.source in kind.readers else kind.adopt(located, made)
 
 
-def _options(spec, source, kind):
+def _options(spec, kind):
     """Options checked against the signature of the source's function."""
     pairs = [f"{key}={value}" for key, value in spec.options.items()]
-    settings = options.resolve(
-        ":".join([spec.name, *pairs]),
-        {spec.name: kind.readers[source]},
-        kind.name,
-        reserved=("path",),
-    ).options
+    settings = (
+        kind.named(spec.name).resolve(":".join([spec.name, *pairs])).options
+    )
     size = settings.get("size")
     if size is not None and size < 1:
         raise ValueError(

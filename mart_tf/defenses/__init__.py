@@ -43,6 +43,8 @@ DEFENSES = {
     "subset": "mart_tf.defenses.subset:Subset",
 }
 
+names = options.Names(DEFENSES, "defense")
+
 # What a defense of a user's own is written with.
 _OF_A_DEFENSE = ("Defense", "Batch", "InnerAttack", "Adversarial", "Losses")
 
@@ -74,7 +76,7 @@ def get(defense):
     """
     if not isinstance(defense, str):
         return defense
-    spec = options.resolve(defense, DEFENSES, "defense")
+    spec = names.resolve(defense)
     made = options.load(spec.import_path)(**spec.options)
     if not isinstance(made, options.load("mart_tf.defenses.base:Defense")):
         raise ValueError(
@@ -98,7 +100,7 @@ def complete(spec, epsilon):
         option: functools.partial(value, epsilon)
         for option, value in DERIVED.get(options.parse(spec).name, {}).items()
     }
-    return options.complete(spec, DEFENSES, "defense", derived=derived)
+    return names.complete(spec, derived)
 
 
 __getattr__, __dir__ = lazy.attributes(

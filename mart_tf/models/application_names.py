@@ -108,9 +108,7 @@ def resolve(text):
         ValueError: On an unknown network or option, or a value that no
             network has.
     """
-    spec = options.resolve(
-        _named(text), networks(), _KIND, _RESERVED, more=_own()
-    )
+    spec = _known().resolve(_named(text))
     check_options(spec.name, **spec.options)
     return dataclasses.replace(
         spec,
@@ -124,9 +122,7 @@ def resolve(text):
 
 def canonical(text):
     """A spec in its short form, defaults left out."""
-    return f"{NAME}:" + options.canonical(
-        _named(text), networks(), _KIND, _RESERVED, more=_own()
-    )
+    return f"{NAME}:" + _known().canonical(_named(text))
 
 
 def complete(text):
@@ -134,9 +130,7 @@ def complete(text):
     absent = ()
     if resolve(text).options.get("weights") == "imagenet":
         absent = _OF_HEAD
-    return f"{NAME}:" + options.complete(
-        _named(text), networks(), _KIND, (*_RESERVED, *absent), more=_own()
-    )
+    return f"{NAME}:" + _known(absent).complete(_named(text))
 
 
 def check_name(network):
@@ -213,6 +207,11 @@ def _named(text):
     return options.spelled(network, given)
 
 
-def _own():
+def _known(absent=()):
     known = parameters.of(models.MODELS[NAME])
-    return {key: known[key] for key in _OWN}
+    return options.Names(
+        networks(),
+        _KIND,
+        reserved=(*_RESERVED, *absent),
+        more={key: known[key] for key in _OWN},
+    )

@@ -12,10 +12,14 @@ from mart_tf import models
 from mart_tf import options
 from mart_tf.models import application_names
 
-# Parameters of the table's functions that the data and the run fill in.
-_RESERVED = ("input_shape", "num_classes", "seed", "pixel_range")
-# Of a user's own function: the shape and the number of classes.
-_GIVEN = 2
+_NAMES = options.Names(
+    models.MODELS,
+    "model",
+    # What the data and the run fill in of the table's functions.
+    reserved=("input_shape", "num_classes", "seed", "pixel_range"),
+    # Of a user's own function: the shape and the number of classes.
+    given=2,
+)
 _OTHER_FORMS = ("keras:NAME", "FILE.keras", "package.module:function")
 
 # Options of the table's networks that not every value fits: a test of the
@@ -75,9 +79,7 @@ def check(spec):
             name for name in models.MODELS if name != application_names.NAME
         ]
         raise options.unknown("model", parsed.name, [*names, *_OTHER_FORMS])
-    resolved = options.resolve(
-        spec, models.MODELS, "model", _RESERVED, given=_GIVEN
-    )
+    resolved = _NAMES.resolve(spec)
     if not own:
         check_options(resolved.name, **resolved.options)
     return "function" if own else "table", resolved
@@ -90,9 +92,7 @@ def canonical(spec):
         return spec
     if kind == "application":
         return application_names.canonical(spec)
-    return options.canonical(
-        spec, models.MODELS, "model", _RESERVED, given=_GIVEN
-    )
+    return _NAMES.canonical(spec)
 
 
 def complete(spec):
@@ -102,9 +102,7 @@ def complete(spec):
         return spec
     if kind == "application":
         return application_names.complete(spec)
-    return options.complete(
-        spec, models.MODELS, "model", _RESERVED, given=_GIVEN
-    )
+    return _NAMES.complete(spec)
 
 
 def check_options(name, **values):

@@ -200,7 +200,7 @@ class Config:
             attack_step_size=(
                 given.epsilon / 4 if step_size is None else step_size
             ),
-            update=options.complete(given.update, training.UPDATES, "update"),
+            update=training.update_names.complete(given.update),
             optimizer=optimizer,
             weight_decay=(
                 given.weight_decay
@@ -228,9 +228,9 @@ class Config:
 
     def _whole_defense(self):
         """The defense spec, its defaults left out, `--regularization` in it."""
-        spec = options.resolve(self.defense, defenses.DEFENSES, "defense")
+        spec = defenses.names.resolve(self.defense)
         if self.regularization is None:
-            return options.canonical(self.defense, defenses.DEFENSES, "defense")
+            return defenses.names.canonical(self.defense)
         self._check_number("regularization")
         if "regularization" in spec.options:
             raise ValueError(
@@ -238,7 +238,7 @@ class Config:
                 f"{self.defense} both set the regularization; give one."
             )
         whole = f"{self.defense}:regularization={self.regularization!r}"
-        return options.canonical(whole, defenses.DEFENSES, "defense")
+        return defenses.names.canonical(whole)
 
     def _check(self):
         places.expanded("--workdir", self.workdir)

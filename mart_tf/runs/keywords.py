@@ -174,7 +174,7 @@ def _with_options(spec, path, value, table, name):
             if key not in left_out and getattr(value, key) != parameter.default
         }
         spec = options.spelled(spec, kept)
-        again = options.resolve(spec, table, name).options
+        again = options.Names(table, name).resolve(spec).options
         return spec if again == kept else None
     # Whatever its attributes are: a comparison of arrays is no truth value.
     except (ValueError, TypeError, AttributeError):

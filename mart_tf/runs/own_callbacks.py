@@ -6,7 +6,7 @@ them is never imported, whoever reads it.
 
 from mart_tf import options
 
-_KIND = "callback"
+_NAMES = options.Names({}, "callback")
 
 
 def complete(text):
@@ -19,8 +19,7 @@ def complete(text):
         ValueError: On a module or a name that cannot be found, or an unknown
             option; nothing is imported to find that out where a source tells.
     """
-    names = options.split_list(text)
-    return ",".join(options.canonical(name, {}, _KIND) for name in names)
+    return ",".join(map(_NAMES.canonical, options.split_list(text)))
 
 
 def create(text):
@@ -34,7 +33,7 @@ def create(text):
     """
     made = []
     for name in options.split_list(text):
-        spec = options.resolve(name, {}, _KIND)
+        spec = _NAMES.resolve(name)
         returned = options.load(spec.import_path)(**spec.options)
         made += listed(returned, f"--callbacks={name} returned")
     return made

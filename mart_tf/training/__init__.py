@@ -6,6 +6,7 @@ The tables here are read by the programs before TensorFlow is imported.
 import typing
 
 from mart_tf import lazy
+from mart_tf import options
 
 if typing.TYPE_CHECKING:
     from mart_tf.training.update import Update as Update
@@ -35,6 +36,8 @@ UPDATES = {
     "plain": "mart_tf.training.update:Update",
     "awp": "mart_tf.training.weight_perturbation:AWP",
 }
+
+update_names = options.Names(UPDATES, "update")
 
 __getattr__, __dir__ = lazy.attributes(
     __name__,

@@ -10,6 +10,10 @@ spec before.
 from mart_tf import options
 from mart_tf import training
 
+_NAMES = options.Names(
+    training.OPTIMIZERS, "optimizer", training.OPTIMIZER_RESERVED
+)
+
 
 def sgd(
     learning_rate,
@@ -183,12 +187,7 @@ def check(spec):
         ValueError: On an unknown name or option, or a value outside its
             range.
     """
-    resolved = options.resolve(
-        spec,
-        training.OPTIMIZERS,
-        "optimizer",
-        training.OPTIMIZER_RESERVED,
-    )
+    resolved = _NAMES.resolve(spec)
     if resolved.name in training.OPTIMIZERS:
         _check(resolved.name, resolved.options)
     if resolved.options.get("use_ema") is True:
@@ -202,12 +201,7 @@ def check(spec):
 
 def complete(spec):
     """A spec with every option written."""
-    return options.complete(
-        spec,
-        training.OPTIMIZERS,
-        "optimizer",
-        training.OPTIMIZER_RESERVED,
-    )
+    return _NAMES.complete(spec)
 
 
 def create(spec, learning_rate):

@@ -3,7 +3,9 @@
 from mart_tf import options
 from mart_tf import training
 
-_HOW = (training.SCHEDULES, "schedule", training.SCHEDULE_RESERVED)
+_NAMES = options.Names(
+    training.SCHEDULES, "schedule", training.SCHEDULE_RESERVED
+)
 
 
 def resolve(text):
@@ -24,10 +26,10 @@ def resolve(text):
             f"of: {', '.join(sorted(training.SCHEDULES))}, or a function of "
             "these three that returns it."
         )
-    return options.resolve(text, *_HOW)
+    return _NAMES.resolve(text)
 
 
 def complete(text):
     """A spec with every option written; raises as `resolve`."""
     resolve(text)
-    return options.complete(text, *_HOW)
+    return _NAMES.complete(text)

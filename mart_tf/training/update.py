@@ -151,7 +151,7 @@ def get(update):
     """
     if not isinstance(update, str):
         return update
-    spec = options.resolve(update, training.UPDATES, "update")
+    spec = training.update_names.resolve(update)
     made = options.load(spec.import_path)(**spec.options)
     if not isinstance(made, Update):
         raise ValueError(
