@@ -211,6 +211,11 @@ def percent(share, places):
     return f"{value:.{places}f}"
 
 
+def percentage(share):
+    """The same to two places, with its sign: 99.96%."""
+    return f"{percent(share, 2)}%"
+
+
 def shown(text):
     """What a user wrote in quotes, its beginning where it is long."""
     return repr(text) if len(text) <= _SHOWN else f"{text[:_SHOWN]!r}..."

@@ -46,7 +46,7 @@ class Shown:
             name,
             total=attacked,
             state="compiling",
-            accuracy=_percent(attacked / examples),
+            accuracy=bounds.percentage(attacked / examples),
         )
         self._tasks.append(task)
         for earlier in self._tasks[:-_BARS]:
@@ -54,7 +54,7 @@ class Shown:
 
         def observe(done, broken, last=False):
             elapsed = self._bars.tasks[task].elapsed or 0.0
-            accuracy = _percent((attacked - broken) / examples)
+            accuracy = bounds.percentage((attacked - broken) / examples)
             if last and not self._console.is_terminal:
                 self.say(f"{name}: accuracy {accuracy}")
             rate = done / elapsed if elapsed else 0.0
@@ -89,7 +89,3 @@ def bar(watched):
     console = screen.console()
     with bars.Bars(*columns, console=console, watched=watched) as shown:
         yield Shown(shown, console, watched)
-
-
-def _percent(accuracy):
-    return f"{bounds.percent(accuracy, 2)}%"

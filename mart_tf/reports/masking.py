@@ -373,7 +373,7 @@ def _differ_alone_in(what, *pair):
 
 def _shown(*results):
     return "Accuracy is " + ", ".join(
-        f"{bounds.percent(result.accuracy, 2)}% under {result.name}"
+        f"{bounds.percentage(result.accuracy)} under {result.name}"
         for result in results
     )
 

@@ -123,7 +123,7 @@ def cells(label, result):
     lower, upper = result.interval
     return (
         label,
-        f"{bounds.percent(result.accuracy, 2)}%",
+        bounds.percentage(result.accuracy),
         f"{100 * lower:.1f} to {100 * upper:.1f}",
         "" if result.seconds is None else f"{result.seconds:.1f}",
         "" if result.rate is None else _rate(result.rate),

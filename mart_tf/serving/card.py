@@ -131,7 +131,7 @@ def _evaluation(evaluation):
     labels = {name: each["label"] for name, each in own.items()}
     labels["worst_case"] = "worst case"
     accuracies = {
-        labels.get(name, name): f"{bounds.percent(accuracy, 2)}%"
+        labels.get(name, name): bounds.percentage(accuracy)
         for name, accuracy in evaluation["accuracy"].items()
     }
     told = ("accuracy", "least_distance", "warnings")
@@ -159,7 +159,7 @@ def _files(files):
     for name, facts in files.items():
         accuracy = {
             attack: " of the classifier's ".join(
-                f"{bounds.percent(facts[whose][attack], 2)}%"
+                bounds.percentage(facts[whose][attack])
                 for whose in ("accuracy", "classifier_accuracy")
             )
             for attack in facts["accuracy"]

@@ -30,9 +30,9 @@ def lines(version, not_attacked=None):
         said.append(
             "Attacked through the SavedModel with PGD-20 on "
             f"{tried['attacked_examples']} test images: "
-            f"{_percent(tried['served_accuracy'])} withstand, of the "
-            f"classifier's {_percent(tried['trained_accuracy'])}; natural "
-            f"accuracy {_percent(tried['natural_accuracy'])}."
+            f"{bounds.percentage(tried['served_accuracy'])} withstand, of the "
+            f"classifier's {bounds.percentage(tried['trained_accuracy'])}; "
+            f"natural accuracy {bounds.percentage(tried['natural_accuracy'])}."
         )
         said.extend(tried["warnings"])
     for name, facts in version.files.items():
@@ -40,17 +40,14 @@ def lines(version, not_attacked=None):
             f"Beside it assets.extra/{name}, run by {facts['runtime']}:"
         )
         said.append(
-            f"  the classifier's class of {_percent(facts['same_class'])} of "
-            f"{facts['images']} test images"
+            "  the classifier's class of "
+            f"{bounds.percentage(facts['same_class'])} of {facts['images']} "
+            "test images"
         )
         for attack, accuracy in facts["accuracy"].items():
             whole = facts["classifier_accuracy"][attack]
             said.append(
-                f"  {attack}: {_percent(accuracy)}, of the classifier's "
-                f"{_percent(whole)}"
+                f"  {attack}: {bounds.percentage(accuracy)}, of the "
+                f"classifier's {bounds.percentage(whole)}"
             )
     return said
-
-
-def _percent(share):
-    return f"{bounds.percent(share, 2)}%"
