@@ -656,6 +656,36 @@ class TestEvaluateRobustness:
             assert first.pop("losses") == pytest.approx(second.pop("losses"))
             assert first == second
 
+    def test_an_evaluation_goes_on_with_the_batch_that_fits(
+        self, digits, tmp_path
+    ):
+        model, images, labels = digits
+
+        class Large(projected.PGD):
+            """Fits in the memory of a core for 4 images."""
+
+            def start(self, images, labels, seeds, number=0):
+                if len(images) > 4:
+                    raise MemoryError
+                return super().start(images, labels, seeds, number)
+
+        def evaluated(batch_size):
+            attacks = ["fgsm", Large(steps=2)]
+            return mart_tf.evaluate_robustness(
+                model,
+                (images[:100], labels[:100]),
+                _THREAT,
+                attacks,
+                batch_size=batch_size,
+                directory=tmp_path,
+            )
+
+        with pytest.raises(MemoryError) as caught:
+            evaluated(100)
+        assert "--batch_size of at most 50" in caught.value.__notes__[0]
+        assert evaluated(4).as_json()["settings"]["batch_size"] == 4
+        assert not (tmp_path / "partial").exists()
+
     def test_takes_every_form_of_data(self, digits):
         model, images, labels = digits
         images, labels = images[:60], labels[:60]

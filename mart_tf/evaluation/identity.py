@@ -13,7 +13,7 @@ _ASKED = 250
 _SCORED = 4
 
 
-def of(subject, images, threat):
+def of(subject, images, threat, width):
     """The weights of a model and its answers, a JSON list; or None.
 
     Weights alone do not say what is computed with them: a layer without any,
@@ -24,13 +24,13 @@ def of(subject, images, threat):
 
     Args:
         subject: A `subjects.Subject`.
-        images: Natural examples, float32 array `[n, ...]`, so many at most as
-            a pass takes.
+        images: Natural examples, float32 array `[n, ...]`.
         threat: The `ThreatModel`: the model is asked inside it too.
+        width: How many a pass takes; with another one it is the same model.
     """
     some = tf.constant(images[:_ASKED])
     between = threat.random_start(some, noise.seeds(0, tf.range(len(some))))
-    answers = [_answers(subject, asked) for asked in (some, between)]
+    answers = [_answers(subject, asked, width) for asked in (some, between)]
     if subject.weights is None:
         if None in answers:
             return None
@@ -38,7 +38,7 @@ def of(subject, images, threat):
     return [subject.outputs, archives.digest(subject.weights()), answers]
 
 
-def _answers(subject, images):
+def _answers(subject, images, width):
     """Classes, and some scores; None where they are others when asked again.
 
     A model that draws from TensorFlow's generator gives the same ones.
@@ -46,7 +46,12 @@ def _answers(subject, images):
 
     def ask():
         tf.random.set_seed(0)
-        return np.asarray(subject.classify(images))
+        return np.concatenate(
+            [
+                subject.classify(images[i : i + width])
+                for i in range(0, len(images), width)
+            ]
+        )
 
     first, second = ask(), ask()
     if not unfinished.close(first, second):

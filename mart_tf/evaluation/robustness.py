@@ -217,7 +217,7 @@ def _kept(plan, directory, seed, width):
 
     def tell():
         known = {
-            role: subject and identity.of(subject, some, plan.threat)
+            role: subject and identity.of(subject, *asked)
             for role, subject in models.items()
         }
         for role, subject in models.items():
@@ -234,13 +234,12 @@ def _kept(plan, directory, seed, width):
             "version": environment.versions()["mart-tf"],
             "threat model": dataclasses.asdict(plan.threat),
             "seed": seed,
-            "batch size": width,
             "data": archives.digest([plan.images, plan.labels]),
             **known,
         }
 
     models = {"model": plan.subject, "surrogate": plan.surrogate}
-    some = plan.images[:width]
+    asked = plan.images, plan.threat, width
     return unfinished.Unfinished(
         directory and pathlib.Path(directory, unfinished.FOLDER), tell
     )
