@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import os
 import pathlib
+import shlex
 
 from mart_tf import attacks
 from mart_tf import bounds
@@ -281,7 +282,7 @@ def _kept(task, tasks):
     rest = [other.path for other in tasks[tasks.index(task) :]]
     again = "the same command"
     if len(rest) < len(tasks):
-        again = f"--workdir={','.join(rest)}"
+        again = shlex.quote(f"--workdir={places.listed(rest)}")
     partial = task.output / unfinished.FOLDER
     if not any(partial.glob("*.npz")):
         return (
@@ -347,8 +348,8 @@ def _paths():
         if _WORKDIR.value is not None:
             raise ValueError(
                 f"--model={_MODEL.value} and --workdir="
-                f"{','.join(_WORKDIR.value)} both name what to evaluate; give "
-                "one."
+                f"{places.listed(_WORKDIR.value)} both name what to evaluate; "
+                "give one."
             )
         return [_MODEL.value]
     if _WORKDIR.value is None:
@@ -383,7 +384,12 @@ def _task(path, alone):
     task = dataclasses.replace(
         task, **{k: value for k, value in given.items() if value is not None}
     )
-    places.check_folder("--output", task.output, "the report")
+    places.check_folder(
+        "--output",
+        task.output,
+        "the report",
+        None if alone else f"evaluate {path} alone, with --output=DIR",
+    )
     own = task.run and task.run.config.dataset
     if own and not sources.is_same(task.dataset, own):
         task = dataclasses.replace(task, validation_images=None, run=None)

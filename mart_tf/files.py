@@ -11,6 +11,7 @@ import secrets
 import shutil
 import tempfile
 import time
+import warnings
 
 try:
     import fcntl
@@ -25,6 +26,9 @@ _MOST_OF_LOCK = 10_000
 
 # A file that was last written so many seconds ago is written no more.
 _OLD = 24 * 3600
+
+# What a file system without locks answers, such as Lustre's without -o flock.
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
 
 # How often a folder may go while it is opened, before it is no folder at all.
 _ATTEMPTS = 1000
@@ -196,6 +200,8 @@ def holder(folder):
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
             return _holder(file.read(_MOST_OF_LOCK))
+        except OSError as error:
+            _check_no_locks(error)
     return None
 
 
@@ -224,6 +230,14 @@ def _locked(path):
                 f"{path.parent} is being written by another process{holder}; "
                 "wait for it, or name another folder."
             ) from None
+        except OSError as error:
+            _check_no_locks(error)
+            warnings.warn(
+                f"{path.parent} lies on a file system without locks "
+                f"({error.strerror}): nothing keeps another process from "
+                "writing there too.",
+                stacklevel=4,
+            )
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):
                 break
@@ -235,6 +249,12 @@ def _locked(path):
     file.write(json.dumps(holder))
     file.flush()
     return file
+
+
+def _check_no_locks(error):
+    """Raises an error that says something else than that there are none."""
+    if error.errno not in _NO_LOCKS:
+        raise error
 
 
 def _opened(path):

@@ -51,6 +51,14 @@ def expanded(name, path, urls=False):
     return whole
 
 
+def listed(paths):
+    """Paths as a flag that takes several has them, separated by commas."""
+    return ",".join(
+        '"{}"'.format(path.replace('"', '""')) if "," in path else path
+        for path in map(os.fspath, paths)
+    )
+
+
 def check_there(name, path, expected):
     """Refuses what is neither a folder nor a file that can be read to its end.
 
@@ -80,7 +88,7 @@ def check_there(name, path, expected):
         )
 
 
-def check_folder(name, path, what="the output"):
+def check_folder(name, path, what="the output", remedy=None):
     """Refuses a folder that is not there and cannot be made or written to.
 
     Nothing is written.
@@ -89,12 +97,14 @@ def check_folder(name, path, what="the output"):
         name: How the message names it.
         path: A path.
         what: What is written there, for the message.
+        remedy: How it comes to lie elsewhere; default: by that flag.
 
     Raises:
         ValueError: If it, or what it would lie in, is a file or not this
             user's to write to, or its name is none.
     """
-    instead = f"{what} goes there: name another place by {name}=DIR"
+    remedy = remedy or f"name another place by {name}=DIR"
+    instead = f"{what} goes there: {remedy}"
     if "\0" in str(path):
         raise ValueError(f"{str(path)!r} is no path of a folder; {instead}.")
     path = pathlib.Path(path).absolute()

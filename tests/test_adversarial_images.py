@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import shutil
 
@@ -180,6 +181,17 @@ class TestFiles:
         (tmp_path / "report.html").rmdir()
         evaluate("square:queries=5")
         assert sorted(_files(tmp_path)) == ["square_queries=5", "worst_case"]
+
+    def test_those_of_an_evaluation_that_goes_on_without_go(
+        self, digits, tmp_path, pieces_left
+    ):
+        pieces_left[0] = 3
+        with pytest.raises(KeyboardInterrupt):
+            _evaluate(digits, tmp_path, save_adversarial=True)
+        assert (tmp_path / ".adversarial.partial").exists()
+        pieces_left[0] = math.inf
+        _evaluate(digits, tmp_path)
+        assert not (tmp_path / ".adversarial.partial").exists()
 
     def test_a_directory_is_needed(self, digits):
         with pytest.raises(ValueError, match="expected both"):

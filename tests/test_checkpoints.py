@@ -61,6 +61,19 @@ def test_all_that_a_run_goes_on_with_comes_back(tmp_path):
     assert restored.is_best(0.76)
 
 
+def test_where_the_best_has_gone_that_of_later_epochs_is_taken(tmp_path):
+    _, saved = made(tmp_path)
+    saved.save(1, 0.75)
+    shutil.rmtree(tmp_path / "checkpoints" / "best")
+    _, saved = made(tmp_path)
+    epoch, _, [sentence] = saved.restore()
+    assert epoch == 1
+    assert "best holds no checkpoint any more" in sentence
+    saved.save(2, 0.5)
+    saved.save(3, 0.25)
+    assert saved.best_epoch == 2
+
+
 def test_the_first_of_equally_good_epochs_is_the_best(tmp_path):
     model, saved = made(tmp_path)
     for epoch, accuracy in enumerate([0.5, 0.75, 0.75, 0.25, 0.75], start=1):

@@ -336,6 +336,7 @@ class TestBadInput:
             ("--workdir=x*", "--workdir=x* matches no run; expected a pattern"),
             ("--compare=gone --seed=1", "--seed says nothing beside"),
             ("--output=runs/first/run.json", "run.json is a file"),
+            ("--output=", "--output is empty; expected a path."),
             ("--attacks=cleverhans:pdg", "did you mean 'pgd'?"),
             ("--attacks=pgd:stps=3", "did you mean 'steps'?"),
             ("--attacks=pgd:steps=0", "pgd:steps is 0; expected a whole"),
@@ -362,6 +363,15 @@ class TestBadInput:
     )
     def test_is_refused_before_tensorflow(self, trained, argument, sentence):
         _assert_refused(trained, argument.split(" "), sentence, False)
+
+    def test_reports_of_several_runs_lie_in_them(self, place):
+        shutil.copytree(place / RUN, place / "runs" / "second")
+        (place / "runs" / "second" / "evaluation").write_text("")
+        _assert_refused(
+            place,
+            [f"--workdir={RUN},runs/second", "--output=table"],
+            "evaluate runs/second alone, with --output=DIR.",
+        )
 
     def test_there_is_no_run(self, tmp_path):
         _assert_refused(tmp_path, [], "There is no run under runs/")

@@ -1,6 +1,7 @@
 """Files written whole, and folders that belong to one process at a time."""
 
 import errno
+import fcntl
 import json
 import os
 import signal
@@ -202,3 +203,19 @@ class TestHeld:
         finally:
             process.kill()
             process.wait()
+
+    @pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK])
+    def test_a_file_system_without_locks_is_told_of(
+        self, tmp_path, monkeypatch, number
+    ):
+        # Lustre without -o flock, NFS without lockd: none is at hand.
+        def flock(file, operation):
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(fcntl, "flock", flock)
+        with (
+            pytest.warns(UserWarning, match="a file system without locks"),
+            files.held(tmp_path / "run"),
+        ):
+            assert files.holder(tmp_path / "run") is None
+        assert not (tmp_path / "run").exists()

@@ -4,6 +4,7 @@ import importlib
 import math
 import os
 import pathlib
+import shlex
 
 from absl import flags
 import programs
@@ -330,3 +331,14 @@ def test_help_shows_defaults_as_flags_take_them():
         assert f"({default})" in text
     assert "cleverhans:bim,cleverhans:mim)" in text
     assert "[]" not in text and "False" not in text
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [["runs/a"], ["lr=0.1,wd=0", "b"], ['a "b", c', "d"], ["my runs/a", "b"]],
+)
+def test_paths_that_a_message_names_are_read_as_these(paths):
+    typed = shlex.quote(f"--workdir={places.listed(paths)}")
+    [given] = shlex.split(typed)
+    read = kinds.list_of(kinds.path, empty=False)
+    assert read("--workdir", given.removeprefix("--workdir=")) == paths

@@ -78,12 +78,19 @@ def number(name, text):
 
 def path(name, text):
     """A path of this machine, the user's home in the place of `~`."""
-    return places.expanded(name, text)
+    return places.expanded(name, _given(name, text))
 
 
 def path_or_url(name, text):
     """A path, or a URL such as gs://bucket/folder."""
-    return places.expanded(name, text, urls=True)
+    return places.expanded(name, _given(name, text), urls=True)
+
+
+def _given(name, text):
+    """The text, which a shell's variable that is not set leaves empty."""
+    if not text:
+        raise ValueError(f"{name} is empty; expected a path.")
+    return text
 
 
 def named_or_path(name, text):

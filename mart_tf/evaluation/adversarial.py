@@ -33,14 +33,25 @@ _ARRAYS = (
 def remove(directory):
     """Removes the images of an earlier evaluation from a report's folder.
 
-    Other files stay, and with them the folder that they lie in.
+    Those of one that was not finished go too. Other files stay, and with them
+    the folder that they lie in.
     """
+    shutil.rmtree(_unfinished(directory), ignore_errors=True)
+    _remove_finished(directory)
+
+
+def _remove_finished(directory):
     folder = pathlib.Path(directory, FOLDER)
     for path in folder.glob("*.npz"):
         if _is_ours(path):
             path.unlink()
     with contextlib.suppress(OSError):
         folder.rmdir()
+
+
+def _unfinished(directory):
+    """Where a `Writer` writes before all are there."""
+    return pathlib.Path(directory, f".{FOLDER}.partial")
 
 
 def _is_ours(path):
@@ -72,7 +83,7 @@ class Writer:
 
     def __init__(self, directory, images, labels, threat, predictions):
         self._directory = pathlib.Path(directory)
-        self._temporary = self._directory / f".{FOLDER}.partial"
+        self._temporary = _unfinished(directory)
         shutil.rmtree(self._temporary, ignore_errors=True)
         self._temporary.mkdir(parents=True)
         self._natural = images, predictions
@@ -115,7 +126,7 @@ class Writer:
 
     def close(self):
         """Puts all files where they belong."""
-        remove(self._directory)
+        _remove_finished(self._directory)
         folder = self._directory / FOLDER
         folder.mkdir(exist_ok=True)
         for path in self._temporary.iterdir():

@@ -1,5 +1,7 @@
 """Whether a network that labels gives all images one and the same class."""
 
+import shlex
+
 import numpy as np
 
 from mart_tf.data import sampling
@@ -43,8 +45,9 @@ def warning(labeled_by, pool, dataset):
         f"the pool the class {dataset.class_names[most]}, which {share:.1%} of "
         "its training images have; expected labels that are spread about as "
         "theirs: see whether the network has learned (mart-evaluate "
-        f"--workdir={labeled_by}) and whether these images are like those that "
-        "it was trained on, and label again before you train with them."
+        f"{shlex.quote(f'--workdir={labeled_by}')}) and "
+        "whether these images are like those that it was trained on, and label "
+        "again before you train with them."
     )
 
 

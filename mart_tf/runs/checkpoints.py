@@ -14,6 +14,7 @@ over for the one before it, and said.
 """
 
 import pathlib
+import shlex
 import shutil
 import time
 
@@ -111,7 +112,7 @@ class Checkpoints:
                 self._folder, self._last, "within", above=newest
             )
         if restored is not None:
-            self._restore_rows()
+            warnings += self._restore_rows()
             # Apart from the state: replicas may be more or fewer.
             reader = tf.train.load_checkpoint(str(restored))
             self.rate.assign(reader.get_tensor("rate" + _VALUE))
@@ -125,7 +126,7 @@ class Checkpoints:
         restored, more = saves.restore_newest(self._folder, self._last, "last")
         if restored is None:
             return 0, 0, warnings + more
-        self._restore_rows()
+        more += self._restore_rows()
         return int(self.epoch), 0, warnings + more
 
     def take_metrics(self):
@@ -223,11 +224,21 @@ class Checkpoints:
             return f"No epoch is finished: {path} can begin anew."
         return (
             f"The weights of epoch {finished}, its last checkpoint, are sound: "
-            f"--init_from={path} begins another run with the best ones."
+            f"{shlex.quote(f'--init_from={path}')} begins another run with the "
+            "best ones."
         )
 
     def _restore_rows(self):
+        """Reads the rows; a sentence if the best epoch of theirs is gone."""
         self.rows = history.rows(self._history.numpy().decode())
+        folder = self._folder / "best"
+        if float(self.best_accuracy) < 0.0 or saves.whole(folder):
+            return []
+        self.best_accuracy.assign(-1.0)
+        return [
+            f"{folder} holds no checkpoint any more: the best epoch is that of "
+            "those that come now."
+        ]
 
     def _check_finite(self, after):
         for weight in self._model.classifier.weights:

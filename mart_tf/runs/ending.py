@@ -4,6 +4,7 @@ import shlex
 
 from mart_tf import bounds
 from mart_tf import errors
+from mart_tf import places
 from mart_tf.runs import consent
 from mart_tf.runs import curves
 from mart_tf.runs import overfitting
@@ -24,7 +25,7 @@ def sentences(config, model, saved, classes):
     # One epoch is a point, and no curve.
     if len(saved.rows) > 1:
         yield _drawn(config.workdir)
-    workdir_flag = shlex.quote(f"--workdir={config.workdir}")
+    workdir_flag = shlex.quote(f"--workdir={places.listed([config.workdir])}")
     code = " --allow_code" if consent.named(config) else ""
     yield f"Evaluate it: mart-evaluate {workdir_flag}{code}"
     if int(saved.epoch) < config.epochs:

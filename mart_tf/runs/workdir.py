@@ -16,6 +16,7 @@ Nothing here imports TensorFlow until a classifier is loaded.
 import dataclasses
 import filecmp
 import pathlib
+import shlex
 import shutil
 
 from mart_tf import files
@@ -54,7 +55,8 @@ def trained(path):
     if not any(pathlib.Path(path, "checkpoints").glob("ckpt-*.sha256")):
         raise ValueError(
             f"{path} has no finished epoch yet; continue it with mart-train "
-            f"--flagfile={path}/flags.cfg --workdir={path}."
+            + shlex.join([f"--flagfile={path}/flags.cfg", f"--workdir={path}"])
+            + "."
         )
     return run
 
