@@ -45,14 +45,14 @@ def started(
     starter=0,
     **variables,
 ):
-    """Starts `python -m mart_tf.<program>`; yields the `Started` process.
+    """Starts a program; yields the `Started` process.
 
     In a process of its own, forked from one that has imported TensorFlow:
     that takes seconds. What hangs on a start from nothing uses `subprocess`.
     One at a time of each `starter`.
 
     Args:
-        program: Such as "train".
+        program: Of ours, such as "train"; another module; a path of a script.
         arguments: Its flags.
         cwd: Where it runs.
         tensorflow: If False, who imports it gets an ImportError.
@@ -64,7 +64,7 @@ def started(
     with tempfile.TemporaryDirectory() as folder:
         files = {n: pathlib.Path(folder, n) for n in ("stdout", "stderr")}
         call = {
-            "arguments": [f"mart_tf.{program}", *map(str, arguments)],
+            "arguments": [*map(str, [program, *arguments])],
             "cwd": os.path.abspath(cwd),
             "environment": environment() | variables,
             "hidden": [] if tensorflow else ["tensorflow", "keras"],

@@ -3,10 +3,11 @@
 python started.py
 
 Imports TensorFlow once, before anything runs in it, and forks for each line of
-its standard input: a JSON object of `arguments`, `cwd`, `environment`,
-`hidden` (modules that cannot be imported), `setup` (Python that runs first),
-`stdout` and `stderr` (paths). Answers with the number of the process, then with
-its exit status, a line each.
+its standard input: a JSON object of `arguments` (a program of ours, another
+module or a script, and its flags), `cwd`, `environment`, `hidden` (modules that
+cannot be imported), `setup` (Python that runs first), `stdout` and `stderr`
+(paths, which may be the same). Answers with the number of the process, then
+with its exit status, a line each.
 """
 
 import atexit
@@ -26,7 +27,8 @@ def _child(call):
     os.environ.update(call["environment"])
     os.chdir(call["cwd"])
     for number, name in [(1, "stdout"), (2, "stderr")]:
-        file = os.open(call[name], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        how = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+        file = os.open(call[name], how, 0o600)
         os.dup2(file, number)
         os.close(file)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
@@ -34,21 +36,24 @@ def _child(call):
     exec(call["setup"], {})
     # Who hangs is ended, with status -14.
     signal.alarm(_LIMIT)
-    module, *arguments = call["arguments"]
+    program, *arguments = call["arguments"]
+    sys.argv = [program, *arguments]
+    if program.endswith(".py"):
+        sys.path[0] = os.path.dirname(program)
+        runpy.run_path(program, run_name="__main__")
+        return
     # As `python -m` has it.
     sys.path[0] = call["cwd"]
-    sys.argv = [module, *arguments]
     from mart_tf import entry
 
-    begin = getattr(entry, module.removeprefix("mart_tf."), None)
-    if begin is not None:
-        # A program, as it is installed.
-        begin()
+    if program in entry.PROGRAMS:
+        # As it is installed.
+        getattr(entry, program)()
     else:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        runpy.run_module(program, run_name="__main__", alter_sys=True)
 
 
-def _status(call):
+def status(call):
     """The exit status of a program, as Python's own start would have it."""
     code = 0
     try:
@@ -80,7 +85,7 @@ def main():
     for line in sys.stdin:
         process = os.fork()
         if not process:
-            os._exit(_status(json.loads(line)))
+            os._exit(status(json.loads(line)))
         answers.write(f"{process}\n")
         _, ended = os.waitpid(process, 0)
         answers.write(f"{os.waitstatus_to_exitcode(ended)}\n")

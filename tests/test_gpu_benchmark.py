@@ -2,8 +2,6 @@
 
 import json
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import programs
@@ -28,13 +26,9 @@ _PASSES = {
 
 
 def _run(folder, *arguments):
-    return subprocess.run(
-        [sys.executable, str(_PROGRAM), "--tiny", "--parallel=2", *arguments],
-        cwd=folder,
-        env=programs.environment(),
-        capture_output=True,
-        text=True,
-    )
+    """Its jobs, and the programs of these, are forked from it one by one."""
+    arguments = ("--tiny", "--parallel=1", *arguments)
+    return programs.run(_PROGRAM, *arguments, cwd=folder, setup="import forked")
 
 
 @pytest.fixture(scope="module")
