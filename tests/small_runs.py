@@ -81,19 +81,19 @@ def trained(path, **settings):
         path: A relative path.
         settings: As of `train`, none of them a file of the test's.
     """
-    made, said = _made(path, tuple(sorted(settings.items())))
+    made, said = _made(tuple(sorted((SMALL | settings).items())))
     shutil.copytree(made, path)
     return said
 
 
 @functools.cache
-def _made(path, settings):
+def _made(settings):
     folder = pathlib.Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     (folder / "small_network.py").write_text(NETWORK)
     with contextlib.chdir(folder):
-        said = train(path, **dict(settings))
-    return folder / path, said
+        said = train("run", **dict(settings))
+    return folder / "run", said
 
 
 def assert_same(one, other):
