@@ -95,15 +95,21 @@ class Started:
         self._files = files
         self._finished = None
 
+    def lives(self):
+        """Raises a `ProcessLookupError` if it has ended."""
+        os.kill(self.pid, 0)
+
+    def said(self, stream):
+        """What it has written, "stdout" or "stderr", so far."""
+        file = self._files[stream]
+        return file.read_text("utf-8") if file.exists() else ""
+
     def finished(self):
         """Waits for its end; a `subprocess.CompletedProcess`."""
         if self._finished is not None:
             return self._finished
         status = int(self._starter.stdout.readline())
-        said = {
-            name: file.read_text("utf-8") if file.exists() else ""
-            for name, file in self._files.items()
-        }
+        said = {name: self.said(name) for name in self._files}
         self._finished = subprocess.CompletedProcess(
             self._arguments, status, **said
         )

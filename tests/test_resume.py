@@ -1,5 +1,6 @@
 """Runs that stop, by themselves or by a kill, and go on; damaged ones."""
 
+import contextlib
 import dataclasses
 import io
 import json
@@ -7,8 +8,6 @@ import os
 import pathlib
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import keras
@@ -212,8 +211,9 @@ def test_stopped_in_the_middle_equals_a_run_without_a_stop(
     assert not pathlib.Path("parts/checkpoints/within").exists()
 
 
+@contextlib.contextmanager
 def begun(path, *flags):
-    """A run of many steps in a process of its own, in the middle of one."""
+    """A run of many steps in a process of its own, and its command."""
     settings = {
         **small_runs.SMALL,
         "batch_size": 32,
@@ -221,23 +221,19 @@ def begun(path, *flags):
         "workdir": path,
     }
     command = [f"--{name}={value}" for name, value in settings.items()]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mart_tf.train", *command, *flags],
-        env=programs.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # Where the tests are a background job, Ctrl-C is ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    return process, [*command, *flags]
+    command += flags
+    # Where the tests are a background job, Ctrl-C is ignored.
+    setup = "import signal; "
+    setup += "signal.signal(signal.SIGINT, signal.default_int_handler)"
+    with programs.started("train", *command, setup=setup) as process:
+        yield process, command
 
 
 def first_within(process, path):
     """Waits until a process has saved the middle of an epoch."""
     newest = pathlib.Path(path, "checkpoints/newest.json")
     while not newest.exists() or "within" not in newest.read_text():
-        assert process.poll() is None
+        process.lives()
         time.sleep(0.01)
 
 
@@ -246,11 +242,12 @@ def first_within(process, path):
     [(signal.SIGTERM, "SIGTERM"), (signal.SIGINT, "Ctrl-C")],
 )
 def test_a_signal_saves_and_ends(number, name):
-    process, command = begun("run", "--checkpoint_every=1steps")
-    first_within(process, "run")
-    process.send_signal(number)
-    _, error = process.communicate(timeout=60)
-    assert process.returncode == 128 + number
+    with begun("run", "--checkpoint_every=1steps") as (process, command):
+        first_within(process, "run")
+        os.kill(process.pid, number)
+        stopped = process.finished()
+    assert stopped.returncode == 128 + number
+    error = stopped.stderr
     assert f"mart-train: Stopped by {name} after step " in error
     assert error.endswith("is saved; the same command goes on from there.\n")
     assert "Traceback" not in error
@@ -262,23 +259,22 @@ def test_a_signal_saves_and_ends(number, name):
 
 
 def test_killed_within_an_epoch_and_saved_by_a_signal():
-    process, command = begun("run", "--checkpoint_every=2steps")
-    first_within(process, "run")
-    process.kill()
-    process.wait()
-    process, _ = begun("run", "--checkpoint_every=100min")
-    # What another signal asks for is saved, and the run goes on.
-    while not pathlib.Path("run/.lock").exists():
-        time.sleep(0.01)
+    with begun("run", "--checkpoint_every=2steps") as (process, _):
+        first_within(process, "run")
+        os.kill(process.pid, signal.SIGKILL)
     newest = pathlib.Path("run/checkpoints/newest.json")
     before = newest.read_text()
-    while "Continuing run after step" not in process.stdout.readline():
-        assert process.poll() is None
-    while newest.read_text() == before and process.poll() is None:
-        time.sleep(0.2)
-        process.send_signal(signal.SIGUSR1)
-    _, error = process.communicate(timeout=120)
-    assert process.returncode == 0, error
+    with begun("run", "--checkpoint_every=100min") as (process, _):
+        # What another signal asks for is saved, and the run goes on.
+        while "Continuing run after step" not in process.said("stdout"):
+            process.lives()
+            time.sleep(0.01)
+        with contextlib.suppress(ProcessLookupError):
+            while newest.read_text() == before:
+                time.sleep(0.2)
+                os.kill(process.pid, signal.SIGUSR1)
+        done = process.finished()
+    assert done.returncode == 0, done.stderr
     small_runs.trained("whole", batch_size=32, epochs=3)
     small_runs.assert_same("whole", "run")
 
