@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pathlib
+import shutil
 import signal
 import time
 
@@ -65,11 +66,21 @@ def training(path):
         yield both
 
 
-def test_two_processes_train_what_one_does():
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that two processes have trained, and what they said."""
+    folder = tmp_path_factory.mktemp("whole")
+    with contextlib.chdir(folder):
+        pathlib.Path("even_network.py").write_text(NETWORK)
+        both = ended("two")
+    for process in both:
+        assert process.returncode == 0, process.stderr
+    return folder / "two", both
+
+
+def test_two_processes_train_what_one_does(whole):
     small_runs.train("one", **SETTINGS)
-    chief, worker = ended("two")
-    assert chief.returncode == 0, chief.stderr
-    assert worker.returncode == 0, worker.stderr
+    path, (chief, worker) = whole
     assert "2 CPU" in chief.stdout
     assert "epoch 2/2" in chief.stdout
     # One of them tells.
@@ -77,12 +88,10 @@ def test_two_processes_train_what_one_does():
     assert "the chief, at 127.0.0.1:" in worker.stdout
     for checkpoint in ("best", "best_raw", "last", "last_raw"):
         one = small_runs.weights("one", checkpoint)
-        two = small_runs.weights("two", checkpoint)
+        two = small_runs.weights(path, checkpoint)
         for a, b in zip(one, two, strict=True):
             np.testing.assert_allclose(a, b, atol=1e-5)
-    for a, b in zip(
-        small_runs.rows("one"), small_runs.rows("two"), strict=True
-    ):
+    for a, b in zip(small_runs.rows("one"), small_runs.rows(path), strict=True):
         assert a.keys() == b.keys()
         for name in a:
             np.testing.assert_allclose(
@@ -90,9 +99,7 @@ def test_two_processes_train_what_one_does():
             )
 
 
-def test_a_process_that_is_stopped_or_lost_ends_the_others_and_all_go_on():
-    for process in ended("whole"):
-        assert process.returncode == 0, process.stderr
+def test_a_process_that_is_stopped_or_lost_ends_the_others_and_all_go_on(whole):
     # The scheduler takes one that is not the chief.
     with training("run") as both:
         os.kill(both[1].pid, signal.SIGTERM)
@@ -123,7 +130,7 @@ def test_a_process_that_is_stopped_or_lost_ends_the_others_and_all_go_on():
     assert chief.returncode == 0, chief.stderr
     assert worker.returncode == 0, worker.stderr
     assert "Continuing run after step " in chief.stdout
-    small_runs.assert_same("whole", "run")
+    small_runs.assert_same(whole[0], "run")
     ends = [
         e["outcome"] for e in run_states.events("run") if e["event"] == "end"
     ]
@@ -164,7 +171,7 @@ def test_processes_that_diverge_say_so_at_the_same_step():
     assert len(steps) == 1
 
 
-def test_processes_that_differ_are_refused():
+def test_processes_that_differ_are_refused(whole):
     for process in ended("run", others=["--seed=1"]):
         assert process.returncode == 1
         assert process.stderr == (
@@ -172,7 +179,7 @@ def test_processes_that_differ_are_refused():
             "processes with the same flags, data and versions.\n"
         )
     assert not pathlib.Path("run/run.json").exists()
-    small_runs.train("run", **SETTINGS, strategy="single")
+    shutil.copytree(whole[0], "run")
     for process in ended("run", "--epochs=3", others=["--workdir=other"]):
         assert process.returncode == 1
         assert process.stderr == (
