@@ -33,6 +33,12 @@ RUN = {
 }
 
 
+def keras_home(folder):
+    """A `setup` of a program for which Keras looks for its files there."""
+    place = f"keras.src.backend.config._KERAS_DIR = {str(folder)!r}"
+    return f"import keras; {place}"
+
+
 def images(*shape, seed=0):
     return np.random.default_rng(seed).random(shape, "float32")
 
@@ -386,19 +392,16 @@ x = np.ones((2, 32, 32, 3), "float32")
 np.testing.assert_array_equal(read(x, training=False),
     again(x, training=False))
 """
-        subprocess.run(
-            [sys.executable, "-c", code],
-            env=programs.environment() | {"KERAS_HOME": str(tmp_path)},
-            check=True,
-        )
+        (tmp_path / "read.py").write_text(code)
+        done = programs.run(tmp_path / "read.py", setup=keras_home(tmp_path))
+        assert done.returncode == 0, done.stderr
 
     def test_a_failing_download_is_one_sentence(self, tmp_path):
         done = programs.run(
             "train",
             f"--model={SMALL}:size=32:weights=imagenet",
             cwd=tmp_path,
-            setup="import keras; keras.src.backend.config._KERAS_DIR = "
-            f"{str(tmp_path)!r}",
+            setup=keras_home(tmp_path),
             # Nobody listens there.
             https_proxy="http://127.0.0.1:9",
         )
@@ -511,11 +514,11 @@ logits = served(**{name: tf.constant(batch)})["logits"]
 np.testing.assert_allclose(logits, expected, rtol=1e-3, atol=1e-4)
 assert "mart_tf" not in sys.modules
 """
-        subprocess.run(
-            [sys.executable, "-c", code, str(workdir / "export" / "1")],
-            cwd=tmp_path,
-            check=True,
+        (tmp_path / "use.py").write_text(code)
+        done = programs.run(
+            tmp_path / "use.py", workdir / "export" / "1", cwd=tmp_path
         )
+        assert done.returncode == 0, done.stderr
 
 
 def test_new_weights_and_trained_ones_are_not_both_to_be_had():

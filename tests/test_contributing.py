@@ -1,11 +1,10 @@
 """The defense of CONTRIBUTING.md, added to a copy of the project."""
 
-import os
 import pathlib
 import re
 import shutil
-import subprocess
-import sys
+
+import programs
 
 ROOT = pathlib.Path(__file__).parents[1]
 
@@ -15,18 +14,6 @@ def blocks():
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     pairs = re.findall(r"<!-- (\w+) -->\n```\w*\n(.*?)```", text, re.DOTALL)
     return dict(pairs)
-
-
-def run(*command, cwd):
-    environment = {**os.environ, "PYTHONPATH": str(cwd)}
-    return subprocess.run(
-        [sys.executable, *command],
-        cwd=cwd,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def test_a_new_defense_touches_no_program(tmp_path):
@@ -50,19 +37,14 @@ def test_a_new_defense_touches_no_program(tmp_path):
     tests = tmp_path / "tests" / "test_defenses.py"
     tests.write_text(tests.read_text() + "\n\n" + code["test"])
 
-    done = run(
-        "-m",
-        "mart_tf.train",
-        "--flagfile=flags/digits_mixed.cfg",
-        "--epochs=1",
-        cwd=tmp_path,
-    )
+    # What lies where a program stands is what it imports.
+    recipe = "--flagfile=flags/digits_mixed.cfg"
+    done = programs.run("train", recipe, "--epochs=1", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "runs/digits_digits_cnn_mixed/run.json").exists()
-    done = run("-m", "mart_tf.train", "--defense=mixed:natural=1", cwd=tmp_path)
+    done = programs.run("train", "--defense=mixed:natural=1", cwd=tmp_path)
     assert done.returncode == 1
     assert "did you mean 'natural_share'" in done.stderr
-    done = run(
-        "-m", "pytest", "tests/test_defenses.py", "-k", "mixed", cwd=tmp_path
-    )
+    chosen = ("tests/test_defenses.py", "-k", "mixed")
+    done = programs.run("pytest", *chosen, cwd=tmp_path)
     assert "3 passed" in done.stdout, done.stdout

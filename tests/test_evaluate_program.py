@@ -3,14 +3,17 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 
+import keras
 import numpy as np
 import programs
 import pytest
 
+import mart_tf
 from mart_tf import data
 from mart_tf import evaluate
 
@@ -208,25 +211,16 @@ class TestOfOtherModels:
         assert "transfer:cw" in table
 
     def test_a_keras_file_of_a_whole_adversarial_classifier(self, place):
-        code = """
-import keras
-import mart_tf
-network = keras.Sequential(
-    [
-        keras.Input((8, 8, 1)),
-        keras.layers.Flatten(),
-        keras.layers.Dense(10, kernel_initializer="zeros"),
-    ]
-)
-threat = mart_tf.ThreatModel(epsilon=0.1)
-mart_tf.AdversarialClassifier(network, "mart", threat).save("whole.keras")
-"""
-        subprocess.run(
-            [sys.executable, "-c", code],
-            cwd=place,
-            env=programs.environment(),
-            check=True,
+        network = keras.Sequential(
+            [
+                keras.Input((8, 8, 1)),
+                keras.layers.Flatten(),
+                keras.layers.Dense(10, kernel_initializer="zeros"),
+            ]
         )
+        threat = mart_tf.ThreatModel(epsilon=0.1)
+        model = mart_tf.AdversarialClassifier(network, "mart", threat)
+        model.save(place / "whole.keras")
         done = programs.run(
             "evaluate",
             "--model=whole.keras",
@@ -266,23 +260,16 @@ class TestKilled:
         assert done.returncode == 0, done.stderr
         assert not (place / "whole" / "partial").exists()
         partial = place / "cut" / "partial"
-        command = [sys.executable, "-m", "mart_tf.evaluate", "--output=cut"]
+        cut = ["--output=cut", *arguments]
         for kept in (1, 3):
-            process = subprocess.Popen(
-                [*command, *arguments],
-                cwd=place,
-                env=programs.environment(),
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-            )
-            # Killed as soon as one more piece is there.
-            while len(list(partial.glob("*.npz"))) < kept:
-                assert process.poll() is None
-                time.sleep(0.01)
-            process.kill()
-            process.wait()
+            with programs.started("evaluate", *cut, cwd=place) as process:
+                # Killed as soon as one more piece is there.
+                while len(list(partial.glob("*.npz"))) < kept:
+                    process.lives()
+                    time.sleep(0.01)
+                os.kill(process.pid, signal.SIGKILL)
             assert not (place / "cut" / "report.json").exists()
-        done = programs.run("evaluate", "--output=cut", *arguments, cwd=place)
+        done = programs.run("evaluate", *cut, cwd=place)
         assert done.returncode == 0, done.stderr
         assert not partial.exists()
         reports = [

@@ -1,10 +1,10 @@
 """A user's own parts, those of CONTRIBUTING.md: by name and by instance."""
 
 import json
+import os
 import pathlib
 import re
-import subprocess
-import sys
+import signal
 import time
 
 import keras
@@ -102,20 +102,14 @@ def train(project, *flags):
 def test_own_parts_are_trained_killed_resumed_and_evaluated(project):
     whole = train(project, "--epochs=12", "--workdir=whole")
     assert whole.returncode == 0, whole.stderr
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mart_tf.train", *FLAGS, "--epochs=12"]
-        + ["--workdir=half"],
-        cwd=project,
-        env=programs.environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
     metrics = project / "half" / "metrics.csv"
-    while not metrics.exists() or metrics.read_text().count("\n") < 3:
-        assert process.poll() is None
-        time.sleep(0.01)
-    process.kill()
-    assert process.wait() == -9
+    flags = [*FLAGS, "--epochs=12", "--workdir=half"]
+    with programs.started("train", *flags, cwd=project) as process:
+        while not metrics.exists() or metrics.read_text().count("\n") < 3:
+            process.lives()
+            time.sleep(0.01)
+        os.kill(process.pid, signal.SIGKILL)
+    assert process.finished().returncode == -signal.SIGKILL
     half = train(project, "--epochs=12", "--workdir=half")
     assert half.returncode == 0, half.stderr
     assert "Continuing half after epoch" in half.stdout
