@@ -13,6 +13,7 @@ import tensorflow as tf
 from mart_tf.evaluation import measuring
 from mart_tf.evaluation import pieces
 from mart_tf.runs import devices
+from mart_tf.runs import tensorboard_logs
 
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
@@ -25,6 +26,12 @@ tf.config.set_logical_device_configuration(
 gc.collect()
 gc.freeze()
 gc.set_threshold(100_000, 20, 20)
+
+
+@pytest.fixture(autouse=True)
+def no_tensorboard_logs(monkeypatch):
+    """They take a tenth of a small run; where they are tested they are back."""
+    monkeypatch.setattr(tensorboard_logs, "create", lambda *arguments: [])
 
 
 @pytest.fixture(params=["single", "mirrored"])

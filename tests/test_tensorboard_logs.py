@@ -20,6 +20,11 @@ pytest.importorskip(
 pytestmark = pytest.mark.usefixtures("own_directory")
 
 
+@pytest.fixture
+def no_tensorboard_logs():
+    """In the place of the fixture of all tests: here they are the subject."""
+
+
 def read(folder):
     """The values of all event files of a folder, by tag: (step, tensor)."""
     found = {}
@@ -80,12 +85,12 @@ def test_metrics_of_every_epoch_once(stopped_and_finished):
 
 
 def test_epsilon_is_that_of_the_attack_of_training():
-    small_runs.trained("natural", epochs=2, defense="natural")
+    small_runs.train("natural", epochs=2, defense="natural")
     found = read(pathlib.Path("natural", "tensorboard"))
     assert "epsilon" not in found
     assert "learning_rate" in found
     # Margins of its own, and no ramp.
-    small_runs.trained("mma", epochs=2, defense="mma")
+    small_runs.train("mma", epochs=2, defense="mma")
     found = read(pathlib.Path("mma", "tensorboard"))
     assert set(numbers(found, "epsilon").values()) == {np.float32(0.15)}
 
