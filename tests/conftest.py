@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from mart_tf.evaluation import measuring
 from mart_tf.evaluation import pieces
+from mart_tf.runs import curves
 from mart_tf.runs import devices
 from mart_tf.runs import tensorboard_logs
 
@@ -29,9 +30,13 @@ gc.set_threshold(100_000, 20, 20)
 
 
 @pytest.fixture(autouse=True)
-def no_tensorboard_logs(monkeypatch):
-    """They take a tenth of a small run; where they are tested they are back."""
+def nothing_drawn(monkeypatch):
+    """Runs without TensorBoard's logs and curves, a fifth of a small one.
+
+    Where these are tested, a fixture of this name is in the place of this one.
+    """
     monkeypatch.setattr(tensorboard_logs, "create", lambda *arguments: [])
+    monkeypatch.setattr(curves, "save", lambda path: f"{path}/curves.html")
 
 
 @pytest.fixture(params=["single", "mirrored"])

@@ -17,6 +17,11 @@ from mart_tf.runs import record
 NAMES = ["curves.html", "curves.png"]
 
 
+@pytest.fixture
+def nothing_drawn():
+    """In the place of the fixture of all tests: here they are the subject."""
+
+
 def course(**changes):
     """Ten epochs, of which the sixth is the best, overfitting after it."""
     epochs = list(range(1, 11))
@@ -136,7 +141,7 @@ def test_the_page_says_how_far_epsilon_has_come(changes, said):
 def test_a_ramp_is_told_where_training_has_one(
     own_directory, settings, ramp, told
 ):
-    said = small_runs.trained("run", epochs=2, **settings)
+    said = small_runs.train("run", epochs=2, **settings)
     said = " ".join(said.split())
     assert ("epsilon warm-up 1.5 epochs" in said) == bool(ramp)
     assert told in pathlib.Path("run/curves.html").read_text("utf-8")
@@ -170,7 +175,7 @@ def test_are_drawn_of_a_run_that_goes_on_without_tensorflow(run):
 
 
 def test_a_run_draws_them_at_its_end(own_directory):
-    said = small_runs.trained("run", epochs=2)
+    said = small_runs.train("run", epochs=2)
     assert "Curves: run/curves.html" in said
     assert set(NAMES) < set(os.listdir("run"))
 

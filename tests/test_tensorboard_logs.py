@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("own_directory")
 
 
 @pytest.fixture
-def no_tensorboard_logs():
+def nothing_drawn():
     """In the place of the fixture of all tests: here they are the subject."""
 
 
