@@ -115,12 +115,6 @@ def weights_file(folder, device, network):
 
 def programs(settings):
     """Trains, evaluates and exports on the GPU; the CPU says the same."""
-    tf = _tensorflow("cpu")
-    import numpy as np
-
-    import mart_tf
-    from mart_tf.runs import workdir as workdirs
-
     workdir = pathlib.Path(settings.folder, "digits")
     common = [f"--workdir={workdir}"]
     sizes = ["--epochs=8"]
@@ -142,6 +136,13 @@ def programs(settings):
             row["name"]: row["accuracy"] for row in _rows(folder)
         }
     _program(settings, "export", *common)
+    # Only now: the programs have the environment of this process.
+    tf = _tensorflow("cpu")
+    import numpy as np
+
+    import mart_tf
+    from mart_tf.runs import workdir as workdirs
+
     images, _ = mart_tf.data.arrays(mart_tf.data.load("digits").test)
     served = tf.saved_model.load(str(workdir / "export" / "1"))
     outputs = served.signatures["serving_default"](tf.constant(images))
@@ -153,10 +154,15 @@ def programs(settings):
         for each in accuracies.values()
         for name, value in each.items()
     )
+    log = pathlib.Path(settings.folder, "train.log").read_text("utf-8")
+    [devices] = re.findall("(?m)^devices +(.*)", log)
     return {
+        "devices": devices,
         "accuracies": accuracies,
         "served_logits_apart": logits_apart,
-        "ok": logits_apart <= TOLERANCE and apart <= _ACCURACY_TOLERANCE,
+        "ok": ("GPU" in devices) is has_gpu()
+        and logits_apart <= TOLERANCE
+        and apart <= _ACCURACY_TOLERANCE,
     }
 
 
