@@ -44,7 +44,7 @@ describe = payloads.describe
 
 
 class Client:
-    """A channel to one model; threads may share it.
+    """A connection to one model, its own; threads may share it.
 
     Args:
         address: The server's gRPC address, HOST:PORT.
@@ -273,9 +273,11 @@ def _text(name):
 
 
 def _options(retries, max_answer_bytes):
-    """Channel options: gRPC's own retries, and answers of a limited size."""
+    """Channel options: its own connection, retries, a limit of answers."""
     options = [
         ("grpc.max_receive_message_length", max_answer_bytes),
+        # Channels of one address would share a connection.
+        ("grpc.use_local_subchannel_pool", 1),
         # Attempts that a dead connection makes in the meantime are refused.
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 1000),

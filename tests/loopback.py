@@ -59,6 +59,7 @@ class Model:
 
     Attributes:
         seconds: What each run of the runtime took.
+        peers: The connections that gRPC calls came by.
         failures: The statuses of the next calls, which fail with them.
         delay: Seconds that a call waits before it is run.
     """
@@ -66,6 +67,7 @@ class Model:
     def __init__(self, version, name="classifier"):
         self.name = name
         self.seconds = []
+        self.peers = set()
         self.failures = []
         self.delay = 0.0
         content = pathlib.Path(version, "saved_model.pb").read_bytes()
@@ -117,6 +119,7 @@ class _Service(prediction_service_pb2_grpc.PredictionServiceServicer):
         self._model = model
 
     def Predict(self, request, context):
+        self._model.peers.add(context.peer())
         spec = request.model_spec
         name = spec.signature_name or "serving_default"
         try:

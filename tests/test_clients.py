@@ -261,6 +261,15 @@ class TestLoad:
         assert marks == sorted(marks)
         assert len(model.seconds) - before == 10000
 
+    def test_each_grpc_client_has_its_own_connection(self, make, model, levels):
+        clients = [make("grpc") for _ in range(8)]
+        model.peers.clear()
+        result = load.run(
+            clients, [_encoded(levels[0])], 16, grpc_client.RequestError
+        )
+        assert len(result.latencies) == 16
+        assert len(model.peers) == 8
+
     def test_failures_are_counted(self, make, model, levels):
         model.failures += ["INTERNAL"] * 3
         clients = [make("rest"), make("rest")]
