@@ -130,19 +130,41 @@ def are_files(images):
 
 
 def check_floats(images):
-    """Refuses an array of integers: pixels of a file, mostly, as they are.
+    """Refuses arrays of integers: pixels of a file, mostly, as they are.
+
+    Args:
+        images: An array, or a list of arrays, of Pillow's images or of lists.
 
     Raises:
-        RequestError: If its dtype is an integer's or a truth value's.
+        RequestError: If the type of one is an integer's or a truth value's.
     """
-    dtype = getattr(images, "dtype", None)
-    if getattr(dtype, "kind", "f") in "biu":
-        raise RequestError(
-            f"Got images of {dtype}; expected floats in the model's pixel "
-            "range, such as images / 255 where it is 0 to 1 and "
-            'images.astype("float32") where it is 0 to 255, or the bytes of '
-            "image files."
-        )
+    if getattr(getattr(images, "dtype", None), "kind", "") == "O":
+        images = images.tolist()
+    for image in images if isinstance(images, list | tuple) else [images]:
+        # Rows, columns and channels may be lists; what is first tells.
+        for _ in range(3):
+            if isinstance(image, list | tuple) and image:
+                image = image[0]
+        if kind := _integers(image):
+            raise RequestError(
+                f"Got images of {kind}; expected floats in the model's pixel "
+                "range, such as images / 255 where it is 0 to 1 and "
+                'images.astype("float32") where it is 0 to 255, or the bytes '
+                "of image files."
+            )
+
+
+def _integers(array):
+    """What an array of integers says that it is of; None of anything else."""
+    if hasattr(array, "numpy"):
+        array = array.numpy()
+    dtype = getattr(array, "dtype", None)
+    kind = getattr(dtype, "kind", "f")
+    if dtype is None and hasattr(array, "__array_interface__"):
+        # An image of Pillow.
+        dtype = type(array).__name__
+        kind = array.__array_interface__["typestr"][1]
+    return str(dtype) if kind in "biu" else None
 
 
 def no_images(value):

@@ -437,10 +437,27 @@ class TestRefusals:
         message = refused(client, form(images))
         assert message.startswith("Got NaN or an infinite number in the ima")
 
-    @pytest.mark.parametrize("form", [np.asarray, tf.constant])
+    @pytest.mark.parametrize(
+        "form",
+        [
+            np.asarray,
+            tf.constant,
+            list,
+            lambda levels: [list(levels[0])],
+            lambda levels: list(map(tf.constant, levels)),
+            lambda levels: [levels[0] / 255.0, levels[1]],
+            lambda levels: np.array([levels[0], levels[1, :4], None], object),
+        ],
+    )
     def test_the_levels_of_a_file(self, refused, client, levels, form):
-        message = refused(client, form(levels[:1, :, :, None]))
+        message = refused(client, form(levels[:2, :, :, None]))
         assert message.startswith("Got images of uint8; expected floats in")
+
+    def test_images_of_pillow(self, refused, client, levels):
+        image = Image.open(io.BytesIO(_encoded(levels[0])))
+        message = refused(client, [image])
+        assert message.startswith("Got images of PngImageFile; expected float")
+        assert message.endswith("or the bytes of image files.")
 
     def test_an_array_without_images(self, refused, client):
         assert "Got no images" in refused(client, np.zeros((0, 8, 8, 1)))
