@@ -4,8 +4,8 @@
 
 Each thread sends the images of the file again and again and waits for each
 answer. Prints the throughput, percentiles of the latency as a client sees it,
-and what failed. Needs rest_client.py or grpc_client.py, and payloads.py, beside
-it.
+and what failed; at Ctrl-C, of the requests until then. Needs rest_client.py or
+grpc_client.py, and payloads.py, beside it.
 
 The threads share one Python interpreter: where the server is fast, the tail
 is this program's own. Then several of it, or a tool made for the purpose.
@@ -16,7 +16,9 @@ import concurrent.futures
 import dataclasses
 import importlib
 import math
+import signal
 import sys
+import threading
 import time
 
 import payloads
@@ -27,6 +29,7 @@ _MOST_THREADS = 1000
 # A server that words each error anew must not fill memory and screen.
 _MOST_REASONS = 20
 _OTHERS = "other reasons"
+_STOPPED = 128 + signal.SIGINT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +53,7 @@ class Result:
         return self.latencies[max(place, 0)]
 
 
-def run(clients, images, requests, error):
+def run(clients, images, requests, error, stop=None):
     """Sends the same images again and again, with each client in a thread.
 
     Args:
@@ -58,14 +61,19 @@ def run(clients, images, requests, error):
         images: What their `predict` takes.
         requests: How many requests in all.
         error: The class of error that counts as a failed request.
+        stop: A `threading.Event`: once it is set, no request follows those
+            under way.
 
     Returns:
         A `Result`.
     """
+    stop = stop or threading.Event()
 
     def work(client, count):
         latencies, errors = [], collections.Counter()
         for _ in range(count):
+            if stop.is_set():
+                break
             started = time.perf_counter()
             try:
                 client.predict(images)
@@ -154,10 +162,28 @@ def main():
         ]
     except module.RequestError as error:
         sys.exit(payloads.wrapped(f"load: {error}", sys.stderr))
-    result = run(clients, images, flags.requests, module.RequestError)
-    for line in describe(result, flags.threads, len(images)):
+    stop = _at_interrupt()
+    result = run(clients, images, flags.requests, module.RequestError, stop)
+    lines = describe(result, flags.threads, len(images))
+    if stop.is_set():
+        lines.append(f"stopped before all of {flags.requests} requests")
+    for line in lines:
         print(payloads.wrapped(line, sys.stdout))
-    sys.exit(1 if result.errors else 0)
+    sys.exit(_STOPPED if stop.is_set() else bool(result.errors))
+
+
+def _at_interrupt():
+    """A `threading.Event` that Ctrl-C sets; a second one ends the process."""
+    stop = threading.Event()
+
+    def interrupted(*_):
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+        stop.set()
+        sentence = "waiting for the requests under way; Ctrl-C again ends it."
+        print(f"load: {sentence}", file=sys.stderr, flush=True)
+
+    signal.signal(signal.SIGINT, interrupted)
+    return stop
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ format over a real exported version on TensorFlow's C++ runtime.
 import base64
 import collections
 import concurrent.futures
+import contextlib
 import fcntl
 import io
 import itertools
@@ -14,11 +15,13 @@ import json
 import os
 import pty
 import re
+import signal
 import socket
 import struct
 import subprocess
 import sys
 import termios
+import time
 import urllib.error
 import urllib.request
 
@@ -137,6 +140,21 @@ def _call(program, *arguments):
         check=False,
         timeout=120,
     )
+
+
+@contextlib.contextmanager
+def _started(program, *arguments):
+    """A program that runs; what it prints is read from `stdout`, `stderr`."""
+    with subprocess.Popen(
+        [sys.executable, loopback.KIT / f"{program}.py", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def _sentence(said):
@@ -282,6 +300,53 @@ class TestLoad:
         lines = load.describe(result, 2, 1)
         assert lines[0].endswith(": 8 answered, 3 failed")
         assert lines[-1] == f"failed 3 times: {sentence}"
+
+    @_CLIENTS
+    def test_interrupted_it_says_what_it_measured(
+        self, client, addresses, model, levels, tmp_path
+    ):
+        path = tmp_path / "digit.png"
+        path.write_bytes(_encoded(levels[0]))
+        before = len(model.seconds)
+        with _started(
+            "load",
+            path,
+            f"--protocol={client}",
+            f"--address={addresses[client]}",
+            "--requests=1000000",
+        ) as process:
+            while process.poll() is None and len(model.seconds) < before + 50:
+                time.sleep(0.01)
+            process.send_signal(signal.SIGINT)
+            printed, said = process.communicate(timeout=60)
+        assert process.returncode == 130, said
+        assert "Traceback" not in said
+        first, rate, latency, last = printed.splitlines()
+        answered = len(model.seconds) - before
+        assert answered >= 50
+        assert first.startswith(f"{answered} requests of 1 images from 8 ")
+        assert first.endswith(f": {answered} answered, 0 failed")
+        assert "requests/s" in rate and "p99" in latency
+        assert last == "stopped before all of 1000000 requests"
+
+    def test_a_second_interrupt_waits_for_nobody(self, levels, tmp_path):
+        path = tmp_path / "digit.png"
+        path.write_bytes(_encoded(levels[0]))
+        with (
+            socket.create_server(("127.0.0.1", 0)) as mute,
+            _started(
+                "load",
+                path,
+                f"--address=http://127.0.0.1:{mute.getsockname()[1]}",
+                "--timeout=1000",
+            ) as process,
+        ):
+            connection, _ = mute.accept()
+            process.send_signal(signal.SIGINT)
+            assert "waiting for the req" in process.stderr.readline()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(60) == -signal.SIGINT
+            connection.close()
 
     def test_nothing_answered(self, levels, tmp_path):
         path = tmp_path / "digit.png"
