@@ -57,6 +57,26 @@ class TestTFJob:
         pod["metadata"]["name"] = "worker"
         kubernetes_validate.validate(pod, version, strict=True)
 
+    def test_its_pods_keep_to_the_restricted_standard(self):
+        # By hand, after Kubernetes's Pod Security Standards.
+        worker = read("tfjob.yaml")["spec"]["tfReplicaSpecs"]["Worker"]
+        [deployment, _] = yaml.safe_load_all(
+            (KIT.parent / "kubernetes" / "deployment.yaml").read_text()
+        )
+        for template in (worker["template"], deployment["spec"]["template"]):
+            pod = template["spec"]
+            assert not {"hostNetwork", "hostPID", "hostIPC"} & set(pod)
+            shared = pod["securityContext"]
+            assert shared["runAsNonRoot"] and shared["runAsUser"] != 0
+            assert shared["seccompProfile"] == {"type": "RuntimeDefault"}
+            for volume in pod.get("volumes", []):
+                assert set(volume) == {"name", "persistentVolumeClaim"}
+            for container in pod["containers"]:
+                assert container["securityContext"] == {
+                    "allowPrivilegeEscalation": False,
+                    "capabilities": {"drop": ["ALL"]},
+                }
+
     def test_starts_again_whom_a_lost_worker_ended(self):
         # ExitCode: 1 to 127 are for good, 128 to 255 are tried again.
         worker = read("tfjob.yaml")["spec"]["tfReplicaSpecs"]["Worker"]
