@@ -1,5 +1,7 @@
 """Figure 1: subsets picked by a network, their file, the defense on them."""
 
+import resource
+
 import keras
 import linear
 import numpy as np
@@ -134,6 +136,24 @@ class TestFile:
         assert (tmp_path / "mine").read_text() == "mine"
         subsets.write(tmp_path / "empty", some_examples(), some_examples())
         assert len(subsets.read(tmp_path / "empty" / "right.csv")) == 3
+
+    def test_a_link_to_an_empty_folder(self, tmp_path):
+        (tmp_path / "empty").mkdir()
+        (tmp_path / "link").symlink_to("empty")
+        subsets.write(tmp_path / "link", some_examples(), some_examples())
+        assert (tmp_path / "link").is_symlink()
+        written = sorted(path.name for path in (tmp_path / "empty").iterdir())
+        assert written == ["right.csv", "wrong.csv"]
+
+    def test_a_disk_without_room(self, tmp_path):
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(TEXT) - 1, hard))
+        try:
+            with pytest.raises(OSError):
+                subsets.write(tmp_path / "a", some_examples(), some_examples())
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert not list(tmp_path.iterdir())
 
 
 def network_that_reads_labels(wrong_rows):

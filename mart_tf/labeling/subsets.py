@@ -21,6 +21,7 @@ import pathlib
 
 import numpy as np
 
+from mart_tf import files
 from mart_tf import limits
 
 # The two files of a folder: the paper's S- and S+.
@@ -142,17 +143,13 @@ def write(folder, wrong, right):
     Raises:
         ValueError: If `check_folder` refuses the folder.
     """
-    folder = check_folder(folder).absolute()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = folder.with_name(f".{folder.name}.partial")
-    temporary.mkdir(exist_ok=True)
-    for name, examples in [(WRONG, wrong), (RIGHT, right)]:
-        with (temporary / name).open("w", encoding="utf-8", newline="") as file:
-            _write(file, examples)
-    os.rename(temporary, folder)
+    files.write_together(
+        check_folder(folder), {WRONG: _content(wrong), RIGHT: _content(right)}
+    )
 
 
-def _write(file, examples):
+def _content(examples):
+    file = io.StringIO(newline="")
     for line in [
         "Training examples of a data set, one a line.",
         f"dataset: {examples.dataset}",
@@ -165,6 +162,7 @@ def _write(file, examples):
     table.writerow(_COLUMNS)
     columns = (examples.rows, examples.labels, examples.predicted)
     table.writerows(zip(*(c.tolist() for c in columns), strict=True))
+    return file.getvalue().encode()
 
 
 def _parsed(lines):
