@@ -19,6 +19,10 @@ except ImportError:
     # Windows has other locks; two processes in one folder go unnoticed there.
     fcntl = None
 
+# Bytes of a random name, and by how much longer a name is while it is written.
+_RANDOM = 4
+LONGER_NAME = len("..partial-") + 2 * _RANDOM
+
 _LOCK = ".lock"
 # What `write_together` writes aside.
 _ASIDE = ".together.partial"
@@ -51,7 +55,7 @@ def whole(path, new=False):
     """
     beside = f".{path.name}.partial"
     _remove_old(path.parent, beside)
-    temporary = path.with_name(f"{beside}-{secrets.token_hex(4)}")
+    temporary = path.with_name(f"{beside}-{secrets.token_hex(_RANDOM)}")
     try:
         yield temporary
         sync(temporary)

@@ -8,13 +8,13 @@ import os
 import pathlib
 import stat
 
+from mart_tf import files
+
 # Not disks: what the kernel shows of itself, and its devices.
 _OF_THE_KERNEL = ("/proc", "/sys", "/dev")
 _SHARED_MEMORY = "/dev/shm"
 
-# What a file that is half written adds to a name, and files in a folder to its
-# path.
-_LONGER_NAME = 15
+# What files in a folder add to its path.
 _LONGER_PATH = 300
 
 
@@ -120,7 +120,7 @@ def check_folder(name, path, what="the output", remedy=None):
         raise ValueError(f"{nearest} cannot be written to; {instead}.")
     if _of_the_kernel(path):
         raise ValueError(f"{path} lies on no disk; {instead}.")
-    longest = os.pathconf(nearest, "PC_NAME_MAX") - _LONGER_NAME
+    longest = os.pathconf(nearest, "PC_NAME_MAX") - files.LONGER_NAME
     if any(len(os.fsencode(part)) > longest for part in path.parts):
         raise ValueError(
             f"{path} has a name of more than {longest} characters; {instead}."

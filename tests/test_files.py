@@ -12,6 +12,7 @@ import programs
 import pytest
 
 from mart_tf import files
+from mart_tf import places
 
 
 class TestWhole:
@@ -43,6 +44,19 @@ class TestWhole:
             slow.write_text("half and half")
         assert path.read_text() == "half and half"
         assert [file.name for file in tmp_path.iterdir()] == ["a.txt"]
+
+    def test_every_name_that_passes_the_check_can_be_written(self, tmp_path):
+        longest = os.pathconf(tmp_path, "PC_NAME_MAX")
+        written = 0
+        for length in range(longest - 30, longest + 1):
+            path = tmp_path / ("a" * length)
+            try:
+                places.check_folder("--output", path)
+            except ValueError:
+                continue
+            files.replace_text(path, "whole")
+            written = length
+        assert longest - 30 < written < longest
 
     @pytest.mark.parametrize("has_links", [True, False])
     def test_a_new_file_takes_nobodys_place(
