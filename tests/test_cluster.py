@@ -1,6 +1,7 @@
 """TF_CONFIG as those write it who start processes, and as they should not."""
 
 import json
+import math
 
 import pytest
 
@@ -103,6 +104,12 @@ TWO = ["a:1", "b:1"]
         ({"cluster": TWO, "task": {"type": "worker", "index": 0}}, "form"),
         (of(worker=7), "another form"),
         (of(("worker", None), worker=TWO), "another form"),
+        (of(("worker", math.inf), worker=TWO), "another form"),
+        (of((["worker"], 0), worker=TWO), "names a \"['worker']\""),
+        (of(({}, 0), worker=TWO), "names a '{}'"),
+        (of((None, 0), worker=TWO, ps=["c:1"]), "names a 'None'"),
+        (of(worker=["a:1", "b:99999"]), "'b:99999' is no host:port"),
+        (of(worker=["a:1", "b:0"]), "'b:0' is no host:port"),
         (of(worker=TWO, ps=["c:1"]), "names a 'ps'"),
         (of(("master", 0), master=["c:1"], worker=TWO), "names a 'master'"),
         (of(("evaluator", 0), worker=TWO, evaluator=["c:1"]), "evaluator"),

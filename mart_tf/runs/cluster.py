@@ -80,13 +80,19 @@ def _read(text):
         content = json.loads(text)
         groups, task = content["cluster"], content["task"]
         groups = {kind: list(groups[kind]) for kind in groups if groups[kind]}
-        kind, index = task["type"], int(task["index"])
-    except (ValueError, LookupError, TypeError, RecursionError) as error:
+        kind, index = str(task["type"]), int(task["index"])
+    except (
+        ArithmeticError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise _refused(text, "it has another form") from error
     for other in sorted({*groups, kind} - {*_KINDS, "evaluator"}):
         raise _refused(
             text,
-            f"it names a {str(other)!r}, and mart-train knows a chief and "
+            f"it names a {other!r}, and mart-train knows a chief and "
             "workers, which keep the weights themselves",
         )
     if kind == "evaluator":
@@ -97,7 +103,7 @@ def _read(text):
         )
     addresses = [a for name in _KINDS for a in groups.get(name, [])]
     for address in addresses:
-        if not isinstance(address, str) or not _ADDRESS.fullmatch(address):
+        if not _is_address(address):
             raise _refused(text, f"{address!r} is no host:port")
     if len(set(addresses)) < len(addresses):
         raise _refused(text, "an address stands in it twice")
@@ -107,6 +113,14 @@ def _read(text):
         raise _refused(text, f"it has no {kind} {index}, which this process is")
     before = len(groups.get("chief", [])) if kind == "worker" else 0
     return Members(tuple(addresses), before + index)
+
+
+def _is_address(address):
+    return (
+        isinstance(address, str)
+        and bool(_ADDRESS.fullmatch(address))
+        and 0 < int(address.rpartition(":")[2]) < 2**16
+    )
 
 
 def _refused(text, why):
