@@ -172,6 +172,28 @@ def test_what_a_report_warns_of_stands_under_its_table(tmp_path):
     ]
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"model": None},
+        {"model": []},
+        {"data": []},
+        {"threat_model": 3},
+        {"natural": None},
+        {"signs": [None]},
+    ],
+)
+def test_a_damaged_report_is_none(tmp_path, damage):
+    weights = [np.ones([2, 3], np.float32)]
+    report = made_reports.full()
+    report.model["weights"] = archives.digest(weights)
+    report.save(tmp_path)
+    assert exported.reported(tmp_path, weights)
+    content = json.loads((tmp_path / "report.json").read_text())
+    (tmp_path / "report.json").write_text(json.dumps(content | damage))
+    assert exported.reported(tmp_path, weights) is None
+
+
 _SEARCH = "cw_l2:max_iterations=2:binary_search_steps=1:radius=5"
 _SHOWN = f"{_SEARCH} (l2, radius 5)"
 

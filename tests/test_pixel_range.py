@@ -155,6 +155,22 @@ def test_served_accuracy_of_encoded_images_is_that_of_keras(name, place):
     assert verified["served_accuracy"] == verified["trained_accuracy"]
 
 
+@pytest.mark.parametrize("epsilon", [None, [], {}, "wide", [0.15]])
+def test_a_card_with_a_radius_that_is_none_says_nothing(tmp_path, epsilon):
+    card = {
+        "model": {"pixel_range": [0, 1]},
+        "training": {"norm": "linf", "epsilon": 0.15},
+    }
+    file = tmp_path / "assets.extra" / "model_card.json"
+    file.parent.mkdir()
+    (tmp_path / "saved_model.pb").touch()
+    file.write_text(json.dumps(card))
+    assert declared.read(tmp_path).epsilon == 0.15
+    card["training"]["epsilon"] = epsilon
+    file.write_text(json.dumps(card))
+    assert declared.read(tmp_path) is None
+
+
 def test_a_saved_model_and_a_file_bring_their_threat_model_along(
     place, tmp_path
 ):

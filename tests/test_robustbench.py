@@ -251,6 +251,16 @@ class TestRefused:
         (folder / "report.json").write_text(json.dumps(report))
         self._refused(folder, "RobustBench takes it whole; evaluate again")
 
+    @pytest.mark.parametrize("name", [None, "absent"])
+    def test_an_attack_without_a_name(self, folder, name):
+        report = saved.load(folder)
+        if name == "absent":
+            del report["attacks"][0]["name"]
+        else:
+            report["attacks"][0]["name"] = name
+        (folder / "report.json").write_text(json.dumps(report))
+        self._refused(folder, "report.json is damaged or no report of an eval")
+
     @pytest.mark.parametrize(
         "written", ['{"authors": "A, B", "venue": "ICLR",}', '["A, B"]']
     )

@@ -137,6 +137,6 @@ def reported(folder, weights):
             "created": report["created"],
             "warnings": [*report["warnings"], *saved.failed_signs(report)],
         }
-    # There is none, or it is one of an earlier version of mart_tf.
-    except (OSError, ValueError, KeyError):
+    # There is none, it is damaged, or of an earlier version of mart_tf.
+    except (AttributeError, KeyError, OSError, TypeError, ValueError):
         return None

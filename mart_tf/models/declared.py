@@ -105,12 +105,13 @@ def _of_card(folder):
     card = limits.read_json(folder / _CARD)
     low, high = card["model"]["pixel_range"]
     training = card["training"] or {}
+    norm = training.get("norm")
     own = (card.get("data") or {}).get("class_names")
     names = own or card["model"].get("class_names") or []
     return Declared(
         (float(low), float(high)),
-        training.get("norm"),
-        training.get("epsilon"),
+        norm,
+        None if norm is None else float(training["epsilon"]),
         f"the model card in {folder}",
         [str(name) for name in names] or None,
     )

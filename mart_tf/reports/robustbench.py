@@ -45,9 +45,16 @@ def model_info(report, whence):
         A JSON dict, in RobustBench's order.
 
     Raises:
-        ValueError: If it has no AutoAttack in the standard version, or is of
-            another split than the whole test split.
+        ValueError: If it has no AutoAttack in the standard version, is of
+            another split than the whole test split, or is damaged.
     """
+    try:
+        return _entry(report, whence)
+    except (ArithmeticError, AttributeError, KeyError, TypeError) as error:
+        raise saved.damaged(whence) from error
+
+
+def _entry(report, whence):
     found = [
         attack
         for attack in report["attacks"]
