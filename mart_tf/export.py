@@ -182,7 +182,7 @@ def _written(task, not_attacked):
     if task.epsilon is not None:
         threat = task.threat()
         screen.say(f"Threat model: {threat.describe()}")
-    if not not_attacked or (task.dataset and not names):
+    if not not_attacked or (task.dataset and not task.class_names):
         dataset = data.load(
             task.dataset, data_dir=task.data_dir, download=_DOWNLOAD.value
         )

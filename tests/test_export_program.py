@@ -210,7 +210,9 @@ def _export_file(name, *flags, cwd):
     return programs.run("export", f"--model={name}", *_PIXELS, *flags, cwd=cwd)
 
 
-def test_a_version_that_is_not_attacked_names_its_classes(tmp_path):
+@pytest.fixture
+def export_two(tmp_path):
+    """Exports a network of two classes, on images of ants and bees."""
     images = np.zeros([4, 4, 4], np.uint8)
     for half in ("train", "test"):
         for name in ("ant", "bee"):
@@ -219,17 +221,41 @@ def test_a_version_that_is_not_attacked_names_its_classes(tmp_path):
             for number, image in enumerate(images):
                 Image.fromarray(image).save(folder / f"{number}.png")
     _save_linear(tmp_path / "two.keras", (4, 4, 1), 2)
-    answer = _export_file(
-        "two.keras",
-        "--dataset=folder:data",
-        "--attack_examples=0",
-        "--warmup_batch_sizes=",
-        cwd=tmp_path,
-    )
-    file = pathlib.Path(_exported(answer), "assets.extra", "model_card.json")
-    card = json.loads((tmp_path / file).read_text())
+
+    def export(*flags):
+        answer = _export_file(
+            "two.keras",
+            "--dataset=folder:data",
+            "--attack_examples=0",
+            "--warmup_batch_sizes=",
+            *flags,
+            cwd=tmp_path,
+        )
+        return pathlib.Path(tmp_path, _exported(answer))
+
+    return export
+
+
+def test_a_version_that_is_not_attacked_names_its_classes(export_two):
+    file = export_two() / "assets.extra" / "model_card.json"
+    card = json.loads(file.read_text())
     assert card["model"]["class_names"] == ["ant", "bee"]
     assert card["verification"]["attack"] == "none: --attack_examples is 0."
+
+
+def test_a_version_with_other_names_is_evaluated_on_its_data(
+    export_two, tmp_path
+):
+    version = export_two("--class_names=Ameise,Biene")
+    answer = programs.run(
+        "evaluate",
+        f"--model={version}",
+        "--dataset=folder:data",
+        "--epsilon=0.1",
+        "--attacks=fgsm",
+        cwd=tmp_path,
+    )
+    assert answer.returncode == 0, answer.stderr
 
 
 def test_a_model_that_does_not_fit_its_images_is_told(tmp_path):
