@@ -36,7 +36,7 @@ def advice(error):
 
 
 @contextlib.contextmanager
-def batch_that_fits(size, devices=1):
+def batch_that_fits(size, devices=1, option="--batch_size"):
     """An error for want of memory inside says which batch may fit.
 
     Half of the one that failed: what would fit exactly was not measured. A note
@@ -45,13 +45,14 @@ def batch_that_fits(size, devices=1):
     Args:
         size: Images of a batch.
         devices: How many share it evenly.
+        option: The flag that says how many images.
     """
     try:
         yield
     except Exception as error:
         if is_out_of_memory(error):
             half = size // 2 // devices * devices
-            batch = f"a --batch_size of at most {half} ({size} did not fit), "
+            batch = f"a {option} of at most {half} ({size} did not fit), "
             error.add_note(_not_enough(batch if half else ""))
         raise
 

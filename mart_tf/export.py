@@ -114,6 +114,12 @@ _ATTACKED = _define(
     "before it can be seen; 0: none.",
     bounds.Whole(0, bounds.COUNT.greatest).read,
 )
+_BATCH_SIZE = _define(
+    "batch_size",
+    250,
+    "Images in one pass through the network while it is attacked.",
+    bounds.COUNT.read,
+)
 
 
 def main(argv=None):
@@ -397,7 +403,9 @@ def _trial(task, dataset, threat, classifier, outputs):
     sample = data.sample(dataset.test, _ATTACKED.value)
     images = data.spread(sample.images, task.pixel_range)
     original = subjects.as_subject(classifier, outputs, images)
-    trial = exported.Trial(original, images, sample.labels, threat)
+    trial = exported.Trial(
+        original, images, sample.labels, threat, _BATCH_SIZE.value
+    )
     return trial, sample.kind
 
 

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import programs
 import pytest
 import small_runs
 import tensorflow as tf
@@ -9,6 +10,7 @@ import tensorflow as tf
 import mart_tf
 from mart_tf import cli
 from mart_tf import errors
+from mart_tf.serving import verification
 
 # A network that asks for 256 TiB at more than 64 images: checks ask it for
 # that many.
@@ -67,6 +69,42 @@ def test_of_an_evaluation():
             batch_size=200,
         )
     assert "--batch_size of at most 100 (200 did" in cli.told(raised.value)
+
+
+def test_of_an_export():
+    """What it advises is a flag that it has, and helps."""
+    network = mart_tf.models.build("hungry:build", (8, 8, 1), 10)
+    network.save("hungry.keras")
+
+    def export(*flags):
+        return programs.run(
+            "export",
+            "--model=hungry.keras",
+            *("--pixel_min=0", "--pixel_max=1", "--dataset=digits"),
+            *flags,
+            setup="import sys; sys.path.insert(0, '.'); import hungry",
+        )
+
+    sentence = "at most 100 (200 did not fit), a smaller network or smaller i"
+    refused = export()
+    assert refused.returncode == 1
+    assert f"expected a --batch_size of {sentence}" in refused.stderr
+    exported = export("--batch_size=50")
+    assert exported.returncode == 0, exported.stderr
+
+
+def test_of_the_requests_of_a_warm_up(monkeypatch):
+    def compare(*_):
+        raise MemoryError("x")
+
+    monkeypatch.setattr(verification, "compare", compare)
+    network = mart_tf.models.build("digits_cnn", (8, 8, 1), 10)
+    with pytest.raises(MemoryError) as raised:
+        mart_tf.export_saved_model(
+            network, "export", pixel_range=(0, 1), warmup=[1, 32]
+        )
+    sentence = "a --warmup_batch_sizes of at most 16 (32 did not fit), a smal"
+    assert sentence in cli.told(raised.value)
 
 
 @pytest.mark.parametrize(

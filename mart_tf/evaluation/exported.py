@@ -31,12 +31,14 @@ class Trial:
         images: float32 `[n, ...]`, in the pixel range.
         labels: int32 `[n]`.
         threat: The `ThreatModel`.
+        batch_size: Images in one pass through the network.
     """
 
     original: subjects.Subject
     images: np.ndarray
     labels: np.ndarray
     threat: threat_model.ThreatModel
+    batch_size: int = 250
 
     def attack_both(self, version):
         """Attacks the classifier and its SavedModel.
@@ -98,6 +100,7 @@ class Trial:
             (self.images, self.labels),
             self.threat,
             attacks,
+            batch_size=self.batch_size,
             surrogate=self.original if CARRIED in attacks else None,
         )
 

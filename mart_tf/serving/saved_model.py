@@ -164,7 +164,10 @@ def write_version(
                 names,
                 [size for size in _TRIED if size not in sizes],
             )
-            difference = verification.compare(hidden, classifier, requests)
+            with errors.batch_that_fits(
+                max(sizes, default=1), option="--warmup_batch_sizes"
+            ):
+                difference = verification.compare(hidden, classifier, requests)
             tried.update(requests=len(requests), difference=difference)
         if check is not None:
             tried.update(check(hidden))
