@@ -364,6 +364,24 @@ def test_the_ramp_reaches_the_attacks_that_say_so(spec):
     )
 
 
+class Curriculum(defenses.Standard):
+    """An epsilon that grows over ten epochs, and is logged."""
+
+    measures = ("epsilon",)
+
+    def attack(self, classify, batch, inner):
+        epsilon = inner.epsilon * (inner.epoch + 1.0) / 10.0
+        found = super().attack(classify, batch, inner._replace(epsilon=epsilon))
+        return found._replace(
+            measures={"epsilon": tf.fill([linear.EXAMPLES], epsilon)}
+        )
+
+
+def test_a_defense_of_ones_own_may_count_with_the_epoch():
+    _, logs = linear.train(devices.strategy("single"), Curriculum(), epochs=3)
+    np.testing.assert_allclose(logs["epsilon"], [0.02, 0.04, 0.06], rtol=1e-6)
+
+
 class Column(defenses.Standard):
     """A loss of shape [batch, 1], which [batch] weights would square."""
 

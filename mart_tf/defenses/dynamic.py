@@ -69,7 +69,7 @@ class Dynamic(standard.Standard):
             )
 
     def criterion(self, epoch):
-        """c_t of an epoch, an integer tensor that counts from 0."""
+        """c_t of an epoch, a scalar that counts from 0."""
         left = 1.0 - tf.cast(epoch, tf.float32) / self.control_epochs
         return self.c_max * tf.maximum(left, 0.0)
 

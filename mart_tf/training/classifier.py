@@ -331,7 +331,7 @@ class AdversarialClassifier(checked.CheckedModel):
             step_size,
             epsilon,
             self.random_start,
-            self.epoch.value,
+            tf.cast(self.epoch.value, tf.float32),
         )
 
     def _attacked(self, batch):
