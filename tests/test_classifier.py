@@ -373,6 +373,24 @@ def test_user_metrics_see_natural_logits():
         assert logs["robust_accuracy"] < natural
 
 
+class Blind(standard.Standard):
+    """Gives the values of its loss alone."""
+
+    def loss(self, classify, batch, adversarial):
+        found = super().loss(classify, batch, adversarial)
+        return found._replace(adversarial_logits=None)
+
+
+def test_user_metrics_need_no_logits_of_the_loss():
+    images, labels = digits()
+    model = digits_model(Blind(), metrics=["accuracy"])
+    logs = model.fit(images, labels, batch_size=256, verbose=0).history
+    # The one step's metrics see the network after it, in inference mode.
+    natural = np.mean(model.predict(images, verbose=0).argmax(1) == labels)
+    assert logs["accuracy"] == [pytest.approx(natural)]
+    assert set(logs) == {"loss", "accuracy"}
+
+
 def test_rows_of_weight_zero_do_not_count_in_evaluation():
     images, labels = digits()
     model = digits_model()

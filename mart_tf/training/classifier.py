@@ -252,17 +252,18 @@ class AdversarialClassifier(checked.CheckedModel):
                 "state": [variable.value for variable in changing],
             }
         )
+        logits = None
         if self.has_metrics:
             logits = losses.natural_logits
             if logits is None:
-                logits = losses.adversarial_logits
+                logits = self._classify_frozen(batch.image)
             private.build_metrics(self, labels, logits)
         metrics = self.metrics_variables
         changing += metrics
         before += [tf.identity(variable.value) for variable in metrics]
         counted = tf.ones_like(batch.weight)
         self.logs.measure(adversarial.measures)
-        seen = self._take(batch, labels, data, losses, counted, own)
+        seen = self._take(batch, labels, data, losses, counted, own, logits)
         reduction.put_back(changing, before, skipped)
         if every > 1:
             # Also where it was skipped, an update ends what was summed for it.
@@ -291,7 +292,8 @@ class AdversarialClassifier(checked.CheckedModel):
                 losses = losses._replace(adversarial_logits=logits)
         # Rows of weight 0 fill the last batch of an evaluation up.
         counted = tf.cast(batch.weight != 0.0, tf.float32)
-        seen = self._take(batch, labels, data, losses, counted, own)
+        logits = losses.natural_logits
+        seen = self._take(batch, labels, data, losses, counted, own, logits)
         return self._results(seen)
 
     @property
@@ -413,14 +415,11 @@ class AdversarialClassifier(checked.CheckedModel):
 
         return loss
 
-    def _take(self, batch, labels, data, losses, counted, own):
+    def _take(self, batch, labels, data, losses, counted, own, logits):
         """Updates the metrics that this step has something for: their names."""
         seen = self.logs.take(batch, losses, counted, own)
         if not self.has_metrics:
             return seen
-        logits = losses.natural_logits
-        if logits is None:
-            logits = self._classify_frozen(batch.image)
         weight = keras.utils.unpack_x_y_sample_weight(data)[2]
         results = self.compute_metrics(None, labels, logits, weight)
         return seen | {*results} - {metric.name for metric in self.logs.metrics}
