@@ -29,6 +29,7 @@ import tensorflow as tf
 from tensorflow.tsl.profiler.protobuf import xplane_pb2
 
 import mart_tf
+from mart_tf.attacks import given
 from mart_tf.attacks import gradient
 from mart_tf.attacks import loops
 from mart_tf.training import fused_norm
@@ -134,7 +135,7 @@ def _halves(model, images, labels):
         )
 
     start = _THREAT.random_start(
-        images, gradient.example_seeds(0, images), None, "uniform"
+        images, given.example_seeds(0, images), None, "uniform"
     )
     halves = tuple(tf.split(start, 2))
     made = loops.repeated(lambda *_: True, advance, halves, _STEPS)

@@ -22,7 +22,7 @@ CHECKPOINTS = ("best", "last", "best_raw", "last_raw")
 SIGNATURES = ("serving_default", "image_bytes", "classify")
 
 # Seeds are int64, with room for what is folded into them.
-GREATEST_SEED = 2**31 - 1
+SEED = bounds.Whole(0, 2**31 - 1)
 
 # Pixels are float32: a radius of less than this share of their range moves
 # few of them, and one of so many ranges is longer than any image.

@@ -143,7 +143,7 @@ _SEED = _define(
     "seed",
     0,
     "Seed of the attacks' random starts, and of the sample of --max_examples.",
-    bounds.Whole(0, choices.GREATEST_SEED).read,
+    choices.SEED.read,
 )
 _CHECKPOINT = shared.checkpoint_flag(FLAGS)
 _DATASET = _define(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import numbers
 
 import tensorflow as tf
 
@@ -170,11 +171,30 @@ class ThreatModel:
     def radius(
         self, images: _TensorLike, epsilon: _TensorLike | None = None
     ) -> tf.Tensor:
-        """epsilon in a shape that broadcasts against the images."""
+        """epsilon, float32, in a shape that broadcasts against the images.
+
+        Raises:
+            ValueError: On a number that is not finite, or below 0; on another
+                number of them than of images.
+        """
         epsilon = self.epsilon if epsilon is None else epsilon
-        epsilon = tf.convert_to_tensor(epsilon, tf.float32)
+        if isinstance(epsilon, numbers.Real) and not 0 <= epsilon < math.inf:
+            raise ValueError(
+                f"epsilon is {epsilon!r}; expected a finite number of at "
+                "least 0."
+            )
+        epsilon = tf.cast(epsilon, tf.float32)
         if epsilon.shape.rank == 0:
             return epsilon
+        batch = images.shape[:1]
+        if epsilon.shape.rank == 1 and not epsilon.shape.is_compatible_with(
+            batch
+        ):
+            raise ValueError(
+                f"epsilon has shape {epsilon.shape} for images of shape "
+                f"{tuple(images.shape)}; expected a number, or one for each "
+                "image, [batch]."
+            )
         return tf.reshape(epsilon, [-1] + [1] * (len(images.shape) - 1))
 
     @property

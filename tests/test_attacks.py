@@ -13,6 +13,7 @@ from mart_tf import attacks
 from mart_tf import losses
 from mart_tf import threat
 from mart_tf.attacks import autoattack
+from mart_tf.attacks import given
 from mart_tf.attacks import gradient
 from mart_tf.attacks import objectives
 from mart_tf.attacks import projected
@@ -198,7 +199,7 @@ def test_a_call_looks_at_the_last_iterate():
     # Out of its reach the best that was looked at is handed over.
     firm = lambda x: rising(x) + [[1.0, 0.0]]  # noqa: E731
     start = attack.on(firm, model, 2).begin(
-        images, label, gradient.example_seeds(0, images)
+        images, label, given.example_seeds(0, images)
     )
     np.testing.assert_array_equal(
         attack(firm, images, label, model, seed=0), start["adversarial"]
@@ -447,6 +448,45 @@ def test_refuses_in_one_sentence(settings, message):
         attacks.pgd(linear, IMAGES, LABELS, THREAT, **settings)
 
 
+@pytest.mark.parametrize("attack", [attacks.fgsm, attacks.pgd])
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"epsilon": -0.1}, "epsilon is -0.1; expected a finite number of at"),
+        ({"epsilon": np.nan}, "epsilon is nan; expected a finite number of at"),
+        ({"epsilon": [0.1, 0.2]}, r"epsilon has shape \(2,\) for images of sh"),
+        ({"seed": 2**63}, "seed is 9223372036854775808; expected a whole numb"),
+        ({"seed": -1}, "seed is -1; expected a whole number from 0 to 214748"),
+        (
+            {"seed": np.arange(12)},
+            r"seed is int64 of shape \(12,\); expected an",
+        ),
+        ({"seed": 0.5}, r"seed is float32 of shape \(\); expected an integer"),
+    ],
+)
+def test_refuses_a_radius_and_a_seed_that_are_none(attack, settings, message):
+    with pytest.raises(ValueError, match=message):
+        attack(linear, IMAGES, LABELS, THREAT, **settings)
+
+
+@pytest.mark.parametrize("attack", [attacks.fgsm, attacks.pgd])
+def test_radius_and_seed_may_be_of_any_kind(attack):
+    threat_255 = threat.ThreatModel(epsilon=3.0, pixel_max=255.0)
+    images = np.full([2, 4, 4, 1], 99.0)
+    labels = np.zeros(2, "uint16")
+    by_hand = [np.full([4, 4, 1], 1.0), np.full([4, 4, 1], 2.0)]
+    for epsilon in ([1, 2], np.array([1.0, 2.0]), tf.constant([1, 2])):
+        found = attack(
+            linear,
+            images,
+            labels,
+            threat_255,
+            epsilon=epsilon,
+            seed=[[1, 2], [3, 4]],
+        )
+        np.testing.assert_allclose(np.abs(found - images), by_hand, rtol=1e-5)
+
+
 def test_dlr_needs_three_classes():
     with pytest.raises(ValueError, match="at least 3 classes, got 2"):
         attacks.dlr(tf.constant([0]), tf.constant([[1.0, 2.0]]))
@@ -469,6 +509,9 @@ def test_dlr_needs_three_classes():
         (np.full_like(IMAGES, np.nan), LABELS, "hold NaN or infinite pixels"),
         (IMAGES, LABELS[:, None], r"labels are int32 of shape \(12, 1\); exp"),
         (IMAGES, np.eye(3, dtype="int32")[LABELS], r"integer classes, \[bat"),
+        (IMAGES, LABELS[:1], "There are 12 images and 1 labels; expected one"),
+        (IMAGES, LABELS + 2, "labels hold 4; the network has 3 outputs, so ex"),
+        (IMAGES, -1 - LABELS, "labels hold -.; the network has 3 outputs, so "),
     ],
 )
 def test_refuses_images_and_labels(attack, images, labels, message):

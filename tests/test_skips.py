@@ -145,6 +145,23 @@ def test_the_run_is_that_of_the_good_batches_alone(kind, defense):
         np.testing.assert_array_equal(one, two, err_msg=name)
 
 
+def test_what_runs_eagerly_skips_too():
+    images, rows, labels = batches([None, np.nan, None])
+    trained = []
+    for eagerly in (False, True):
+        model = made(devices.strategy("single"), "standard")
+        model.run_eagerly = eagerly
+        assert fit(model, images, rows, labels)["skipped"] == 1
+        assert model.skips.cause == "images"
+        logs = model.evaluate(
+            images[1], labels[1], verbose=0, return_dict=True, check_data=False
+        )
+        assert np.isnan(logs["loss"])
+        trained.append(model.classifier.get_weights())
+    for one, two in zip(*trained, strict=True):
+        np.testing.assert_allclose(one, two, rtol=1e-5, atol=1e-7)
+
+
 @pytest.mark.parametrize(
     ("mark", "cause"),
     [(np.nan, "images"), (OUTPUT, "logits"), (GRADIENT, "state")],

@@ -16,6 +16,7 @@ from mart_tf import bounds
 from mart_tf import noise
 from mart_tf import threat as threat_model
 from mart_tf.attacks import examples
+from mart_tf.attacks import given
 from mart_tf.attacks import gradient
 from mart_tf.attacks import loops
 from mart_tf.attacks import spelling
@@ -329,13 +330,13 @@ class Attack:
             ValueError: On images or labels as in `pgd`, or if the attack
                 cannot work with what it was given.
         """
-        images = gradient.floats(images, threat)
-        labels = gradient.integers(labels)
+        images = given.floats(images, threat)
+        labels = given.integers(labels, images, classify)
         classes = classify(images[:1]).shape[-1]
         if target is not None:
             labels = _targets(target, labels, classes)
         bound = self.on(classify, threat, classes, target is not None)
-        seeds = gradient.example_seeds(seed, images)
+        seeds = given.example_seeds(seed, images)
         found, fell = images, tf.fill(tf.shape(images)[:1], False)
         for attack in [part for _, part in bound.parts] or [bound]:
             for number in range(attack.all_rounds):

@@ -7,11 +7,10 @@ import numbers
 import tensorflow as tf
 
 from mart_tf import bounds
-from mart_tf import checks
 from mart_tf import choices
-from mart_tf import noise
 from mart_tf import options
 from mart_tf import threat as threat_model
+from mart_tf.attacks import given
 from mart_tf.attacks import loops
 from mart_tf.attacks import objectives
 
@@ -53,11 +52,12 @@ def fgsm(
     Raises:
         ValueError: As `pgd`.
     """
-    images, labels = floats(images, threat), integers(labels)
     check_settings(1, None, random_start)
-    radius = threat.epsilon if epsilon is None else epsilon
+    images = given.floats(images, threat)
+    labels = given.integers(labels, images, classify)
+    radius = threat.radius(images, epsilon)
     start = threat.random_start(
-        images, example_seeds(seed, images), epsilon, random_start
+        images, given.example_seeds(seed, images), epsilon, random_start
     )
     adversarial, _, _ = ascent_step(
         classify, start, images, labels, threat, radius, epsilon=radius
@@ -105,27 +105,29 @@ def pgd(
             `ThreatModel.random_start`.
         epsilon: Overrides the threat model's radius: a scalar, or a tensor
             `[batch]`.
-        seed: An integer; or one seed per example, an integer tensor
-            `[batch, 2]`, so that a batch can be re-packed without changing
-            anybody's noise; or None for fresh noise at every call.
+        seed: An integer from 0 to 2^31 - 1; or one seed per example, an
+            integer tensor `[batch, 2]`, so that a batch can be re-packed
+            without changing anybody's noise; or None for fresh noise at every
+            call.
 
     Returns:
         Adversarial examples, float32, of the images' shape.
 
     Raises:
-        ValueError: On an unknown objective or start, steps below 1, labels
-            that are not integers `[batch]`; outside of a graph on images
-            that the pixel range does not fit.
+        ValueError: On an unknown objective or start, steps below 1, an
+            epsilon or a seed that is none, labels that are not integers
+            `[batch]`; outside of a graph on images that the pixel range does
+            not fit, and labels of no class of the network.
     """
     check_settings(steps, step_size, random_start)
     maximised = objectives.objective(objective)
-    images = floats(images, threat)
+    images = given.floats(images, threat)
     if not callable(objective):
-        labels = integers(labels)
-    radius = threat.epsilon if epsilon is None else epsilon
+        labels = given.integers(labels, images, classify)
+    radius = threat.radius(images, epsilon)
     step_size = radius / 4.0 if step_size is None else step_size
     start = threat.random_start(
-        images, example_seeds(seed, images), epsilon, random_start
+        images, given.example_seeds(seed, images), epsilon, random_start
     )
 
     def advance(adversarial):
@@ -322,50 +324,3 @@ def check_all_steps(name, steps, rounds):
             f"{name} takes {steps} steps in each of {rounds} rounds; expected "
             f"at most {tf.int32.max} in all."
         )
-
-
-def floats(images, threat):
-    """Images as float32.
-
-    Raises:
-        ValueError: If they are integers; where they are at hand, and not a
-            graph's, also if the threat model's pixel range does not fit them:
-            the first projection would cut them off.
-    """
-    images = tf.convert_to_tensor(images)
-    if not images.dtype.is_floating:
-        raise ValueError(
-            f"The images are {images.dtype.name}; expected floats in the "
-            "threat model's pixel range, such as images / 255."
-        )
-    images = tf.cast(images, tf.float32)
-    if tf.executing_eagerly() and len(images):
-        checks.images(images, threat)
-    return images
-
-
-def integers(labels):
-    """Labels as int32.
-
-    Raises:
-        ValueError: If they are no integers, or of another rank than 1.
-    """
-    labels = tf.convert_to_tensor(labels)
-    if not labels.dtype.is_integer or labels.shape.rank not in (None, 1):
-        raise ValueError(
-            f"The labels are {labels.dtype.name} of shape {labels.shape}; "
-            "expected integer classes, [batch]."
-        )
-    return tf.cast(labels, tf.int32)
-
-
-def example_seeds(seed, images):
-    """One seed per example `[batch, 2]` from what `pgd` takes as its seed."""
-    count = tf.shape(images)[0]
-    if seed is None:
-        return tf.random.uniform(
-            [count, 2], maxval=tf.int64.max, dtype=tf.int64
-        )
-    if isinstance(seed, numbers.Integral):
-        return noise.seeds(int(seed), tf.range(count))
-    return seed

@@ -5,6 +5,7 @@ import tensorflow as tf
 from mart_tf import options
 from mart_tf import threat as threat_model
 from mart_tf.attacks import examples
+from mart_tf.attacks import given
 from mart_tf.attacks import gradient
 from mart_tf.attacks import loops
 from mart_tf.attacks import objectives
@@ -75,7 +76,7 @@ def pgd_until_stationary(
     radius = threat.epsilon if epsilon is None else epsilon
     step_size = radius / 4.0 if step_size is None else step_size
     start = threat.random_start(
-        images, gradient.example_seeds(seed, images), epsilon, random_start
+        images, given.example_seeds(seed, images), epsilon, random_start
     )
     centre = start if reference == "start" else images
     axes = threat_model.pixel_axes(images)

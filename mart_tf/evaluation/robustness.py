@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from mart_tf import attacks as table
 from mart_tf import bounds
+from mart_tf import choices
 from mart_tf import environment
 from mart_tf import evaluation
 from mart_tf import files
@@ -104,7 +105,8 @@ def evaluate_robustness(
         max_examples: Only the first so many examples, in the order that they
             are given in; default: all. `mart_tf.data.sample` draws from all
             classes.
-        seed: Decides all random starts, together with an example's row.
+        seed: Decides all random starts, together with an example's row: a
+            whole number from 0 to 2^31 - 1.
         outputs: "logits" or "probabilities", what the model returns;
             default: what an AdversarialClassifier or a SavedModel says, else
             "logits".
@@ -147,7 +149,7 @@ def evaluate_robustness(
     if directory is not None:
         directory = places.expanded("directory", str(directory))
     batch_size = bounds.whole("batch_size", batch_size, 1)
-    seed = bounds.whole("seed", seed, 0)
+    seed = int(choices.SEED.check("seed", seed))
     if max_examples is not None:
         max_examples = bounds.whole("max_examples", max_examples, 1)
     if not isinstance(threat, threat_model.ThreatModel):

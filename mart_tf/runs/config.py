@@ -53,7 +53,7 @@ LIMITS = {
     "max_skipped_steps": bounds.Whole(0, bounds.COUNT.greatest),
     "pool_fraction": bounds.SHARE,
     "regularization": bounds.AT_LEAST_ZERO,
-    "seed": bounds.Whole(0, choices.GREATEST_SEED),
+    "seed": choices.SEED,
     "steps_per_epoch": bounds.COUNT,
     "unlabeled_weight": bounds.AT_LEAST_ZERO,
     "validation_images": bounds.Whole(0, 2**31 - 1),

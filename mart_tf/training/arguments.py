@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from mart_tf import attacks
+from mart_tf import choices
 from mart_tf import private
 from mart_tf import threat as threat_model
 from mart_tf.defenses import base
@@ -46,7 +47,6 @@ _TYPES = {
     "ema_warmup_steps": _STEPS,
     "epsilon_warmup_steps": _STEPS,
     "max_skipped_steps": _STEPS,
-    "seed": _STEPS,
     "rows": (
         numbers.Integral | None,
         "a whole number, one more than the greatest row, or None",
@@ -57,7 +57,6 @@ _AT_LEAST_0 = (
     "weight_decay",
     "ema_warmup_steps",
     "max_skipped_steps",
-    "seed",
     "rows",
 )
 _ACCURACIES = ("robust_accuracy", "natural_accuracy")
@@ -95,6 +94,7 @@ def check(given):
     )
     given["defense"].check(given["threat"], random_start)
     _check_selects_by(given["defense"])
+    choices.SEED.check("seed", given["seed"])
     for name in _AT_LEAST_0:
         if not 0 <= (given[name] or 0) < math.inf:
             raise ValueError(

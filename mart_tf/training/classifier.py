@@ -9,6 +9,7 @@ from mart_tf import defenses
 from mart_tf import noise
 from mart_tf import private
 from mart_tf import threat as threat_model
+from mart_tf.attacks import given
 from mart_tf.defenses import base
 from mart_tf.models import outputs as model_outputs
 from mart_tf.training import arguments
@@ -98,7 +99,7 @@ class AdversarialClassifier(checked.CheckedModel):
             `fit` ends, and `train_on_batch`: see `mart_tf.training.skips`.
             After too many `fit` and `compile` count anew.
         outputs: What the classifier returns: "logits" or "probabilities".
-        seed: Seed of all noise, an integer of at least 0.
+        seed: Seed of all noise, an integer from 0 to 2^31 - 1.
         rows: One more than the greatest row of the training data, for
             defenses that keep something of each example (`mma`); default:
             counted, where `fit` is given arrays.
@@ -279,7 +280,7 @@ class AdversarialClassifier(checked.CheckedModel):
         # Its rows are those of another split.
         batch = batch._replace(example=-tf.ones_like(batch.example))
         inner = self._inner_attack(ramp=False)
-        with self._averaged():
+        with self._averaged(), given.unseen():
             adversarial = base.Defense.attack(
                 self.defense, self._classify_frozen, batch, inner
             )
@@ -346,7 +347,7 @@ class AdversarialClassifier(checked.CheckedModel):
 
         if self.compiled_by_xla == "attack":
             attack = tf.function(attack, autograph=False, jit_compile=True)
-        with attack_statistics.coupled(self.attack_batch_norm):
+        with attack_statistics.coupled(self.attack_batch_norm), given.unseen():
             return attack()
 
     def _averaged(self):
