@@ -1,5 +1,6 @@
 """Bad images and labels, refused with one sentence before work starts."""
 
+import keras
 import numpy as np
 
 # A range with less room than this is not taken for one of grey levels.
@@ -51,6 +52,55 @@ def images(values, threat, what="images"):
             f"{threat.pixel_max:g}; {expected}: images in [0, 1] are spread "
             "over that range first, or ThreatModel is given pixel_min=0, "
             "pixel_max=1 and an epsilon of that range."
+        )
+
+
+def form(dataset):
+    """Refuses a data set whose elements are no batches of examples.
+
+    Args:
+        dataset: A tf.data.Dataset.
+
+    Raises:
+        ValueError: With one sentence.
+    """
+    spec = dataset.element_spec
+    inputs, label, _ = keras.utils.unpack_x_y_sample_weight(spec)
+    if isinstance(inputs, dict) and "image" not in inputs:
+        raise ValueError(
+            f"The dataset's inputs are {', '.join(map(repr, inputs))}; "
+            'expected "image" among them.'
+        )
+    image = inputs["image"] if isinstance(inputs, dict) else inputs
+    if label is None:
+        raise ValueError(
+            "The dataset has images alone; expected batches of (images, "
+            "labels)."
+        )
+    if label.shape.rank == 0 or image.shape.rank in (0, 1):
+        raise ValueError(
+            "The dataset gives one example at a time; expected batches: "
+            "dataset.batch(64)."
+        )
+
+
+def shape(images, expected, name):
+    """Refuses images of another shape than a classifier takes.
+
+    Args:
+        images: `[n, ...]`.
+        expected: The shape of an image, None for any size.
+        name: The classifier's.
+
+    Raises:
+        ValueError: With one sentence.
+    """
+    given = tuple(images.shape[1:])
+    pairs = zip(given, expected, strict=False)
+    if len(given) != len(expected) or any(b not in (None, a) for a, b in pairs):
+        raise ValueError(
+            f"The images have shape {given}; the classifier {name!r} takes "
+            f"{expected}."
         )
 
 

@@ -846,6 +846,36 @@ def test_refuses_images_without_labels():
         model.fit(*labeled, validation_data=(linear.IMAGES,), verbose=0)
     with pytest.raises(ValueError, match="a dict of 'images'; expected"):
         model.fit({"images": linear.IMAGES}, linear.LABELS, verbose=0)
+    for call in (model.train_on_batch, model.test_on_batch):
+        with pytest.raises(ValueError, match="There are no labels; expected"):
+            call(linear.IMAGES)
+
+
+def test_refuses_what_is_no_batch_and_images_of_another_shape():
+    model = mart_tf.AdversarialClassifier(
+        linear.linear_network(), threat=linear.THREAT
+    )
+    model.compile("sgd")
+    labeled = linear.IMAGES, linear.LABELS
+    single = tf.data.Dataset.from_tensor_slices(labeled)
+    for call in (
+        model.fit,
+        model.evaluate,
+        lambda data, **_: model.fit(*labeled, validation_data=data),
+    ):
+        with pytest.raises(ValueError, match="^The dataset gives one example "):
+            call(single, verbose=0)
+        with pytest.raises(
+            ValueError, match=r"^The images have shape \(5,\); "
+        ):
+            call(single.batch(4).map(lambda x, y: (x[:, :5], y)), verbose=0)
+    with pytest.raises(ValueError, match=r"'sequential.*' takes \(6,\)\.$"):
+        model.fit(linear.IMAGES[:, :5], linear.LABELS, verbose=0)
+    column = {"image": linear.IMAGES, "index": np.arange(8)[:, None]}
+    with pytest.raises(
+        ValueError, match=r'"index" comes .* \(8, 1\); expected'
+    ):
+        model.fit(column, linear.LABELS, verbose=0)
 
 
 def test_refuses_a_classifier_from_outside_the_scope():

@@ -90,30 +90,8 @@ def _array(name, values):
         ) from None
 
 
-def _check_form(dataset):
-    """Refuses a dataset whose elements are no batches of examples."""
-    spec = dataset.element_spec
-    inputs, label, _ = keras.utils.unpack_x_y_sample_weight(spec)
-    if isinstance(inputs, dict) and "image" not in inputs:
-        raise ValueError(
-            f"The dataset's inputs are {', '.join(map(repr, inputs))}; "
-            'expected "image" among them.'
-        )
-    image = inputs["image"] if isinstance(inputs, dict) else inputs
-    if label is None:
-        raise ValueError(
-            "The dataset has images alone; expected batches of (images, "
-            "labels)."
-        )
-    if label.shape.rank == 0 or image.shape.rank in (0, 1):
-        raise ValueError(
-            "The dataset gives one example at a time; expected batches: "
-            "dataset.batch(64)."
-        )
-
-
 def _collect(dataset, max_examples):
-    _check_form(dataset)
+    checks.form(dataset)
     endless = dataset.cardinality() == tf.data.INFINITE_CARDINALITY
     if endless and max_examples is None:
         raise ValueError(

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from mart_tf import checks
 from mart_tf import choices
 from mart_tf import options
 from mart_tf import runtimes
@@ -305,11 +306,8 @@ def _two(images, shape, pixel_range, name):
         low, high = pixel_range or (0.0, 1.0)
         images = np.random.default_rng(0).uniform(low, high, (2, *shape))
     images = tf.constant(np.asarray(images[:2], np.float32))
-    if shape is not None and not images.shape[1:].is_compatible_with(shape):
-        raise ValueError(
-            f"The images have shape {tuple(images.shape[1:])}; the classifier "
-            f"{name!r} takes {shape}."
-        )
+    if shape is not None:
+        checks.shape(images, shape, name)
     return images
 
 

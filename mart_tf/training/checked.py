@@ -121,9 +121,9 @@ class CheckedModel(private.BuiltOnce):
             ValueError: With one sentence, before work starts.
         """
         x = inputs.with_rows(self.defense, inputs.single(x))
-        self.build_for(x)
         if check_data:
             inputs.check_training(self, x, y, validation_data)
+        self.build_for(x)
         with self.distribute_strategy.scope():
             self.prepare(inputs.greatest_row(x))
         return super().fit(
@@ -185,9 +185,9 @@ class CheckedModel(private.BuiltOnce):
     ) -> Any:
         """As `keras.Model.evaluate`; bad data is refused as in `fit`."""
         x = inputs.single(x)
-        self.build_for(x)
         if check_data and not private.is_called_by_fit(kwargs):
             inputs.check(self, x, y)
+        self.build_for(x)
         return super().evaluate(x, y, batch_size, *args, **kwargs)
 
     def predict(self, x, *args, **kwargs) -> Any:

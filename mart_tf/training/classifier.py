@@ -274,7 +274,11 @@ class AdversarialClassifier(checked.CheckedModel):
         return self._results({*adversarial.measures, *seen})
 
     def test_step(self, data):
-        """The same loss in inference mode, under PGD at the full epsilon."""
+        """The same loss in inference mode, under PGD at the full epsilon.
+
+        Where the input has no "index", examples at one place of two batches
+        start from the same noise.
+        """
         self._check_built()
         batch, labels = inputs.unpack(data, noise.fold(self.seed, _TEST_STREAM))
         # Its rows are those of another split.

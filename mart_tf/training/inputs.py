@@ -32,8 +32,15 @@ def unpack(data, seed):
         )
     if isinstance(x, dict) and "index" in x:
         example = tf.cast(x["index"], tf.int64)
+        if example.shape.rank not in (None, 1):
+            raise ValueError(
+                f'The "index" comes in batches of shape {example.shape}; '
+                "expected [batch], the row of each image."
+            )
     else:
         example = reduction.global_positions(image)
+    if labels is None:
+        raise _no_labels()
     # Without a graph they come as numpy has them.
     classes, labels = _classes(tf.convert_to_tensor(labels), image)
     if weight is None:
@@ -137,7 +144,14 @@ def check_outputs(model, image_shape):
 
 def _checked_scores(model, images):
     with model.distribute_strategy.scope():
-        scores = model.classifier(images)
+        try:
+            scores = model.classifier(images)
+        # What a user's layers raise can be anything.
+        except Exception:
+            taken = getattr(model.classifier, "input_shape", None)
+            if isinstance(taken, tuple):
+                checks.shape(images, taken[1:], model.classifier.name)
+            raise
     model_outputs.check_scores(scores, model.outputs)
     return scores
 
@@ -210,6 +224,13 @@ def check_rows(defense, batch):
         raise _no_rows(defense)
 
 
+def _no_labels():
+    return ValueError(
+        "There are no labels; expected fit(images, labels), or batches of "
+        "(images, labels)."
+    )
+
+
 def _no_rows(defense):
     name = type(defense).__name__
     return ValueError(
@@ -268,6 +289,7 @@ def _image(x):
 
 def _sample(x, y):
     if isinstance(x, tf.data.Dataset):
+        checks.form(x)
         first = next(iter(x.take(1)), None)
         if first is None:
             raise ValueError("The data set is empty; expected a batch.")
@@ -278,9 +300,6 @@ def _sample(x, y):
     if not (hasattr(images, "shape") and hasattr(images, "dtype")):
         return None
     if y is None:
-        raise ValueError(
-            "There are no labels; expected fit(images, labels), or batches of "
-            "(images, labels)."
-        )
+        raise _no_labels()
     as_array = keras.ops.convert_to_numpy
     return as_array(images), as_array(y)
