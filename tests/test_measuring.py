@@ -43,6 +43,23 @@ class Up(base.Attack):
         return {"adversarial": adversarial + 0.125}, classify(adversarial)
 
 
+class Overflow(Up):
+    """The scores of some rows are NaN under it."""
+
+    def __init__(self, rows):
+        super().__init__(3)
+        self.pixels = [[PIXELS[row]] for row in rows]
+
+    def step(self, images, labels, state, taken):
+        state, logits = super().step(images, labels, state, taken)
+        lost = tf.reduce_any(images == tf.transpose(self.pixels), 1)
+        return state, tf.where(lost[:, None], np.nan, logits)
+
+    @property
+    def parameters(self):
+        return {}
+
+
 class Nearest(base.Attack):
     """Moves each example up by 1/4, wherever that leads."""
 
@@ -116,6 +133,28 @@ def test_steps_and_losses_are_those_of_each_example(measured):
     losses = np.log1p(np.exp(iterates - 0.5)).mean(axis=0)
     np.testing.assert_allclose(trace.losses, losses, rtol=1e-6)
     assert (trace.attack, trace.examples) == ("up", 5)
+
+
+def test_losses_are_of_those_that_have_one(measured):
+    # Row 2 has no scores where the attack starts: it is broken there.
+    result = measured.attack("overflow", Overflow([2]))
+    assert result.broken_after.tolist() == [0, -1, 0, 0, 2, -1, 2]
+    assert measured.unscored["overflow"] == 1
+    iterates = np.array(
+        [
+            [0.0, 0.125, 0.25],
+            [0.375, 0.5, 0.625],
+            [0.125, 0.25, 0.375],
+            [0.3125, 0.4375, 0.5625],
+        ]
+    )
+    [trace] = measured.traces
+    losses = np.log1p(np.exp(iterates - 0.5)).mean(axis=0)
+    np.testing.assert_allclose(trace.losses, losses, rtol=1e-6)
+    assert (trace.attack, trace.examples) == ("overflow", 4)
+    # Of none there is nothing to follow.
+    measured.attack("all", Overflow(RIGHT))
+    assert len(measured.traces) == 1
 
 
 def test_a_distance_of_just_the_radius_is_inside(measured):

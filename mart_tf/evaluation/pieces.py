@@ -62,7 +62,10 @@ def arrays(attack, crafted, rows, images, labels, *, whole):
     if whole:
         found |= {name: getattr(crafted, name) for name in MADE}
     if crafted.losses is not None:
-        found["losses"] = crafted.losses.sum(axis=0, dtype=np.float64)
+        # The NaN of one would be the mean of all; `unscored` tells of it.
+        traced = np.isfinite(crafted.losses).all(axis=1)
+        found["losses"] = crafted.losses[traced].sum(axis=0, dtype=np.float64)
+        found["traced"] = traced.sum()
     if attack.norm is not None:
         found["distances"] = _distances(attack.norm, crafted, images)
     shown = np.concatenate(

@@ -199,7 +199,8 @@ class Trace:
         attack: The attack's spec.
         losses: Mean cross-entropy at its iterates, in nats; the first is the
             start of the attack.
-        examples: How many examples the mean is over.
+        examples: How many examples the mean is over: those attacked whose
+            loss is a number.
     """
 
     attack: str
