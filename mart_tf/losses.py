@@ -22,6 +22,9 @@ WEIGHTINGS = ("soft", "hard", "none")
 
 _TensorLike = tf.types.experimental.TensorLike
 
+# What tf.one_hot takes.
+_INDICES = (tf.uint8, tf.int8, tf.int32, tf.int64)
+
 
 def cross_entropy(
     labels: _TensorLike, logits: _TensorLike, label_smoothing: float = 0.0
@@ -405,11 +408,16 @@ def _mask(classes, values):
     """True at each row's class."""
     classes = tf.convert_to_tensor(classes)
     ranks = classes.shape.rank, values.shape.rank
-    if None not in ranks and ranks != (1, 2):
+    fit = None in ranks or (
+        ranks == (1, 2) and classes.shape.is_compatible_with(values.shape[:1])
+    )
+    if not fit or not classes.dtype.is_integer:
         raise ValueError(
-            f"The labels have shape {classes.shape}, and the scores "
-            f"{values.shape}; expected integer labels [batch] and scores "
-            "[batch, classes]."
+            f"The labels are {classes.dtype.name} of shape {classes.shape}, "
+            f"the scores of shape {values.shape}; expected integer labels "
+            "[batch] and scores [batch, classes]."
         )
+    if classes.dtype not in _INDICES:
+        classes = tf.cast(classes, tf.int64)
     count = tf.shape(values)[-1]
     return tf.one_hot(classes, count, True, False, dtype=tf.bool)

@@ -95,8 +95,9 @@ class ThreatModel:
         Returns:
             A float32 tensor of the same shape.
         """
+        images = tf.cast(images, tf.float32)
         return self._geometry.project(
-            adversarial,
+            tf.cast(adversarial, tf.float32),
             images,
             self.radius(images, epsilon),
             self.pixel_min,
@@ -129,6 +130,7 @@ class ThreatModel:
 
     def distance(self, first: _TensorLike, second: _TensorLike) -> tf.Tensor:
         """The norm of `first - second`: `[batch, ...]` twice to `[batch]`."""
+        first, second = (tf.cast(each, tf.float32) for each in (first, second))
         return self._geometry.length(first - second)
 
     def random_start(
@@ -147,8 +149,8 @@ class ThreatModel:
             kind: "uniform": uniform in the ball around x, in linf
                 x + U(-epsilon, epsilon) (Algorithm 1 of the MART paper);
                 "gaussian": x + 0.001 N(0, 1) of pixels in [0, 1] (the
-                authors' released code), and as much of another range's width;
-                "none": x. All are then projected.
+                authors' released code), and as much of another range's width,
+                both then projected; "none": x itself.
 
         Returns:
             A float32 tensor of the images' shape.
@@ -157,6 +159,7 @@ class ThreatModel:
             raise options.unknown(
                 "random start", str(kind), choices.RANDOM_STARTS
             )
+        images = tf.cast(images, tf.float32)
         if kind == "none":
             return images
         shape = images.shape[1:]

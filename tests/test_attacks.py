@@ -532,6 +532,33 @@ def test_settings_that_would_attack_nothing_are_refused(make):
         make()
 
 
+def test_the_stationary_attack_takes_arrays():
+    images, labels = IMAGES.astype("float64"), LABELS.astype("uint16")
+    found, fosc = attacks.pgd_until_stationary(
+        linear, images, labels, THREAT, criterion=0.0, random_start="none"
+    )
+    assert inside(found)
+    # epsilon ||g||_1 - <x' - x, g>, g that of the cross-entropy.
+    flat = found.numpy().reshape(12, 16).astype("float64")
+    truth = np.eye(3)[LABELS]
+    slope = (scipy.special.softmax(flat @ WEIGHTS, 1) - truth) @ WEIGHTS.T
+    gained = ((flat - images.reshape(12, 16)) * slope).sum(1)
+    expected = 0.1 * np.abs(slope).sum(1) - gained
+    np.testing.assert_allclose(fosc, expected, atol=1e-5)
+
+
+def test_a_gradient_is_taken_at_arrays():
+    slope, values, logits = attacks.input_gradient(
+        linear,
+        IMAGES.astype("float64"),
+        LABELS,
+        lambda labels, logits: logits[:, 0],
+    )
+    expected = np.broadcast_to(WEIGHTS[:, 0].reshape(4, 4, 1), IMAGES.shape)
+    np.testing.assert_allclose(slope, expected, rtol=1e-6)
+    np.testing.assert_array_equal(values, logits[:, 0])
+
+
 def test_settings_of_the_stationary_attack():
     def stop(**settings):
         attacks.pgd_until_stationary(

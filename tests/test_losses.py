@@ -486,9 +486,21 @@ def test_refuses_an_unknown_option(options, message):
         losses.mart(LABEL, NATURAL, ADVERSARIAL, **options)
 
 
+@pytest.mark.parametrize("kind", ["uint8", "int16", "uint16", "uint32"])
+def test_labels_are_of_any_integers(kind):
+    labels = tf.constant([2, 0], kind)
+    values = losses.cross_entropy(labels, np.zeros([2, 3], np.float32))
+    np.testing.assert_allclose(values, [math.log(3)] * 2, rtol=1e-6)
+
+
 def test_labels_in_a_column_are_refused_and_not_spread_over_the_batch():
     logits = np.zeros([2, 3], np.float32)
-    with pytest.raises(ValueError, match=r"labels have shape \(2, 1\), and th"):
-        losses.cross_entropy([[0], [1]], logits)
+    for labels, said in [
+        ([[0], [1]], r"int32 of shape \(2, 1\), the sc"),
+        ([0], r"int32 of shape \(1,\), the scores of shape \(2, 3\); expected"),
+        ([0.0, 1.0], r"float32 of shape \(2,\), the scores"),
+    ]:
+        with pytest.raises(ValueError, match=f"The labels are {said}"):
+            losses.mart(labels, logits, logits)
     with pytest.raises(ValueError, match="label_smoothing is 1.5; expected"):
         losses.cross_entropy([0, 1], logits, 1.5)

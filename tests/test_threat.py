@@ -50,6 +50,18 @@ def test_a_radius_per_example_overrides():
     )
 
 
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_arrays_of_float64_are_float32_here(norm):
+    # Of one pixel, where both norms are the same.
+    model = threat.ThreatModel(norm, 0.25)
+    images, others = np.array([[0.5], [0.5]]), np.array([[0.125], [0.625]])
+    projected = model.project(others, images)
+    assert projected.dtype == tf.float32
+    np.testing.assert_allclose(projected, [[0.25], [0.625]], rtol=1e-6)
+    distance = model.distance(projected, images)
+    np.testing.assert_allclose(distance, [0.25, 0.125], rtol=1e-6)
+
+
 def test_other_pixel_ranges():
     model = threat.ThreatModel(epsilon=8, pixel_min=-1, pixel_max=255)
     images = np.array([[0.0, 250.0, 100.0]], "float32")
@@ -66,7 +78,8 @@ def test_random_starts(kind, spread):
     offset = np.abs(start - images)
     assert 0.3 * spread < offset.max() <= spread + 1e-7
     assert len(np.unique(offset[:, 0, 0, 0])) == 8
-    assert model.random_start(images, seeds, kind="none") is images
+    same = model.random_start(images, seeds, kind="none")
+    np.testing.assert_array_equal(same.numpy(), images)
 
 
 @pytest.mark.parametrize("norm, epsilon", [("linf", 0.2), ("l2", 3.0)])
@@ -259,7 +272,8 @@ class TestL2:
             )
             np.testing.assert_array_equal(part, whole[[4, 1]])
             assert (lengths(whole, images) <= 0.5 * (1 + 1e-6)).all()
-        assert model.random_start(images, seeds, kind="none") is images
+        same = model.random_start(images, seeds, kind="none")
+        np.testing.assert_array_equal(same.numpy(), images)
 
     @pytest.mark.parametrize("start", ["uniform", "gaussian", "none"])
     def test_attacks_find_the_optimum_of_a_linear_network(self, start):

@@ -175,6 +175,7 @@ def ascent_step(
         (of "cross_entropy" the soft logit margin) and the logits `[batch,
         classes]`, which cost nothing more.
     """
+    adversarial = tf.cast(adversarial, tf.float32)
     gradient, values, logits = input_gradient(
         classify, adversarial, labels, objective
     )
@@ -199,6 +200,7 @@ def input_gradient(classify, adversarial, labels, objective="cross_entropy"):
         "cross_entropy" gradient and objective are those of the soft logit
         margin.
     """
+    adversarial = tf.cast(adversarial, tf.float32)
     with tf.GradientTape(watch_accessed_variables=False) as tape:
         tape.watch(adversarial)
         logits = classify(adversarial)

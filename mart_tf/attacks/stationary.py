@@ -49,7 +49,7 @@ def pgd_until_stationary(
         steps: Greatest number of gradient steps, at least 1.
         step_size: In units of the pixels; default: epsilon / 4.
         random_start: "uniform", "gaussian" or "none".
-        epsilon: Overrides the threat model's radius, a scalar.
+        epsilon: Overrides the threat model's radius, as in `pgd`.
         seed: As in `pgd`.
         reference: What FOSC is measured from: "natural", x_0 is the natural
             example, the centre of the ball, as the theory has it; "start",
@@ -62,7 +62,7 @@ def pgd_until_stationary(
         it ended, float32 `[batch]`.
 
     Raises:
-        ValueError: On settings outside these.
+        ValueError: On settings outside these, images and labels as in `pgd`.
     """
     gradient.check_settings(steps, step_size, random_start)
     references = ("natural", "start", "range")
@@ -73,7 +73,9 @@ def pgd_until_stationary(
             f"The reference is range, and the norm {threat.norm}; expected "
             "natural or start, or the norm linf."
         )
-    radius = threat.epsilon if epsilon is None else epsilon
+    images = given.floats(images, threat)
+    labels = given.integers(labels, images, classify)
+    radius = threat.radius(images, epsilon)
     step_size = radius / 4.0 if step_size is None else step_size
     start = threat.random_start(
         images, given.example_seeds(seed, images), epsilon, random_start
@@ -88,7 +90,7 @@ def pgd_until_stationary(
             best = threat.project(corner, images, epsilon)
             return tf.reduce_sum((best - iterate) * slope, axes)
         taken = tf.reduce_sum((iterate - centre) * slope, axes)
-        return radius * threat.dual_norm(slope) - taken
+        return tf.reshape(radius, [-1]) * threat.dual_norm(slope) - taken
 
     def advance(step, iterate, moving, ended_at):
         slope, margin, _ = gradient.input_gradient(classify, iterate, labels)
