@@ -222,7 +222,7 @@ class TestCorruptions:
         # A report of an earlier version has no such key.
         comparison.compare({"a": saved.load(folder)})
 
-    def test_other_images_are_refused_before_any_attack(self):
+    def test_other_images_are_refused_before_any_work(self, tmp_path):
         network = keras.Sequential(
             [keras.Input((8, 8, 1)), keras.layers.Flatten()]
         )
@@ -235,7 +235,9 @@ class TestCorruptions:
                 mart_tf.ThreatModel(epsilon=0.1),
                 ["fgsm"],
                 corruptions={"fog_1": (images[:, :4], labels)},
+                directory=tmp_path / "report",
             )
+        assert not (tmp_path / "report").exists()
 
     def test_a_table_without_severities(self):
         made = corruptions.Corruptions(

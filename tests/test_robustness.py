@@ -606,6 +606,7 @@ class TestArguments:
         [
             ({"batch_size": 2.5}, "batch_size is 2.5; expected a whole number"),
             ({"seed": 1.5}, "seed is 1.5; expected a whole number"),
+            ({"seed": 2**63}, "seed is 9223372036854775808; expected a whole"),
             ({"max_examples": 0}, "max_examples is 0; expected a whole number"),
             ({"threat": "linf"}, "threat is 'linf'; expected a threat model"),
             (

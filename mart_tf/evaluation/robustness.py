@@ -138,8 +138,9 @@ def evaluate_robustness(
         A `Report`.
 
     Raises:
-        ValueError: On bad input, before any work starts; or if another
-            process writes into the directory.
+        ValueError: On bad input, before any work starts (what a function of
+            `corruptions` returns, when its turn comes, before any attack); or
+            if another process writes into the directory.
     """
     if save_adversarial and directory is None:
         raise ValueError(
@@ -170,6 +171,10 @@ def evaluate_robustness(
         epsilon_sweep,
         class_names,
     )
+    for name, made in (corruptions or {}).items():
+        # What a function returns may not fit beside that of others.
+        if not callable(made):
+            _corrupted(name, made, plan)
     doubtful = list(doubts.of(plan.subject, plan.images, plan.labels))
     for sentence in doubtful:
         warnings.warn(sentence, stacklevel=2)
