@@ -325,10 +325,7 @@ class Measurement:
     def _show(self, result, kept):
         """Keeps what the figures show of an attack."""
         if "losses" in kept[0]:
-            # A piece of before this count holds the losses of all.
-            traced = sum(
-                int(piece.get("traced", len(piece["broken"]))) for piece in kept
-            )
+            traced = sum(int(piece["traced"]) for piece in kept)
             if traced:
                 losses = sum(piece["losses"] for piece in kept) / traced
                 self.traces.append(results.Trace(result.name, losses, traced))
