@@ -111,6 +111,23 @@ def test_each_example_has_the_seed_of_its_row(measured):
     assert dict(attack.started) == {PIXELS[row]: [7, row] for row in RIGHT}
 
 
+def assert_traced(measured, attack, rows):
+    """The trace is the mean loss of some rows at three iterates."""
+    # Those that a step looks at, of the rows that are attacked; what is broken
+    # stays at the loss that it was broken with.
+    iterates = {
+        1: [0.0, 0.125, 0.25],
+        2: [0.25, 0.375, 0.5],
+        4: [0.375, 0.5, 0.625],
+        5: [0.125, 0.25, 0.375],
+        6: [0.3125, 0.4375, 0.5625],
+    }
+    [trace] = measured.traces
+    losses = np.log1p(np.exp(np.array([iterates[r] for r in rows]) - 0.5))
+    np.testing.assert_allclose(trace.losses, losses.mean(axis=0), rtol=1e-6)
+    assert (trace.attack, trace.examples) == (attack, len(rows))
+
+
 def test_steps_and_losses_are_those_of_each_example(measured):
     # 0.25 is above 1/2 after 3 steps, 0.375 and 0.3125 after 2; 0 and 0.125
     # never are.
@@ -118,21 +135,7 @@ def test_steps_and_losses_are_those_of_each_example(measured):
     assert result.broken_after.tolist() == [0, -1, 3, 0, 2, -1, 2]
     assert np.flatnonzero(result.outcome).tolist() == [1, 5]
     assert (result.attacked, result.accuracy) == (5, 2 / 7)
-    # The iterates that a step looks at, of those that are attacked; what is
-    # broken stays at the loss that it was broken with.
-    iterates = np.array(
-        [
-            [0.0, 0.125, 0.25],
-            [0.25, 0.375, 0.5],
-            [0.375, 0.5, 0.625],
-            [0.125, 0.25, 0.375],
-            [0.3125, 0.4375, 0.5625],
-        ]
-    )
-    [trace] = measured.traces
-    losses = np.log1p(np.exp(iterates - 0.5)).mean(axis=0)
-    np.testing.assert_allclose(trace.losses, losses, rtol=1e-6)
-    assert (trace.attack, trace.examples) == ("up", 5)
+    assert_traced(measured, "up", RIGHT)
 
 
 def test_losses_are_of_those_that_have_one(measured):
@@ -140,18 +143,7 @@ def test_losses_are_of_those_that_have_one(measured):
     result = measured.attack("overflow", Overflow([2]))
     assert result.broken_after.tolist() == [0, -1, 0, 0, 2, -1, 2]
     assert measured.unscored["overflow"] == 1
-    iterates = np.array(
-        [
-            [0.0, 0.125, 0.25],
-            [0.375, 0.5, 0.625],
-            [0.125, 0.25, 0.375],
-            [0.3125, 0.4375, 0.5625],
-        ]
-    )
-    [trace] = measured.traces
-    losses = np.log1p(np.exp(iterates - 0.5)).mean(axis=0)
-    np.testing.assert_allclose(trace.losses, losses, rtol=1e-6)
-    assert (trace.attack, trace.examples) == ("overflow", 4)
+    assert_traced(measured, "overflow", [1, 4, 5, 6])
     # Of none there is nothing to follow.
     measured.attack("all", Overflow(RIGHT))
     assert len(measured.traces) == 1

@@ -1,37 +1,23 @@
 """What an attack is called with: converted once, and refused in sentences."""
 
-import contextlib
 import numbers
-import threading
 
 import tensorflow as tf
 
 from mart_tf import checks
 from mart_tf import choices
 from mart_tf import noise
+from mart_tf.attacks import scopes
 
-# Replicas are traced in threads of their own.
-_LOCAL = threading.local()
-
-
-@contextlib.contextmanager
-def unseen():
-    """A scope in which nobody looks at the values of images and labels.
-
-    Of a training step: one with a bad image is skipped and counted, eagerly
-    too, and a batch says little of the range of all.
-    """
-    before = getattr(_LOCAL, "unseen", False)
-    _LOCAL.unseen = True
-    try:
-        yield
-    finally:
-        _LOCAL.unseen = before
+# In it nobody looks at the values of images and labels. Of a training step: one
+# with a bad image is skipped and counted, eagerly too, and a batch says little
+# of the range of all.
+unseen = scopes.Scope()
 
 
 def are_seen():
     """Whether images and labels are at hand, and to be looked at."""
-    return tf.executing_eagerly() and not getattr(_LOCAL, "unseen", False)
+    return tf.executing_eagerly() and not unseen.holds
 
 
 def floats(images, threat):

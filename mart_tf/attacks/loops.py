@@ -5,27 +5,15 @@ replicas sums in every pass, which TensorFlow allows in no loop, no branch and
 no graph that is called.
 """
 
-import contextlib
 import functools
-import threading
 
 import tensorflow as tf
 
 from mart_tf import private
+from mart_tf.attacks import scopes
 
-# Each replica traces in a thread of its own.
-_LOCAL = threading.local()
-
-
-@contextlib.contextmanager
-def written_out():
-    """A scope in which a graph has every step of a loop, and both branches."""
-    before = getattr(_LOCAL, "written_out", False)
-    _LOCAL.written_out = True
-    try:
-        yield
-    finally:
-        _LOCAL.written_out = before
+# In it a graph has every step of a loop, and both branches.
+written_out = scopes.Scope()
 
 
 def repeated(condition, body, state, most):
@@ -42,7 +30,7 @@ def repeated(condition, body, state, most):
     Returns:
         A tuple of the same structure.
     """
-    if getattr(_LOCAL, "written_out", False):
+    if written_out.holds:
         for _ in range(most):
             state = body(*state)
         return state
@@ -59,7 +47,7 @@ def either(condition, then, otherwise):
         then: A function without arguments that returns a tuple of tensors.
         otherwise: A tuple of tensors of the same shapes.
     """
-    if getattr(_LOCAL, "written_out", False):
+    if written_out.holds:
         return tuple(
             tf.where(condition, one, other)
             for one, other in zip(then(), otherwise, strict=True)

@@ -14,37 +14,17 @@ examples that do not hang on each other, see `of_whole_batches`, and of one pass
 through the network, see `gradient.expected_gradient`.
 """
 
-import contextlib
-import threading
-
 import tensorflow as tf
 
 from mart_tf import losses
 from mart_tf import options
+from mart_tf.attacks import scopes
 
-# Replicas are traced in threads of their own.
-_LOCAL = threading.local()
-
-
-@contextlib.contextmanager
-def of_whole_batches():
-    """A scope in which "cross_entropy" is the cross-entropy itself.
-
-    Where the logits of an example hang on the others of its batch too, the
-    gradient of the sum over the batch has another direction than that of the
-    sum of SLM: sum_i sigmoid(SLM_i) grad SLM_i.
-    """
-    before = is_of_whole_batches()
-    _LOCAL.whole_batches = True
-    try:
-        yield
-    finally:
-        _LOCAL.whole_batches = before
-
-
-def is_of_whole_batches():
-    """Whether this is inside `of_whole_batches`."""
-    return getattr(_LOCAL, "whole_batches", False)
+# In it "cross_entropy" is the cross-entropy itself. Where the logits of an
+# example hang on the others of its batch too, the gradient of the sum over the
+# batch has another direction than that of the sum of SLM:
+# sum_i sigmoid(SLM_i) grad SLM_i.
+of_whole_batches = scopes.Scope()
 
 
 def margin(labels, logits, kappa=50.0):
@@ -169,7 +149,7 @@ def objective(name, targeted=False, classes=None):
     if callable(name):
         return name
     climbed = (_OF_TARGET if targeted else OBJECTIVES)[name]
-    if name == "cross_entropy" and is_of_whole_batches():
+    if name == "cross_entropy" and of_whole_batches.holds:
         climbed = _negated if targeted else losses.cross_entropy
     if classes is not None:
         climbed(tf.zeros([1], tf.int32), tf.zeros([1, classes]))

@@ -96,7 +96,7 @@ def pgd_until_stationary(
         slope, margin, _ = gradient.input_gradient(classify, iterate, labels)
         # grad CE, whose length counts here: see `attacks.objectives`.
         share = tf.reshape(tf.sigmoid(margin), [-1] + [1] * len(axes))
-        if objectives.is_of_whole_batches():
+        if objectives.of_whole_batches.holds:
             share = 1.0
         gap = fosc(iterate, share * slope)
         ended_at = tf.where(moving, gap, ended_at)
