@@ -7,21 +7,21 @@ def ranked(accuracies, images):
     """Sets of defenses, the highest accuracies first; a set is level.
 
     That is where one is less than two standard errors of a difference below
-    the one before it.
+    the highest of its set.
 
     Args:
         accuracies: In percent, by defense.
         images: On how many images they were measured.
     """
-    ranked, last = [], None
+    ranked, highest = [], None
     for name in sorted(accuracies, key=accuracies.get, reverse=True):
         value = accuracies[name]
         error = math.sqrt(2 * value * (100 - value) / images)
-        if last is not None and last - value < 2 * error:
+        if highest is not None and highest - value < 2 * error:
             ranked[-1].add(name)
         else:
             ranked.append({name})
-        last = value
+            highest = value
     return ranked
 
 

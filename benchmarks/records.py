@@ -15,6 +15,7 @@ import paper
 
 import mart_tf
 from mart_tf import files
+from mart_tf import limits
 from mart_tf.labeling import subsets
 
 
@@ -30,19 +31,31 @@ class Records:
         Measures that `paper.MEASURES` takes otherwise now are left out.
 
         Raises:
-            ValueError: If it is of other settings than the run's.
+            ValueError: If it is of other settings than the run's, or damaged.
         """
         path = self._path(run)
         if not path.exists():
             return {}
-        record = json.loads(path.read_text(encoding="utf-8"))
-        _check_same(path, record, run)
-        record["measures"] = {
-            name: found
-            for name, found in record["measures"].items()
-            if found.get("flags") == list(paper.MEASURES[name])
-        }
+        try:
+            record = limits.read_json(path)
+            measures = {
+                name: found
+                for name, found in record["measures"].items()
+                if name in paper.MEASURES
+                and found["flags"] == list(paper.MEASURES[name])
+            }
+            record |= {"measures": measures}
+            _check_same(path, record, run)
+        except (AttributeError, json.JSONDecodeError, KeyError, TypeError):
+            raise ValueError(
+                f"{path} is not a record as it was written; restore it, or "
+                "remove it to have the run anew."
+            ) from None
         return record
+
+    def is_of(self, run, workdir):
+        """Whether a run's record is of the training in this workdir."""
+        return self.read(run).get("by_epoch") == _by_epoch(workdir)
 
     def missing(self, run):
         """The measures of a run that no record has, a list."""
@@ -54,14 +67,14 @@ class Records:
         return bool(self.read(run)) and not self.missing(run)
 
     def add_training(self, run, workdir):
-        """Records how a run was trained, by epoch."""
+        """Records how a run was trained, by epoch; nothing is measured yet."""
         settings = json.loads((workdir / "run.json").read_text())
-        with (workdir / "metrics.csv").open(encoding="utf-8") as stream:
-            epochs = list(csv.DictReader(stream))
+        epochs = _epochs(workdir)
         config = settings["config"]
         record = {
             **_told(run),
             "version": mart_tf.__version__,
+            "git_revision": settings["git_revision"],
             "date": _today(),
             "epochs": config["epochs"],
             "best": max(
@@ -70,12 +83,8 @@ class Records:
             ),
             "precision": settings["facts"]["policy"],
             "minutes": _minutes(workdir / "events.jsonl"),
-            "measures": self.read(run).get("measures", {}),
-            "by_epoch": {
-                name: [_number(epoch[name]) for epoch in epochs]
-                for name in epochs[0]
-                if name not in ("epoch", "best")
-            },
+            "measures": {},
+            "by_epoch": _by_epoch(workdir),
         }
         self._write(run, record)
 
@@ -99,6 +108,9 @@ class Records:
             "date": _today(),
             "flags": list(paper.MEASURES[name]),
             "images": content["natural"]["examples"],
+            # SHA-256 of the weights; of the surrogate's where there is one.
+            "weights": content["model"]["weights"],
+            "surrogate": content["model"].get("surrogate", {}).get("weights"),
             "accuracy": {
                 attack["name"]: round(100 * attack["accuracy"], 2)
                 for attack in (content["natural"], *content["attacks"])
@@ -121,13 +133,28 @@ class Records:
         return self._folder / f"{run.name}.json"
 
 
+def _epochs(workdir):
+    with (workdir / "metrics.csv").open(encoding="utf-8") as stream:
+        return list(csv.DictReader(stream))
+
+
+def _by_epoch(workdir):
+    """What a run measured in each epoch, lists of numbers."""
+    epochs = _epochs(workdir)
+    return {
+        name: [_number(epoch[name]) for epoch in epochs]
+        for name in epochs[0]
+        if name not in ("epoch", "best")
+    }
+
+
 def _minutes(path):
     """How long the processes of a run trained, all together."""
     spans = []
     for line in path.read_text(encoding="utf-8").splitlines():
         event = json.loads(line)
         time = datetime.datetime.fromisoformat(event["time"])
-        if event["event"] == "start":
+        if event["event"] == "start" or not spans:
             spans.append([time, time])
         spans[-1][1] = time
     seconds = sum((end - start).total_seconds() for start, end in spans)

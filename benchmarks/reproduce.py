@@ -10,14 +10,15 @@ on, in the middle of an epoch or of an attack, and does nothing where all is
 done. What is found is a record in benchmarks/measured/ (`--records`), of which
 `--write` makes the tables of docs/results.md, README.md and flags/README.md,
 the csv files and figures in docs/figures/, and "Measured" in the recipes'
-headers. A run whose record is there is not trained again, unless another one
-needs its weights and they are not in ROOT. To have all anew: `--records=FOLDER`
-of your own. A record, or a run in ROOT, of a recipe that is another one now is
-refused, and a measure with other flags is taken again.
+headers. A run whose record is whole is not trained again, unless another one
+needs its weights and they are not in ROOT. A record is of one network: where a
+measure is missing and the weights are not in ROOT, all is measured anew. To
+have everything anew: `--records=FOLDER` of your own. A record, or a run in
+ROOT, of a recipe that is another one now is refused, and a measure with other
+flags is taken again.
 """
 
 import pathlib
-import subprocess
 import sys
 
 from absl import app
@@ -26,6 +27,7 @@ import paper
 import recipes
 import records
 import reproduced
+import runs
 
 from mart_tf import train
 from mart_tf.runs import workdir as workdirs
@@ -36,13 +38,15 @@ _PARTS = flags.DEFINE_list("part", paper.parts(), "Tables and figures.")
 _RUNS = flags.DEFINE_list("runs", [], "Only these runs and what they need.")
 _ROOT = flags.DEFINE_string("root", None, "Where the runs go.")
 _DATA_DIR = flags.DEFINE_string("data_dir", None, "Where TFDS data lies.")
+_MEASURED = pathlib.Path(__file__).resolve().parent / "measured"
 _RECORDS = flags.DEFINE_string(
-    "records",
-    str(pathlib.Path(__file__).resolve().parent / "measured"),
-    "Where records of the runs go.",
+    "records", str(_MEASURED), "Where records of the runs go."
 )
 _TINY = flags.DEFINE_bool(
-    "tiny", False, "A few epochs on the digits: shows that everything runs."
+    "tiny",
+    False,
+    "A few epochs on the digits: shows that everything runs. Its records are "
+    "not the paper's: it goes with --records=FOLDER of its own.",
 )
 
 _TINY_TRAINING = (
@@ -74,6 +78,11 @@ def main(_):
         )
     if set(_RUNS.value) - names:
         sys.exit(f"--runs: expected names that --list shows: {sorted(names)}.")
+    if _TINY.value and pathlib.Path(_RECORDS.value).resolve() == _MEASURED:
+        sys.exit(
+            f"--tiny: its numbers are of the digits, and {_MEASURED} has those "
+            "of the paper's data; give --records=FOLDER of its own."
+        )
     try:
         _do(records.Records(_RECORDS.value))
     except ValueError as error:
@@ -110,6 +119,7 @@ def _complete(run, found, root):
     if found.is_done(run):
         return
     _train(run, found, root)
+    _record(run, found, root)
     for name in found.missing(run):
         _say(run, name)
         output = f"{run.name}/{name.replace(' ', '_')}"
@@ -155,8 +165,8 @@ def _train(run, found, root):
             f"--workdir={run.name}",
             *_data_flags(),
         )
-    if not found.read(run):
-        found.add_training(run, workdir)
+    if labels or not found.read(run):
+        _record(run, found, root)
     if labels and not labels.exists():
         _program(
             root,
@@ -167,6 +177,16 @@ def _train(run, found, root):
         )
     if labels and labels.is_dir():
         found.add_subsets(run, labels)
+
+
+def _record(run, found, root):
+    """Records how the run in the root was trained, unless that is done."""
+    workdir = root / run.name
+    if found.is_of(run, workdir):
+        return
+    if found.read(run):
+        _say(run, "trained anew, and so measured anew: its record was another")
+    found.add_training(run, workdir)
 
 
 def _is_trained(workdir, recipe, told):
@@ -188,9 +208,9 @@ def _is_trained(workdir, recipe, told):
 def _program(root, name, *arguments):
     """Calls a program in the root; its output goes to this terminal."""
     command = [sys.executable, "-m", f"mart_tf.{name}", *arguments]
-    done = subprocess.run(command, cwd=root, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)}: ended with {done.returncode}.")
+    status, _, _ = runs.called(command, cwd=root)
+    if status:
+        sys.exit(f"{' '.join(command)}: ended with {status}.")
 
 
 def _data_flags():

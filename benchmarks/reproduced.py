@@ -51,13 +51,13 @@ def table_2(records, short=False):
         cells = _beside_paper(white, runs[0].recipe)
         if not short:
             cells.append(white.get("pgd:steps=100", _NONE))
-        seeds = sum("white box" in _measures(records, run) for run in runs)
+        seeds = _seeds(records, runs, "white box")
         cells += [strong.get("autoattack", _NONE), f"{seeds}"]
         rows.append([defense, *cells])
     head = ["defense", *_WHITE.values(), "PGD-100", "AutoAttack", "seeds"]
     if short:
         head.remove("PGD-100")
-    return pages.table("|".join(head), rows)
+    return pages.table("|".join(head), rows) + _in_float32(records, "table2")
 
 
 def network(records):
@@ -86,11 +86,12 @@ def order(records):
         ("white box", "pgd:steps=20"),
         ("autoattack", "autoattack"),
     ):
-        found = {}
+        found, seeds = {}, {}
         for defense in _TREND:
             mean = _mean(records, rows[defense], measure)
             if mean:
                 found[defense] = float(mean[name].split()[0])
+                seeds[defense] = _seeds(records, rows[defense], measure)
                 images = _images(records, rows[defense], measure)
         shown = _WHITE.get(name, "AutoAttack")
         if len(found) < 2:
@@ -99,7 +100,8 @@ def order(records):
         ours = ranks.ranked(found, images)
         theirs = ranks.ranked({d: papers[d] for d in found}, _TEST_IMAGES)
         said.append(
-            f"Under {shown} the order is {ranks.spelled(ours, found)}, "
+            f"Under {shown}, {_spelled_seeds(seeds)}, the order is "
+            f"{ranks.spelled(ours, found)}, "
             f"{'that' if ours == theirs else 'not that'} of the paper's "
             f"PGD-20: {ranks.spelled(theirs, papers)}."
         )
@@ -123,12 +125,22 @@ def autoattack(records):
 
 
 def table_3(records, measure):
-    """Black-box accuracy on MNIST, of what was measured: ours / the paper's."""
-    rows = []
+    """Black-box accuracy on MNIST, of what was measured: ours / the paper's.
+
+    And what was made on another surrogate than the rest, if any was.
+    """
+    rows, made_on = [], {}
     for defense, expected in paper.expected_black_box().items():
-        found = _mean(records, _by_row("table3")[defense], measure)
+        runs = _by_row("table3")[defense]
+        found = _mean(records, runs, measure)
         if not found:
             continue
+        for run in runs:
+            measured = _measures(records, run).get(measure)
+            if measured:
+                # None: a record of before they were kept, of one surrogate.
+                weights = measured.get("surrogate")
+                made_on.setdefault(weights, []).append(defense)
         cells = [
             f"{found[name]} / {value:.2f}"
             for name, value in zip(_BLACK, expected, strict=True)
@@ -137,7 +149,14 @@ def table_3(records, measure):
     if not rows:
         return _not_run("table3")
     head = ["defense", *_BLACK.values()]
-    return pages.table("|".join(head), rows)
+    table = pages.table("|".join(head), rows)
+    if len(made_on) > 1:
+        sets = "; ".join(", ".join(names) for names in made_on.values())
+        table += (
+            "\n\nThe surrogate was trained anew on the way: each of these was "
+            f"attacked from one: {sets}."
+        )
+    return table
 
 
 def average(records):
@@ -145,7 +164,7 @@ def average(records):
     rows = []
     for row, runs in _by_row("average").items():
         cells = _strong(_mean(records, runs, "first 500"))
-        seeds = sum("first 500" in _measures(records, run) for run in runs)
+        seeds = _seeds(records, runs, "first 500")
         rows.append([row, *cells, f"{seeds}"])
     return pages.table("best by|natural|PGD-20|AutoAttack|seeds", rows)
 
@@ -172,7 +191,7 @@ def best(records):
         ("the first 1,000", "strong"),
         ("all 10,000", "strong, all"),
     ):
-        seeds = sum(measure in _measures(records, run) for run in runs)
+        seeds = _seeds(records, runs, measure)
         if seeds:
             cells = _strong(_mean(records, runs, measure))
             rows.append([images, *cells, f"{seeds}"])
@@ -386,6 +405,28 @@ def _by_row(part):
 
 def _measures(records, run):
     return records.read(run).get("measures", {})
+
+
+def _seeds(records, runs, measure):
+    """How many of the runs have a measure."""
+    return sum(measure in _measures(records, run) for run in runs)
+
+
+def _spelled_seeds(seeds):
+    """Text: one seed each; or how many each defense has."""
+    if set(seeds.values()) == {1}:
+        return "one seed each"
+    return "seeds " + ", ".join(f"{n} of {name}" for name, n in seeds.items())
+
+
+def _in_float32(records, part):
+    """A sentence of the rows that were not trained in bfloat16, or nothing."""
+    names = [
+        row
+        for row, runs in _by_row(part).items()
+        if any(records.read(run).get("precision") == "float32" for run in runs)
+    ]
+    return f"\n\nTrained in float32: {', '.join(names)}." if names else ""
 
 
 def _images(records, runs, measure):

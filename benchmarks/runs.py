@@ -1,6 +1,7 @@
 """What benchmarks that train share: calls of the programs, and tables."""
 
 import json
+import signal
 import statistics
 import subprocess
 import sys
@@ -9,10 +10,35 @@ import sys
 def program(name, *arguments):
     """What `python -m mart_tf.<name>` prints; ends this script if it fails."""
     command = [sys.executable, "-m", f"mart_tf.{name}", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
-    return done.stdout
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    status, output, error = called(command, text=True, **pipes)
+    if status:
+        sys.exit(f"{' '.join(command)}\n{output}{error}")
+    return output
+
+
+def called(command, **options):
+    """The exit status of a program, and its output as `communicate` has it.
+
+    Ctrl-C and SIGTERM, which is handed on, end this script once the program
+    has saved its work and has ended; `subprocess.run` kills it after 0.25 s.
+    """
+    process = subprocess.Popen(command, **options)
+
+    def hand_on(number, frame):
+        del frame
+        process.send_signal(number)
+
+    before = signal.signal(signal.SIGTERM, hand_on)
+    try:
+        output, error = process.communicate()
+    except KeyboardInterrupt:
+        # The terminal has sent it to the program too.
+        process.communicate()
+        sys.exit(128 + signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return process.returncode, output, error
 
 
 def accuracies(workdir, attacks, checkpoint, *arguments):
