@@ -1,5 +1,7 @@
 """Texts of a user inside Markdown, and tables of it."""
 
+import re
+
 # The backslash first: the others bring their own.
 _ESCAPES = {
     "\\": "\\\\",
@@ -10,13 +12,17 @@ _ESCAPES = {
     "]": "\\]",
     "*": "\\*",
     "`": "\\`",
+    "~": "\\~",
 }
+# Inside a word an underscore is itself.
+_UNDERSCORE = re.compile(r"(?<![^\W_])_|_(?![^\W_])")
 
 
 def escaped(text):
     """A text as it is: no table, no tag, no emphasis, one line."""
     for character, instead in _ESCAPES.items():
         text = text.replace(character, instead)
+    text = _UNDERSCORE.sub(r"\\_", text)
     return " ".join(text.split())
 
 

@@ -291,7 +291,7 @@ class TestSweep:
         assert "data:image/png;base64," in page
         for outside in ("http://", "https://", "<script"):
             assert outside not in page
-        assert "| weak_\\* | 1 | 0, 1 | **90.00 ± 0.00** |" in (
+        assert "| weak\\_\\* | 1 | 0, 1 | **90.00 ± 0.00** |" in (
             tmp_path / "compare.md"
         ).read_text("utf-8")
 
@@ -360,6 +360,17 @@ class TestLoad:
             ),
             lambda text, content: json.dumps(
                 {key: content[key] for key in content if key != "signs"}
+            ),
+            lambda text, content: json.dumps(content | {"model": None}),
+            lambda text, content: json.dumps(
+                content | {"attacks": [content["natural"] | {"name": 5}]}
+            ),
+            lambda text, content: json.dumps(
+                content
+                | {
+                    "threat_model": content["threat_model"]
+                    | {"epsilon": float("nan")}
+                }
             ),
         ],
     )

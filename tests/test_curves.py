@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import warnings
 
 from matplotlib import image
 import programs
@@ -91,6 +92,9 @@ def test_nothing_is_said_of_what_is_not_known(changes, expected):
         {"ramp": 0.0, "history": without("learning_rate", "natural_accuracy")},
         # Nothing is attacked.
         {"ramp": None, "history": without("robust_accuracy")},
+        # The first epoch of a warm-up, and a damaged file.
+        {"history": course().history | {"learning_rate": [0.0] * 10}},
+        {"history": course().history | {"learning_rate": [float("nan")] * 10}},
         # A ramp that has not ended, one epoch, and what was not finite.
         {
             "ramp": 4.0,
@@ -101,7 +105,9 @@ def test_nothing_is_said_of_what_is_not_known(changes, expected):
 )
 def test_the_page_is_whole_whatever_is_known(changes, tmp_path):
     made = course(**changes)
-    figure = training.drawing(made)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        figure = training.drawing(made)
     (tmp_path / "curves.png").write_bytes(figure.png)
     assert image.imread(tmp_path / "curves.png").std() > 0.05
     page = training.html(made, figure)

@@ -11,7 +11,9 @@ import termios
 import pytest
 import rich.console
 
+from mart_tf import markup
 from mart_tf import screen
+from mart_tf.reports import terminal
 
 SPEC = "mart:regularization=5:form=paper:outer=bce:weighting=soft"
 
@@ -75,3 +77,41 @@ def test_a_sentence_on_a_terminal_fits_it(columns, width, monkeypatch):
     lines = said.replace("\r", "").split("\n")
     assert said.split() == ["word"] * 40
     assert width - len("word ") <= max(map(len, lines)) <= width
+
+
+@pytest.mark.parametrize(
+    ("columns", "width"), [("0", 80), ("1", 20), ("19", 20), ("50", 50)]
+)
+def test_a_width_of_nothing_is_none(columns, width, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", columns)
+    assert screen.console().width == width
+    screen.say("All is said.")
+    assert capsys.readouterr().out == "All is said.\n"
+
+
+def test_a_text_says_nothing_to_a_terminal(capsys):
+    hostile = "run \x1b]0;owned\x07 \x1b[2J"
+    spelled = r"run \x1b]0;owned\x07 \x1b[2J"
+    screen.say(hostile)
+    screen.say_parts([hostile], "", screen.console())
+    screen.complain(f"{hostile}\nits second line")
+    captured = capsys.readouterr()
+    assert captured.out == f"{spelled}\n{spelled}\n"
+    assert captured.err == f"{spelled}\nits second line\n"
+    comparison = terminal.Comparison(
+        [hostile], [(hostile, ["1.00"], [True])], [hostile]
+    )
+    screen.console().print(comparison)
+    assert "\x1b" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("digits_cnn a_b_c", "digits_cnn a_b_c"),
+        ("/data/__runs__/_m_", r"/data/\_\_runs\_\_/\_m\_"),
+        ("~~gone~~ *b* [l](x)", r"\~\~gone\~\~ \*b\* \[l\](x)"),
+    ],
+)
+def test_a_text_in_markdown_is_as_it_is(text, expected):
+    assert markup.escaped(text) == expected

@@ -28,7 +28,9 @@ def epsilon(figure, report):
     axes.plot(epsilons, values, color=sheet.NATURAL, marker="o")
     axes.axvline(report.threat.epsilon, color=sheet.WORST, linestyle="--")
     axes.set_xlabel(
-        f"epsilon ({report.threat.norm}); dashed: that of the threat model"
+        f"epsilon ({report.threat.norm}), in units of the pixels "
+        f"({report.threat.pixel_min:g} to {report.threat.pixel_max:g})\n"
+        "dashed: that of the threat model"
     )
     axes.set_ylabel(f"accuracy in % under\n{sheet.wrapped(sweep.attack, 40)}")
     axes.set_ylim(0, 101)

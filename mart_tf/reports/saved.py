@@ -2,6 +2,7 @@
 
 import importlib.resources
 import json
+import math
 import pathlib
 
 from mart_tf import limits
@@ -88,3 +89,11 @@ def _check(content):
     listed = [content["natural"], *content["attacks"], content["worst_case"]]
     if not all(0.0 <= each["accuracy"] <= 1.0 for each in listed):
         raise ValueError("An accuracy is no share.")
+    if not 0.0 <= content["threat_model"]["epsilon"] < math.inf:
+        raise ValueError("The radius of the threat model is none.")
+    for attack in content["attacks"]:
+        if not isinstance(attack["name"], str):
+            raise TypeError("The name of an attack is no text.")
+    for key in ("data", "model", "threat_model"):
+        if not isinstance(content[key], dict):
+            raise TypeError(f"What is said of {key} is no object.")

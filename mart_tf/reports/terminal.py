@@ -58,8 +58,7 @@ class Result:
             indent = "  " * depth
             lines = sheet.wrapped(first, room - len(indent)).split("\n")
             first = "\n".join(f"{indent}{line}" for line in lines)
-            # Text, because a name in brackets is no markup.
-            table.add_row(rich.text.Text(first), *others)
+            table.add_row(_cell(first), *others)
         yield table
 
 
@@ -105,13 +104,13 @@ class Comparison:
                 lines = sheet.wrapped(name, width - len(number) - 2)
                 indent = " " * (len(number) + 2)
                 text = lines.replace("\n", f"\n{indent}")
-                yield rich.text.Text(f"{number}: {text}")
+                yield _cell(f"{number}: {text}")
 
     def _block(self, names, some, room):
         table = _table("accuracy in %", names[some])
         for row, attack in enumerate(self.attacks):
             table.add_row(
-                rich.text.Text(sheet.wrapped(attack, room)),
+                _cell(sheet.wrapped(attack, room)),
                 *(
                     rich.text.Text(values[row], "bold" if best[row] else "")
                     for _, values, best in self.models[some]
@@ -124,7 +123,7 @@ def _corruptions(corruptions):
     (first, *others), rows = corruptions.table()
     table = _table(first, others)
     for name, *cells in rows:
-        table.add_row(rich.text.Text(name), *cells)
+        table.add_row(_cell(name), *cells)
     return table
 
 
@@ -135,11 +134,15 @@ def _table(first, others):
         pad_edge=False,
         padding=(0, 1, 0, 0),
     )
-    table.add_column(rich.text.Text(first), no_wrap=True)
+    table.add_column(_cell(first), no_wrap=True)
     for heading in others:
-        heading = rich.text.Text(heading)
-        table.add_column(heading, justify="right", no_wrap=True)
+        table.add_column(_cell(heading), justify="right", no_wrap=True)
     return table
+
+
+def _cell(text):
+    """Text, because a name in brackets is no markup."""
+    return rich.text.Text(screen.printable(text))
 
 
 def _text(text, width, style=""):

@@ -120,7 +120,7 @@ def _draw(figure, course):
         if name in course.history:
             values = course.history[name]
             loss.plot(epochs, values, line, color="black", label=label)
-    loss.set_ylabel("loss")
+    loss.set_ylabel("loss in nats")
     loss.legend(frameon=False, fontsize="small")
     _rates(rate, course, epochs)
     from matplotlib import ticker
@@ -183,7 +183,9 @@ def _rates(axes, course, epochs):
     """Learning rate and epsilon, if any, each with an axis of its own."""
     if "learning_rate" in course.history:
         rates = course.history["learning_rate"]
-        axes.set_ylim(0, 1.15 * max(rates))
+        # A warm-up begins at 0; a damaged file may have no number.
+        highest = max(filter(math.isfinite, rates), default=0)
+        axes.set_ylim(0, 1.15 * highest or 1)
         # That of an epoch's first step, over the epoch.
         axes.step([0, *epochs], [rates[0], *rates], color="black", where="pre")
     axes.set_ylabel("learning rate")

@@ -2,6 +2,7 @@
 
 from mart_tf import environment
 from mart_tf import places
+from mart_tf import screen
 from mart_tf.runs import cluster
 from mart_tf.runs import initialization
 from mart_tf.runs import keywords
@@ -67,14 +68,12 @@ def train_run(*, callbacks=(), allow_code=False, verbose=1, **settings):
     config, record, members = checked(keywords.config(settings), allow_code)
 
     # The settings are good: only now is TensorFlow imported.
-    import rich.console
-
     from mart_tf.runs import run
     from mart_tf.runs import signals
 
     own = own_callbacks.listed(callbacks, "callbacks is")
     environment.grow_gpu_memory()
-    console = rich.console.Console(markup=False, quiet=not verbose)
+    console = screen.console(quiet=not verbose)
     try:
         with environment.kept_float32():
             run.train(config, record, console, None, members, own)

@@ -9,14 +9,35 @@ import sys
 _JOINTS = re.compile(r"(?<=[:+,])(?!/)")
 
 
-def console():
+# No table fits in less; and rich prints nothing at all in 0 columns, which a
+# terminal has that was never told its width.
+_LEAST = 20
+
+
+def console(quiet=False):
     """A `rich.console.Console` that prints texts as they are.
 
     It is as wide as the terminal, or as COLUMNS says; 80 without either.
     """
     import rich.console
 
-    return rich.console.Console(markup=False, highlight=False, emoji=False)
+    made = rich.console.Console(
+        markup=False, highlight=False, emoji=False, quiet=quiet
+    )
+    if made.width < _LEAST:
+        made.width = _LEAST if made.width else 80
+    return made
+
+
+def printable(text):
+    r"""A text whose control characters are spelled out: \x1b for escape.
+
+    So a stranger's file says nothing to a terminal. Ends of lines stay.
+    """
+    return "".join(
+        one if one.isprintable() or one == "\n" else repr(one)[1:-1]
+        for one in text
+    )
 
 
 def say(text, heading="", on=None):
@@ -54,6 +75,7 @@ def complain(text):
 
     In a log a sentence is a line.
     """
+    text = printable(text)
     if sys.stderr.isatty():
         # A terminal that has not said its width has 0 columns.
         width = os.get_terminal_size(sys.stderr.fileno()).columns or 80
@@ -100,7 +122,7 @@ def _filled(words, room, between=" "):
     lines = [""]
     for word in words:
         gap = between if lines[-1] else ""
-        for part in word:
+        for part in map(printable, word):
             if lines[-1] and len(lines[-1] + gap + part) > room:
                 lines.append("")
                 gap = ""
