@@ -104,3 +104,10 @@ def test_a_run_trains_with_them_and_says_so(capsys):
     )
     flags = pathlib.Path("one", "flags.cfg").read_text()
     assert "--class_weights=2,2,2,2,2,2,2,2,2,2" in flags
+
+
+@pytest.mark.parametrize("weight", [float("nan"), float("inf"), -1.0, 0.0])
+def test_weights_that_no_loss_can_have(weight):
+    dataset = data.load("digits")
+    with pytest.raises(ValueError, match="expected finite numbers of at least"):
+        data.training_batches(dataset.train, 8, class_weights=[weight] * 10)

@@ -330,6 +330,16 @@ class TestMapped:
             assert resident() < 4000 * 64 * 64 / 2
         assert resident() == 0
 
+    def test_a_map_that_was_written_to_is_the_users(self, tmp_path):
+        np.save(tmp_path / "images.npy", pixels(40))
+        mapped = np.load(tmp_path / "images.npy", mmap_mode="c")
+        np.subtract(255, mapped, out=mapped)
+        inverted = np.array(mapped)
+        assert not mapping.is_mapped(mapped[..., :1])
+        pool = data.Pool("inverted", mapped, np.zeros(40, int))
+        np.testing.assert_array_equal(mapped, inverted)
+        np.testing.assert_array_equal(pool.images, inverted)
+
     def test_label_pool_writes_one_that_can_stay_on_disk_too(self, tmp_path):
         path = tmp_path / "pool.npz"
         np.savez(path, image=pixels(40))

@@ -1,8 +1,8 @@
 """Images that stay in their file: an array of numpy's over a mapped one.
 
 What has been read of the file is given back to the system at once, so that the
-memory of a process does not grow with what it has seen. Other arrays are taken
-as they are.
+memory of a process does not grow with what it has seen. Other arrays, and maps
+that can be written to, are taken as they are.
 """
 
 import mmap
@@ -46,9 +46,15 @@ def _release(images):
 
 
 def _mapping(images):
-    base = images
+    """The map below an array; None of one that can be written to.
+
+    What was written to a map of numpy's mode "c" is in memory alone, and would
+    be gone with it.
+    """
+    owner, base = None, images
     while not isinstance(base, mmap.mmap):
-        base = getattr(base, "base", None)
+        owner, base = base, getattr(base, "base", None)
         if base is None:
             return None
-    return base
+    flags = getattr(owner, "flags", None)
+    return None if flags is None or flags.writeable else base

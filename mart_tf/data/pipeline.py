@@ -184,6 +184,11 @@ def _weights(given, split, pool):
             f"class_weights is {bounds.cut(repr(given))}; expected a number "
             f"for each class, at least {least} of them."
         )
+    if not np.all((weights >= 0) & (weights < np.inf)) or not weights.any():
+        raise ValueError(
+            f"class_weights is {bounds.cut(repr(given))}; expected finite "
+            "numbers of at least 0, one of them above it."
+        )
     return weights
 
 

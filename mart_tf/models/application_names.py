@@ -168,6 +168,11 @@ def check_options(network, weights="none", **values):
         ValueError: With one sentence, also on an option that none of its
             layers takes.
     """
+    if weights not in ("none", "imagenet"):
+        raise ValueError(
+            f"Model {NAME}:{network} has weights={weights!r}; expected none or "
+            "imagenet. Those of a file: --init_from=FILE, or load_weights."
+        )
     module = module_of(networks()[network])
     if values.get("momentum") is not None and module in _NO_BATCH_NORM:
         raise ValueError(

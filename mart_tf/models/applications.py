@@ -173,15 +173,24 @@ def _own_layers(model, seed, momentum):
                 config["momentum"] = momentum
         if place >= last:
             config["dtype"] = "float32"
-        for key, value in config.items():
-            # Keras numbers the layers that it names: their places do not
-            # depend on what else was built.
-            if key.endswith("initializer") and "seed" in _settings(value):
-                own = initializers.derived_seed(seed, f"{place}/{key}")
-                value["config"]["seed"] = own
+        _seed_initializers(config, seed, place)
         return type(layer).from_config(config)
 
     return keras.models.clone_model(model, clone_function=remade)
+
+
+def _seed_initializers(config, seed, place):
+    """Seeds a layer's initializers, and those of the layers of a Sequential.
+
+    Keras numbers the layers that it names: their places do not depend on what
+    else was built.
+    """
+    for key, value in config.items():
+        if key.endswith("initializer") and "seed" in _settings(value):
+            own = initializers.derived_seed(seed, f"{place}/{key}")
+            value["config"]["seed"] = own
+    for inner, layer in enumerate(config.get("layers", ())):
+        _seed_initializers(layer["config"], seed, f"{place}/{inner}")
 
 
 def _settings(initializer):
