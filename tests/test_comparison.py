@@ -372,6 +372,21 @@ class TestLoad:
                     | {"epsilon": float("nan")}
                 }
             ),
+            lambda text, content: json.dumps(
+                content
+                | {
+                    "threat_model": content["threat_model"]
+                    | {"pixel_min": float("nan")}
+                }
+            ),
+            # An integer that no float holds.
+            lambda text, content: json.dumps(
+                content
+                | {
+                    "threat_model": content["threat_model"]
+                    | {"epsilon": 10**400}
+                }
+            ),
         ],
     )
     def test_refuses_damage(self, damage, tmp_path):

@@ -4,6 +4,7 @@ import fcntl
 import io
 import os
 import pty
+import shlex
 import struct
 import sys
 import termios
@@ -103,6 +104,14 @@ def test_a_text_says_nothing_to_a_terminal(capsys):
     )
     screen.console().print(comparison)
     assert "\x1b" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("space", ["\u3000", "\xa0"])
+def test_a_command_with_a_space_of_any_script_can_be_copied(space, capsys):
+    word = f"--workdir=/data/a{space}b"
+    screen.say_command("Go on:", ["mart-train", shlex.quote(word)])
+    _, *lines = capsys.readouterr().out.splitlines()
+    assert shlex.split("\n".join(lines)) == ["mart-train", word]
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,13 @@ def load(path):
     content = saved.load(path)
     try:
         rows.Row.of("", content)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        KeyError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise saved.damaged(path) from error
     return content
 

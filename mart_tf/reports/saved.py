@@ -89,8 +89,12 @@ def _check(content):
     listed = [content["natural"], *content["attacks"], content["worst_case"]]
     if not all(0.0 <= each["accuracy"] <= 1.0 for each in listed):
         raise ValueError("An accuracy is no share.")
-    if not 0.0 <= content["threat_model"]["epsilon"] < math.inf:
-        raise ValueError("The radius of the threat model is none.")
+    epsilon, low, high = (
+        content["threat_model"][key]
+        for key in ("epsilon", "pixel_min", "pixel_max")
+    )
+    if not (0.0 <= epsilon < math.inf and -math.inf < low < high < math.inf):
+        raise ValueError("The radius or the pixel range is none.")
     for attack in content["attacks"]:
         if not isinstance(attack["name"], str):
             raise TypeError("The name of an attack is no text.")

@@ -3,6 +3,7 @@
 import os
 import re
 import sys
+import unicodedata
 
 # Where a spec too long for a line is cut: mart:form=paper: and so on, but no
 # gs://.
@@ -32,10 +33,13 @@ def console(quiet=False):
 def printable(text):
     r"""A text whose control characters are spelled out: \x1b for escape.
 
-    So a stranger's file says nothing to a terminal. Ends of lines stay.
+    So a stranger's file says nothing to a terminal. Ends of lines stay, and
+    spaces of any script: a path that holds one is to be copied.
     """
     return "".join(
-        one if one.isprintable() or one == "\n" else repr(one)[1:-1]
+        one
+        if one.isprintable() or one == "\n" or unicodedata.category(one) == "Zs"
+        else repr(one)[1:-1]
         for one in text
     )
 
