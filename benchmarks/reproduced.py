@@ -1,17 +1,15 @@
 """The tables of what `reproduce.py` has found, and their places in pages."""
 
-import csv
-import io
 import pathlib
 import statistics
 
+import figures
 import pages
 import paper
 import ranks
 import recipes
 
 from mart_tf import files
-from mart_tf.reports import sheet
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -32,7 +30,6 @@ _BLACK = {
 _TREND = ("Standard", "TRADES", "MART")
 # Of MNIST, on which the paper measures.
 _TEST_IMAGES = 10_000
-FIGURES = ("figure1", "figure2")
 
 
 def table_2(records, short=False):
@@ -138,7 +135,7 @@ def table_3(records, measure):
         for run in runs:
             measured = _measures(records, run).get(measure)
             if measured:
-                # None: a record of before they were kept, of one surrogate.
+                # None: a record from before they were kept.
                 weights = measured.get("surrogate")
                 made_on.setdefault(weights, []).append(defense)
         cells = [
@@ -153,8 +150,8 @@ def table_3(records, measure):
     if len(made_on) > 1:
         sets = "; ".join(", ".join(names) for names in made_on.values())
         table += (
-            "\n\nThe surrogate was trained anew on the way: each of these was "
-            f"attacked from one: {sets}."
+            "\n\nThe surrogate was trained anew on the way; each of these sets "
+            f"was attacked from one network: {sets}."
         )
     return table
 
@@ -231,7 +228,7 @@ def trend(records, part):
     head = "run|the paper|natural, best|PGD-20, best|natural, last|PGD-20, last"
     texts = [pages.table(head, rows, texts=2)]
     texts += _chosen(records, part)
-    if part in FIGURES:
+    if part in figures.NAMES:
         texts.append(f"![PGD-10 by epoch](figures/{part}.png)")
     return "\n\n".join(texts)
 
@@ -305,29 +302,9 @@ def measured(records, recipe):
     )
 
 
-def curves(records, part):
-    """A csv of robust accuracy by epoch, a column for each run of a figure."""
-    runs = [run for run in paper.runs() if part in run.parts]
-    found = {run.row: records.read(run) for run in runs}
-    columns = {
-        row: record["by_epoch"]["val_robust_accuracy"]
-        for row, record in found.items()
-        if record
-    }
-    if not columns:
-        return None
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["epoch", *columns])
-    for epoch in range(max(map(len, columns.values()))):
-        values = [c[epoch] if epoch < len(c) else "" for c in columns.values()]
-        writer.writerow([epoch + 1, *values])
-    return stream.getvalue()
-
-
 def blocks(records):
     """The tables by the names of their places, by page."""
-    trends = (*FIGURES, "table5")
+    trends = (*figures.NAMES, "table5")
     return {
         "docs/results.md": {
             "order": order(records),
@@ -352,41 +329,17 @@ def write(records):
     for page, found in blocks(records).items():
         text = (_ROOT / page).read_text(encoding="utf-8")
         files.replace_text(_ROOT / page, pages.filled(text, found, page))
-    for part in FIGURES:
-        found = curves(records, part)
+    for part in figures.NAMES:
+        found = figures.curves(records, part)
         if found:
             folder = _ROOT / "docs" / "figures"
             folder.mkdir(exist_ok=True)
             files.replace_text(folder / f"{part}.csv", found)
-            (folder / f"{part}.png").write_bytes(drawn(found))
+            (folder / f"{part}.png").write_bytes(figures.drawn(found))
     for recipe in dict.fromkeys(run.recipe for run in paper.runs()):
         found = measured(records, recipe)
         if found:
             recipes.set_header(recipe, "Measured", found)
-
-
-def drawn(text):
-    """A figure, PNG, of the csv that `curves` returns."""
-    return sheet.draw("curves", "", _draw, text).png
-
-
-def _draw(figure, text):
-    names, *rows = csv.reader(io.StringIO(text))
-    axes = figure.subplots()
-    epochs = [int(row[0]) for row in rows]
-    for place, name in enumerate(names[1:], 1):
-        axes.plot(
-            epochs,
-            [100 * float(row[place] or "nan") for row in rows],
-            label=name,
-            color=sheet.SEVERAL[(place - 1) % len(sheet.SEVERAL)],
-            linestyle="--" if place == 1 else "-",
-        )
-    axes.set_xlabel("epoch")
-    # Of validation: as many steps as the attack of training has.
-    axes.set_ylabel("PGD-10, validation split, %")
-    axes.legend(loc="lower right", ncols=2)
-    return ", ".join(names[1:])
 
 
 def _not_run(part):

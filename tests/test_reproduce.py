@@ -402,7 +402,7 @@ def test_another_surrogate_and_float32_are_said(made, tmp_path):
         }
         (tmp_path / f"{name}.json").write_text(json.dumps(content))
     assert reproduced.table_3(made, "black box").endswith(
-        "each of these was attacked from one: Dynamic; MART."
+        "sets was attacked from one network: Dynamic; MART."
     )
     assert reproduced.table_2(made).endswith("Trained in float32: Dynamic.")
 
@@ -474,11 +474,11 @@ def test_a_figure_has_the_papers_words_beside_its_rows(made, tmp_path):
 
 
 def test_figures_are_columns_by_epoch(made):
-    reproduced = importlib.import_module("reproduced")
-    text = reproduced.curves(made, "figure1")
+    figures = importlib.import_module("figures")
+    text = figures.curves(made, "figure1")
     assert text == "epoch,nothing changed\n1,0.5\n2,0.75\n"
-    assert reproduced.drawn(text).startswith(b"\x89PNG")
-    assert reproduced.curves(made, "figure2") is None
+    assert figures.drawn(text).startswith(b"\x89PNG")
+    assert figures.curves(made, "figure2") is None
 
 
 def test_a_header_says_what_was_measured(made, tmp_path, monkeypatch):

@@ -26,14 +26,23 @@ def parse(text):
     if text == BALANCED:
         return BALANCED
     weights = [bounds.number(_FLAG, item.strip()) for item in text.split(",")]
+    check(_FLAG, weights)
+    return weights
+
+
+def check(name, weights):
+    """Refuses weights, a list of numbers, that no loss can have.
+
+    Raises:
+        ValueError: On one that is negative or not finite, or none above 0.
+    """
     for weight in weights:
-        bounds.AT_LEAST_ZERO.check(_FLAG, weight)
+        bounds.AT_LEAST_ZERO.check(name, weight)
     if not any(weights):
         raise ValueError(
-            f"{_FLAG}={text} leaves nothing to train on; expected a weight "
-            "above 0."
+            f"{name} is 0 for every class, which leaves nothing to train on; "
+            "expected a weight above 0."
         )
-    return weights
 
 
 def of(text, dataset) -> "np.ndarray":
@@ -53,7 +62,7 @@ def of(text, dataset) -> "np.ndarray":
     """
     import numpy as np
 
-    from mart_tf.data import sampling
+    from mart_tf.data import shards
 
     weights, classes = parse(text), dataset.num_classes
     if weights != BALANCED:
@@ -63,7 +72,7 @@ def of(text, dataset) -> "np.ndarray":
                 f"{classes} classes; expected one for each, or balanced."
             )
         return np.array(weights, np.float32)
-    counts = np.bincount(sampling.labels_of(dataset.train), minlength=classes)
+    counts = np.bincount(shards.labels_of(dataset.train), minlength=classes)
     if not counts.all():
         missing = dataset.class_names[int(np.argmin(counts))]
         raise ValueError(

@@ -14,6 +14,7 @@ from mart_tf import bounds
 from mart_tf import limits
 from mart_tf import noise
 from mart_tf.data import augmentation
+from mart_tf.data import class_weights
 from mart_tf.data import mapping
 from mart_tf.data import pools
 from mart_tf.data import shards
@@ -184,11 +185,7 @@ def _weights(given, split, pool):
             f"class_weights is {bounds.cut(repr(given))}; expected a number "
             f"for each class, at least {least} of them."
         )
-    if not np.all((weights >= 0) & (weights < np.inf)) or not weights.any():
-        raise ValueError(
-            f"class_weights is {bounds.cut(repr(given))}; expected finite "
-            "numbers of at least 0, one of them above it."
-        )
+    class_weights.check("class_weights", weights.tolist())
     return weights
 
 

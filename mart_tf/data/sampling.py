@@ -66,7 +66,7 @@ def sample(split, max_examples=None, seed=0):
         images, labels = pipeline.arrays(split, count)
         kind = ALL if count == size else FIRST
         return Sample(images, labels, split.indices[:count], kind, size)
-    chosen = split.select(draw(labels_of(split), count, seed))
+    chosen = split.select(draw(shards.labels_of(split), count, seed))
     images, labels = pipeline.arrays(chosen)
     return Sample(images, labels, chosen.indices, STRATIFIED, size)
 
@@ -97,12 +97,3 @@ def draw(labels, count, seed=0):
     first = splits.hashed(classes.astype(np.int64), _CLASSES, seed) / 2.0**64
     share = (places + np.repeat(first, sizes)) / np.repeat(sizes, sizes)
     return np.sort(order[np.argsort(share, kind="stable")[:count]])
-
-
-def labels_of(split):
-    """The labels of a whole split, int32; one that streams is read for them."""
-    if hasattr(split, "labels"):
-        return split.labels
-    batches = split.ordered(256)
-    with shards.damage_reported():
-        return np.concatenate([labels.numpy() for _, labels, _ in batches])

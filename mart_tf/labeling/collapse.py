@@ -4,7 +4,7 @@ import shlex
 
 import numpy as np
 
-from mart_tf.data import sampling
+from mart_tf.data import shards
 
 # Of the images that should have another class.
 _SHARE = 0.1
@@ -56,4 +56,4 @@ def _known(dataset):
     # A split that streams would be decoded whole for its labels.
     in_memory = hasattr(dataset.train, "labels")
     split = dataset.train if in_memory else dataset.validation
-    return sampling.labels_of(split) if len(split) else None
+    return shards.labels_of(split) if len(split) else None

@@ -40,13 +40,7 @@ def load(path):
     content = saved.load(path)
     try:
         rows.Row.of("", content)
-    except (
-        ArithmeticError,
-        AttributeError,
-        KeyError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except saved.DAMAGE as error:
         raise saved.damaged(path) from error
     return content
 

@@ -12,6 +12,9 @@ FILE = "report.json"
 # As `masking` writes it.
 _FAILED = "failed"
 
+# What it raises to read a report as if it were whole.
+DAMAGE = (ArithmeticError, AttributeError, KeyError, TypeError, ValueError)
+
 # Raised when a key of report.json changes its meaning or goes.
 SCHEMA_VERSION = 2
 
@@ -46,7 +49,7 @@ def load(path):
         version = content["schema_version"]
         if version == SCHEMA_VERSION:
             _check(content)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except DAMAGE as error:
         raise damaged(path) from error
     if version != SCHEMA_VERSION:
         raise ValueError(
@@ -98,6 +101,6 @@ def _check(content):
     for attack in content["attacks"]:
         if not isinstance(attack["name"], str):
             raise TypeError("The name of an attack is no text.")
-    for key in ("data", "model", "threat_model"):
+    for key in ("data", "model"):
         if not isinstance(content[key], dict):
             raise TypeError(f"What is said of {key} is no object.")

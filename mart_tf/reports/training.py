@@ -120,7 +120,7 @@ def _draw(figure, course):
         if name in course.history:
             values = course.history[name]
             loss.plot(epochs, values, line, color="black", label=label)
-    loss.set_ylabel("loss in nats")
+    loss.set_ylabel("loss")
     loss.legend(frameon=False, fontsize="small")
     _rates(rate, course, epochs)
     from matplotlib import ticker

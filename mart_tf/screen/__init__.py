@@ -79,12 +79,13 @@ def complain(text):
 
     In a log a sentence is a line.
     """
-    text = printable(text)
     if sys.stderr.isatty():
         # A terminal that has not said its width has 0 columns.
         width = os.get_terminal_size(sys.stderr.fileno()).columns or 80
         # Over the ^C that the terminal may have put there.
         text = f"\r{wrapped(text, width)}"
+    else:
+        text = printable(text)
     print(text, file=sys.stderr, flush=True)
 
 
