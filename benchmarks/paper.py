@@ -1,7 +1,7 @@
 """What of the paper is run here, and how: tables 2 and 3, figures 1 and 2,
 the trend of table 5; and beyond it table 2 with another network, the average
-of the weights and other tricks on MNIST, the best of them in more epochs, and
-a small network on CIFAR-10.
+of the weights and other tricks on MNIST, the best of them in more epochs, a
+small network on CIFAR-10, and every defense and trick on the embedded digits.
 
 A run is a recipe of `flags/` with a seed, and flags where two cores allow less
 than the recipe asks for. Its measures are calls of mart-evaluate.
@@ -68,6 +68,7 @@ MEASURES = {
         _FIRST,
     ),
     "first 500": ("--attacks=pgd:steps=20,autoattack", "--max_examples=500"),
+    "digits": ("--attacks=fgsm,pgd:steps=20,cw,autoattack",),
     "test": ("--attacks=pgd:steps=20", _FIRST),
     "last epoch": ("--attacks=pgd:steps=20", _FIRST, "--checkpoint=last"),
     "strong": ("--attacks=pgd:steps=20,autoattack", _FIRST),
@@ -94,6 +95,9 @@ _ROWS = {
     "mart": "MART",
 }
 DEFENSES = tuple(_ROWS.values())
+
+# The same on every machine, also on one that multiplies bfloat16.
+EXACT = ("--precision=float32",)
 
 # Recipes of newer publications: what they are, and the AutoAttack published.
 BEYOND = {
@@ -141,6 +145,7 @@ def runs():
         *_figure_2(),
         *_table_5(),
         *_small(),
+        *_digits(),
     ]
 
 
@@ -410,3 +415,43 @@ def _small():
             120,
             measures=("strong", "strong, last epoch"),
         )
+
+
+# The defenses, by their recipes.
+_DIGITS = ("natural", "standard", "alp", "clp", "trades", "mma", "dynamic")
+_DIGITS += ("mart", "uat")
+_AWP, _MORE_AWP = "--update=awp:gamma=0.005", "--update=awp:gamma=0.01"
+_SMOOTHING = "--label_smoothing=0.1"
+# Two of them with something more.
+_DIGITS_TRICKS = {
+    "mart_average": ("mart", ("--ema=0.995",)),
+    "mart_smoothing": ("mart", (_SMOOTHING,)),
+    "mart_awp": ("mart", (_AWP,)),
+    "mart_awp_smoothing": ("mart", (_AWP, _SMOOTHING)),
+    "mart_more_awp": ("mart", (_MORE_AWP,)),
+    "standard_more_awp": ("standard", (_MORE_AWP,)),
+    "fgsm_rs": ("standard", ("--defense=fgsm_rs",)),
+    "nfgsm": ("standard", ("--defense=nfgsm",)),
+}
+
+
+def _digits():
+    """The embedded digits, three seeds each, on every machine in float32."""
+    rows = {name: (name, ()) for name in _DIGITS} | _DIGITS_TRICKS
+    for seed in range(3):
+        for name, (recipe, flags) in rows.items():
+            parts = ("digits", "digits_tricks")
+            if flags:
+                parts = parts[1:]
+            elif name not in ("mart", "standard"):
+                parts = parts[:1]
+            yield Run(
+                f"digits_{name}_{seed}",
+                parts,
+                ", ".join([recipe, *(f"`{flag}`" for flag in flags)]),
+                f"digits_{recipe}",
+                seed,
+                2,
+                (*EXACT, *flags),
+                ("digits",),
+            )

@@ -8,14 +8,14 @@ Trains and measures what is missing, in order: calls of mart-train, mart-label,
 mart-evaluate, in the folder ROOT. Stop it when you like: the same command goes
 on, in the middle of an epoch or of an attack, and does nothing where all is
 done. What is found is a record in benchmarks/measured/ (`--records`), of which
-`--write` makes the tables of docs/results.md, README.md and flags/README.md,
-the csv files and figures in docs/figures/, and "Measured" in the recipes'
-headers. A run whose record is whole is not trained again, unless another one
-needs its weights and they are not in ROOT. A record is of one network: where a
-measure is missing and the weights are not in ROOT, all is measured anew. To
-have everything anew: `--records=FOLDER` of your own. A record, or a run in
-ROOT, of a recipe that is another one now is refused, and a measure with other
-flags is taken again.
+`--write` makes the tables of docs/results.md, docs/stronger.md, README.md and
+flags/README.md, the csv files and figures in docs/figures/, and "Measured" in
+the recipes' headers. A run whose record is whole is not trained again, unless
+another one needs its weights and they are not in ROOT. A record is of one
+network: where a measure is missing and the weights are not in ROOT, all is
+measured anew. To have everything anew: `--records=FOLDER` of your own. A
+record, or a run in ROOT, of a recipe that is another one now is refused, and a
+measure with other flags is taken again.
 """
 
 import pathlib

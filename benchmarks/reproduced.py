@@ -28,6 +28,8 @@ _BLACK = {
     "transfer:cw": "CW",
 }
 _TREND = ("Standard", "TRADES", "MART")
+# Of the digits, those that are shown.
+_EPOCHS = (1, 2, 3, 5, 10, 15, 20, 24, 30)
 # Of MNIST, on which the paper measures.
 _TEST_IMAGES = 10_000
 
@@ -265,20 +267,72 @@ def small(records):
     return pages.table("|".join(head), rows)
 
 
+def digits(records, rows=None):
+    """The digits, every defense.
+
+    Args:
+        records: The `Records`.
+        rows: The names of those that are shown; default: all.
+    """
+    names = {**_WHITE, "autoattack": "AutoAttack"}
+    table = []
+    for row, runs in _by_row("digits").items():
+        found = _mean(records, runs, "digits")
+        if found and (rows is None or row in rows):
+            seeds = _seeds(records, runs, "digits")
+            table.append([row, *(found[name] for name in names), f"{seeds}"])
+    if not table:
+        return _not_run("digits")
+    head = ["defense", *names.values(), "seeds"]
+    return pages.table("|".join(head), table)
+
+
+def digits_criteria(records):
+    """What MMA and Dynamic measure on the digits, seed 0, by epoch."""
+    columns = []
+    for row, name in (("mma", "margin"), ("dynamic", "fosc")):
+        record = records.read(_by_row("digits")[row][0])
+        if not record:
+            return _not_run("digits")
+        columns.append(record["by_epoch"][name])
+    rows = [
+        [f"{epoch}", *(f"{column[epoch - 1]:.3f}" for column in columns)]
+        for epoch in _EPOCHS
+    ]
+    return pages.table("epoch|MMA, margin|Dynamic, FOSC", rows)
+
+
+def digits_tricks(records):
+    """The digits, what strengthens standard training and MART."""
+    rows = []
+    for row, runs in _by_row("digits_tricks").items():
+        found = _mean(records, runs, "digits")
+        if found:
+            seeds = _seeds(records, runs, "digits")
+            rows.append([row, *_strong(found), f"{seeds}"])
+    if not rows:
+        return _not_run("digits_tricks")
+    return pages.table("training|natural|PGD-20|AutoAttack|seeds", rows)
+
+
+# What a recipe's header tells: of the white box, and of AutoAttack.
+_TOLD = (
+    ("white box", "autoattack"),
+    ("white box", "first 500"),
+    ("strong", "strong"),
+    ("digits", "digits"),
+)
+
+
 def measured(records, recipe):
     """The text of "Measured" in a recipe's header; None without a record."""
     runs = [run for run in paper.runs() if run.recipe == recipe]
-    runs = [run for run in runs if not run.flags]
+    runs = [run for run in runs if run.flags in ((), paper.EXACT)]
     known = {measure for run in runs for measure in run.measures}
-    whole = "white box" if "white box" in known else "strong"
-    measure = next(
-        (
-            name
-            for name in ("autoattack", "first 500", "strong")
-            if name in known
-        ),
-        None,
-    )
+    told = [pair for pair in _TOLD if set(pair) <= known]
+    if not told:
+        return None
+    whole, measure = told[0]
     runs = [
         run for run in runs if {whole, measure} <= set(_measures(records, run))
     ]
@@ -298,7 +352,8 @@ def measured(records, recipe):
     return (
         f"{numbers} ({images} test images, best of {record['epochs']} epochs, "
         f"{seeds}, {record['precision']}, version {record['version']}); "
-        f"AutoAttack {strong} on the first {attacked}."
+        f"AutoAttack {strong}"
+        f"{'' if measure == whole else f' on the first {attacked}'}."
     )
 
 
@@ -318,8 +373,14 @@ def blocks(records):
             "best": best(records),
             **{part: trend(records, part) for part in trends},
             "small": small(records),
+            "digits": digits(records),
+            "digits_criteria": digits_criteria(records),
         },
-        "README.md": {"mnist": table_2(records, short=True)},
+        "docs/stronger.md": {"digits_tricks": digits_tricks(records)},
+        "README.md": {
+            "digits": digits(records, ("natural", "standard", "mart")),
+            "mnist": table_2(records, short=True),
+        },
         "flags/README.md": {"beyond": beyond(records)},
     }
 

@@ -238,3 +238,36 @@ def whole(name, value, least):
             f"{name} is {value!r}; expected a whole number of at least {least}."
         )
     return number
+
+
+def pixel_range(given):
+    """Least and greatest value of a pixel, as floats.
+
+    Raises:
+        ValueError: If it is no pair of numbers, the first below the second.
+    """
+    try:
+        low, high = map(float, given)
+    except (TypeError, ValueError, OverflowError):
+        low, high = 0.0, 0.0
+    # NaN is below nothing.
+    if not -GREATEST <= low < high <= GREATEST:
+        raise ValueError(
+            f"The pixel range is {cut(repr(given))}; expected a least and a "
+            "greater value, such as (0, 1)."
+        )
+    return low, high
+
+
+def share(name, value):
+    """A number above 0 and below 1.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if not isinstance(value, numbers.Real) or not 0.0 < value < 1.0:
+        raise ValueError(
+            f"{name} is {cut(repr(value))}; expected a number above 0 and "
+            "below 1."
+        )
+    return value

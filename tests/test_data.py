@@ -123,6 +123,8 @@ class TestCheck:
             ("npz", "expected npz:PATH"),
             ("npz:/absent.npz", "There is no file /absent.npz"),
             ("folder:/absent", "There is no folder /absent"),
+            ("/absent.npz", "did you mean 'npz:/absent.npz'"),
+            ("/tmp", "did you mean 'folder:/tmp'"),
             ("digits:sice=8", "has no option 'sice'"),
             ("digits:8", "'8' is not an option"),
             ("mnist:(0)", "of: a TFDS name, digits, folder, npz, package.mod"),
@@ -139,6 +141,15 @@ class TestCheck:
         for call in (data.check, data.load):
             with pytest.raises(ValueError, match=message):
                 call(spec, data_dir=tmp_path)
+
+    def test_refuses_a_place_that_is_none(self):
+        with pytest.raises(ValueError, match="data_dir is 5; expected the pat"):
+            data.load("mnist", data_dir=5)
+
+    @pytest.mark.parametrize("given", [np.zeros([4, 8, 8, 1]), list, None])
+    def test_refuses_a_pool_that_has_no_name(self, given):
+        with pytest.raises(ValueError, match="expected a name such as npz:po"):
+            data.load_pool(given)
 
     @pytest.mark.parametrize("download", [False, True])
     @pytest.mark.parametrize(

@@ -453,6 +453,33 @@ class TestPool:
             data.training_batches(digits.train, **settings)
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"pixel_range": 255}, r"The pixel range is 255; expected a least"),
+        ({"pixel_range": (0,)}, r"The pixel range is \(0,\); expected"),
+        ({"pixel_range": (1, 0)}, r"The pixel range is \(1, 0\); expected"),
+        ({"part": 1}, "A batch of 8 has no part 1; expected its number and"),
+        ({"part": (0, 0)}, r"has no part \(0, 0\); expected"),
+        ({"part": (2, 2)}, r"has no part \(2, 2\); expected"),
+        ({"part": (0.5, 2)}, r"has no part \(0.5, 2\); expected"),
+    ],
+)
+def test_refuses_what_is_no_range_and_no_part(digits, given, message):
+    for batches in (data.training_batches, data.evaluation_batches):
+        with pytest.raises(ValueError, match=message):
+            batches(digits.train, 8, **given)
+
+
+def test_no_augmentation(digits):
+    given = [
+        next(iter(data.training_batches(digits.train, 8, **settings)))
+        for settings in ({}, {"augment": None}, {"augment": "none"})
+    ]
+    for other in given[1:]:
+        tf.nest.map_structure(np.testing.assert_array_equal, given[0], other)
+
+
 class TestEvaluationBatches:
     @pytest.mark.parametrize("batch_size", [359, 100, 1, 500])
     def test_see_every_example_once_in_order(self, digits, batch_size):
@@ -487,7 +514,9 @@ class TestEvaluationBatches:
 
     def test_refuses_a_part_that_is_none(self, digits):
         for part in [(0, 3), (2, 2), (-1, 2)]:
-            with pytest.raises(ValueError, match=r"no part -?\d of \d"):
+            with pytest.raises(
+                ValueError, match=r"no part \(-?\d, \d\); expected"
+            ):
                 data.evaluation_batches(digits.test, 100, part=part)
 
     def test_arrays_gives_the_first_examples(self, digits):

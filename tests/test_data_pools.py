@@ -923,9 +923,9 @@ class TestLabelPool:
         [
             (
                 lambda: linear((8, 8, 1)),
-                r"shape \(8, 8, 1\); those of the pool",
+                r"\(None, 8, 8, 1\); the images of the pool mine have shape",
             ),
-            (lambda: linear((60,)), r"takes images of shape \(60,\)"),
+            (lambda: linear((60,)), r"takes inputs of shape \(None, 60\)"),
             (lambda: "resnet18", "The classifier is a str; expected a keras"),
         ],
     )
@@ -940,6 +940,12 @@ class TestLabelPool:
     def test_refuses_nan_and_bad_arguments(self, tmp_path):
         network, pool = linear(), data.Pool("mine", pixels(10))
         path = tmp_path / "pool.npz"
+        with pytest.raises(ValueError, match="expected a Pool, as"):
+            labeling.label_pool(network, pixels(10), path, labeled_by="x")
+        with pytest.raises(ValueError, match="The pixel range is 255; expec"):
+            labeling.label_pool(
+                network, pool, path, labeled_by="x", pixel_range=255
+            )
         with pytest.raises(ValueError, match="batch_size is 0; expected"):
             labeling.label_pool(
                 network, pool, path, labeled_by="x", batch_size=0
@@ -986,6 +992,8 @@ class TestCheckFit:
             ({}, {"pool_fraction": 0.0}, "pool_fraction is 0.0; expected"),
             ({}, {"pool_fraction": 1.0}, "pool_fraction is 1.0; expected"),
             ({}, {"pool_fraction": float("nan")}, "pool_fraction is nan"),
+            ({}, {"pool_fraction": "half"}, "pool_fraction is 'half'; expec"),
+            ({}, {"unlabeled_weight": "1"}, "unlabeled_weight is '1'; expec"),
             ({}, {"batch_size": 1}, "batch_size is 1; with a pool, expected"),
             ({}, {"unlabeled_weight": -0.1}, "unlabeled_weight is -0.1"),
             ({}, {"unlabeled_weight": float("inf")}, "unlabeled_weight is inf"),

@@ -258,6 +258,17 @@ class TestChecksums:
             for _ in data.training_batches(loaded.train, 10).take(20):
                 pass
 
+    def test_a_shard_that_is_gone_in_mid_run(self, sharded, tmp_path):
+        shutil.copytree(sharded, tmp_path, dirs_exist_ok=True)
+        loaded = data.load("tiny:mode=streaming", data_dir=tmp_path)
+        shard = sorted(tmp_path.glob("tiny/1.0.0/*train*"))[2]
+        shard.unlink()
+        with pytest.raises(ValueError, match=f"^There is no file {shard}"):
+            data.arrays(loaded.train)
+        with pytest.raises(tf.errors.OpError, match="There is no file"):
+            for _ in data.training_batches(loaded.train, 10).take(20):
+                pass
+
     @pytest.mark.parametrize("mode", ["memory", "streaming"])
     def test_records_that_are_missing(self, sharded, tmp_path, mode):
         shutil.copytree(sharded, tmp_path, dirs_exist_ok=True)

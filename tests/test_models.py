@@ -161,6 +161,23 @@ def preactivation_in_numpy(
     return activated(x, "norm").mean((1, 2)) @ kernel + bias
 
 
+@keras.saving.register_keras_serializable("tests")
+class _Frozen(keras.layers.Layer):
+    """A user's layer that has layers: one learned before, one is frozen."""
+
+    def __init__(self, **settings):
+        super().__init__(**settings)
+        self.scale = keras.layers.Normalization()
+        self.features = keras.layers.Dense(4, trainable=False)
+
+    def build(self, shape):
+        self.scale.build(shape)
+        self.features.build(shape)
+
+    def call(self, images):
+        return keras.ops.mean(self.features(self.scale(images)), axis=(1, 2))
+
+
 class TestArchitectures:
     def test_parameter_counts(self, resnet18, resnet50):
         assert trainable_parameters(small.small_cnn()) == 312_202
@@ -1005,6 +1022,20 @@ class TestBuild:
         gap = np.abs(anew.layers[-1].kernel - saved.layers[-1].kernel)
         assert gap.max() > 0.01
 
+    def test_what_is_frozen_inside_a_layer_is_not_drawn_anew(self, tmp_path):
+        saved = keras.Sequential(
+            [keras.Input((8, 8, 1)), _Frozen(), keras.layers.Dense(10)]
+        )
+        saved.layers[0].scale.adapt(images(9, 8, 8, 1))
+        path = str(tmp_path / "inside.keras")
+        saved.save(path)
+        anew = loading.build(path, (8, 8, 1), 10, seed=1, anew=True)
+        assert len(anew.trainable_weights) == 2
+        for new, old in zip(anew.weights[:-2], saved.weights[:-2], strict=True):
+            np.testing.assert_array_equal(new, old)
+        gap = np.abs(anew.layers[-1].kernel - saved.layers[-1].kernel)
+        assert gap.max() > 0.01
+
     def test_a_function(self, project):
         model = loading.build("our_networks:linear", (8, 8, 1), 4)
         assert model(images(2, 8, 8, 1)).shape == (2, 4)
@@ -1048,7 +1079,7 @@ class TestBuild:
         path = str(project / "model.keras")
         small.digits_cnn().save(path)
         with pytest.raises(
-            ValueError, match=r"images have shape \(28, 28, 1\)"
+            ValueError, match=r"the data set have shape \(28, 28, 1\)"
         ):
             loading.build(path, (28, 28, 1), 10)
         with pytest.raises(ValueError, match=r"needs images of shape"):
@@ -1064,7 +1095,7 @@ class TestBuild:
             ]
         )
         model.save("large.keras")
-        with pytest.raises(ValueError, match="fails on the data set's images"):
+        with pytest.raises(ValueError, match="fails on the images of the da"):
             loading.build("large.keras", (8, 8, 1), 10)
 
     def test_an_unknown_precision(self):

@@ -481,6 +481,59 @@ def test_figures_are_columns_by_epoch(made):
     assert figures.curves(made, "figure2") is None
 
 
+def test_the_digits_are_told_in_tables_and_headers(made, tmp_path):
+    """Three seeds of one defense, one of another with more flags."""
+    reproduced = importlib.import_module("reproduced")
+    assert reproduced.digits(made).startswith("Not run yet: `--part=digits`")
+    by_name = {run.name: run for run in paper_runs()}
+    for seed, pgd in enumerate((81.0, 82.0, 83.0)):
+        write_digits(tmp_path, by_name[f"digits_mart_{seed}"], pgd, {})
+    write_digits(tmp_path, by_name["digits_mart_awp_smoothing_1"], 70.0, {})
+    margins = {"margin": [epoch / 100 for epoch in range(30)]}
+    write_digits(tmp_path, by_name["digits_mma_0"], 75.5, margins)
+    assert reproduced.digits_criteria(made).startswith("Not run yet")
+    fosc = {"fosc": [1 - epoch / 100 for epoch in range(30)]}
+    write_digits(tmp_path, by_name["digits_dynamic_0"], 75.5, fosc)
+
+    rest = "90.00 ± 0.00 | 82.00 ± 1.00 | 82.00 ± 1.00 | 82.00 ± 1.00"
+    assert reproduced.digits(made, ("mart", "uat")).splitlines() == [
+        "| defense | natural | FGSM | PGD-20 | CW | AutoAttack | seeds |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
+        f"| mart | {rest} | 82.00 ± 1.00 | 3 |",
+    ]
+    assert len(reproduced.digits(made).splitlines()) == 5
+    assert reproduced.digits_tricks(made).splitlines()[2:] == [
+        "| mart | 90.00 ± 0.00 | 82.00 ± 1.00 | 82.00 ± 1.00 | 3 |",
+        "| mart, `--update=awp:gamma=0.005`, `--label_smoothing=0.1` "
+        "| 90.00 | 70.00 | 70.00 | 1 |",
+    ]
+    # The sixth of its rows is of epoch 15.
+    assert reproduced.digits_criteria(made).splitlines()[7] == (
+        "| 15 | 0.140 | 0.860 |"
+    )
+    text = reproduced.measured(made, "digits_mart")
+    assert text.startswith("natural 90.00 ± 0.00, FGSM 82.00 ± 1.00, PGD-20")
+    assert text.endswith(
+        "3 seeds, float32, version 0.1.0); AutoAttack 82.00 ± 1.00."
+    )
+
+
+def write_digits(folder, run, robust, by_epoch):
+    paper = importlib.import_module("paper")
+    content = record({}) | {"by_epoch": by_epoch, "precision": "float32"}
+    content |= importlib.import_module("records")._told(run)
+    names = ("fgsm", "pgd:steps=20", "cw", "autoattack")
+    content["measures"] = {
+        "digits": {
+            "images": 359,
+            "accuracy": {"natural": 90.0} | dict.fromkeys(names, robust),
+            "parts": {},
+            "flags": list(paper.MEASURES["digits"]),
+        }
+    }
+    (folder / f"{run.name}.json").write_text(json.dumps(content))
+
+
 def test_a_header_says_what_was_measured(made, tmp_path, monkeypatch):
     recipes = importlib.import_module("recipes")
     reproduced = importlib.import_module("reproduced")
@@ -496,8 +549,7 @@ def test_a_header_says_what_was_measured(made, tmp_path, monkeypatch):
     write_strong(tmp_path, run, 45.0)
     assert reproduced.measured(made, run.recipe) == (
         "natural 80.00, PGD-20 95.00 (1,000 test images, best of 18 epochs, "
-        "one seed, mixed_bfloat16, version 0.1.0); AutoAttack 45.00 on the "
-        "first 1,000."
+        "one seed, mixed_bfloat16, version 0.1.0); AutoAttack 45.00."
     )
     row = reproduced.small(made).splitlines()[2]
     assert row == (

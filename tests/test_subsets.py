@@ -269,6 +269,50 @@ class TestPicking:
             self.pick(digits, tmp_path / "new", np.arange(1000))
         assert not (tmp_path / "new").exists()
 
+    @pytest.mark.parametrize(
+        ("network", "message"),
+        [
+            (lambda images: images, "a function; expected a keras.Model"),
+            (
+                keras.Sequential(
+                    [keras.Input((4, 4, 1)), keras.layers.Flatten()]
+                ),
+                r"inputs of shape \(None, 4, 4, 1\); the images of the data",
+            ),
+            (keras.Sequential([keras.layers.Conv2D(3, 9)]), "fails on the im"),
+            (keras.Sequential([keras.layers.Conv2D(3, 2)]), "returns shape"),
+        ],
+    )
+    def test_a_network_that_cannot_pick(
+        self, digits, tmp_path, network, message
+    ):
+        with pytest.raises(ValueError, match=message):
+            labeling.pick_subsets(
+                network,
+                digits.train,
+                tmp_path / "new",
+                dataset="digits",
+                picked_by="a test",
+            )
+        assert not (tmp_path / "new").exists()
+
+    @pytest.mark.parametrize("given", ["", " ", "one\ntwo", None])
+    def test_a_name_that_no_line_of_a_file_holds(self, digits, tmp_path, given):
+        with pytest.raises(ValueError, match="picked_by is .*one line of text"):
+            labeling.pick_subsets(
+                network_that_reads_labels([3]),
+                digits.train,
+                tmp_path / "new",
+                dataset="digits",
+                picked_by=given,
+            )
+        assert not (tmp_path / "new").exists()
+
+    def test_a_folder_below_home(self, digits, tmp_path, monkeypatch):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        self.pick(digits, "~/new", np.arange(0, 1797, 17))
+        assert (tmp_path / "new" / "wrong.csv").is_file()
+
     def test_the_folder_exists(self, digits, tmp_path):
         (tmp_path / "mine").write_text("mine")
         with pytest.raises(ValueError, match="exists already"):

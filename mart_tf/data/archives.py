@@ -9,6 +9,7 @@ import numpy as np
 from numpy.lib import format as npy
 
 from mart_tf import limits
+from mart_tf.data import held
 
 # numpy's versions 1 and 2 of an .npy file; 3 is of records alone.
 _HEADERS = {
@@ -81,8 +82,7 @@ def _array(path, archive, member, stays):
             # It was not counted when the file was opened.
             limits.check_ram(path, info.file_size, limits.AS_IMAGES)
         if fault is None:
-            with archive.open(member) as file:
-                return npy.read_array(file, allow_pickle=False)
+            return _read(path, archive, member, shape, in_columns, dtype)
     except limits.TooLarge:
         raise
     except limits.DAMAGE as error:
@@ -93,6 +93,20 @@ def _array(path, archive, member, stays):
         ) from error
     name = member.removesuffix(".npy")[:80]
     raise ValueError(f"{name} of {path} {fault}")
+
+
+def _read(path, archive, member, shape, in_columns, dtype):
+    """An array of numbers or text in memory."""
+    with archive.open(member) as file:
+        if dtype not in _MAPPED or in_columns:
+            return npy.read_array(file, allow_pickle=False)
+        _header(file)
+        array = held.empty(path, shape, dtype)
+        content, end = array.reshape(-1).view("uint8"), 0
+        while block := file.read(_BLOCK):
+            begin, end = end, end + len(block)
+            content[begin:end] = np.frombuffer(block, "uint8")
+        return array
 
 
 def _mapped(archive, info, begin, shape, dtype):

@@ -17,7 +17,7 @@ _REFUSED = dict.fromkeys(("cutmix", "mixup"), _MIXES)
 
 
 def listed(augment):
-    """The items of a list of augmentations, in order; none for "none".
+    """The items of a list of augmentations, in order; none of "none" and None.
 
     Args:
         augment: Text as the flag takes it, an augmentation or layer, or a list
@@ -26,6 +26,8 @@ def listed(augment):
     Raises:
         ValueError: On an empty item, or "none" beside others.
     """
+    if augment is None:
+        return []
     if isinstance(augment, str):
         augment = options.split_list(augment)
     elif not isinstance(augment, list | tuple):

@@ -1,6 +1,7 @@
 """Images and labels of the forms that are read, in the one that is kept."""
 
 from mart_tf import lazy
+from mart_tf.data import held
 from mart_tf.data import mapping
 
 _IMAGES = "[n, height, width] or [n, height, width, channels]"
@@ -34,14 +35,16 @@ def images(what, given):
     if array.ndim == 3:
         array = array[..., None]
     if array.dtype.kind == "b":
-        return array.astype("uint8") * 255
+        array = held.of(what, array, "uint8")
+        array *= 255
+        return array
     if array.dtype == "uint8":
         if _greatest(array) == 1:
             raise ValueError(
                 f"{what} holds uint8 pixels of 0 and 1 alone; expected 0 to "
                 "255: multiply them by 255, or give booleans or floating point."
             )
-        return array
+        return _kept(what, array, "uint8")
     if array.dtype.kind != "f":
         raise ValueError(
             f"{what} has dtype {array.dtype}; expected uint8 from 0 to 255, "
@@ -55,7 +58,12 @@ def images(what, given):
                 f"{what} holds the pixel {outside[0]}; expected floating point "
                 "in [0, 1], or uint8 from 0 to 255."
             )
-    return array.astype("float32", copy=False)
+    return _kept(what, array, "float32")
+
+
+def _kept(what, array, dtype):
+    """What splits hold: the array where it is mapped, or one of `held`."""
+    return array if mapping.is_mapped(array) else held.of(what, array, dtype)
 
 
 def _greatest(array):

@@ -27,6 +27,8 @@ _READ_AS = {
 # Images with more pixels than this are decoded one at a time, up to 8 bytes a
 # pixel; in a thread of their own, as each thread keeps memory for its next one.
 _LARGE = 2**22
+# Files that threads are given at a time: each takes a kilobyte until it is had.
+_AT_ONCE = 2048
 _for_large = futures.ThreadPoolExecutor(max_workers=1)
 
 
@@ -41,13 +43,7 @@ def header(path):
         ValueError: If it is no image that can be read, or has more pixels than
             Pillow's own limit, `PIL.Image.MAX_IMAGE_PIXELS`.
     """
-    # Pillow warns from its limit on; what is above is refused here.
-    with (
-        warnings.catch_warnings(
-            action="ignore", category=Image.DecompressionBombWarning
-        ),
-        _opened(path) as image,
-    ):
+    with _opened(path) as image:
         kind, (width, height) = _kind(image), image.size
     if kind not in _READ_AS:
         raise ValueError(
@@ -55,6 +51,23 @@ def header(path):
             "colour of 8 bits without transparency: convert it."
         )
     return _READ_AS[kind], height, width
+
+
+def in_threads(function, paths):
+    """Yields what a function makes of each path, in order.
+
+    Pillow's warnings of large images are not heard meanwhile: they begin at its
+    limit, and what is above is refused here.
+    """
+    with (
+        warnings.catch_warnings(
+            action="ignore", category=Image.DecompressionBombWarning
+        ),
+        futures.ThreadPoolExecutor() as threads,
+    ):
+        # One file after the other, a disk of the network waits for each.
+        for start in range(0, len(paths), _AT_ONCE):
+            yield from threads.map(function, paths[start : start + _AT_ONCE])
 
 
 def _kind(image):

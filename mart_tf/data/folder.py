@@ -1,6 +1,5 @@
 """A tree of images: one folder for each class, or a pool without classes."""
 
-import concurrent.futures
 import dataclasses
 import hashlib
 import os
@@ -13,6 +12,7 @@ import tensorflow as tf
 
 from mart_tf import limits
 from mart_tf.data import decoding
+from mart_tf.data import held
 from mart_tf.data import names
 from mart_tf.data import splits
 
@@ -133,7 +133,7 @@ class FolderSplit(splits.RandomAccess):
     def in_memory(self):
         """The same split with its images decoded once."""
         images = _decoded(self.paths, self.kind, self.image_shape)
-        return splits.MemorySplit(images, self.labels, self.indices)
+        return splits.numbered(images, self.labels)
 
 
 def load_pool(path, *, size: int | None = None):
@@ -167,17 +167,13 @@ def _fingerprint(paths):
 
 def _decoded(paths, kind, shape):
     """The images, uint8 `[n, *shape]`."""
-    limits.check_ram(
-        f"{paths[0]} and the {len(paths) - 1:,} other images",
-        len(paths) * int(np.prod(shape)),
+    what = f"{paths[0]} and the {len(paths) - 1:,} other images"
+    images = held.empty(what, [len(paths), *shape], np.uint8)
+    decoded = decoding.in_threads(
+        lambda path: decoding.pixels(path, kind, shape), paths
     )
-    images = np.empty([len(paths), *shape], np.uint8)
-    with concurrent.futures.ThreadPoolExecutor() as threads:
-        decoded = threads.map(
-            lambda path: decoding.pixels(path, kind, shape), paths
-        )
-        for row, image in enumerate(decoded):
-            images[row] = image
+    for row, image in enumerate(decoded):
+        images[row] = image
     return images
 
 
@@ -194,8 +190,8 @@ def _list(folders, classes):
 def _common(paths, size):
     """The kind and the shape that all images have, from their headers."""
     first_of = {}
-    for path in paths:
-        kind, height, width = decoding.header(path)
+    headers = decoding.in_threads(decoding.header, paths)
+    for path, (kind, height, width) in zip(paths, headers, strict=True):
         # The first image of each kind and size stands for the others.
         shape = (size or height, size or width)
         if shape[0] * shape[1] > limits.MOST_PIXELS:

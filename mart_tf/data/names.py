@@ -242,6 +242,10 @@ def _refuse(error):
 
 def tfds_root(data_dir=None):
     """Where TFDS data lies: `data_dir`, $TFDS_DATA_DIR, or TFDS's default."""
+    if data_dir is not None and not isinstance(data_dir, str | os.PathLike):
+        raise ValueError(
+            f"data_dir is {data_dir!r:.80}; expected the path of a folder."
+        )
     root = data_dir or os.environ.get("TFDS_DATA_DIR")
     return pathlib.Path(root or "~/tensorflow_datasets").expanduser()
 
@@ -396,6 +400,9 @@ def not_prepared(name, data_dir, kind, table):
     listed = [child.name for child in root.iterdir()] if root.is_dir() else []
     known = {*data.DEFAULTS, *listed} - set(data.SOURCES) | set(table)
     near = difflib.get_close_matches(name, sorted(known - {"tfds"}), n=1)
+    path = pathlib.Path(name).expanduser()
+    if path.is_dir() or path.suffix == ".npz":
+        near = [f"{'folder' if path.is_dir() else 'npz'}:{name}"]
     hint = f"did you mean {near[0]!r}? " if near else ""
     forms = ", ".join(
         entry if entry == "digits" else f"{entry}:PATH"

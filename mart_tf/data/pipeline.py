@@ -6,6 +6,7 @@
 """
 
 import functools
+import operator
 
 import numpy as np
 import tensorflow as tf
@@ -15,7 +16,6 @@ from mart_tf import limits
 from mart_tf import noise
 from mart_tf.data import augmentation
 from mart_tf.data import class_weights
-from mart_tf.data import mapping
 from mart_tf.data import pools
 from mart_tf.data import shards
 from mart_tf.data import splits
@@ -109,13 +109,14 @@ def training_batches(
     labeled = _labeled(split, batch_size, pool, pool_fraction)
     start_step = bounds.whole("start_step", start_step, 0)
     seed = _SEED.check("seed", seed)
+    pixel_range = bounds.pixel_range(pixel_range)
     if class_weights is not None:
         class_weights = _weights(class_weights, split, pool)
     augmentations = augmentation.create(augment, split.image_shape)
     order = np.arange(batch_size)
     if pool is not None:
         order = _spread(labeled, batch_size - labeled)
-    order = order[_part(batch_size, *part)]
+    order = order[_part(batch_size, part)]
     from_split = order < labeled
     # Of a small part of a batch one source may have none.
     sources = []
@@ -212,14 +213,18 @@ def _labeled(split, batch_size, pool, pool_fraction):
     return labeled
 
 
-def _part(batch_size, index, count):
-    """The slice of a batch that is part `index` of `count`."""
-    size, remainder = divmod(batch_size, count)
-    if remainder or not 0 <= index < count:
+def _part(batch_size, part):
+    """The slice of a batch that is one of some equal parts."""
+    try:
+        index, count = map(operator.index, part)
+    except (TypeError, ValueError):
+        index, count = 0, 0
+    if count < 1 or batch_size % count or not 0 <= index < count:
         raise ValueError(
-            f"A batch of {batch_size} has no part {index} of {count}; expected "
-            "a batch that divides into equal parts."
+            f"A batch of {batch_size} has no part {bounds.cut(repr(part))}; "
+            "expected its number and that of the equal parts, such as (0, 1)."
         )
+    size = batch_size // count
     return slice(index * size, (index + 1) * size)
 
 
@@ -249,9 +254,9 @@ def _examples(split, count, seed, augmentations, start_step, wanted):
 def _pool_split(pool, first_index):
     labels = pool.labels.astype(np.int32)
     indices = first_index + np.arange(len(pool), dtype=np.int64)
-    is_mapped = mapping.is_mapped(pool.images)
-    kind = splits.MappedSplit if is_mapped else splits.MemorySplit
-    return kind(pool.images, labels, indices)
+    return splits.ArraySplit(
+        pool.images, indices - first_index, labels, indices
+    )
 
 
 def _spread(labeled, part):
@@ -292,7 +297,8 @@ def evaluation_batches(split, batch_size, pixel_range=(0.0, 1.0), part=(0, 1)):
     """
     _check_split(split)
     batch_size = bounds.whole("batch_size", batch_size, 1)
-    own = np.arange(batch_size)[_part(batch_size, *part)]
+    own = np.arange(batch_size)[_part(batch_size, part)]
+    pixel_range = bounds.pixel_range(pixel_range)
 
     def fill(images, labels, indices):
         places = tf.constant(own, tf.int32)
@@ -306,7 +312,7 @@ def evaluation_batches(split, batch_size, pixel_range=(0.0, 1.0), part=(0, 1)):
         weights = tf.cast(real, tf.float32)
         return _batch(images, labels, indices, weights, pixel_range)
 
-    batches = split.ordered(batch_size).map(
+    batches = split.ordered(batch_size, is_repeated=True).map(
         fill, num_parallel_calls=tf.data.AUTOTUNE
     )
     return _finish(batches, -(-len(split) // batch_size))

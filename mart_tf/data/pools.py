@@ -6,7 +6,7 @@ there. TensorFlow is not imported here.
 """
 
 import dataclasses
-import math
+import os
 
 from mart_tf import bounds
 from mart_tf import data
@@ -171,6 +171,11 @@ def load_pool(spec, *, data_dir=None, download=False):
         ValueError: As `check_pool`, and on images or labels that cannot be
             used.
     """
+    if not isinstance(spec, str | os.PathLike):
+        raise ValueError(
+            f"The pool is {bounds.cut(repr(spec))}; expected a name such as "
+            "npz:pool.npz. Of arrays it is mart_tf.data.Pool(name, images)."
+        )
     located = sources.find(spec, _KIND, data_dir, download)
     return Pool(str(spec), **sources.read(located, _KIND, data_dir))
 
@@ -218,11 +223,7 @@ def part_of_batch(pool, image_shape, batch_size, pool_fraction):
     Raises:
         ValueError: As `check_fit`, which looks at the labels too.
     """
-    if not isinstance(pool, Pool):
-        raise ValueError(
-            f"The pool is {bounds.cut(repr(pool))}; expected a Pool, as "
-            "mart_tf.data.load_pool returns one."
-        )
+    check_is_pool(pool)
     if pool.labels is None:
         raise ValueError(
             f"The pool {pool.name} has no labels to train on; label it once "
@@ -236,11 +237,7 @@ def part_of_batch(pool, image_shape, batch_size, pool_fraction):
             f"{pool.image_shape}; the data set's have {tuple(image_shape)}: "
             "resize or convert the pool."
         )
-    if not 0.0 < pool_fraction < 1.0:
-        raise ValueError(
-            f"pool_fraction is {pool_fraction}; expected the pool's share of "
-            "each batch, above 0 and below 1."
-        )
+    bounds.share("pool_fraction", pool_fraction)
     if batch_size < 2:
         raise ValueError(
             f"batch_size is {batch_size}; with a pool, expected at least 2: "
@@ -256,10 +253,15 @@ def part_of_batch(pool, image_shape, batch_size, pool_fraction):
     return part
 
 
+def check_is_pool(pool):
+    """Refuses what is no `Pool`, such as its name or its images."""
+    if not isinstance(pool, Pool):
+        raise ValueError(
+            f"The pool is {bounds.cut(repr(pool))}; expected a Pool, as "
+            "mart_tf.data.load_pool returns one."
+        )
+
+
 def check_weight(unlabeled_weight):
     """Refuses a weight of pool examples that is below 0 or no number."""
-    if not 0.0 <= unlabeled_weight < math.inf:
-        raise ValueError(
-            f"unlabeled_weight is {unlabeled_weight}; expected a number of at "
-            "least 0."
-        )
+    bounds.AT_LEAST_ZERO.check("unlabeled_weight", unlabeled_weight)

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 import contextlib
 import dataclasses
+import math
 import os
 import re
 
@@ -32,7 +33,7 @@ class ShardedSplit:
             this split.
         decode: Serialized example -> image uint8, label int32.
         image_shape: Height, width, channels.
-        chance_order: As that of a `MemorySplit`.
+        chance_order: As that of an `ArraySplit`.
     """
 
     shards: tuple[str, ...]
@@ -56,11 +57,21 @@ class ShardedSplit:
         keep[self.indices[positions]] = True
         return dataclasses.replace(self, keep=keep)
 
-    def ordered(self, batch_size):
-        """Every example once, in order; the last batch may be smaller."""
+    def ordered(self, batch_size, is_repeated=False):
+        """Every example once, in order; the last batch may be smaller.
+
+        A small part of what the shards hold is read from them once, where it
+        will be asked for again: from then on its records are in memory.
+        """
         order = tf.range(len(self.shards), dtype=tf.int64)
-        examples = self._examples(self._records(order, 1))
-        return splits.untuned(examples.batch(batch_size))
+        records = self._records(order, 1)
+        if is_repeated and self._is_small_part():
+            records = records.cache()
+        return splits.untuned(self._examples(records).batch(batch_size))
+
+    def _is_small_part(self):
+        size = len(self) * math.prod(self.image_shape)
+        return len(self) < len(self.keep) / 2 and size <= splits.MEMORY_LIMIT
 
     def shuffled(self, batch_size, seed, start_step, wanted):
         """Endless whole batches: permuted shards, then a shuffle buffer.
@@ -103,7 +114,10 @@ class ShardedSplit:
             keep = tf.constant(self.keep)
 
         def records(shard):
-            path, start, stop = shards[shard], starts[shard], starts[shard + 1]
+            start, stop = starts[shard], starts[shard + 1]
+            # A file that cannot be opened would be tried for ever below.
+            path = tf.numpy_function(_readable, [shards[shard]], tf.string)
+            path.set_shape([])
             # TensorFlow's own error tells the place in a file, and not which.
             whole = tf.data.TFRecordDataset(path).ignore_errors()
             missing = tf.data.Dataset.from_tensors(b"")
@@ -129,6 +143,11 @@ class ShardedSplit:
             return image, label, row
 
         return records.map(example, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def _readable(path):
+    limits.opened(path.decode()).close()
+    return path
 
 
 def _present(record, path):

@@ -8,6 +8,7 @@ and the step.
 
 from collections.abc import Callable
 import dataclasses
+import functools
 
 import numpy as np
 import tensorflow as tf
@@ -15,6 +16,7 @@ import tensorflow as tf
 from mart_tf import bounds
 from mart_tf import noise
 from mart_tf.data import conversion
+from mart_tf.data import held
 from mart_tf.data import mapping
 
 MEMORY_LIMIT = 2 * 2**30  # Bytes of decoded pixels; larger data streams.
@@ -131,7 +133,7 @@ class Source:
                 f"Training images are of shape {self.train.image_shape} and "
                 f"{name} images of {split.image_shape}; expected one shape."
             )
-        if isinstance(split, MemorySplit):
+        if isinstance(split, ArraySplit):
             _check_labels(name, split.labels, len(self.class_names))
 
 
@@ -259,8 +261,14 @@ def untuned(batches):
 class RandomAccess:
     """A split whose rows can be read in any order."""
 
-    def ordered(self, batch_size):
-        """Every example once, in order; the last batch may be smaller."""
+    def ordered(self, batch_size, is_repeated=False):
+        """Every example once, in order; the last batch may be smaller.
+
+        Args:
+            batch_size: Examples in a batch.
+            is_repeated: Whether the data set will be iterated more than once.
+        """
+        del is_repeated  # What is in memory, or read one by one, stays so.
         positions = tf.data.Dataset.range(len(self)).batch(batch_size)
         return untuned(self.read(positions, batch_size))
 
@@ -280,18 +288,23 @@ class RandomAccess:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class MemorySplit(RandomAccess):
-    """A split held in memory.
+class ArraySplit(RandomAccess):
+    """Some images of an array, which is in memory or mapped from a file.
+
+    The splits of a source share its array: none has a copy.
 
     Args:
-        images: `[n, height, width, channels]`: uint8, or float32 in [0, 1].
+        array: As `conversion.images` gives it, `[m, height, width, channels]`:
+            uint8, or float32 in [0, 1].
+        places: Int64 `[n]`: where its images lie in the array.
         labels: Int32 `[n]`.
         indices: Int64 `[n]`: the rows in the source's training or test set.
         chance_order: Whether the source stores its examples in an order of
             chance, so that the first ones stand for all.
     """
 
-    images: np.ndarray
+    array: np.ndarray
+    places: np.ndarray
     labels: np.ndarray
     indices: np.ndarray
     chance_order: bool = False
@@ -301,13 +314,18 @@ class MemorySplit(RandomAccess):
 
     @property
     def image_shape(self):
-        return tuple(self.images.shape[1:])
+        return tuple(self.array.shape[1:])
+
+    @property
+    def images(self):
+        """A copy of its images, `[n, height, width, channels]`."""
+        return mapping.rows(self.array, self.places)
 
     def select(self, positions):
         """The split of the examples at `positions`."""
         return dataclasses.replace(
             self,
-            images=self.images[positions],
+            places=self.places[positions],
             labels=self.labels[positions],
             indices=self.indices[positions],
         )
@@ -317,37 +335,36 @@ class MemorySplit(RandomAccess):
         del batch_size  # The positions come in batches of that size.
         # The input pipeline runs on the CPU, also where a GPU is visible.
         with tf.device("CPU:0"):
-            arrays = [
-                tf.constant(array)
-                for array in (self.images, self.labels, self.indices)
+            columns = [
+                tf.constant(column)
+                for column in (self.places, self.labels, self.indices)
             ]
+        is_mapped = mapping.is_mapped(self.array)
+        images_at = self._from_file if is_mapped else self._from_memory()
+
+        def examples(some):
+            places, labels, indices = (tf.gather(c, some) for c in columns)
+            return images_at(places), labels, indices
+
+        options = tf.data.Options()
+        # Rewriting the pipeline copies the tensors in it, all the images.
+        options.experimental_optimization.apply_default_optimizations = False
         return positions.map(
-            lambda places: tuple(tf.gather(array, places) for array in arrays),
-            num_parallel_calls=tf.data.AUTOTUNE,
+            examples, num_parallel_calls=tf.data.AUTOTUNE
+        ).with_options(options)
+
+    def _from_memory(self):
+        images = held.tensor(self.array)
+        return lambda places: tf.gather(images, places)
+
+    def _from_file(self, places):
+        images = tf.numpy_function(
+            functools.partial(mapping.rows, self.array),
+            [places],
+            self.array.dtype,
         )
-
-
-class MappedSplit(MemorySplit):
-    """A split whose images stay in a file that is mapped.
-
-    The same examples in the same order as in memory; each batch is read when
-    its turn comes.
-    """
-
-    def read(self, positions, batch_size):
-        with tf.device("CPU:0"):
-            labels, indices = map(tf.constant, (self.labels, self.indices))
-
-        def examples(places):
-            images = tf.numpy_function(
-                lambda places: mapping.rows(self.images, places),
-                [places],
-                self.images.dtype,
-            )
-            images.set_shape([*places.shape, *self.image_shape])
-            return images, tf.gather(labels, places), tf.gather(indices, places)
-
-        return positions.map(examples, num_parallel_calls=tf.data.AUTOTUNE)
+        images.set_shape([*places.shape, *self.image_shape])
+        return images
 
 
 def memory_split(images, labels, chance_order=False):
@@ -375,6 +392,12 @@ def memory_split(images, labels, chance_order=False):
 
 
 def numbered(images, labels, chance_order=False):
-    """A `MemorySplit` of arrays as `conversion` gives them, as many of each."""
+    """An `ArraySplit` of all of some images, as `conversion` gives them.
+
+    Args:
+        images: `[n, height, width, channels]`.
+        labels: Integers `[n]`.
+        chance_order: As of `ArraySplit`.
+    """
     rows = np.arange(len(labels), dtype=np.int64)
-    return MemorySplit(images, labels.astype(np.int32), rows, chance_order)
+    return ArraySplit(images, rows, labels.astype(np.int32), rows, chance_order)

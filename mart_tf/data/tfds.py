@@ -13,6 +13,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 
 from mart_tf import limits
+from mart_tf.data import held
 from mart_tf.data import names
 from mart_tf.data import shards
 from mart_tf.data import splits
@@ -337,11 +338,11 @@ class _Reader:
 
     def read(self, split, count):
         """The images and labels of `count` examples, as arrays."""
-        limits.check_ram(
+        images = held.empty(
             f"The split {split} of {self.builder.name}",
-            count * int(np.prod(self.image_shape)),
+            [count, *self.image_shape],
+            np.uint8,
         )
-        images = np.empty([count, *self.image_shape], np.uint8)
         labels = np.empty([count], np.int32)
         start = 0
         for some_images, some_labels in self.pairs(split).batch(256):

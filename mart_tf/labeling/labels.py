@@ -3,19 +3,18 @@
 import os
 import pathlib
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from mart_tf import bounds
 from mart_tf import environment
-from mart_tf import errors
 from mart_tf import files
 from mart_tf.data import mapping
 from mart_tf.data import pipeline
 from mart_tf.data import pools
 from mart_tf.models import outputs as model_outputs
 from mart_tf.models import rebuilding
+from mart_tf.models import single
 
 
 @environment.exact_float32()
@@ -57,6 +56,7 @@ def label_pool(
             does not fit the images, or returns NaN. Nothing is written then.
     """
     batch_size = bounds.whole("batch_size", batch_size, 1)
+    pools.check_is_pool(pool)
     path = _new_file(path)
     predict = _predictor(classifier, outputs, pixel_range, pool)
     labels = np.empty([len(pool)], np.int64)
@@ -115,15 +115,17 @@ def _predictor(classifier, outputs, pixel_range, pool):
     """Images of the pool to classes and their probabilities, compiled."""
     pixel_range = model_outputs.pixel_range(classifier, pixel_range)
     pixel_range = pixel_range or (0.0, 1.0)
-    model, kind = model_outputs.unwrap(classifier, outputs)
-    if not isinstance(model, keras.Model):
-        raise ValueError(
-            f"The classifier is a {type(model).__name__}; expected a "
-            "keras.Model or a mart_tf.AdversarialClassifier."
-        )
+    model, kind = model_outputs.network(classifier, outputs)
     model_outputs.check_declared(model, kind)
     model = rebuilding.float32_copy(model)
-    _check_images(model, kind, pixel_range, pool)
+    some = pipeline.pixels(tf.constant(pool.images[:8]))
+    scores = single.scored(
+        model,
+        pipeline.spread(some, pixel_range),
+        "The classifier",
+        f"the pool {pool.name}",
+    )
+    model_outputs.check_scores(scores, kind)
 
     @tf.function(reduce_retracing=False)
     def predict(images):
@@ -136,30 +138,6 @@ def _predictor(classifier, outputs, pixel_range, pool):
         )
 
     return lambda images: predict(tf.constant(images))
-
-
-def _check_images(model, kind, pixel_range, pool):
-    """Refuses a classifier that does not take the pool's images."""
-    takes = getattr(model, "input_shape", None)
-    if isinstance(takes, tuple) and not tf.TensorShape(
-        takes
-    ).is_compatible_with([None, *pool.image_shape]):
-        raise ValueError(
-            f"The classifier takes images of shape {takes[1:]}; those of the "
-            f"pool {pool.name} have shape {pool.image_shape}."
-        )
-    images = pipeline.pixels(tf.constant(pool.images[:8]))
-    images = pipeline.spread(images, pixel_range)
-    try:
-        scores = model(images, training=False)
-    except Exception as error:
-        # Whatever a layer of the user's raises for a shape it cannot take.
-        reason = errors.first_line(error)
-        raise ValueError(
-            f"The classifier fails on the images of the pool {pool.name}, of "
-            f"shape {pool.image_shape}: {reason}"
-        ) from error
-    model_outputs.check_scores(scores, kind)
 
 
 def _write(path, pool):

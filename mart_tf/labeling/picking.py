@@ -48,10 +48,12 @@ def pick_subsets(
         Two `mart_tf.labeling.subsets.Examples`, S- and S+.
 
     Raises:
-        ValueError: If the folder exists, no example is misclassified, or
-            fewer are right than wrong; then nothing is written.
+        ValueError: If the folder exists, the classifier does not take the
+            images, no example is misclassified, or fewer are right than wrong;
+            then nothing is written.
     """
     subsets.check_folder(folder)
+    subsets.check_facts(dataset=dataset, picked_by=picked_by)
     pixel_range = outputs.pixel_range(classifier, pixel_range)
     rows, labels, predicted = _predictions(
         classifier, split, batch_size, pixel_range or (0.0, 1.0)
@@ -94,7 +96,7 @@ def pick_subsets(
 
 def _predictions(classifier, split, batch_size, pixel_range):
     """Rows, labels and predicted classes of a whole split, int64 `[n]`."""
-    network, _ = outputs.unwrap(classifier)
+    network, _ = outputs.network(classifier)
     single.check(network)
     network = rebuilding.float32_copy(network)
 
@@ -109,6 +111,11 @@ def _predictions(classifier, split, batch_size, pixel_range):
     for inputs, labels, weights in pipeline.evaluation_batches(
         split, batch_size, pixel_range
     ):
+        if not batches:
+            some = inputs["image"][:8]
+            outputs.check_classes(
+                single.scored(network, some, "The classifier", "the data set")
+            )
         real = weights.numpy() > 0.0
         columns = (inputs["index"], labels, predict(inputs["image"]))
         batches.append([column.numpy()[real] for column in columns])

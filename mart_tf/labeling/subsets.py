@@ -115,7 +115,7 @@ def check_folder(folder):
         ValueError: If something is there that is not an empty folder, or the
             folder above it cannot be written to.
     """
-    folder = pathlib.Path(folder)
+    folder = pathlib.Path(folder).expanduser()
     if os.path.lexists(folder) and not (
         folder.is_dir() and not any(folder.iterdir())
     ):
@@ -130,6 +130,21 @@ def check_folder(folder):
             "can be written to; name another."
         )
     return folder
+
+
+def check_facts(**facts):
+    """Refuses what a file could not say in a line of its own.
+
+    Raises:
+        ValueError: On what is no text, empty, or of several lines.
+    """
+    for name, text in facts.items():
+        is_line = isinstance(text, str) and text.strip() and text.isprintable()
+        if not is_line:
+            raise ValueError(
+                f"{name} is {text!r:.80}; expected one line of text, which is "
+                "written into the files."
+            )
 
 
 def write(folder, wrong, right):

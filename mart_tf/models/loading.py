@@ -211,23 +211,9 @@ def _call(spec, input_shape, num_classes):
 
 def _check_fit(spec, model, input_shape, num_classes):
     """Refuses a network that does not fit the images or the classes."""
-    single.check(model)
-    expected = getattr(model, "input_shape", None)
-    if expected is not None and not _takes(expected, input_shape):
-        raise ValueError(
-            f"Model {spec!r} takes inputs of shape {expected}; the data set's "
-            f"images have shape {input_shape}: choose another model, or build "
-            "it for these images."
-        )
-    try:
-        outputs = model(np.zeros((1, *input_shape), "float32"), training=False)
-    except Exception as error:
-        # Whatever a layer of the user's raises for a shape that it cannot take.
-        raise ValueError(
-            f"Model {spec!r} fails on the data set's images, of shape "
-            f"{input_shape}: {errors.first_line(error)}"
-        ) from error
-    shape = getattr(single.returned(outputs, spec), "shape", None)
+    image = np.zeros((1, *input_shape), "float32")
+    outputs = single.scored(model, image, f"Model {spec!r}", "the data set")
+    shape = getattr(outputs, "shape", None)
     if shape is None or len(shape) != 2:
         returned = type(outputs).__name__ if shape is None else tuple(shape)
         raise ValueError(
@@ -239,12 +225,6 @@ def _check_fit(spec, model, input_shape, num_classes):
             f"Model {spec!r} has {outputs.shape[1]} outputs and the data set "
             f"{num_classes} classes; expected as many outputs as classes."
         )
-
-
-def _takes(expected, input_shape):
-    if not isinstance(expected, tuple):
-        return False
-    return tf.TensorShape(expected).is_compatible_with([None, *input_shape])
 
 
 def _last_operation(model):

@@ -1,8 +1,10 @@
 """What a classifier returns: logits, or probabilities said to be such."""
 
+import keras
 import numpy as np
 import tensorflow as tf
 
+from mart_tf import bounds
 from mart_tf import choices
 from mart_tf import options
 from mart_tf import private
@@ -30,6 +32,21 @@ def unwrap(model, kind=None):
     return model, kind or "logits"
 
 
+def network(model, kind=None):
+    """As `unwrap`, of Keras's networks alone.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    model, kind = unwrap(model, kind)
+    if not isinstance(model, keras.Model):
+        raise ValueError(
+            f"The classifier is a {type(model).__name__}; expected a "
+            "keras.Model or a mart_tf.AdversarialClassifier."
+        )
+    return model, kind
+
+
 def pixel_range(model, given=None):
     """Least and greatest value of a model's pixels, as far as it is known.
 
@@ -45,14 +62,7 @@ def pixel_range(model, given=None):
         ValueError: If what is said is no range, or the model says another.
     """
     if given is not None:
-        low, high = map(float, given)
-        if not (np.isfinite([low, high]).all() and low < high):
-            raise ValueError(
-                f"The pixel range is {low:g} to {high:g}, which encoded images "
-                "cannot be spread over; expected a least and a greater value, "
-                "such as (0, 1)."
-            )
-        given = low, high
+        given = bounds.pixel_range(given)
     if not single.is_adversarial(model):
         return given
     own = model.threat.pixel_min, model.threat.pixel_max
@@ -115,13 +125,7 @@ def check_scores(scores, kind, rounding=0.0):
     Raises:
         ValueError: With advice.
     """
-    scores = single.returned(scores, "classifier")
-    values = np.asarray(tf.cast(scores, tf.float32))
-    if values.ndim != 2 or values.shape[1] < 2:
-        raise ValueError(
-            f"The classifier returns shape {values.shape}; expected [batch, "
-            "classes] with at least 2 classes."
-        )
+    values = check_classes(scores)
     probabilities = loading.are_probabilities(values, rounding)
     if kind == "logits" and probabilities:
         raise ValueError(
@@ -133,3 +137,22 @@ def check_scores(scores, kind, rounding=0.0):
             "The classifier returns rows that are not probabilities; expected "
             'numbers of at least 0 that sum to 1, or outputs="logits".'
         )
+
+
+def check_classes(scores):
+    """The scores as a float32 array `[n, classes]`.
+
+    Args:
+        scores: What a model returns.
+
+    Raises:
+        ValueError: If they are anything else, or of one class alone.
+    """
+    scores = single.returned(scores, "classifier")
+    values = np.asarray(tf.cast(scores, tf.float32))
+    if values.ndim != 2 or values.shape[1] < 2:
+        raise ValueError(
+            f"The classifier returns shape {values.shape}; expected [batch, "
+            "classes] with at least 2 classes."
+        )
+    return values

@@ -66,7 +66,8 @@ def renewed(model, seed):
     try:
         with seeded(seed):
             rebuilt = _again(model, _unseeded)
-        for new, old in zip(_flatten(rebuilt), _flatten(model), strict=True):
+        pairs = zip(private.layers(rebuilt), private.layers(model), strict=True)
+        for new, old in pairs:
             if hasattr(old, "adapt") or not old.trainable:
                 take_weights(new, old)
     except (TypeError, ValueError, NotImplementedError) as error:
@@ -117,7 +118,7 @@ def float32_copy(model):
 def take_weights(new, old):
     """Gives a layer or model the weights of its like."""
     new.set_weights(old.get_weights())
-    for layer in _flatten(new):
+    for layer in private.layers(new):
         # A Normalization computes with what it made of its weights.
         if hasattr(layer, "finalize_state"):
             layer.finalize_state()

@@ -1,5 +1,7 @@
 """One batch of images in, one of scores out: what every network must be."""
 
+from mart_tf import errors
+
 
 def is_adversarial(model):
     """Whether a model is an `AdversarialClassifier`, known by what it has.
@@ -35,6 +37,46 @@ def check(model):
             names = getattr(model, f"{kind}_names", None)
         names = names or [tensor.name for tensor in tensors]
         raise _several(model.name, "has", kind, names, expected)
+
+
+def scored(network, images, name, of):
+    """What a network returns for images, once it is known to take them.
+
+    Args:
+        network: A Keras model.
+        images: Float32 `[n, ...]`.
+        name: How a message begins, such as "The classifier".
+        of: Whose images they are, such as "the data set".
+
+    Raises:
+        ValueError: If the network has several inputs or outputs, takes images
+            of another shape, or fails on these.
+    """
+    check(network)
+    shape = tuple(images.shape[1:])
+    # A subclassed network tells none.
+    taken = getattr(network, "input_shape", None)
+    if taken is not None and not _takes(taken, shape):
+        raise ValueError(
+            f"{name} takes inputs of shape {taken}; the images of {of} have "
+            f"shape {shape}: choose another, or build it for these images."
+        )
+    try:
+        scores = network(images, training=False)
+    except Exception as error:
+        # Whatever a layer of the user's raises for a shape that it cannot take.
+        raise ValueError(
+            f"{name} fails on the images of {of}, of shape {shape}: "
+            f"{errors.first_line(error)}"
+        ) from error
+    return returned(scores, name)
+
+
+def _takes(expected, shape):
+    if not isinstance(expected, tuple) or len(expected) != 1 + len(shape):
+        return False
+    pairs = zip(expected[1:], shape, strict=True)
+    return all(size in (None, own) for size, own in pairs)
 
 
 def returned(scores, name):
