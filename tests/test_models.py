@@ -161,6 +161,41 @@ def preactivation_in_numpy(
     return activated(x, "norm").mean((1, 2)) @ kernel + bias
 
 
+def residual_in_numpy(model, batch, counts, strides):
+    """A network of blocks relu(F(x) + shortcut(x)), in inference mode.
+
+    Args:
+        model: The network, for its weights.
+        batch: Images.
+        counts: How many blocks each stage has.
+        strides: Of the convolutions in the first block of each later stage.
+    """
+
+    def convolution(x, name, stride=1):
+        x = convolve(x, model.get_layer(name).kernel.numpy(), stride)
+        gamma, beta, mean, variance = model.get_layer(
+            f"{name}_norm"
+        ).get_weights()
+        return gamma * (x - mean) / np.sqrt(variance + 1e-5) + beta
+
+    x = np.maximum(convolution(batch, "stem"), 0.0)
+    for stage, count in enumerate(counts, 1):
+        for block in range(1, count + 1):
+            name, inner = f"stage{stage}_{block}", x
+            is_halved = stage > 1 and block == 1
+            for number, stride in enumerate(strides, 1):
+                if number > 1:
+                    inner = np.maximum(inner, 0.0)
+                inner = convolution(
+                    inner, f"{name}_conv{number}", stride if is_halved else 1
+                )
+            if is_halved or x.shape[-1] != inner.shape[-1]:
+                x = convolution(x, f"{name}_shortcut", 2 if is_halved else 1)
+            x = np.maximum(inner + x, 0.0)
+    kernel, bias = model.get_layer("logits").get_weights()
+    return x.mean((1, 2)) @ kernel + bias
+
+
 @keras.saving.register_keras_serializable("tests")
 class _Frozen(keras.layers.Layer):
     """A user's layer that has layers: one learned before, one is frozen."""
@@ -357,6 +392,23 @@ class TestArchitectures:
             logits.append(model(pixels, training=False).numpy())
         np.testing.assert_allclose(logits[1], logits[0], rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(logits[2], logits[0], rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.parametrize(
+        ("network", "counts", "strides"),
+        [
+            (resnet.resnet18, (2, 2, 2, 2), (2, 1)),
+            (resnet.resnet50, (3, 4, 6, 3), (1, 2, 1)),
+        ],
+    )
+    def test_a_resnet_equals_its_definition(self, network, counts, strides):
+        model = network((8, 8, 3), 4)
+        scatter_norms(model, 0)
+        batch = images(2, 8, 8, 3)
+        expected = residual_in_numpy(model, batch, counts, strides)
+        assert np.ptp(expected) > 0.01
+        np.testing.assert_allclose(
+            model(batch, training=False), expected, rtol=1e-3, atol=1e-4
+        )
 
     def test_preact_resnet18_equals_its_definition(self):
         model = preactivation.preact_resnet18((8, 8, 3), 4)
