@@ -379,6 +379,13 @@ class TestLoad:
                     | {"pixel_min": float("nan")}
                 }
             ),
+            lambda text, content: json.dumps(
+                content | {"attacks": [content["natural"]]}
+            ),
+            lambda text, content: json.dumps(
+                content
+                | {"attacks": [content["natural"] | {"name": "worst case"}]}
+            ),
             # An integer that no float holds.
             lambda text, content: json.dumps(
                 content

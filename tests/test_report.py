@@ -543,6 +543,21 @@ class TestFigures:
         assert width > 400
         assert pixels.shape[1] == pytest.approx(1.5 * width, abs=2)
 
+    def test_axes_of_numbers_have_a_name(self, monkeypatch):
+        """One that has names for its ticks, of attacks, needs none."""
+        drawn = []
+
+        def save(sheet, *arguments, **settings):
+            drawn.extend(each for each in sheet.axes if not each.images)
+
+        monkeypatch.setattr("matplotlib.figure.Figure.savefig", save)
+        plots.drawings(made.full())
+        assert len(drawn) == len(FIGURES) - 1
+        for axes in drawn:
+            assert axes.get_xlabel()
+            ticks = [tick.get_text() for tick in axes.get_yticklabels()]
+            assert axes.get_ylabel() or "natural" in ticks
+
     def test_only_what_there_are_numbers_for(self):
         assert [drawn.name for drawn in plots.drawings(made.bare())] == [
             "accuracy"

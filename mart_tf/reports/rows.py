@@ -55,7 +55,13 @@ class Row:
             settings = settings | {_CHECKPOINT: model["checkpoint"]}
         accuracies = {"natural": float(natural["accuracy"])}
         for attack in attacks:
-            accuracies[label(attack)] = float(attack["accuracy"])
+            name = label(attack)
+            if name in {*accuracies, WORST}:
+                raise ValueError(
+                    f"A report has two results called {name!r}; expected "
+                    "names that differ."
+                )
+            accuracies[name] = float(attack["accuracy"])
         accuracies[WORST] = float(content["worst_case"]["accuracy"])
         return cls(
             f"{threat['norm']}, epsilon {bounds.spelled(threat['epsilon'])}, "
