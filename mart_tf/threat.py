@@ -105,7 +105,7 @@ class ThreatModel:
         )
 
     def ascent(self, gradient: _TensorLike) -> tf.Tensor:
-        """The unit step of steepest ascent, of the gradient's shape.
+        """The unit step of steepest ascent, float32 of the gradient's shape.
 
             linf: sign(g)
             l2:   g / ||g||_2 for each example, 0 where g = 0
@@ -113,7 +113,7 @@ class ThreatModel:
         An entry that is not finite counts as 0: as NaN it would stay for
         ever.
         """
-        return self._geometry.ascent(finite(gradient))
+        return self._geometry.ascent(finite(tf.cast(gradient, tf.float32)))
 
     def dual_norm(self, gradient: _TensorLike) -> tf.Tensor:
         """The most that a step of length 1 can gain along the gradient.
@@ -126,7 +126,7 @@ class ThreatModel:
         Returns:
             A float32 tensor `[batch]`.
         """
-        return self._geometry.dual_length(gradient)
+        return self._geometry.dual_length(tf.cast(gradient, tf.float32))
 
     def distance(self, first: _TensorLike, second: _TensorLike) -> tf.Tensor:
         """The norm of `first - second`: `[batch, ...]` twice to `[batch]`."""

@@ -62,6 +62,17 @@ def test_arrays_of_float64_are_float32_here(norm):
     np.testing.assert_allclose(distance, [0.25, 0.125], rtol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", ["float64", "int32", "float16"])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_gradient_of_any_number_is_float32_here(norm, dtype):
+    model = threat.ThreatModel(norm, 0.5)
+    given = np.array([[3, -4], [0, 0]], dtype)
+    expected = given.astype("float32")
+    for function in (model.ascent, model.dual_norm):
+        assert function(given).dtype == tf.float32
+        np.testing.assert_array_equal(function(given), function(expected))
+
+
 def test_other_pixel_ranges():
     model = threat.ThreatModel(epsilon=8, pixel_min=-1, pixel_max=255)
     images = np.array([[0.0, 250.0, 100.0]], "float32")
