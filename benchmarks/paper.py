@@ -68,7 +68,8 @@ MEASURES = {
         _FIRST,
     ),
     "first 500": ("--attacks=pgd:steps=20,autoattack", "--max_examples=500"),
-    "digits": ("--attacks=fgsm,pgd:steps=20,cw,autoattack",),
+    "digits": ("--attacks=fgsm,pgd:steps=20,cw",),
+    "digits, autoattack": ("--attacks=autoattack",),
     "test": ("--attacks=pgd:steps=20", _FIRST),
     "last epoch": ("--attacks=pgd:steps=20", _FIRST, "--checkpoint=last"),
     "strong": ("--attacks=pgd:steps=20,autoattack", _FIRST),
@@ -445,13 +446,17 @@ def _digits():
                 parts = parts[1:]
             elif name not in ("mart", "standard"):
                 parts = parts[:1]
+            # It takes longer than training, and strengthening is of interest.
+            strong = ("digits, autoattack",)
+            if seed and parts == ("digits",):
+                strong = ()
             yield Run(
                 f"digits_{name}_{seed}",
                 parts,
                 ", ".join([recipe, *(f"`{flag}`" for flag in flags)]),
                 f"digits_{recipe}",
                 seed,
-                2,
+                1 + 2 * len(strong),
                 (*EXACT, *flags),
-                ("digits",),
+                ("digits", *strong),
             )

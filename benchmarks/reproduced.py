@@ -274,17 +274,24 @@ def digits(records, rows=None):
         records: The `Records`.
         rows: The names of those that are shown; default: all.
     """
-    names = {**_WHITE, "autoattack": "AutoAttack"}
     table = []
     for row, runs in _by_row("digits").items():
-        found = _mean(records, runs, "digits")
-        if found and (rows is None or row in rows):
-            seeds = _seeds(records, runs, "digits")
-            table.append([row, *(found[name] for name in names), f"{seeds}"])
+        white = _mean(records, runs, "digits")
+        if white and (rows is None or row in rows):
+            cells = [white[name] for name in _WHITE]
+            table.append([row, *cells, *_digits_strong(records, runs)])
     if not table:
         return _not_run("digits")
-    head = ["defense", *names.values(), "seeds"]
+    head = ["defense", *_WHITE.values(), "seeds", "AutoAttack", "seeds"]
     return pages.table("|".join(head), table)
+
+
+def _digits_strong(records, runs):
+    """Seeds of the white box, AutoAttack, and its seeds, as cells."""
+    measures = ("digits", "digits, autoattack")
+    seeds, strong = (_seeds(records, runs, measure) for measure in measures)
+    found = _mean(records, runs, measures[1])
+    return f"{seeds}", found.get("autoattack", _NONE), f"{strong or _NONE}"
 
 
 def digits_criteria(records):
@@ -306,21 +313,22 @@ def digits_tricks(records):
     """The digits, what strengthens standard training and MART."""
     rows = []
     for row, runs in _by_row("digits_tricks").items():
-        found = _mean(records, runs, "digits")
-        if found:
-            seeds = _seeds(records, runs, "digits")
-            rows.append([row, *_strong(found), f"{seeds}"])
+        white = _mean(records, runs, "digits")
+        if white:
+            cells = [white[name] for name in ("natural", "pgd:steps=20")]
+            rows.append([row, *cells, *_digits_strong(records, runs)])
     if not rows:
         return _not_run("digits_tricks")
-    return pages.table("training|natural|PGD-20|AutoAttack|seeds", rows)
+    head = "training|natural|PGD-20|seeds|AutoAttack|seeds"
+    return pages.table(head, rows)
 
 
-# What a recipe's header tells: of the white box, and of AutoAttack.
+# What a recipe's header tells: of the white box, and perhaps of AutoAttack.
 _TOLD = (
     ("white box", "autoattack"),
     ("white box", "first 500"),
     ("strong", "strong"),
-    ("digits", "digits"),
+    ("digits",),
 )
 
 
@@ -329,15 +337,11 @@ def measured(records, recipe):
     runs = [run for run in paper.runs() if run.recipe == recipe]
     runs = [run for run in runs if run.flags in ((), paper.EXACT)]
     known = {measure for run in runs for measure in run.measures}
-    told = [pair for pair in _TOLD if set(pair) <= known]
-    if not told:
+    told = next((told for told in _TOLD if set(told) <= known), ())
+    runs = [run for run in runs if set(told) <= set(_measures(records, run))]
+    if not (told and runs):
         return None
-    whole, measure = told[0]
-    runs = [
-        run for run in runs if {whole, measure} <= set(_measures(records, run))
-    ]
-    if not runs:
-        return None
+    whole, *rest = told
     white = _mean(records, runs, whole)
     record = records.read(runs[0])
     numbers = ", ".join(
@@ -346,15 +350,17 @@ def measured(records, recipe):
         if name in white
     )
     images = f"{record['measures'][whole]['images']:,}"
-    strong = _mean(records, runs, measure)["autoattack"]
-    attacked = f"{record['measures'][measure]['images']:,}"
     seeds = "one seed" if len(runs) == 1 else f"{len(runs)} seeds"
-    return (
+    text = (
         f"{numbers} ({images} test images, best of {record['epochs']} epochs, "
-        f"{seeds}, {record['precision']}, version {record['version']}); "
-        f"AutoAttack {strong}"
-        f"{'' if measure == whole else f' on the first {attacked}'}."
+        f"{seeds}, {record['precision']}, version {record['version']})"
     )
+    for measure in rest:
+        text += f"; AutoAttack {_mean(records, runs, measure)['autoattack']}"
+        if measure != whole:
+            attacked = record["measures"][measure]["images"]
+            text += f" on the first {attacked:,}"
+    return f"{text}."
 
 
 def blocks(records):

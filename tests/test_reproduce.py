@@ -486,26 +486,32 @@ def test_the_digits_are_told_in_tables_and_headers(made, tmp_path):
     reproduced = importlib.import_module("reproduced")
     assert reproduced.digits(made).startswith("Not run yet: `--part=digits`")
     by_name = {run.name: run for run in paper_runs()}
-    for seed, pgd in enumerate((81.0, 82.0, 83.0)):
-        write_digits(tmp_path, by_name[f"digits_mart_{seed}"], pgd, {})
-    write_digits(tmp_path, by_name["digits_mart_awp_smoothing_1"], 70.0, {})
+    for seed, robust in enumerate((81.0, 82.0, 83.0)):
+        write_digits(tmp_path, by_name[f"digits_mart_{seed}"], robust)
+    write_digits(tmp_path, by_name["digits_mart_awp_smoothing_1"], 70.0)
     margins = {"margin": [epoch / 100 for epoch in range(30)]}
-    write_digits(tmp_path, by_name["digits_mma_0"], 75.5, margins)
+    write_digits(tmp_path, by_name["digits_mma_1"], 75.5)
+    write_digits(tmp_path, by_name["digits_mma_0"], 75.5, **margins)
     assert reproduced.digits_criteria(made).startswith("Not run yet")
     fosc = {"fosc": [1 - epoch / 100 for epoch in range(30)]}
-    write_digits(tmp_path, by_name["digits_dynamic_0"], 75.5, fosc)
+    write_digits(tmp_path, by_name["digits_dynamic_0"], 75.5, **fosc)
 
-    rest = "90.00 ± 0.00 | 82.00 ± 1.00 | 82.00 ± 1.00 | 82.00 ± 1.00"
+    rest = "82.00 ± 1.00 | 82.00 ± 1.00 | 82.00 ± 1.00 | 3"
     assert reproduced.digits(made, ("mart", "uat")).splitlines() == [
-        "| defense | natural | FGSM | PGD-20 | CW | AutoAttack | seeds |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-        f"| mart | {rest} | 82.00 ± 1.00 | 3 |",
+        "| defense | natural | FGSM | PGD-20 | CW | seeds | AutoAttack | seeds "
+        "|",
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+        f"| mart | 90.00 ± 0.00 | {rest} | 72.00 ± 1.00 | 3 |",
     ]
-    assert len(reproduced.digits(made).splitlines()) == 5
+    # Of what is not strengthened AutoAttack has one seed.
+    assert reproduced.digits(made).splitlines()[2] == (
+        "| mma | 90.00 ± 0.00 | 75.50 ± 0.00 | 75.50 ± 0.00 | 75.50 ± 0.00 | 2 "
+        "| 65.50 | 1 |"
+    )
     assert reproduced.digits_tricks(made).splitlines()[2:] == [
-        "| mart | 90.00 ± 0.00 | 82.00 ± 1.00 | 82.00 ± 1.00 | 3 |",
+        "| mart | 90.00 ± 0.00 | 82.00 ± 1.00 | 3 | 72.00 ± 1.00 | 3 |",
         "| mart, `--update=awp:gamma=0.005`, `--label_smoothing=0.1` "
-        "| 90.00 | 70.00 | 70.00 | 1 |",
+        "| 90.00 | 70.00 | 1 | 60.00 | 1 |",
     ]
     # The sixth of its rows is of epoch 15.
     assert reproduced.digits_criteria(made).splitlines()[7] == (
@@ -513,23 +519,26 @@ def test_the_digits_are_told_in_tables_and_headers(made, tmp_path):
     )
     text = reproduced.measured(made, "digits_mart")
     assert text.startswith("natural 90.00 ± 0.00, FGSM 82.00 ± 1.00, PGD-20")
-    assert text.endswith(
-        "3 seeds, float32, version 0.1.0); AutoAttack 82.00 ± 1.00."
-    )
+    assert text.endswith("epochs, 3 seeds, float32, version 0.1.0).")
 
 
-def write_digits(folder, run, robust, by_epoch):
+def write_digits(folder, run, robust, **by_epoch):
     paper = importlib.import_module("paper")
     content = record({}) | {"by_epoch": by_epoch, "precision": "float32"}
     content |= importlib.import_module("records")._told(run)
-    names = ("fgsm", "pgd:steps=20", "cw", "autoattack")
+    white = dict.fromkeys(("fgsm", "pgd:steps=20", "cw"), robust)
     content["measures"] = {
-        "digits": {
+        name: {
             "images": 359,
-            "accuracy": {"natural": 90.0} | dict.fromkeys(names, robust),
+            "accuracy": {"natural": 90.0} | accuracy,
             "parts": {},
-            "flags": list(paper.MEASURES["digits"]),
+            "flags": list(paper.MEASURES[name]),
         }
+        for name, accuracy in (
+            ("digits", white),
+            ("digits, autoattack", {"autoattack": robust - 10.0}),
+        )
+        if name in run.measures
     }
     (folder / f"{run.name}.json").write_text(json.dumps(content))
 
