@@ -418,45 +418,35 @@ def _small():
         )
 
 
-# The defenses, by their recipes.
-_DIGITS = ("natural", "standard", "alp", "clp", "trades", "mma", "dynamic")
-_DIGITS += ("mart", "uat")
 _AWP, _MORE_AWP = "--update=awp:gamma=0.005", "--update=awp:gamma=0.01"
 _SMOOTHING = "--label_smoothing=0.1"
-# Two of them with something more.
-_DIGITS_TRICKS = {
-    "mart_average": ("mart", ("--ema=0.995",)),
-    "mart_smoothing": ("mart", (_SMOOTHING,)),
-    "mart_awp": ("mart", (_AWP,)),
-    "mart_awp_smoothing": ("mart", (_AWP, _SMOOTHING)),
-    "mart_more_awp": ("mart", (_MORE_AWP,)),
-    "standard_more_awp": ("standard", (_MORE_AWP,)),
-    "fgsm_rs": ("standard", ("--defense=fgsm_rs",)),
-    "nfgsm": ("standard", ("--defense=nfgsm",)),
-}
 
 
 def _digits():
     """The embedded digits, three seeds each, on every machine in float32."""
-    rows = {name: (name, ()) for name in _DIGITS} | _DIGITS_TRICKS
+    names = "natural standard alp clp trades mma dynamic mart uat"
+    rows = {name: (name, ()) for name in names.split()} | {
+        "mart_average": ("mart", ("--ema=0.995",)),
+        "mart_smoothing": ("mart", (_SMOOTHING,)),
+        "mart_awp": ("mart", (_AWP,)),
+        "mart_awp_smoothing": ("mart", (_AWP, _SMOOTHING)),
+        "mart_more_awp": ("mart", (_MORE_AWP,)),
+        "standard_more_awp": ("standard", (_MORE_AWP,)),
+        "fgsm_rs": ("standard", ("--defense=fgsm_rs",)),
+        "nfgsm": ("standard", ("--defense=nfgsm",)),
+    }
     for seed in range(3):
         for name, (recipe, flags) in rows.items():
-            parts = ("digits", "digits_tricks")
-            if flags:
-                parts = parts[1:]
-            elif name not in ("mart", "standard"):
-                parts = parts[:1]
-            # It takes longer than training, and strengthening is of interest.
-            strong = ("digits, autoattack",)
-            if seed and parts == ("digits",):
-                strong = ()
+            parts = () if flags else ("digits",)
+            if recipe in ("standard", "mart"):
+                parts += ("digits_tricks",)
             yield Run(
                 f"digits_{name}_{seed}",
                 parts,
                 ", ".join([recipe, *(f"`{flag}`" for flag in flags)]),
                 f"digits_{recipe}",
                 seed,
-                1 + 2 * len(strong),
+                3,
                 (*EXACT, *flags),
-                ("digits", *strong),
+                ("digits", "digits, autoattack"),
             )

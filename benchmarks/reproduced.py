@@ -267,31 +267,28 @@ def small(records):
     return pages.table("|".join(head), rows)
 
 
-def digits(records, rows=None):
-    """The digits, every defense.
+def digits(records, part, rows=None):
+    """The digits: every defense, or what strengthens two of them.
 
     Args:
         records: The `Records`.
+        part: "digits" or "digits_tricks".
         rows: The names of those that are shown; default: all.
     """
     table = []
-    for row, runs in _by_row("digits").items():
+    for row, runs in _by_row(part).items():
         white = _mean(records, runs, "digits")
         if white and (rows is None or row in rows):
+            strong = _mean(records, runs, "digits, autoattack")
             cells = [white[name] for name in _WHITE]
-            table.append([row, *cells, *_digits_strong(records, runs)])
+            cells.append(f"{_seeds(records, runs, 'digits')}")
+            cells.append(strong.get("autoattack", _NONE))
+            cells.append(f"{_seeds(records, runs, 'digits, autoattack')}")
+            table.append([row, *cells])
     if not table:
-        return _not_run("digits")
-    head = ["defense", *_WHITE.values(), "seeds", "AutoAttack", "seeds"]
+        return _not_run(part)
+    head = ["training", *_WHITE.values(), "seeds", "AutoAttack", "seeds"]
     return pages.table("|".join(head), table)
-
-
-def _digits_strong(records, runs):
-    """Seeds of the white box, AutoAttack, and its seeds, as cells."""
-    measures = ("digits", "digits, autoattack")
-    seeds, strong = (_seeds(records, runs, measure) for measure in measures)
-    found = _mean(records, runs, measures[1])
-    return f"{seeds}", found.get("autoattack", _NONE), f"{strong or _NONE}"
 
 
 def digits_criteria(records):
@@ -307,20 +304,6 @@ def digits_criteria(records):
         for epoch in _EPOCHS
     ]
     return pages.table("epoch|MMA, margin|Dynamic, FOSC", rows)
-
-
-def digits_tricks(records):
-    """The digits, what strengthens standard training and MART."""
-    rows = []
-    for row, runs in _by_row("digits_tricks").items():
-        white = _mean(records, runs, "digits")
-        if white:
-            cells = [white[name] for name in ("natural", "pgd:steps=20")]
-            rows.append([row, *cells, *_digits_strong(records, runs)])
-    if not rows:
-        return _not_run("digits_tricks")
-    head = "training|natural|PGD-20|seeds|AutoAttack|seeds"
-    return pages.table(head, rows)
 
 
 # What a recipe's header tells: of the white box, and perhaps of AutoAttack.
@@ -366,6 +349,7 @@ def measured(records, recipe):
 def blocks(records):
     """The tables by the names of their places, by page."""
     trends = (*figures.NAMES, "table5")
+    shown = ("natural", "standard", "mart")
     return {
         "docs/results.md": {
             "order": order(records),
@@ -379,12 +363,12 @@ def blocks(records):
             "best": best(records),
             **{part: trend(records, part) for part in trends},
             "small": small(records),
-            "digits": digits(records),
+            "digits": digits(records, "digits"),
             "digits_criteria": digits_criteria(records),
         },
-        "docs/stronger.md": {"digits_tricks": digits_tricks(records)},
+        "docs/stronger.md": {"digits_tricks": digits(records, "digits_tricks")},
         "README.md": {
-            "digits": digits(records, ("natural", "standard", "mart")),
+            "digits": digits(records, "digits", shown),
             "mnist": table_2(records, short=True),
         },
         "flags/README.md": {"beyond": beyond(records)},

@@ -17,7 +17,7 @@ import tiny_tfds
 
 from mart_tf import data
 from mart_tf import labeling
-from mart_tf import limits
+from mart_tf import ram
 from mart_tf.data import mapping
 from mart_tf.data import unpickling
 
@@ -292,7 +292,7 @@ class TestMapped:
 
     def test_of_no_more_memory_than_there_is(self, tmp_path, monkeypatch):
         images, labels = self.arrays("uint8")
-        monkeypatch.setattr(limits, "available_ram", lambda: 100_000)
+        monkeypatch.setattr(ram, "available", lambda: 100_000)
         path = tmp_path / "pool.npz"
         np.savez(path, image=images, label=labels)
         assert len(data.load_pool(f"npz:{path}")) == 3000

@@ -20,6 +20,7 @@ import pytest
 
 from mart_tf import data
 from mart_tf import limits
+from mart_tf import ram
 from mart_tf.models import loading
 from mart_tf.models import weights
 
@@ -248,8 +249,8 @@ def test_what_does_not_fit_into_memory(tmp_path, monkeypatch):
     # Not compressed, the images of a pool stay in the file.
     image = np.zeros([40, 99, 99], np.uint8)
     np.savez_compressed(tmp_path / "pool.npz", image=image)
-    assert limits.available_ram() > 2**20
-    monkeypatch.setattr(limits, "available_ram", lambda: 2**18)
+    assert ram.available() > 2**20
+    monkeypatch.setattr(ram, "available", lambda: 2**18)
     with pytest.raises(ValueError, match="takes 383.0 KiB .* 256.0 KiB are"):
         data.load_pool(f"npz:{tmp_path}/pool.npz")
 

@@ -10,7 +10,7 @@ import tensorflow as tf
 import tiny_tfds
 
 from mart_tf import data
-from mart_tf import limits
+from mart_tf import ram
 from mart_tf.data import held
 
 # The most that a process has held is asked for anew.
@@ -100,7 +100,7 @@ class TestHeld:
         assert held.of("It", array, "float32") is array
 
     def test_what_does_not_fit_is_refused(self, monkeypatch):
-        monkeypatch.setattr(limits, "available_ram", lambda: 2**10)
+        monkeypatch.setattr(ram, "available", lambda: 2**10)
         with pytest.raises(ValueError, match=r"^It takes 1.5 KiB of memory"):
             held.empty("It", [1536], "uint8")
 
@@ -161,7 +161,7 @@ class TestControlGroups:
                 f"{groups}/slurm/job/step/memory.stat": "anon 5\n",
             },
         )
-        assert limits._control_groups(tmp_path) == [(2000, 500), (1000, 550)]
+        assert ram._groups(tmp_path) == [(2000, 500), (1000, 550)]
 
     def test_version_1_in_a_container_that_sees_its_own_as_the_root(
         self, tmp_path
@@ -176,20 +176,24 @@ class TestControlGroups:
                 f"{groups}/memory.stat": "cache 9\ntotal_inactive_file 100\n",
             },
         )
-        assert limits._control_groups(tmp_path) == [(4000, 3400)]
+        assert ram._groups(tmp_path) == [(4000, 3400)]
 
     @pytest.mark.parametrize("cgroup", ["", "1:cpu:/\n"])
     def test_none(self, tmp_path, cgroup):
         self.write(tmp_path, cgroup, {})
-        assert limits._control_groups(tmp_path) == []
-        assert limits._control_groups(tmp_path / "nowhere") == []
+        assert ram._groups(tmp_path) == []
+        assert ram._groups(tmp_path / "nowhere") == []
 
     def test_what_is_used_of_a_limit_is_not_free(self, monkeypatch):
-        monkeypatch.setattr(limits, "_control_groups", lambda: [(4000, 3500)])
-        assert limits.available_ram() == 500
-        assert limits.machine_ram() == 4000
+        monkeypatch.setattr(ram, "_groups", lambda: [(4000, 3500)])
+        assert ram.available() == 500
+        assert ram.machine() == 4000
+
+    def test_without_a_limit_it_is_the_machines(self, monkeypatch):
+        monkeypatch.setattr(ram, "_groups", list)
+        assert 0 < ram.available() <= ram.machine() < float("inf")
 
     def test_of_this_machine_it_is_no_more_than_it_has(self):
         lines = pathlib.Path("/proc/meminfo").read_text("ascii").splitlines()
         total = int(lines[0].split()[1]) * 1024
-        assert 0 < limits.available_ram() <= limits.machine_ram() <= total
+        assert 0 < ram.available() <= ram.machine() <= total

@@ -253,10 +253,8 @@ def _examples(split, count, seed, augmentations, start_step, wanted):
 
 def _pool_split(pool, first_index):
     labels = pool.labels.astype(np.int32)
-    indices = first_index + np.arange(len(pool), dtype=np.int64)
-    return splits.ArraySplit(
-        pool.images, indices - first_index, labels, indices
-    )
+    places = np.arange(len(pool), dtype=np.int64)
+    return splits.ArraySplit(pool.images, places, labels, first_index + places)
 
 
 def _spread(labeled, part):

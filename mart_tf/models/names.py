@@ -10,6 +10,7 @@ import pathlib
 from mart_tf import limits
 from mart_tf import models
 from mart_tf import options
+from mart_tf import ram
 from mart_tf.models import application_names
 
 _NAMES = options.Names(
@@ -129,7 +130,7 @@ def check_options(name, **values):
 def _check_fits(name, values, parameters):
     """Refuses a network that this machine could not hold in training."""
     needed = parameters * _BYTES_A_PARAMETER
-    available = limits.machine_ram()
+    available = ram.machine()
     if needed > available:
         said = ", ".join(f"{key} {value}" for key, value in values.items())
         raise ValueError(

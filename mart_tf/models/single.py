@@ -69,7 +69,7 @@ def scored(network, images, name, of):
             f"{name} fails on the images of {of}, of shape {shape}: "
             f"{errors.first_line(error)}"
         ) from error
-    return returned(scores, name)
+    return returned(scores, network.name)
 
 
 def _takes(expected, shape):
